@@ -1,0 +1,1 @@
+//! underpass routes whole subnets through any SSH server you can log in to.
