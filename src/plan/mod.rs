@@ -1,10 +1,22 @@
 //! What was meant: the arguments as typed become one valid [`Plan`], once, or an error that says what to
 //! change. Nothing below this room parses text that a person wrote.
 
+pub mod advice;
+mod environment;
+mod error;
+mod remote;
+mod resolve;
+mod ssh_option;
+mod subnet;
+
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+
+pub use environment::Environment;
+pub use error::{PlanError, PlanWarning};
+pub use resolve::resolve;
 
 /// Everything that `up` needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +38,7 @@ pub struct SshPlan {
     pub port: u16,
     /// Login name on the server.
     pub user: String,
-    /// Key files to try, in order; those named by the user come first.
+    /// Key files to try, in order: those named by the user, else the usual ones that exist (as ssh does).
     pub identities: Vec<PathBuf>,
     /// Whether a new host key may be taken.
     pub host_keys: HostKeyPolicy,
