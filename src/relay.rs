@@ -1,6 +1,7 @@
 //! Open, then accept or refuse, then copy. Knows no TUN, no TCP and no SSH: SYN-ACK and RST, a SOCKS reply,
 //! HTTP 200 and 502 are spellings of the same two verbs.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -28,6 +29,17 @@ pub enum Outcome {
     Refused(OpenError),
     /// The initiator gave up before the far side answered.
     Withdrawn,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished => f.write_str("finished"),
+            Self::Broken(error) => error.fmt(f),
+            Self::Refused(error) => error.fmt(f),
+            Self::Withdrawn => f.write_str("withdrawn"),
+        }
+    }
 }
 
 /// Carries one request from its first packet to its end.

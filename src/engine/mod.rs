@@ -276,6 +276,14 @@ impl<O: Outlet> Engine<O> {
         self.after(&flow.0, step);
     }
 
+    /// Resets every open flow and forgets every held one: nothing will carry them any more.
+    pub fn abandon_all(&self, now: Instant) {
+        for flow in self.table.all() {
+            let step = flow.abandon(self, now);
+            self.after(&flow, step);
+        }
+    }
+
     /// The earliest time at which [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.earliest()

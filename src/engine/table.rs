@@ -32,6 +32,11 @@ impl Table {
         self.lock().get(key).cloned()
     }
 
+    /// Every flow there is now.
+    pub(super) fn all(&self) -> Vec<Arc<Flow>> {
+        self.lock().values().cloned().collect()
+    }
+
     /// Adds a held flow.
     pub(super) fn insert(&self, flow: &Arc<Flow>) {
         self.held.fetch_add(1, Ordering::Relaxed);

@@ -90,6 +90,11 @@ impl<D: Device> Tun<D> {
         self.shared.engine.flow_count()
     }
 
+    /// Resets every flow, so that applications learn at once that nothing carries them any more.
+    pub fn reset_flows(&self) {
+        self.shared.engine.abandon_all(self.shared.now());
+    }
+
     /// Runs the inlet until the device is gone; each new flow is given to `on_inbound`, which must not block.
     ///
     /// # Errors
