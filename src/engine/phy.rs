@@ -30,8 +30,8 @@ pub(super) fn capabilities(config: &Config) -> DeviceCapabilities {
     checksum.tcp = Checksum::Tx;
     if config.offload {
         checksum.tcp = Checksum::None;
+        // Over IPv6 smoltcp 0.14 drops every packet above the MTU, also one to be segmented (`dispatch_ip`).
         capabilities.segmentation.tcpv4 = NonZeroUsize::new(MAX_PACKET);
-        capabilities.segmentation.tcpv6 = NonZeroUsize::new(MAX_PACKET);
     }
     capabilities.checksum = checksum;
     capabilities
