@@ -104,6 +104,10 @@ impl Stack {
     pub(super) fn ingest<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
         self.interface
             .poll_ingress_single(now, phy, &mut self.sockets);
+        // smoltcp listens again after a reset in SYN-RECEIVED (RFC 9293 section 3.10.7.4); this flow is over.
+        if self.state() == State::Listen {
+            self.socket().close();
+        }
     }
 
     /// Sends everything that may be sent now. Bounded by the windows of the peer.
