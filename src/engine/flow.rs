@@ -215,8 +215,11 @@ impl Flow {
         let socket = stack.socket();
         if socket.can_recv() {
             let chunk = receive(socket, max);
-            // Room was made: the application may have to be told.
-            stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
+            // Room was made: the application may have to be told. Not after the end: when smoltcp's TIME-WAIT
+            // runs out it clears what is still to be read.
+            if !stack.is_over() {
+                stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
+            }
             let step = island.settle(engine, now, Step::default());
             return (Poll::Ready(Ok(Some(chunk))), step);
         }
