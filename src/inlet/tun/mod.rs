@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time;
 
+use crate::os::TunDevice;
 use crate::engine::{Checksum, Config, Drops, Engine, Frame, HEADROOM, Outlet};
 
 pub use stream::{TunInbound, TunReader, TunWriter};
@@ -29,6 +30,16 @@ pub trait Device: AsFd + AsRawFd + Send + Sync + 'static {
 
     /// The MTU in bytes.
     fn mtu(&self) -> usize;
+}
+
+impl Device for TunDevice {
+    fn offload(&self) -> bool {
+        Self::offload(self)
+    }
+
+    fn mtu(&self) -> usize {
+        Self::mtu(self).into()
+    }
 }
 
 /// The inlet: packets in, [`TunInbound`]s out.
