@@ -51,11 +51,11 @@ pub(crate) struct Checksum {
 impl Checksum {
     /// Takes the next bytes of the stream.
     pub(crate) fn update(&mut self, mut data: &[u8]) {
-        while !data.is_empty() && (self.count % 8 != 0 || data.len() < 8) {
+        while !data.is_empty() && (!self.count.is_multiple_of(8) || data.len() < 8) {
             self.tail[(self.count % 8) as usize] = data[0];
             self.count += 1;
             data = &data[1..];
-            if self.count % 8 == 0 {
+            if self.count.is_multiple_of(8) {
                 self.mix(u64::from_le_bytes(self.tail));
             }
         }
@@ -73,13 +73,15 @@ impl Checksum {
     }
 
     fn mix(&mut self, word: u64) {
-        self.state = (self.state ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        self.state = (self.state ^ word)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29);
     }
 
     /// `COUNT CHECKSUM`: how many bytes, and what they were.
     pub(crate) fn summary(mut self) -> String {
         let count = self.count;
-        while self.count % 8 != 0 {
+        while !self.count.is_multiple_of(8) {
             self.update(&[0]);
         }
         format!("{count} {:016x}", self.state)

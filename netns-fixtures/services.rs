@@ -214,7 +214,9 @@ async fn stuck(stream: TcpStream) -> io::Result<()> {
 async fn far_close(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(b"done\n").await?;
     stream.shutdown().await?;
-    let summary = read_to_end(&mut stream).await.unwrap_or_else(|error| error.to_string());
+    let summary = read_to_end(&mut stream)
+        .await
+        .unwrap_or_else(|error| error.to_string());
     if let Ok(mut last) = FAR_CLOSE.lock() {
         *last = summary;
     }
@@ -263,17 +265,28 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Re
 
 /// Answers one request; true if the connection stays open.
 async fn respond(stream: &mut TcpStream, request: &Request) -> io::Result<bool> {
-    let bytes = request.path.strip_prefix("/bytes/").and_then(|n| n.parse::<u64>().ok());
+    let bytes = request
+        .path
+        .strip_prefix("/bytes/")
+        .and_then(|n| n.parse::<u64>().ok());
     let (status, body) = match (bytes, request.path.as_str()) {
         (Some(_), _) => ("200 OK", String::new()),
         (None, "/") => ("200 OK", "<h1>the far side</h1>\n".to_owned()),
-        (None, "/far-close") => {
-            ("200 OK", FAR_CLOSE.lock().map(|last| last.clone()).unwrap_or_default())
-        }
+        (None, "/far-close") => (
+            "200 OK",
+            FAR_CLOSE
+                .lock()
+                .map(|last| last.clone())
+                .unwrap_or_default(),
+        ),
         _ => ("404 Not Found", "no such page\n".to_owned()),
     };
     let length = bytes.unwrap_or(body.len() as u64);
-    let connection = if request.keep_alive { "keep-alive" } else { "close" };
+    let connection = if request.keep_alive {
+        "keep-alive"
+    } else {
+        "close"
+    };
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n{body}"
     );
