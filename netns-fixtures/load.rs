@@ -256,6 +256,7 @@ fn spread(times: &mut [Duration]) -> String {
 }
 
 fn first(addr: SocketAddr) -> Result<()> {
+    say("start", "");
     let began = Instant::now();
     // A tool that has not set its routes yet may leave the SYN unanswered; the next attempt must not wait for it.
     let attempt = || {
