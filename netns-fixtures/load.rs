@@ -58,7 +58,7 @@ enum Load {
     },
     /// Open so many connections, one byte echoed on each (port 7); at a line on standard input echo again on all
     Idle { addr: SocketAddr, count: usize },
-    /// Try until one line has been exchanged (port 5007)
+    /// Try until the first byte of an answer (port 5007)
     First { addr: SocketAddr },
 }
 
@@ -171,14 +171,23 @@ fn send(stream: &mut TcpStream, count: &AtomicU64) -> io::Result<()> {
 
 // --- small exchanges -----------------------------------------------------------------------------------------
 
+/// One line there, one line back, and the far side's FIN.
 fn exchange(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(b"a line\n")?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
+    stream.read_to_end(&mut answer).map_err(named)?;
     if answer == b"ok\n" {
         Ok(())
     } else {
         Err(ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// A read timeout comes as EAGAIN, which says little to a person.
+fn named(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
+        _ => error,
     }
 }
 
@@ -229,7 +238,10 @@ fn echo(addr: SocketAddr, measure: Duration, pause: Duration) -> Result<()> {
     while began.elapsed() < measure {
         let sent = Instant::now();
         stream.write_all(&buffer)?;
-        stream.read_exact(&mut buffer).context("echo")?;
+        stream
+            .read_exact(&mut buffer)
+            .map_err(named)
+            .context("echo")?;
         times.push(sent.elapsed());
         thread::sleep(pause);
     }
@@ -260,9 +272,10 @@ fn first(addr: SocketAddr) -> Result<()> {
     let began = Instant::now();
     // A tool that has not set its routes yet may leave the SYN unanswered; the next attempt must not wait for it.
     let attempt = || {
-        let stream = TcpStream::connect_timeout(&addr, Duration::from_millis(20))?;
+        let mut stream = TcpStream::connect_timeout(&addr, Duration::from_millis(20))?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        exchange(stream)
+        stream.write_all(b"a line\n")?;
+        stream.read_exact(&mut [0])
     };
     while attempt().is_err() {
         ensure!(

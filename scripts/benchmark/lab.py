@@ -116,11 +116,11 @@ class Lab:
 
 
 class Load:
-    """A lab-load at work on a host of the lab; ended at the end of the `with` block."""
+    """A lab-load at work on the tool's host of the lab; ended at the end of the `with` block."""
 
-    def __init__(self, lab, role, *arguments):
+    def __init__(self, tool, *arguments):
         self._process = subprocess.Popen(
-            lab.inside(role, lab.built / "examples" / LOAD, *arguments),
+            tool.lab.inside(tool.role, tool.lab.built / "examples" / LOAD, *arguments),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             start_new_session=True,
         )

@@ -26,21 +26,22 @@ class Length:
 
 @dataclass
 class Scenario:
-    """`run(tool, length)` returns {figure: value}; with `starts` it starts the tool itself."""
+    """`run(tool, length)` returns {figure: value}; with `starts` it starts the tool itself. `role` runs the load."""
 
     run: Callable
     rtt_ms: int = 0
+    role: str = "client"
     starts: bool = False
 
 
-def bulk(direction, flows=1, role="client"):
-    return lambda tool, length: transfer(tool, length, direction, flows, role)
+def bulk(direction, flows=1):
+    return lambda tool, length: transfer(tool, length, direction, flows)
 
 
-def transfer(tool, length, direction, flows, role):
+def transfer(tool, length, direction, flows):
     """Throughput, and what each byte cost the client's processors."""
     port = SOURCE if direction == "download" else DISCARD
-    with Load(tool.lab, tool.role(role), direction, tool.address(port, role), "--flows", flows,
+    with Load(tool, direction, tool.address(port), "--flows", flows,
               "--warmup-ms", length.warmup, "--measure-ms", length.measure) as load:
         start = load.wait("start", length.warmup / 1e3 + 30)
         cpu, arrived = tool.lab.tool_cpu(), tool.lab.far_bytes()
@@ -58,8 +59,8 @@ def transfer(tool, length, direction, flows, role):
 
 def short(parallel):
     def run(tool, length):
-        with Load(tool.lab, tool.role("client"), "short", tool.address(SHORT), "--parallel", parallel,
-                  "--measure-ms", length.measure) as load:
+        with Load(tool, "short", tool.address(SHORT), "--parallel", parallel, "--measure-ms",
+                  length.measure) as load:
             load.wait("start", 30)
             done = load.wait("done", length.measure / 1e3 + 30)
         if "p50_ms" not in done:
@@ -70,14 +71,13 @@ def short(parallel):
 
 
 def echo(tool, length):
-    with Load(tool.lab, tool.role("client"), "echo", tool.address(ECHO),
-              "--measure-ms", length.measure) as load:
+    with Load(tool, "echo", tool.address(ECHO), "--measure-ms", length.measure) as load:
         done = load.wait("done", length.measure / 1e3 + 30)
     return {"p50 ms": done["p50_ms"], "p99 ms": done["p99_ms"]}
 
 
 def echo_beside_download(tool, length):
-    with Load(tool.lab, tool.role("client"), "download", tool.address(SOURCE), "--warmup-ms",
+    with Load(tool, "download", tool.address(SOURCE), "--warmup-ms",
               length.warmup, "--measure-ms", 10 * length.measure + 60_000) as load:
         load.wait("start", length.warmup / 1e3 + 30)
         return echo(tool, length)
@@ -85,7 +85,7 @@ def echo_beside_download(tool, length):
 
 def idle(count):
     def run(tool, _length):
-        with Load(tool.lab, tool.role("client"), "idle", tool.address(ECHO), count) as load:
+        with Load(tool, "idle", tool.address(ECHO), count) as load:
             opened = load.wait("open", OPEN_PATIENCE_S)
             memory = tool.lab.tool_memory()
             load.line()
@@ -97,19 +97,19 @@ def idle(count):
 def beside_idle(count):
     """Throughput with and without so many idle connections, and what is left of it."""
     def run(tool, length):
-        alone = transfer(tool, length, "download", 1, "client")["Mbit/s"]
-        with Load(tool.lab, tool.role("client"), "idle", tool.address(ECHO), count) as load:
+        alone = transfer(tool, length, "download", 1)["Mbit/s"]
+        with Load(tool, "idle", tool.address(ECHO), count) as load:
             opened = load.wait("open", OPEN_PATIENCE_S)
             if opened["failed"]:
                 raise Failed(f"{opened['failed']} of {count} idle connections failed")
-            beside = transfer(tool, length, "download", 1, "client")["Mbit/s"]
+            beside = transfer(tool, length, "download", 1)["Mbit/s"]
         return {"Mbit/s": beside, "of alone": beside / alone}
     return run
 
 
 def startup(tool, _length):
     """From the command to the first byte through the tunnel."""
-    with Load(tool.lab, tool.role("client"), "first", tool.address(SHORT)) as load:
+    with Load(tool, "first", tool.address(SHORT)) as load:
         # The load has to be trying before the tool is there.
         load.wait("start", 10)
         began = time.monotonic()
@@ -151,8 +151,8 @@ SCENARIOS = {
     **{name: Scenario(run) for name, run in {**BULK, **SHORTS}.items()},
     "echo-idle": Scenario(echo),
     "echo-busy": Scenario(echo_beside_download),
-    "box-download": Scenario(bulk("download", role="box")),
-    "box-upload": Scenario(bulk("upload", role="box")),
+    "box-download": Scenario(bulk("download"), role="box"),
+    "box-upload": Scenario(bulk("upload"), role="box"),
     "idle1000": Scenario(idle(1000)),
     "idle5000": Scenario(idle(5000)),
     "idle10000": Scenario(idle(10000)),
