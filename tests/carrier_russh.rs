@@ -63,3 +63,39 @@ async fn an_unknown_host_key_is_refused() {
         .unwrap();
     assert!(matches!(error, ConnectError::HostKey(_)), "{error}");
 }
+
+/// The resident memory of this process in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// sshd ends a session in which 16,384 channels are open, so those of more must have been closed properly.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn channels_are_closed_properly() {
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let carrier = Arc::new(connect(&sshd).await);
+    let run = async |n: usize| {
+        for i in 0..n {
+            let (mut reader, mut writer) = carrier.open(local(1), echo.target()).await.unwrap();
+            writer.write(Bytes::from_static(b"x")).await.unwrap();
+            if i % 50 == 0 {
+                // A reset, of one half or of both.
+                drop(reader);
+                continue;
+            }
+            writer.finish().await.unwrap();
+            assert_eq!(read_all(&mut reader).await.unwrap(), b"x");
+        }
+    };
+    run(1000).await;
+    let before = resident();
+    run(16_500).await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 8 * 1024, "{grown} KiB");
+    // One flow at a time: all of them on one connection.
+    assert_eq!(sshd.log().matches("Accepted publickey").count(), 1);
+    carrier.shutdown().await;
+}
