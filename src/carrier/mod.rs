@@ -2,8 +2,10 @@
 //! no carrier knows an inlet or the engine.
 //!
 //! - [`RusshCarrier`]: the embedded SSH client, over the russh library.
+//! - [`dial`]: the budget in front of every open, so that hosts that never answer delay no host that does.
 //! - [`prompt`]: the questions that a login asks of a person.
 
+pub mod dial;
 pub mod prompt;
 pub mod russh;
 

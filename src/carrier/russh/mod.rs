@@ -12,6 +12,7 @@
 mod auth;
 mod backlog;
 mod connection;
+mod detach;
 mod error;
 mod failure;
 mod handler;
@@ -32,7 +33,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use self::detach::detached;
 use self::pool::Pool;
+use super::dial::{DialBudget, DialPermit};
 use super::prompt::Prompter;
 use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
 use crate::plan::SshPlan;
@@ -46,6 +49,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// Opens streams as `direct-tcpip` channels (RFC 4254 section 7.2) of one or more SSH connections to one server.
 pub struct RusshCarrier {
     pool: Arc<Pool>,
+    dial: Arc<DialBudget>,
     addresses: Vec<SocketAddr>,
     description: Description,
 }
@@ -99,6 +103,7 @@ impl RusshCarrier {
         };
         Ok(Self {
             pool: Pool::new(plan.clone(), credential, first, changed),
+            dial: Arc::default(),
             addresses,
             description,
         })
@@ -155,11 +160,26 @@ impl Carrier for RusshCarrier {
         source: Source,
         target: Target,
     ) -> Result<(RusshReader, RusshWriter), OpenError> {
+        let permit = self.dial.acquire(target.0.ip()).await;
         let Some((connection, place)) = self.pool.place() else {
-            return Err(OpenError::new(OpenFailure::ConnectionLost, ""));
+            return Err(self.pool.no_place());
         };
-        connection
-            .open(source, target, place, self.pool.store())
-            .await
+        let store = Arc::clone(self.pool.store());
+        detached(async move {
+            let opened = connection.open(source, target, place, &store).await;
+            give_back(permit, opened.as_ref().err());
+            opened
+        })
+        .await
+    }
+}
+
+/// Gives the place in the budget back, and tells what the answer says about the host.
+fn give_back(mut permit: DialPermit, error: Option<&OpenError>) {
+    match error.map(|e| e.failure) {
+        None | Some(OpenFailure::Refused) => permit.answered(true),
+        Some(OpenFailure::TimedOut | OpenFailure::HostUnreachable) => permit.answered(false),
+        // The server's word, not the host's.
+        Some(_) => {}
     }
 }

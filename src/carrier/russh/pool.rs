@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::error::LostReason;
 use super::load::ChannelGuard;
 use super::login;
+use crate::net::{OpenError, OpenFailure};
 use crate::plan::SshPlan;
 
 /// Connections at most, those that are being let go included.
@@ -154,6 +155,17 @@ impl Pool {
             self.changed.notify_one();
         }
         Some(place)
+    }
+
+    /// Why [`place`](Self::place) gave none.
+    pub(super) fn no_place(&self) -> OpenError {
+        let live = self.list().iter().any(|c| c.load().lost().is_none());
+        let failure = if live {
+            OpenFailure::NoResources
+        } else {
+            OpenFailure::ConnectionLost
+        };
+        OpenError::new(failure, "")
     }
 
     /// Resolves when no connection is left.
