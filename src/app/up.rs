@@ -266,11 +266,12 @@ impl Running {
 
     /// Takes everything back in reverse order; whether all of it went.
     async fn stop(self) -> bool {
+        // While the routes are there: without one back to the target, the kernel takes no reset from it.
+        self.session.inlet.reset_flows();
         let left = self.undo.undo().await;
         for line in &left {
             warn!("could not take back: {line}; underpass cleanup removes it");
         }
-        self.session.inlet.reset_flows();
         self.driver.abort();
         let goodbye = self.session.carrier.shutdown();
         if tokio::time::timeout(GOODBYE, goodbye).await.is_err() {
