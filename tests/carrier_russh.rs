@@ -6,12 +6,16 @@
 #[path = "carrier_russh/rig.rs"]
 mod rig;
 
+use std::future::pending;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rig::{Echo, Sshd, local, read_all};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 use underpass::carrier::{ConnectError, NoPrompter, RusshCarrier};
-use underpass::net::{ByteReader, ByteWriter, Carrier, OpenFailure};
+use underpass::net::{ByteReader, ByteWriter, Carrier, OpenFailure, StreamError, Target};
 use underpass::plan::HostKeyPolicy;
 
 async fn connect(sshd: &Sshd) -> RusshCarrier {
@@ -97,5 +101,231 @@ async fn channels_are_closed_properly() {
     assert!(grown < 8 * 1024, "{grown} KiB");
     // One flow at a time: all of them on one connection.
     assert_eq!(sshd.log().matches("Accepted publickey").count(), 1);
+    carrier.shutdown().await;
+}
+
+/// `len` bytes in which every position is told apart from its neighbours.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
+}
+
+/// Sends `bytes` and ends.
+async fn source(bytes: Vec<u8>) -> Target {
+    let bytes = Arc::new(bytes);
+    let address = rig::serve(move |mut stream| {
+        let bytes = Arc::clone(&bytes);
+        async move {
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.shutdown().await;
+            // Until the peer ends, so that the end is orderly.
+            let _ = stream.read(&mut [0]).await;
+        }
+    })
+    .await;
+    Target(address)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flow_that_nobody_reads_stops_no_other_and_loses_nothing() {
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let sent = pattern(48 << 20);
+    let source = source(sent.clone()).await;
+    let carrier = connect(&sshd).await;
+    let (mut stalled, mut writer) = carrier.open(local(1), source).await.unwrap();
+    let (mut reader, mut echo_writer) = carrier.open(local(2), echo.target()).await.unwrap();
+    let live = async {
+        for i in 0u32..200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let word = i.to_be_bytes();
+            echo_writer
+                .write(Bytes::copy_from_slice(&word))
+                .await
+                .unwrap();
+            let mut got = Vec::new();
+            while got.len() < word.len() {
+                got.extend_from_slice(&reader.read().await.unwrap().unwrap());
+            }
+            assert_eq!(got, word);
+        }
+    };
+    // A cancelled absorb has taken nothing away.
+    let restless = async {
+        loop {
+            let _ = timeout(Duration::from_millis(3), stalled.absorb()).await;
+        }
+    };
+    tokio::select! {
+        () = live => {}
+        () = restless => {}
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("the live flow stands still"),
+    }
+    assert!(read_all(&mut stalled).await.unwrap() == sent);
+    writer.finish().await.unwrap();
+    carrier.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_far_reset_is_a_reset() {
+    let sshd = Sshd::start("");
+    let resetting = rig::serve(|stream| async move {
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(stream);
+    })
+    .await;
+    let carrier = connect(&sshd).await;
+    let (mut reader, mut writer) = carrier.open(local(1), Target(resetting)).await.unwrap();
+    // sshd sends EOF for the read error; the CLOSE comes when it cannot write.
+    let end = timeout(Duration::from_secs(5), async {
+        assert_eq!(reader.read().await, Ok(None));
+        let ticks = async {
+            while writer.write(Bytes::from_static(b"x")).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            pending::<()>().await;
+        };
+        tokio::select! {
+            error = reader.reset() => error,
+            () = ticks => unreachable!(),
+        }
+    });
+    assert_eq!(end.await.unwrap(), StreamError::Reset);
+    carrier.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_ends_its_streams_and_the_carrier() {
+    let mut sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let carrier = connect(&sshd).await;
+    let (mut reader, mut writer) = carrier.open(local(1), echo.target()).await.unwrap();
+    writer.write(Bytes::from_static(b"x")).await.unwrap();
+    reader.read().await.unwrap();
+    sshd.cut();
+    assert_eq!(reader.read().await, Err(StreamError::Lost));
+    assert_eq!(
+        writer.write(Bytes::from_static(b"x")).await,
+        Err(StreamError::Lost)
+    );
+    let reason = timeout(Duration::from_secs(5), carrier.lost())
+        .await
+        .unwrap();
+    assert!(!reason.to_string().is_empty());
+    let error = carrier.open(local(1), echo.target()).await.err().unwrap();
+    assert_eq!(error.failure, OpenFailure::ConnectionLost);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_is_needed() {
+    for sshd in [
+        Sshd::start("MaxSessions 0"),
+        Sshd::start("ForceCommand /bin/false"),
+        Sshd::start_with_key_options("", "restrict,port-forwarding"),
+    ] {
+        let echo = Echo::start().await;
+        let carrier = connect(&sshd).await;
+        let start = Instant::now();
+        let (mut reader, mut writer) = carrier.open(local(1), echo.target()).await.unwrap();
+        for _ in 0..50 {
+            for byte in [b"a", b"b"] {
+                writer.write(Bytes::from_static(byte)).await.unwrap();
+            }
+            let mut got = 0;
+            while got < 2 {
+                got += reader.read().await.unwrap().unwrap().len();
+            }
+        }
+        // With Nagle at the far side each of the 50 would take 40 ms.
+        assert!(
+            start.elapsed() < Duration::from_millis(800),
+            "{:?}",
+            start.elapsed()
+        );
+        carrier.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_is_told_as_such() {
+    let sshd = Sshd::start("PermitOpen 192.0.2.1:1");
+    let echo = Echo::start().await;
+    let carrier = connect(&sshd).await;
+    let error = carrier.open(local(1), echo.target()).await.err().unwrap();
+    assert_eq!(error.failure, OpenFailure::Prohibited);
+    carrier.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_refusals_and_successes_are_not_mixed_up() {
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let carrier = Arc::new(connect(&sshd).await);
+    let closed = rig::closed_port().await;
+    // TCP to a broadcast address: connect() fails at once, and sshd has another text for that.
+    let targets = [
+        closed,
+        echo.target(),
+        "127.255.255.255:1".parse().map(Target).unwrap(),
+    ];
+    let mut opens = tokio::task::JoinSet::new();
+    for i in 0..900 {
+        let carrier = Arc::clone(&carrier);
+        opens.spawn(async move {
+            let outcome = carrier.open(local(1), targets[i % 3]).await;
+            (i % 3, outcome.err().map(|e| e.failure))
+        });
+    }
+    while let Some(outcome) = opens.join_next().await {
+        let (kind, failure) = outcome.unwrap();
+        match kind {
+            0 => assert_eq!(failure, Some(OpenFailure::Refused)),
+            1 => assert_eq!(failure, None),
+            _ => assert_eq!(failure, Some(OpenFailure::NetworkUnreachable)),
+        }
+    }
+    carrier.shutdown().await;
+}
+
+/// Takes connections and keeps them.
+async fn keeper() -> Target {
+    let address = rig::serve(|stream| async move {
+        stream.readable().await.unwrap();
+        let mut stream = stream;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    Target(address)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_idle_channels_spread_and_cost_little() {
+    let sshd = Sshd::start("");
+    let keeper = keeper().await;
+    let carrier = Arc::new(connect(&sshd).await);
+    let n: usize = std::env::var("N").map_or(2000, |n| n.parse().unwrap());
+    let mut streams = Vec::new();
+    let before = resident();
+    while streams.len() < n {
+        let mut opens = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let carrier = Arc::clone(&carrier);
+            opens.spawn(async move { carrier.open(local(1), keeper).await });
+        }
+        while let Some(opened) = opens.join_next().await {
+            streams.push(opened.unwrap().unwrap());
+        }
+    }
+    let each = (resident() - before) as usize * 1024 / n;
+    println!(
+        "{each} bytes each, {} connections",
+        sshd.log().matches("Accepted publickey").count()
+    );
+    // With the keeper's own tasks and sockets, which live in this process too.
+    assert!(each < 8 * 1024, "{each} bytes each");
+    let connections = sshd.log().matches("Accepted publickey").count();
+    assert!(connections >= 3, "{connections}");
     carrier.shutdown().await;
 }

@@ -127,6 +127,28 @@ impl Sshd {
     }
 }
 
+impl Sshd {
+    /// Ends the server and the processes of its connections, as a crash of the machine would.
+    pub(crate) fn cut(&mut self) {
+        let own = self.child.id().to_string();
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+        let children = children.unwrap_or_default();
+        let _ = self.child.kill();
+        for pid in children.split_whitespace() {
+            kill(pid);
+        }
+    }
+}
+
+fn kill(pid: &str) {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    for child in children.unwrap_or_default().split_whitespace() {
+        kill(child);
+    }
+    let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+}
+
 impl Drop for Sshd {
     fn drop(&mut self) {
         if std::thread::panicking() {
