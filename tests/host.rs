@@ -1,5 +1,8 @@
 //! The host's state before, during and after, in network namespaces of this test's own. Needs root.
 
+// The lint's exception for tests does not reach the helpers of an integration test.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};

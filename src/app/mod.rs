@@ -10,7 +10,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::cli::{self, Cli, Command};
-use crate::plan;
+use crate::{os, plan};
 use exit::Exit;
 
 /// Runs a command to its end. Whatever went wrong has been said on stderr.
@@ -22,9 +22,9 @@ pub fn run(cli: Cli) -> ExitCode {
 fn dispatch(command: Command) -> Exit {
     match command {
         Command::Up(args) => match prepare(&args) {
-            Some(plan) if args.dry_run => block_on(dry_run::run(&plan)),
-            Some(_) => Exit::Failure,
             None => Exit::Usage,
+            Some(plan) if args.dry_run => block_on(dry_run::run(&plan)),
+            Some(_) => may_set_up(),
         },
         Command::Cleanup => block_on(cleanup::run()),
         Command::Completions { shell } => print(&completions(shell)),
@@ -44,6 +44,17 @@ fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
         Err(error) => {
             tracing::error!("{error}");
             None
+        }
+    }
+}
+
+/// Asked before anything else, so that nobody types a passphrase in vain.
+fn may_set_up() -> Exit {
+    match os::check_privilege() {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            tracing::error!("{error}");
+            Exit::from(&error)
         }
     }
 }
@@ -80,13 +91,20 @@ fn man() -> std::io::Result<Vec<u8>> {
         .get_subcommands()
         .filter(|command| command.get_name() != "help")
     {
-        let man = clap_mangen::Man::new(command.clone());
-        writeln!(page, ".SH \"{}\"", command.get_name().to_uppercase())?;
-        man.render_description_section(&mut page)?;
-        man.render_synopsis_section(&mut page)?;
-        man.render_options_section(&mut page)?;
+        section(command, &mut page)?;
     }
     Ok(page)
+}
+
+/// A command with its examples; the exit codes stand at the program already.
+fn section(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
+    let examples = command.get_after_help().cloned().unwrap_or_default();
+    let man = clap_mangen::Man::new(command.clone().after_long_help(examples));
+    writeln!(page, ".SH \"{}\"", command.get_name().to_uppercase())?;
+    man.render_description_section(page)?;
+    man.render_synopsis_section(page)?;
+    man.render_options_section(page)?;
+    man.render_extra_section(page)
 }
 
 /// A reader that has seen enough (`| head`) is no failure.
