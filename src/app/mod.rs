@@ -10,7 +10,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::cli::{self, Cli, Command};
-use crate::{os, plan};
+use crate::plan;
 use exit::Exit;
 
 /// Runs a command to its end. Whatever went wrong has been said on stderr.
@@ -22,9 +22,9 @@ pub fn run(cli: Cli) -> ExitCode {
 fn dispatch(command: Command) -> Exit {
     match command {
         Command::Up(args) => match prepare(&args) {
-            None => Exit::Usage,
             Some(plan) if args.dry_run => block_on(dry_run::run(&plan)),
-            Some(_) => may_set_up(),
+            Some(_) => Exit::Failure,
+            None => Exit::Usage,
         },
         Command::Cleanup => block_on(cleanup::run()),
         Command::Completions { shell } => print(&completions(shell)),
@@ -44,17 +44,6 @@ fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
         Err(error) => {
             tracing::error!("{error}");
             None
-        }
-    }
-}
-
-/// Asked before anything else, so that nobody types a passphrase in vain.
-fn may_set_up() -> Exit {
-    match os::check_privilege() {
-        Ok(()) => Exit::Success,
-        Err(error) => {
-            tracing::error!("{error}");
-            Exit::from(&error)
         }
     }
 }

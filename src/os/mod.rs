@@ -9,7 +9,6 @@ pub mod host;
 pub mod limits;
 pub mod memory;
 mod netlink;
-mod privilege;
 pub mod routes;
 mod slot;
 pub mod stale;
@@ -17,6 +16,5 @@ mod tun;
 
 pub use apply::{ApplyError, Undo, apply};
 pub use netlink::{Netlink, NetlinkError};
-pub use privilege::check as check_privilege;
 pub use slot::{Slot, SlotError, Tables};
 pub use tun::{DEFAULT_MTU, PLAIN_MTU, TunDevice, TunError};

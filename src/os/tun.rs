@@ -26,7 +26,7 @@ pub const DEFAULT_MTU: u16 = 1500;
 /// MTU in bytes of a device without offload: large reads and writes make up for it.
 pub const PLAIN_MTU: u16 = 65_520;
 
-pub(super) const CLONE_DEVICE: &str = "/dev/net/tun";
+const CLONE_DEVICE: &str = "/dev/net/tun";
 /// Size in bytes of the header in front of a packet, `struct virtio_net_hdr` without `num_buffers`.
 const VNET_HEADER_BYTES: libc::c_int = 10;
 
