@@ -5,6 +5,7 @@ pub mod dry_run;
 pub mod exit;
 pub mod log;
 pub mod surroundings;
+pub mod up;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ fn dispatch(command: Command) -> Exit {
     match command {
         Command::Up(args) => match prepare(&args) {
             Some(plan) if args.dry_run => block_on(dry_run::run(&plan)),
-            Some(_) => Exit::Failure,
+            Some(plan) => up::run(&plan),
             None => Exit::Usage,
         },
         Command::Cleanup => block_on(cleanup::run()),

@@ -15,6 +15,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
 use nix::unistd::dup3;
 use thiserror::Error;
+use tokio::io::unix::AsyncFd;
 use tracing::warn;
 use tun_tap::{Iface, Mode};
 
@@ -95,6 +96,18 @@ impl TunDevice {
             offload,
             mtu: plan.mtu.unwrap_or(default),
         })
+    }
+
+    /// Lets the runtime watch the descriptor.
+    ///
+    /// # Errors
+    /// When it cannot be registered; panics outside of a tokio runtime, as tokio does.
+    pub fn watch(self) -> io::Result<AsyncFd<Self>> {
+        #[allow(unsafe_code)]
+        // SAFETY: `as_raw_fd` gives the descriptor that `self.fd` owns: valid and the same for as long as
+        // the device lives, and the `AsyncFd` owns the device.
+        let watched = unsafe { AsyncFd::register(self) };
+        Ok(watched?)
     }
 
     /// The device's name.

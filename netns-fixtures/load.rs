@@ -1,0 +1,361 @@
+//! The application's side of the benchmarks: loads the services of `services.rs` and times them. Made to cost little
+//! beside the tool under test, which shares its processors: few calls, large buffers, nothing copied that need not be.
+//!
+//! Prints one line of JSON per event, so that whoever runs it can read counters at the very moment:
+//! `{"event":"start"}` when the measured time begins, `{"event":"open",...}` when idle connections stand,
+//! `{"event":"done",...}` with the figures, `{"event":"error","what":...}` (and exit code 1) when there are none.
+
+use std::io::{self, BufRead, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use nix::sys::socket::{MsgFlags, recv};
+
+const BUFFER: usize = 1024 * 1024;
+/// Long enough for the slowest tool that still works, short enough for a run to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections that are opened at the same time when many idle ones are wanted.
+const OPENERS: usize = 32;
+/// A tool that failed this often has failed: the rest is not tried.
+const FAILURES: usize = 100;
+
+#[derive(Parser)]
+#[command(about = "The application's side of the benchmarks")]
+struct Arguments {
+    #[command(subcommand)]
+    load: Load,
+}
+
+#[derive(Subcommand)]
+enum Load {
+    /// Read from the source (port 19)
+    Download(Bulk),
+    /// Write to the discard service (port 9); what arrived is for the caller to count at the far side
+    Upload(Bulk),
+    /// Exchange one line on a connection each (port 5007)
+    Short {
+        addr: SocketAddr,
+        #[arg(long, default_value_t = 1)]
+        parallel: usize,
+        #[arg(long, default_value_t = 3000)]
+        measure_ms: u64,
+    },
+    /// 64 bytes to and fro on one connection (port 7)
+    Echo {
+        addr: SocketAddr,
+        #[arg(long, default_value_t = 3000)]
+        measure_ms: u64,
+        /// Pause between two exchanges
+        #[arg(long, default_value_t = 2)]
+        pause_ms: u64,
+    },
+    /// Open so many connections, one byte echoed on each (port 7); at a line on standard input echo again on all
+    Idle { addr: SocketAddr, count: usize },
+    /// Try until the first byte of an answer (port 5007)
+    First { addr: SocketAddr },
+}
+
+#[derive(Args)]
+struct Bulk {
+    addr: SocketAddr,
+    #[arg(long, default_value_t = 1)]
+    flows: usize,
+    /// Time for windows to grow before the measured time
+    #[arg(long, default_value_t = 500)]
+    warmup_ms: u64,
+    #[arg(long, default_value_t = 3000)]
+    measure_ms: u64,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().load) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say("error", &format!(",\"what\":{:?}", format!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(load: Load) -> Result<()> {
+    match load {
+        Load::Download(bulk) => transfer(&bulk, receive),
+        Load::Upload(bulk) => transfer(&bulk, send),
+        Load::Short {
+            addr,
+            parallel,
+            measure_ms,
+        } => short(addr, parallel, Duration::from_millis(measure_ms)),
+        Load::Echo {
+            addr,
+            measure_ms,
+            pause_ms,
+        } => echo(
+            addr,
+            Duration::from_millis(measure_ms),
+            Duration::from_millis(pause_ms),
+        ),
+        Load::Idle { addr, count } => idle(addr, count),
+        Load::First { addr } => first(addr),
+    }
+}
+
+/// One event; `members` is JSON, each with a comma in front.
+fn say(event: &str, members: &str) {
+    println!("{{\"event\":\"{event}\"{members}}}");
+}
+
+fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+// --- bulk ----------------------------------------------------------------------------------------------------
+
+/// Moves bytes until the connection ends, counting them.
+type Mover = fn(&mut TcpStream, &AtomicU64) -> io::Result<()>;
+
+fn transfer(bulk: &Bulk, mover: Mover) -> Result<()> {
+    let count = Arc::new(AtomicU64::new(0));
+    let ended = Arc::new(AtomicUsize::new(0));
+    for _ in 0..bulk.flows {
+        let mut stream = connect(bulk.addr).context("connect")?;
+        let (count, ended) = (count.clone(), ended.clone());
+        thread::spawn(move || {
+            if let Err(error) = mover(&mut stream, &count) {
+                eprintln!("lab-load: {error}");
+            }
+            ended.fetch_add(1, Relaxed);
+        });
+    }
+    thread::sleep(Duration::from_millis(bulk.warmup_ms));
+    let (began, before) = (Instant::now(), count.load(Relaxed));
+    say("start", "");
+    thread::sleep(Duration::from_millis(bulk.measure_ms));
+    let (bytes, seconds) = (count.load(Relaxed) - before, began.elapsed().as_secs_f64());
+    let ended = ended.load(Relaxed);
+    ensure!(ended == 0, "{ended} of {} flows ended early", bulk.flows);
+    say(
+        "done",
+        &format!(",\"bytes\":{bytes},\"seconds\":{seconds:.6}"),
+    );
+    Ok(())
+}
+
+fn receive(stream: &mut TcpStream, count: &AtomicU64) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        // tcp(7): with MSG_TRUNC the received bytes are discarded and not copied.
+        match recv(stream.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC)? {
+            0 => return Ok(()),
+            n => count.fetch_add(n as u64, Relaxed),
+        };
+    }
+}
+
+fn send(stream: &mut TcpStream, count: &AtomicU64) -> io::Result<()> {
+    let buffer = vec![0; BUFFER];
+    loop {
+        count.fetch_add(stream.write(&buffer)? as u64, Relaxed);
+    }
+}
+
+// --- small exchanges -----------------------------------------------------------------------------------------
+
+/// One line there, one line back, and the far side's FIN.
+fn exchange(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(b"a line\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(named)?;
+    if answer == b"ok\n" {
+        Ok(())
+    } else {
+        Err(ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// A read timeout comes as EAGAIN, which says little to a person.
+fn named(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
+        _ => error,
+    }
+}
+
+fn short(addr: SocketAddr, parallel: usize, measure: Duration) -> Result<()> {
+    // The first one pays for what the tool does only once.
+    exchange(connect(addr)?).context("first exchange")?;
+    say("start", "");
+    let began = Instant::now();
+    let workers: Vec<_> = (0..parallel)
+        .map(|_| thread::spawn(move || exchanges(addr, began + measure)))
+        .collect();
+    let (mut times, mut failed) = (Vec::new(), 0);
+    for worker in workers {
+        if let Ok((mine, failures)) = worker.join() {
+            times.extend(mine);
+            failed += failures;
+        }
+    }
+    let rate = times.len() as f64 / began.elapsed().as_secs_f64();
+    say(
+        "done",
+        &format!(
+            ",\"rate\":{rate:.1},\"failed\":{failed}{}",
+            spread(&mut times)
+        ),
+    );
+    Ok(())
+}
+
+/// Exchanges one after the other until the time is over: how long each took, how many failed.
+fn exchanges(addr: SocketAddr, end: Instant) -> (Vec<Duration>, usize) {
+    let (mut times, mut failed) = (Vec::new(), 0);
+    while Instant::now() < end && failed < FAILURES {
+        let began = Instant::now();
+        match connect(addr).and_then(exchange) {
+            Ok(()) => times.push(began.elapsed()),
+            Err(_) => failed += 1,
+        }
+    }
+    (times, failed)
+}
+
+fn echo(addr: SocketAddr, measure: Duration, pause: Duration) -> Result<()> {
+    let mut stream = connect(addr).context("connect")?;
+    let mut times = Vec::new();
+    let mut buffer = [7; 64];
+    let began = Instant::now();
+    while began.elapsed() < measure {
+        let sent = Instant::now();
+        stream.write_all(&buffer)?;
+        stream
+            .read_exact(&mut buffer)
+            .map_err(named)
+            .context("echo")?;
+        times.push(sent.elapsed());
+        thread::sleep(pause);
+    }
+    say("done", &spread(&mut times));
+    Ok(())
+}
+
+/// Count, median and 99th percentile, in milliseconds.
+fn spread(times: &mut [Duration]) -> String {
+    times.sort_unstable();
+    let at = |share: f64| {
+        let index = (times.len() as f64 * share) as usize;
+        times.get(index).map_or(f64::NAN, Duration::as_secs_f64) * 1e3
+    };
+    if times.is_empty() {
+        return ",\"count\":0".to_owned();
+    }
+    format!(
+        ",\"count\":{},\"p50_ms\":{:.3},\"p99_ms\":{:.3}",
+        times.len(),
+        at(0.50),
+        at(0.99)
+    )
+}
+
+fn first(addr: SocketAddr) -> Result<()> {
+    say("start", "");
+    let began = Instant::now();
+    // A tool that has not set its routes yet may leave the SYN unanswered; the next attempt must not wait for it.
+    let attempt = || {
+        let mut stream = TcpStream::connect_timeout(&addr, Duration::from_millis(20))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"a line\n")?;
+        stream.read_exact(&mut [0])
+    };
+    while attempt().is_err() {
+        ensure!(
+            began.elapsed() < 3 * PATIENCE,
+            "no answer in {:?}",
+            3 * PATIENCE
+        );
+        thread::sleep(Duration::from_millis(2));
+    }
+    say("done", "");
+    Ok(())
+}
+
+// --- idle connections ----------------------------------------------------------------------------------------
+
+fn idle(addr: SocketAddr, count: usize) -> Result<()> {
+    let began = Instant::now();
+    let (next, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let openers: Vec<_> = (0..OPENERS)
+        .map(|_| {
+            let (next, failed) = (next.clone(), failed.clone());
+            thread::spawn(move || open_some(addr, count, &next, &failed))
+        })
+        .collect();
+    let mut open: Vec<TcpStream> = openers
+        .into_iter()
+        .filter_map(|opener| opener.join().ok())
+        .flatten()
+        .collect();
+    say(
+        "open",
+        &format!(
+            ",\"open\":{},\"failed\":{},\"seconds\":{:.3}",
+            open.len(),
+            count - open.len(),
+            began.elapsed().as_secs_f64()
+        ),
+    );
+    io::stdin().lock().read_line(&mut String::new())?;
+    say("done", &format!(",\"alive\":{}", still_alive(&mut open)));
+    Ok(())
+}
+
+/// Opens connections as long as some are missing; returns those on which a byte came back.
+fn open_some(
+    addr: SocketAddr,
+    count: usize,
+    next: &AtomicUsize,
+    failed: &AtomicUsize,
+) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    while next.fetch_add(1, Relaxed) < count && failed.load(Relaxed) < FAILURES {
+        let echoed = connect(addr).and_then(|mut stream| {
+            stream.write_all(b"a")?;
+            stream.read_exact(&mut [0])?;
+            Ok(stream)
+        });
+        match echoed {
+            Ok(stream) => open.push(stream),
+            Err(_) => drop(failed.fetch_add(1, Relaxed)),
+        }
+    }
+    open
+}
+
+/// How many connections still echo a byte, asked all at the same time.
+fn still_alive(open: &mut [TcpStream]) -> usize {
+    let asked: Vec<bool> = open
+        .iter_mut()
+        .map(|stream| stream.write_all(b"b").is_ok())
+        .collect();
+    let end = Instant::now() + PATIENCE;
+    open.iter_mut()
+        .zip(asked)
+        .filter_map(|(stream, asked)| asked.then_some(stream))
+        .filter(|stream| {
+            let left = end.saturating_duration_since(Instant::now());
+            let patience = left.max(Duration::from_millis(1));
+            stream.set_read_timeout(Some(patience)).is_ok()
+                && (&mut &**stream).read_exact(&mut [0]).is_ok()
+        })
+        .count()
+}

@@ -1,0 +1,1 @@
+"""The parts of scripts/bench: the lab, the tools compared, what is measured, and the report."""

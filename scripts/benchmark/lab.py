@@ -1,0 +1,156 @@
+"""The lab of netns-fixtures/lab as the benchmarks see it: processes in its hosts, and what their counters say."""
+
+import json
+import os
+import queue
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SUBNET = "10.0.1.0/24"
+SERVICES = "10.0.1.20"
+BASTION = "192.168.77.1"
+# The client as the container behind it sees it.
+CLIENT_FOR_BOX = "172.31.0.1"
+CIPHER = "aes128-gcm@openssh.com"
+LOAD = "lab-load"
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Failed(Exception):
+    """A tool did not do what was measured; the text says what happened."""
+
+
+class Lab:
+    """One lab with one round trip time; gone at the end of the `with` block."""
+
+    def __init__(self, built, rtt_ms):
+        self.built = built
+        self.rtt_ms = rtt_ms
+        self.prefix = f"bench{os.getpid()}"
+        self.state = Path(self._script("state").strip())
+
+    def _script(self, command, *arguments):
+        environment = dict(os.environ, LAB_BIN=str(self.built / "examples"))
+        done = subprocess.run(
+            [ROOT / "netns-fixtures/lab", command, self.prefix, *arguments],
+            env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+            start_new_session=True, check=True,
+        )
+        return done.stdout
+
+    def __enter__(self):
+        delay = ["--rtt", str(self.rtt_ms)] if self.rtt_ms else []
+        try:
+            self._script("up", *delay)
+        except BaseException:
+            self._script("down")
+            raise
+        services = (self.state / "services.pid").read_text().strip()
+        self._far_counters = Path(f"/proc/{services}/net/dev")
+        self._client_network = os.stat(f"/run/netns/{self.prefix}-client").st_ino
+        return self
+
+    def __exit__(self, *_):
+        self._script("down")
+
+    def inside(self, role, *command):
+        """The arguments that run a command on a host of the lab."""
+        return ["nsenter", f"--net=/run/netns/{self.prefix}-{role}", "--", *map(str, command)]
+
+    def run(self, role, *command, check=True):
+        """Runs a short command on a host of the lab; returns whether it succeeded."""
+        done = subprocess.run(self.inside(role, *command), stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                              start_new_session=True)
+        if check and done.returncode:
+            raise Failed(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
+        return done.returncode == 0
+
+    def far_bytes(self):
+        """Bytes that have arrived at the far host: what an upload is measured by, whatever is buffered on the way."""
+        for line in self._far_counters.read_text().splitlines():
+            device, _, counters = line.partition(":")
+            if device.strip() == "eth0":
+                return int(counters.split()[0])
+        raise Failed("the far host has no eth0")
+
+    def tool_processes(self):
+        """The process ids of everything in the client but the load: the tool, its ssh and its helpers."""
+        found = []
+        for entry in os.scandir("/proc"):
+            if not entry.name.isdigit():
+                continue
+            try:
+                there = os.stat(f"{entry.path}/ns/net").st_ino == self._client_network
+                if there and Path(entry.path, "comm").read_text().strip() != LOAD:
+                    found.append(int(entry.name))
+            except OSError:
+                pass  # it has just ended
+        return found
+
+    def tool_cpu(self):
+        """User and system time of the tool's processes so far, in seconds (proc(5), fields 14 and 15)."""
+        ticks = 0
+        for pid in self.tool_processes():
+            try:
+                after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += int(after_name[11]) + int(after_name[12])
+            except OSError:
+                pass
+        return ticks / CLOCK_TICKS
+
+    def tool_memory(self):
+        """Resident memory of the tool's processes, in MB."""
+        kib = 0
+        for pid in self.tool_processes():
+            try:
+                status = Path(f"/proc/{pid}/status").read_text()
+                kib += sum(int(line.split()[1]) for line in status.splitlines()
+                           if line.startswith("VmRSS:"))
+            except OSError:
+                pass
+        return kib * 1024 / 1e6
+
+
+class Load:
+    """A lab-load at work on the tool's host of the lab; ended at the end of the `with` block."""
+
+    def __init__(self, tool, *arguments):
+        self._process = subprocess.Popen(
+            tool.lab.inside(tool.role, tool.lab.built / "examples" / LOAD, *arguments),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            start_new_session=True,
+        )
+        self._events = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self._process.stdout:
+            self._events.put((time.monotonic(), json.loads(line)))
+        self._events.put((time.monotonic(), {"event": "error", "what": "the load ended"}))
+
+    def wait(self, event, timeout):
+        """The next event, which has to be of that kind; `at` in it is when it came (monotonic, in seconds)."""
+        try:
+            at, found = self._events.get(timeout=timeout)
+        except queue.Empty:
+            raise Failed(f"no answer in {timeout:.0f} s") from None
+        if found["event"] != event:
+            raise Failed(found.get("what", f"unexpected {found}"))
+        return dict(found, at=at)
+
+    def line(self):
+        """Sends the line that ends a wait of the load."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()

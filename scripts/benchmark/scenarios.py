@@ -1,0 +1,163 @@
+"""What is measured. A scenario gets a tool that has just been started and returns figures by name."""
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Callable
+
+from .lab import Failed, Load
+
+ECHO, DISCARD, SOURCE, SHORT = 7, 9, 19, 5007
+# Opening thousands of connections takes the slow ones minutes, but not more.
+OPEN_PATIENCE_S = 300
+
+
+@dataclass
+class Length:
+    """How long things are measured, in milliseconds."""
+
+    warmup: int
+    measure: int
+
+    def at(self, rtt_ms):
+        """Windows need a number of round trips to grow."""
+        return Length(self.warmup + 25 * rtt_ms, self.measure)
+
+
+@dataclass
+class Scenario:
+    """`run(tool, length)` returns {figure: value}; with `starts` it starts the tool itself. `role` runs the load."""
+
+    run: Callable
+    rtt_ms: int = 0
+    role: str = "client"
+    starts: bool = False
+
+
+def bulk(direction, flows=1):
+    return lambda tool, length: transfer(tool, length, direction, flows)
+
+
+def transfer(tool, length, direction, flows):
+    """Throughput, and what each byte cost the client's processors."""
+    port = SOURCE if direction == "download" else DISCARD
+    with Load(tool, direction, tool.address(port), "--flows", flows,
+              "--warmup-ms", length.warmup, "--measure-ms", length.measure) as load:
+        start = load.wait("start", length.warmup / 1e3 + 30)
+        cpu, arrived = tool.lab.tool_cpu(), tool.lab.far_bytes()
+        done = load.wait("done", length.measure / 1e3 + 10)
+        cpu, arrived = tool.lab.tool_cpu() - cpu, tool.lab.far_bytes() - arrived
+    if direction == "upload":
+        # Taken by the near end is not arrived: counted at the far host's interface, headers and all (under 0.3 %).
+        rate, size = arrived / (done["at"] - start["at"]), arrived
+    else:
+        rate, size = done["bytes"] / done["seconds"], done["bytes"]
+    if not size:
+        raise Failed("nothing arrived")
+    return {"Mbit/s": rate * 8 / 1e6, "CPU s/GB": cpu / (size / 1e9)}
+
+
+def short(parallel):
+    def run(tool, length):
+        with Load(tool, "short", tool.address(SHORT), "--parallel", parallel, "--measure-ms",
+                  length.measure) as load:
+            load.wait("start", 30)
+            done = load.wait("done", length.measure / 1e3 + 30)
+        if "p50_ms" not in done:
+            raise Failed(f"none of {done['failed']} exchanges succeeded")
+        return {"conn/s": done["rate"], "p50 ms": done["p50_ms"], "p99 ms": done["p99_ms"],
+                "failed": done["failed"]}
+    return run
+
+
+def echo(tool, length):
+    with Load(tool, "echo", tool.address(ECHO), "--measure-ms", length.measure) as load:
+        done = load.wait("done", length.measure / 1e3 + 30)
+    return {"p50 ms": done["p50_ms"], "p99 ms": done["p99_ms"]}
+
+
+def echo_beside_download(tool, length):
+    with Load(tool, "download", tool.address(SOURCE), "--warmup-ms",
+              length.warmup, "--measure-ms", 10 * length.measure + 60_000) as load:
+        load.wait("start", length.warmup / 1e3 + 30)
+        return echo(tool, length)
+
+
+def idle(count):
+    def run(tool, _length):
+        with Load(tool, "idle", tool.address(ECHO), count) as load:
+            opened = load.wait("open", OPEN_PATIENCE_S)
+            memory = tool.lab.tool_memory()
+            load.line()
+            alive = load.wait("done", 60)["alive"]
+        return {"failed": count - alive, "client MB": memory, "open s": opened["seconds"]}
+    return run
+
+
+def beside_idle(count):
+    """Throughput with and without so many idle connections, and what is left of it."""
+    def run(tool, length):
+        alone = transfer(tool, length, "download", 1)["Mbit/s"]
+        with Load(tool, "idle", tool.address(ECHO), count) as load:
+            opened = load.wait("open", OPEN_PATIENCE_S)
+            if opened["failed"]:
+                raise Failed(f"{opened['failed']} of {count} idle connections failed")
+            beside = transfer(tool, length, "download", 1)["Mbit/s"]
+        return {"Mbit/s": beside, "of alone": beside / alone}
+    return run
+
+
+def startup(tool, _length):
+    """From the command to the first byte through the tunnel."""
+    with Load(tool, "first", tool.address(SHORT)) as load:
+        # The load has to be trying before the tool is there.
+        load.wait("start", 10)
+        began = time.monotonic()
+        starting = Attempt(tool.start)
+        done = load.wait("done", 40)
+        starting.finish()
+    return {"ms": (done["at"] - began) * 1e3}
+
+
+class Attempt:
+    """A call on a thread of its own, whose failure is not lost."""
+
+    def __init__(self, call):
+        self._error = None
+        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
+        self._thread.start()
+
+    def _run(self, call):
+        try:
+            call()
+        except Failed as error:
+            self._error = error
+
+    def finish(self):
+        self._thread.join()
+        if self._error:
+            raise self._error
+
+
+def at_rtt(rtt_ms, scenarios):
+    return {f"{name}-{rtt_ms}ms": Scenario(run, rtt_ms) for name, run in scenarios.items()}
+
+
+BULK = {f"{direction}{flows}": bulk(direction, flows)
+        for direction in ("download", "upload") for flows in (1, 8)}
+SHORTS = {f"short{parallel}": short(parallel) for parallel in (1, 32)}
+
+SCENARIOS = {
+    **{name: Scenario(run) for name, run in {**BULK, **SHORTS}.items()},
+    "echo-idle": Scenario(echo),
+    "echo-busy": Scenario(echo_beside_download),
+    "box-download": Scenario(bulk("download"), role="box"),
+    "box-upload": Scenario(bulk("upload"), role="box"),
+    "idle1000": Scenario(idle(1000)),
+    "idle5000": Scenario(idle(5000)),
+    "idle10000": Scenario(idle(10000)),
+    "beside9000": Scenario(beside_idle(9000)),
+    "startup": Scenario(startup, starts=True),
+    **at_rtt(20, BULK),
+    **at_rtt(100, {**BULK, **SHORTS}),
+}

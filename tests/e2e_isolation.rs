@@ -1,0 +1,93 @@
+//! A flow that nobody reads, or reads slowly, or that nobody answers, slows no other flow.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{Lab, Probe, V4, assert_ok};
+
+/// What the others must get while a flow misbehaves: quick echoes, a download, an upload and new connections.
+fn assert_lively(lab: &Lab) {
+    let host = V4.host;
+    let echo = lab.probe(
+        "client",
+        &format!("echo-latency {host} 7 300 --timeout 5000"),
+    );
+    assert_ok(&echo);
+    assert!(echo["max_us"].as_u64().unwrap() < 1_000_000, "{echo}");
+    assert_ok(&lab.probe(
+        "client",
+        &format!("get {host} 5001 100000000 --timeout 5000"),
+    ));
+    assert_ok(&lab.probe(
+        "client",
+        &format!("put {host} 5002 100000000 --timeout 5000"),
+    ));
+    let short = lab.probe("client", &format!("short {host} 5007 50 --timeout 5000"));
+    assert_ok(&short);
+    assert!(short["max_us"].as_u64().unwrap() < 1_000_000, "{short}");
+}
+
+/// A download that is not read before `go`.
+fn stalled(lab: &Lab) -> Probe {
+    let args = format!("source {} 19 --wait --bytes 50000000", V4.host);
+    lab.start_probe("client", &args).connected()
+}
+
+#[test]
+fn readers_that_stall_stop_nobody_and_lose_nothing() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass(V4.subnet);
+    let mut readers: Vec<_> = (0..4).map(|_| stalled(&lab)).collect();
+    assert_lively(&lab);
+    readers.iter_mut().for_each(Probe::go);
+    for reader in readers {
+        assert_ok(&reader.finish());
+    }
+}
+
+#[test]
+fn a_slow_reader_slows_nobody_and_loses_nothing() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass(V4.subnet);
+    let args = format!("source {} 19 --rate 2000000 --bytes 12000000", V4.host);
+    let slow = lab.start_probe("client", &args).connected();
+    assert_lively(&lab);
+    assert_ok(&slow.finish());
+}
+
+#[test]
+fn a_far_side_that_never_reads_stops_nobody() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass(V4.subnet);
+    let args = format!("put {} 5008 500000000 --timeout 60000", V4.host);
+    let _stuck: Vec<_> = (0..4).map(|_| lab.start_probe("client", &args)).collect();
+    assert_lively(&lab);
+}
+
+#[test]
+fn a_scan_of_a_black_hole_delays_no_connection_to_a_live_host() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass(V4.subnet);
+    let scan = format!("many {} 80 1000 --timeout 60000", V4.black_hole);
+    let _scan = lab.start_probe("client", &scan);
+    assert_lively(&lab);
+}
+
+#[test]
+fn an_echo_stays_quick_beside_downloads_and_uploads() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass(V4.subnet);
+    let downloads = (0..2).map(|_| format!("source {} 19", V4.host));
+    let uploads = (0..2).map(|_| format!("put {} 5002 100000000000", V4.host));
+    let _busy: Vec<_> = downloads
+        .chain(uploads)
+        .map(|args| lab.start_probe("client", &args))
+        .collect();
+    let echo = lab.probe(
+        "client",
+        &format!("echo-latency {} 7 300 --timeout 5000", V4.host),
+    );
+    assert_ok(&echo);
+    assert!(echo["p50_us"].as_u64().unwrap() < 250_000, "{echo}");
+}

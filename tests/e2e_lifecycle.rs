@@ -1,0 +1,149 @@
+//! However underpass ends, the host is as before; and it captures what was asked for and nothing else.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use nix::sys::signal::Signal;
+
+use common::{Lab, V4, V6, assert_ok, eventually, finished, result_of};
+
+fn connect(lab: &Lab, host: &str, port: u16) -> String {
+    lab.result("client", &format!("connect {host} {port} --timeout 3000"))
+}
+
+fn a_signal_undoes_everything(signal: Signal) {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    let mut underpass = lab.underpass(&format!("{} {} -x {}/32", V4.subnet, V6.subnet, V4.other));
+    assert_ne!(lab.network_state("client"), before);
+    let open = lab
+        .start_probe("client", &format!("source {} 19 --wait", V4.host))
+        .connected();
+    assert_eq!(underpass.stop(signal).code(), Some(0));
+    assert_eq!(lab.network_state("client"), before);
+    assert_eq!(connect(&lab, V4.host, 80), "ENETUNREACH");
+    drop(open);
+}
+
+#[test]
+fn sigint_undoes_everything() {
+    a_signal_undoes_everything(Signal::SIGINT);
+}
+
+#[test]
+fn sigterm_undoes_everything() {
+    a_signal_undoes_everything(Signal::SIGTERM);
+}
+
+#[test]
+fn sigkill_leaves_nothing_that_captures_and_the_next_start_clears_the_rest() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    let subnets = format!("{} {} -x {}/32", V4.subnet, V6.subnet, V4.other);
+    lab.underpass(&subnets).stop(Signal::SIGKILL);
+    for net in [V4, V6] {
+        assert_eq!(connect(&lab, net.host, 80), "ENETUNREACH");
+    }
+    let mut next = lab.underpass(&subnets);
+    assert_eq!(connect(&lab, V4.host, 80), "open");
+    next.stop(Signal::SIGTERM);
+    assert_eq!(lab.network_state("client"), before);
+}
+
+#[test]
+fn a_lost_ssh_connection_resets_open_flows_and_ends_with_255() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    let mut underpass = lab.underpass(V4.subnet);
+    let busy = lab
+        .start_probe("client", &format!("source {} 19", V4.host))
+        .connected();
+    let idle = lab
+        .start_probe("client", &format!("source {} 7", V4.host))
+        .connected();
+    eventually("both are open", || {
+        lab.far_connections(19) + lab.far_connections(7) == 2
+    });
+    lab.kill_sshd();
+    for flow in [busy, idle] {
+        let line = flow.finish();
+        assert_eq!(result_of(&line), "ECONNRESET", "{line}");
+    }
+    assert_eq!(underpass.wait().code(), Some(255));
+    assert_eq!(lab.network_state("client"), before);
+}
+
+#[test]
+fn two_of_them_side_by_side() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    let mut first = lab.underpass(V4.subnet);
+    let mut second = lab.underpass(&format!("-p 2201 {}", V6.subnet));
+    assert_eq!(connect(&lab, V4.host, 80), "open");
+    assert_eq!(connect(&lab, V6.host, 80), "open");
+    first.stop(Signal::SIGTERM);
+    assert_eq!(connect(&lab, V6.host, 80), "open");
+    second.stop(Signal::SIGTERM);
+    assert_eq!(lab.network_state("client"), before);
+}
+
+#[test]
+fn a_range_of_ports_and_nothing_beside_it() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass("10.0.1.0/24:80-443 [fd00:10:0:1::/64]:80");
+    for net in [V4, V6] {
+        assert_eq!(connect(&lab, net.host, 80), "open");
+        assert_eq!(connect(&lab, net.host, 7), "ENETUNREACH");
+    }
+    assert_eq!(connect(&lab, V4.host, 443), "ECONNREFUSED");
+    assert_eq!(connect(&lab, V4.host, 444), "ENETUNREACH");
+}
+
+#[test]
+fn an_exclusion_is_left_alone() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass("10.0.0.0/16 fd00:10::/32 -x 10.0.1.21/32 -x fd00:10:0:1::21");
+    for net in [V4, V6] {
+        assert_eq!(connect(&lab, net.host, 80), "open");
+        assert_eq!(connect(&lab, net.other, 80), "ENETUNREACH");
+    }
+    assert_eq!(connect(&lab, "10.0.2.20", 80), "open");
+}
+
+/// The SSH connection would otherwise run in a circle.
+#[test]
+fn everything_but_the_ssh_server() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass("0.0.0.0/0 ::/0");
+    for net in [V4, V6] {
+        assert_eq!(connect(&lab, net.host, 80), "open");
+        assert_ok(&lab.probe("client", &format!("get {} 5001 10000000", net.host)));
+    }
+    // Straight to the bastion, which has no service there.
+    assert_eq!(connect(&lab, "192.168.77.1", 22), "open");
+}
+
+#[test]
+fn the_server_by_its_ipv6_address() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass("-r root@[fd00:77::1] 0.0.0.0/0 ::/0");
+    assert_eq!(connect(&lab, V4.host, 80), "open");
+    assert_eq!(connect(&lab, V6.host, 80), "open");
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_says_what_would_be() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    let output = finished(lab.up_command("--dry-run 10.0.1.0/24 -x 10.0.1.21/32"));
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("10.0.1.0/24") && said.contains("10.0.1.21"),
+        "{output:?}"
+    );
+    assert_eq!(lab.network_state("client"), before);
+    let log = std::fs::read_to_string(lab.file("sshd-22.log")).unwrap();
+    assert!(!log.contains("Connection from"), "{log}");
+}
