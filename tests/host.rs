@@ -199,6 +199,11 @@ fn a_connection_arrives_as_a_packet_behind_its_header() {
             let plan = capture(&["10.0.1.0/24", "fd00:1::/64"], &[]);
             let up = Up::start(&plan, &[]).await;
             assert!(up.tun.offload());
+            let link = run("ip", &["-j", "link", "show", "dev", up.tun.name()]);
+            assert!(
+                link.contains("\"mtu\":1500") && link.contains("\"txqlen\":10000"),
+                "{link}"
+            );
             let target: SocketAddr = target.parse().unwrap();
             let caller = std::thread::spawn(move || {
                 TcpStream::connect_timeout(&target, Duration::from_millis(300))
