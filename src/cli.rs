@@ -29,7 +29,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Capture subnets and carry them through an SSH server, until Ctrl-C
-    #[command(after_help = UP_EXAMPLES, after_long_help = UP_AFTER_LONG_HELP)]
+    #[command(after_help = UP_AFTER_HELP, after_long_help = UP_AFTER_LONG_HELP)]
     Up(UpArgs),
     /// Remove the routing rules that a killed run left behind
     ///
@@ -62,7 +62,7 @@ pub struct UpArgs {
     #[arg(value_name = "CIDR[:PORT[-PORT]]")]
     pub subnets: Vec<String>,
     /// Network never to capture, whatever the subnets say; may be repeated. The SSH server is always left out
-    #[arg(short = 'x', long, value_name = "CIDR")]
+    #[arg(short = 'x', long = "exclude", value_name = "CIDR")]
     pub excludes: Vec<String>,
     /// Key file; may be repeated [default: ~/.ssh/id_ed25519, id_ecdsa, id_rsa, those that exist]
     #[arg(short, long = "identity", value_name = "FILE")]
@@ -89,9 +89,10 @@ pub struct UpArgs {
 pub struct LogArgs {
     /// Say more; -vv and -vvv say more yet
     #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
+    #[arg(help_heading = LOG)]
     pub verbose: u8,
     /// Say errors only
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = LOG)]
     pub quiet: bool,
     /// Form of the log on stderr
     #[arg(
@@ -101,6 +102,7 @@ pub struct LogArgs {
         global = true,
         value_name = "FORMAT"
     )]
+    #[arg(help_heading = LOG)]
     pub log_format: LogFormat,
 }
 
@@ -114,20 +116,22 @@ pub enum LogFormat {
     Json,
 }
 
-const UP_EXAMPLES: &str = "\
+/// Heading of the options that every command takes.
+const LOG: &str = "Log options";
+
+// As macros, for concat! takes literals only.
+macro_rules! up_examples {
+    () => {
+        "\
 Examples:
   sudo underpass up -r me@bastion 10.0.1.0/24
       everything in 10.0.1.0/24
   sudo underpass up -r me@bastion:2222 10.0.0.0/8 -x 10.0.5.0/24 '[fd00::/64]:443'
       all of 10.0.0.0/8 but 10.0.5.0/24, and HTTPS to fd00::/64
   sudo underpass up -r me@bastion 10.0.1.0/24:80-443 --dry-run
-      only say what would be set up";
-
-const AFTER_HELP: &str = "\
-Example:
-  sudo underpass up -r me@bastion 10.0.1.0/24
-
-underpass COMMAND --help says more about a command; underpass --help lists the exit codes.";
+      only say what would be set up"
+    };
+}
 
 macro_rules! exit_codes {
     () => {
@@ -148,24 +152,17 @@ Exit codes:
 /// The exit codes as help and man page show them; [`crate::app::exit::Exit`] is tested against it.
 pub const EXIT_CODES: &str = exit_codes!();
 
+const AFTER_HELP: &str = "\
+Example:
+  sudo underpass up -r me@bastion 10.0.1.0/24
+
+underpass COMMAND --help says more about a command; underpass --help lists the exit codes.";
 const AFTER_LONG_HELP: &str = concat!(
     "Example:\n  sudo underpass up -r me@bastion 10.0.1.0/24\n\n",
     exit_codes!()
 );
-
-const UP_AFTER_LONG_HELP: &str = concat!(
-    "\
-Examples:
-  sudo underpass up -r me@bastion 10.0.1.0/24
-      everything in 10.0.1.0/24
-  sudo underpass up -r me@bastion:2222 10.0.0.0/8 -x 10.0.5.0/24 '[fd00::/64]:443'
-      all of 10.0.0.0/8 but 10.0.5.0/24, and HTTPS to fd00::/64
-  sudo underpass up -r me@bastion 10.0.1.0/24:80-443 --dry-run
-      only say what would be set up
-
-",
-    exit_codes!()
-);
+const UP_AFTER_HELP: &str = up_examples!();
+const UP_AFTER_LONG_HELP: &str = concat!(up_examples!(), "\n\n", exit_codes!());
 
 /// Parses the arguments of this process; ends it with help, version or a usage error (exit code 2).
 pub fn parse() -> Cli {

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::exit::Exit;
 use crate::os::{DEFAULT_MTU, Netlink, Slot, host, routes};
-use crate::plan::{Plan, advice};
+use crate::plan::{Plan, PlanError, advice};
 
 /// The name that a device gets when none is asked for and none is there.
 const USUAL_DEVICE: &str = "underpass0";
@@ -16,7 +16,14 @@ const USUAL_DEVICE: &str = "underpass0";
 pub async fn run(plan: &Plan) -> Exit {
     match commands(plan).await {
         Ok(text) => super::print(text.as_bytes()),
-        Err(error) => super::failed(&format_args!("{error:#}")),
+        Err(error) => {
+            let exit = super::failed(&format_args!("{error:#}"));
+            if error.is::<PlanError>() {
+                Exit::Usage
+            } else {
+                exit
+            }
+        }
     }
 }
 
@@ -26,7 +33,7 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
         .await
         .context("could not read the host's networks")?;
     let from = super::surroundings::environment().logged_in_from;
-    for line in advice::advise(&plan.capture, &networks, from) {
+    for line in advice::advise(&plan.capture, &networks, from)? {
         tracing::warn!("{line}");
     }
     let slot = Slot::claim()?;

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::os::{ApplyError, SlotError, TunError};
+
 /// How a run ended. [`crate::cli::EXIT_CODES`] says it to the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -29,6 +31,35 @@ pub enum Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+impl From<&TunError> for Exit {
+    fn from(error: &TunError) -> Self {
+        match error {
+            TunError::NoTun | TunError::NotPermitted => Self::Privilege,
+            TunError::NameTaken { .. } => Self::Busy,
+            TunError::Io { .. } => Self::Failure,
+        }
+    }
+}
+
+impl From<&SlotError> for Exit {
+    fn from(error: &SlotError) -> Self {
+        match error {
+            SlotError::Full => Self::Busy,
+            SlotError::Io(_) => Self::Failure,
+        }
+    }
+}
+
+impl From<&ApplyError> for Exit {
+    fn from(error: &ApplyError) -> Self {
+        match error {
+            ApplyError::NotPermitted => Self::Privilege,
+            ApplyError::Nothing => Self::Usage,
+            ApplyError::Entry { .. } | ApplyError::Device(_) => Self::Failure,
+        }
     }
 }
 

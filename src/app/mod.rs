@@ -81,13 +81,20 @@ fn man() -> std::io::Result<Vec<u8>> {
         .get_subcommands()
         .filter(|command| command.get_name() != "help")
     {
-        let man = clap_mangen::Man::new(command.clone());
-        writeln!(page, ".SH \"{}\"", command.get_name().to_uppercase())?;
-        man.render_description_section(&mut page)?;
-        man.render_synopsis_section(&mut page)?;
-        man.render_options_section(&mut page)?;
+        section(command, &mut page)?;
     }
     Ok(page)
+}
+
+/// A command with its examples; the exit codes stand at the program already.
+fn section(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
+    let examples = command.get_after_help().cloned().unwrap_or_default();
+    let man = clap_mangen::Man::new(command.clone().after_long_help(examples));
+    writeln!(page, ".SH \"{}\"", command.get_name().to_uppercase())?;
+    man.render_description_section(page)?;
+    man.render_synopsis_section(page)?;
+    man.render_options_section(page)?;
+    man.render_extra_section(page)
 }
 
 /// A reader that has seen enough (`| head`) is no failure.

@@ -6,6 +6,11 @@ use nix::unistd::{Uid, User};
 
 use crate::plan::Environment;
 
+/// Set by sshd: the client's address and port, then the server's (ssh(1), ENVIRONMENT).
+const SSH_CONNECTION: &str = "SSH_CONNECTION";
+/// How many ancestors are asked at most.
+const ANCESTORS: usize = 32;
+
 /// Reads the environment. Under sudo the person is who called sudo: their login name, keys and known
 /// hosts count, not root's.
 pub fn environment() -> Environment {
@@ -13,7 +18,8 @@ pub fn environment() -> Environment {
     Environment {
         user: person.as_ref().map(|user| user.name.clone()),
         home: person.map(|user| user.dir),
-        logged_in_from: variable("SSH_CONNECTION")
+        logged_in_from: variable(SSH_CONNECTION)
+            .or_else(inherited_connection)
             .and_then(|text| text.split(' ').next()?.parse().ok()),
         exists: Path::exists,
     }
@@ -43,6 +49,54 @@ fn person() -> Option<User> {
     user
 }
 
+/// sudo clears the variable, but the shell that called it still has it (proc_pid_environ(5)).
+fn inherited_connection() -> Option<String> {
+    let mut process = nix::unistd::getppid().as_raw();
+    for _ in 0..ANCESTORS {
+        let environment = std::fs::read(format!("/proc/{process}/environ")).ok()?;
+        if let Some(value) = entry(&environment) {
+            return Some(value);
+        }
+        process = parent(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?)?;
+    }
+    None
+}
+
+fn entry(environment: &[u8]) -> Option<String> {
+    let mut entries = environment.split(|byte| *byte == 0);
+    let value = entries.find_map(|entry| {
+        let rest = entry.strip_prefix(SSH_CONNECTION.as_bytes())?;
+        rest.strip_prefix(b"=")
+    })?;
+    String::from_utf8(value.to_vec()).ok()
+}
+
+/// The fourth field of proc_pid_stat(5); the second, in parentheses, may hold anything.
+fn parent(stat: &str) -> Option<i32> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(1)?.parse().ok()
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_connection_and_the_parent_are_read() {
+        let environment = b"A=b\0SSH_CONNECTION=203.0.113.9 5022 10.0.0.1 22\0C=d\0";
+        let value = entry(environment).unwrap();
+        assert!(value.starts_with("203.0.113.9 "));
+        assert_eq!(entry(b"XSSH_CONNECTION=no"), None);
+        assert_eq!(parent("7 (a) b) S 42 7 7"), Some(42));
+        assert_eq!(parent("7"), None);
+    }
+
+    #[test]
+    fn asking_the_ancestors_ends() {
+        let _ = inherited_connection();
+    }
 }

@@ -24,7 +24,7 @@ use crate::os::{
     ApplyError, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, Undo, apply, host,
     limits, memory, routes, stale,
 };
-use crate::plan::{CapturePlan, Plan, advice};
+use crate::plan::{CapturePlan, Plan, PlanError, advice};
 use crate::relay::{Outcome, relay};
 use crate::stats::Stats;
 
@@ -34,6 +34,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// Why packets do not flow, or no longer.
 #[derive(Debug, Error)]
 enum UpError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     #[error(transparent)]
     Device(#[from] TunError),
     #[error(transparent)]
@@ -57,9 +59,10 @@ enum UpError {
 impl UpError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Device(TunError::NoTun | TunError::NotPermitted)
-            | Self::Apply(ApplyError::NotPermitted) => Exit::Privilege,
-            Self::Device(TunError::NameTaken { .. }) | Self::Slot(SlotError::Full) => Exit::Busy,
+            Self::Plan(_) => Exit::Usage,
+            Self::Device(error) => error.into(),
+            Self::Slot(error) => error.into(),
+            Self::Apply(error) => error.into(),
             Self::Connect(ConnectError::Refused { .. }) => Exit::LoginRefused,
             Self::Connect(ConnectError::HostKey(_)) => Exit::HostKey,
             Self::Connect(_) | Self::Lost(_) => Exit::Ssh,
@@ -170,7 +173,7 @@ async fn claim(netlink: &Netlink) -> Result<Slot, UpError> {
 async fn advise(netlink: &Netlink, capture: &CapturePlan) -> Result<(), UpError> {
     let networks = host::networks(netlink).await?;
     let from = surroundings::environment().logged_in_from;
-    for line in advice::advise(capture, &networks, from) {
+    for line in advice::advise(capture, &networks, from)? {
         warn!("{line}");
     }
     Ok(())

@@ -16,6 +16,11 @@ pub enum ApplyError {
         "setting routes is not permitted; run it with sudo, or once: sudo setcap cap_net_admin+ep \"$(command -v underpass)\""
     )]
     NotPermitted,
+    /// No rule is among the entries: what was asked for is the SSH server itself, or excluded.
+    #[error(
+        "nothing is left to capture: the SSH server's own addresses and every -x are left out; add a subnet"
+    )]
+    Nothing,
     /// An entry failed.
     #[error("could not set up the host: {entry}: {source}")]
     Entry {
@@ -45,6 +50,9 @@ pub struct Undo {
 /// # Errors
 /// The first entry that fails, after what was made before it has been taken back.
 pub async fn apply(netlink: &Netlink, device: &str, entries: &[Entry]) -> Result<Undo, ApplyError> {
+    if !entries.iter().any(|entry| matches!(entry, Entry::Rule(_))) {
+        return Err(ApplyError::Nothing);
+    }
     let index = netlink.index(device).await.map_err(ApplyError::Device)?;
     let mut undo = Undo {
         netlink: netlink.clone(),

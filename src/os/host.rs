@@ -50,6 +50,7 @@ pub async fn networks(netlink: &Netlink) -> Result<HostNetworks, NetlinkError> {
     Ok(HostNetworks {
         interfaces: interfaces.collect(),
         gateways,
+        ipv6: has_ipv6(),
     })
 }
 

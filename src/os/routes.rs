@@ -335,7 +335,7 @@ impl fmt::Display for Rule {
         if let Some((net, ports)) = &self.tcp {
             write!(f, "to {net} ipproto tcp ")?;
             if let Some(ports) = ports {
-                write!(f, "dport {}-{} ", ports.start(), ports.end())?;
+                write!(f, "dport {} ", crate::plan::Ports(ports))?;
             }
         }
         write!(f, "lookup {table} protocol {PROTOCOL}")
@@ -401,14 +401,30 @@ mod tests {
             .iter()
             .map(ToString::to_string)
             .collect();
-        insta::assert_snapshot!(lines.join("\n"), @r"");
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        ip link set dev underpass0 mtu 1500 txqueuelen 10000 multicast off
+        sysctl -w net/ipv4/conf/underpass0/rp_filter=2
+        sysctl -w net/ipv6/conf/underpass0/addr_gen_mode=1
+        ip link set dev underpass0 up
+        ip addr add 198.18.0.1/32 dev underpass0
+        ip -6 addr add fd75:6e64:6572:7061::1/128 dev underpass0 nodad noprefixroute
+        ip route add 10.0.1.0/24 dev underpass0 src 198.18.0.1 table 30064 proto 117
+        ip -6 route add fd00::/64 dev underpass0 src fd75:6e64:6572:7061::1 table 30064 proto 117
+        ip rule add priority 5000 lookup 30064 protocol 117
+        ip -6 rule add priority 5000 lookup 30064 protocol 117
+        ");
     }
 
     #[test]
     fn exclusions_and_the_server_are_thrown() {
         insta::assert_snapshot!(
             shown(&["10.0.0.0/8"], &["10.0.5.0/24", "192.168.0.0/16"], &["10.0.9.9", "fd00::9"]),
-            @r""
+            @r"
+        ip route add throw 10.0.9.9/32 table 30064 proto 117
+        ip route add throw 10.0.5.0/24 table 30064 proto 117
+        ip route add 10.0.0.0/8 dev underpass0 src 198.18.0.1 table 30064 proto 117
+        ip rule add priority 5000 lookup 30064 protocol 117
+        "
         );
     }
 
@@ -416,18 +432,37 @@ mod tests {
     fn a_wider_or_equal_exclusion_wins() {
         insta::assert_snapshot!(
             shown(&["10.0.1.0/24", "10.0.1.128/25", "10.1.0.0/16"], &["10.0.1.0/24"], &[]),
-            @r""
+            @r"
+        ip route add 10.1.0.0/16 dev underpass0 src 198.18.0.1 table 30064 proto 117
+        ip rule add priority 5000 lookup 30064 protocol 117
+        "
         );
     }
 
     #[test]
     fn defaults_leave_link_local_and_multicast() {
-        insta::assert_snapshot!(shown(&["0.0.0.0/0", "::/0"], &[], &["203.0.113.7"]), @r"");
+        insta::assert_snapshot!(shown(&["0.0.0.0/0", "::/0"], &[], &["203.0.113.7"]), @r"
+        ip route add throw 203.0.113.7/32 table 30064 proto 117
+        ip route add throw 169.254.0.0/16 table 30064 proto 117
+        ip route add throw 224.0.0.0/4 table 30064 proto 117
+        ip -6 route add throw fe80::/10 table 30064 proto 117
+        ip -6 route add throw ff00::/8 table 30064 proto 117
+        ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30064 proto 117
+        ip -6 route add ::/0 dev underpass0 src fd75:6e64:6572:7061::1 table 30064 proto 117
+        ip rule add priority 5000 lookup 30064 protocol 117
+        ip -6 rule add priority 5000 lookup 30064 protocol 117
+        ");
     }
 
     #[test]
     fn link_local_that_is_asked_for_is_captured() {
-        insta::assert_snapshot!(shown(&["0.0.0.0/0", "169.254.169.254/32"], &[], &[]), @r"");
+        insta::assert_snapshot!(shown(&["0.0.0.0/0", "169.254.169.254/32"], &[], &[]), @r"
+        ip route add throw 169.254.0.0/16 table 30064 proto 117
+        ip route add throw 224.0.0.0/4 table 30064 proto 117
+        ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30064 proto 117
+        ip route add 169.254.169.254/32 dev underpass0 src 198.18.0.1 table 30064 proto 117
+        ip rule add priority 5000 lookup 30064 protocol 117
+        ");
     }
 
     #[test]
@@ -437,7 +472,19 @@ mod tests {
                 &["10.0.0.0/8@443-443", "10.0.1.0/24@80-90", "10.0.1.0/24@1-65535", "fd00::/8", "10.0.3.0/24@60000-65535"],
                 &["10.0.5.0/24"], &["10.9.9.9"]
             ),
-            @r""
+            @r"
+        ip -6 route add fd00::/8 dev underpass0 src fd75:6e64:6572:7061::1 table 30064 proto 117
+        ip route add throw 10.9.9.9/32 table 30065 proto 117
+        ip route add throw 10.0.5.0/24 table 30065 proto 117
+        ip route add 10.0.0.0/8 dev underpass0 src 198.18.0.1 table 30065 proto 117
+        ip route add 10.0.1.0/24 dev underpass0 src 198.18.0.1 table 30065 proto 117
+        ip route add 10.0.3.0/24 dev underpass0 src 198.18.0.1 table 30065 proto 117
+        ip rule add priority 5000 to 10.0.0.0/8 ipproto tcp dport 443 lookup 30065 protocol 117
+        ip rule add priority 5000 to 10.0.1.0/24 ipproto tcp dport 80-90 lookup 30065 protocol 117
+        ip rule add priority 5000 to 10.0.1.0/24 ipproto tcp lookup 30065 protocol 117
+        ip rule add priority 5000 to 10.0.3.0/24 ipproto tcp dport 60000-65534 lookup 30065 protocol 117
+        ip -6 rule add priority 5000 lookup 30064 protocol 117
+        "
         );
     }
 

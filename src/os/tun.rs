@@ -292,3 +292,58 @@ mod ioctl {
         Ok(request)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    /// Runs `test` in a thread with a network namespace of its own. Needs root.
+    fn in_namespace(test: impl FnOnce() + Send + 'static) {
+        std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root (CAP_SYS_ADMIN)");
+            test();
+        })
+        .join()
+        .unwrap();
+    }
+
+    fn plan() -> DevicePlan {
+        DevicePlan {
+            name: None,
+            mtu: None,
+        }
+    }
+
+    #[test]
+    fn the_device_goes_with_its_descriptor() {
+        in_namespace(|| {
+            let tun = TunDevice::open(&plan()).unwrap();
+            let name = tun.name().to_owned();
+            assert!(tun.offload() && exists(&name));
+            assert_eq!(tun.mtu(), DEFAULT_MTU);
+            let flags = OFlag::from_bits_retain(fcntl(&tun, FcntlArg::F_GETFL).unwrap());
+            assert!(flags.contains(OFlag::O_NONBLOCK));
+            let flags = FdFlag::from_bits_retain(fcntl(&tun, FcntlArg::F_GETFD).unwrap());
+            assert!(flags.contains(FdFlag::FD_CLOEXEC));
+            drop(tun);
+            assert!(!exists(&name));
+        });
+    }
+
+    /// What happens where a kernel takes no offload.
+    #[test]
+    fn a_device_can_be_attached_again_without_offload() {
+        in_namespace(|| {
+            let tun = TunDevice::open(&plan()).unwrap();
+            let TunDevice { mut fd, name, .. } = tun;
+            ioctl::set_persist(&fd, true).unwrap();
+            attach(&mut fd, &name, false).unwrap();
+            ioctl::set_persist(&fd, false).unwrap();
+            assert!(exists(&name));
+            drop(fd);
+            assert!(!exists(&name));
+        });
+    }
+}

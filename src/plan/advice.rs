@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::{CapturePlan, Subnet};
+use super::{CapturePlan, PlanError, Subnet};
 
 /// What the host looks like, as plain values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct HostNetworks {
     pub interfaces: Vec<Interface>,
     /// Next hops of default routes.
     pub gateways: Vec<Gateway>,
+    /// Whether a new device gets IPv6.
+    pub ipv6: bool,
 }
 
 /// An interface and its networks.
@@ -76,6 +78,11 @@ pub enum Advice {
         /// Where the person is.
         address: IpAddr,
     },
+    /// IPv6 is switched off.
+    #[error(
+        "IPv6 is switched off on this host: its IPv6 subnets are not captured; sysctl -w net.ipv6.conf.default.disable_ipv6=0 switches it on"
+    )]
+    NoIpv6,
     /// A subnet lies in an exclusion.
     #[error("{subnet} is not captured: -x {exclude} covers all of it")]
     Excluded {
@@ -104,12 +111,16 @@ impl CapturePlan {
 }
 
 /// The warnings for a plan on a host; the order is that of the host's interfaces.
+///
+/// # Errors
+/// [`PlanError::NoIpv6`] when IPv6 is all that was asked for, and the host has none.
 pub fn advise(
     capture: &CapturePlan,
     host: &HostNetworks,
     logged_in_from: Option<IpAddr>,
-) -> Vec<Advice> {
+) -> Result<Vec<Advice>, PlanError> {
     let mut advice = excluded(capture);
+    advice.extend(ipv6(capture, host)?);
     for interface in &host.interfaces {
         for address in &interface.addresses {
             advice.extend(local_network(capture, interface, address.trunc()));
@@ -124,7 +135,18 @@ pub fn advise(
         let subnet = capture.takes(&address.into())?.net;
         Some(Advice::LoggedInFrom { subnet, address })
     }));
-    advice
+    Ok(advice)
+}
+
+fn ipv6(capture: &CapturePlan, host: &HostNetworks) -> Result<Option<Advice>, PlanError> {
+    let is_v6 = |subnet: &Subnet| matches!(subnet.net, IpNet::V6(_));
+    if host.ipv6 || !capture.subnets.iter().any(is_v6) {
+        return Ok(None);
+    }
+    if capture.subnets.iter().all(is_v6) {
+        return Err(PlanError::NoIpv6);
+    }
+    Ok(Some(Advice::NoIpv6))
 }
 
 fn excluded(capture: &CapturePlan) -> Vec<Advice> {
@@ -229,12 +251,14 @@ mod tests {
                 address: "10.0.5.1".parse().unwrap(),
                 interface: "eth0".into(),
             }],
+            ipv6: true,
         }
     }
 
     fn lines(subnets: &[&str], excludes: &[&str], from: Option<&str>) -> Vec<String> {
         let from = from.map(|address| address.parse().unwrap());
         advise(&capture(subnets, excludes), &host(), from)
+            .unwrap()
             .iter()
             .map(ToString::to_string)
             .collect()
@@ -293,5 +317,17 @@ mod tests {
             lines,
             ["10.1.1.0/24 is not captured: -x 10.1.0.0/16 covers all of it"]
         );
+    }
+
+    #[test]
+    fn without_ipv6_a_part_is_warned_of_and_all_is_an_error() {
+        let host = HostNetworks {
+            ipv6: false,
+            ..host()
+        };
+        let advice = advise(&capture(&["10.1.0.0/16", "fd01::/64"], &[]), &host, None);
+        assert_eq!(advice, Ok(vec![Advice::NoIpv6]));
+        let advice = advise(&capture(&["fd01::/64"], &[]), &host, None);
+        assert_eq!(advice, Err(PlanError::NoIpv6));
     }
 }

@@ -70,6 +70,11 @@ pub enum PlanError {
         "-x excludes every subnet; nothing is left to capture: take back one -x or add a subnet"
     )]
     NothingLeft,
+    /// IPv6 is all that was asked for, and the host has none.
+    #[error(
+        "every subnet is IPv6, and IPv6 is switched off on this host; switch it on: sudo sysctl -w net.ipv6.conf.default.disable_ipv6=0"
+    )]
+    NoIpv6,
     /// An `-o` without a value.
     #[error("-o {text:?} has no value; write -o KEY=VALUE")]
     OptionWithoutValue {

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 pub use environment::Environment;
 pub use error::{PlanError, PlanWarning};
 pub use resolve::resolve;
+pub use subnet::Ports;
 
 /// Everything that `up` needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]

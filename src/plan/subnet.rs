@@ -201,7 +201,7 @@ fn port(text: &str) -> Result<u16, Reason> {
         .ok_or("a port is a number from 1 to 65535")
 }
 
-/// The family's whole address space.
+/// Whether all of `net` is loopback.
 pub(super) fn is_loopback(net: &IpNet) -> bool {
     let first: IpAddr = net.network();
     let wide = match net {
@@ -231,7 +231,9 @@ impl fmt::Display for Subnet {
     }
 }
 
-struct Ports<'a>(&'a RangeInclusive<u16>);
+/// Ports as typed: `443` or `80-443`.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports<'a>(pub &'a RangeInclusive<u16>);
 
 impl fmt::Display for Ports<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

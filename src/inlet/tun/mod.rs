@@ -15,8 +15,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time;
 
-use crate::os::TunDevice;
 use crate::engine::{Checksum, Config, Drops, Engine, Frame, HEADROOM, Outlet};
+use crate::os::TunDevice;
 
 pub use stream::{TunInbound, TunReader, TunWriter};
 

@@ -1,0 +1,355 @@
+//! Who may name whom: the table of the design, checked against the sources.
+//!
+//! A room is a top directory or file of `src`. It may name the rooms and the crates of its line, and what the
+//! whole house may name. Names point rightwards and down: inlet and carrier never name each other,
+//! and the engine knows neither clock nor socket.
+
+// The lint's exception for tests does not reach the helpers of an integration test.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// A line of the table: what a room may name.
+struct Room {
+    name: &'static str,
+    rooms: &'static [&'static str],
+    crates: &'static [&'static str],
+    /// Paths that it may not name although their crate is open to it.
+    never: &'static [&'static str],
+}
+
+/// What every room may name.
+const EVERYWHERE: [&str; 4] = ["std", "core", "thiserror", "tracing"];
+
+const TABLE: [Room; 12] = [
+    Room {
+        name: "lib",
+        rooms: &[],
+        crates: &[],
+        never: &[],
+    },
+    Room {
+        name: "main",
+        rooms: &["app", "cli"],
+        crates: &[],
+        never: &[],
+    },
+    Room {
+        name: "cli",
+        rooms: &[],
+        crates: &["clap", "clap_complete"],
+        never: &["std::fs", "std::net", "std::io"],
+    },
+    Room {
+        name: "plan",
+        rooms: &["cli", "net"],
+        crates: &["ipnet"],
+        never: &["std::fs", "std::env"],
+    },
+    Room {
+        name: "app",
+        rooms: &[
+            "carrier", "cli", "engine", "inlet", "net", "os", "plan", "relay", "stats",
+        ],
+        crates: &[
+            "anyhow",
+            "bytes",
+            "clap",
+            "clap_complete",
+            "clap_mangen",
+            "futures_util",
+            "ipnet",
+            "nix",
+            "tokio",
+            "tracing_subscriber",
+        ],
+        never: &["smoltcp", "russh", "rtnetlink"],
+    },
+    Room {
+        name: "net",
+        rooms: &[],
+        crates: &["bytes", "ipnet"],
+        never: &["std::fs", "std::time"],
+    },
+    Room {
+        name: "engine",
+        rooms: &["net"],
+        crates: &["bytes", "ipnet", "smoltcp"],
+        never: &[
+            "std::fs",
+            "std::env",
+            "std::os",
+            "std::thread",
+            "std::net::TcpStream",
+            "std::net::UdpSocket",
+            "Instant::now",
+            "SystemTime",
+        ],
+    },
+    Room {
+        name: "inlet",
+        rooms: &["engine", "net", "os", "stats"],
+        // smoltcp for the engine's time, which the inlet tells it.
+        crates: &["bytes", "futures_util", "ipnet", "nix", "smoltcp", "tokio"],
+        never: &["smoltcp::socket", "smoltcp::iface"],
+    },
+    Room {
+        name: "relay",
+        rooms: &["net"],
+        crates: &["bytes", "futures_util", "tokio"],
+        never: &["tokio::net", "tokio::fs"],
+    },
+    Room {
+        name: "carrier",
+        rooms: &["net", "plan"],
+        crates: &[
+            "bytes",
+            "data_encoding",
+            "futures_util",
+            "hmac",
+            "nix",
+            "russh",
+            "sha1",
+            "socket2",
+            "tokio",
+            "zeroize",
+        ],
+        never: &[],
+    },
+    Room {
+        name: "stats",
+        rooms: &["net", "relay"],
+        crates: &[],
+        never: &["std::fs"],
+    },
+    Room {
+        name: "os",
+        rooms: &["net", "plan"],
+        crates: &[
+            "futures_util",
+            "ipnet",
+            "nix",
+            "rtnetlink",
+            "tokio",
+            "tun_tap",
+        ],
+        never: &[],
+    },
+];
+
+/// Crates whose names are looked for: all of Cargo.toml, and std.
+fn known_crates() -> BTreeSet<String> {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let dependencies = manifest.split("[dependencies]").nth(1).unwrap();
+    let dependencies = dependencies.split("\n[").next().unwrap();
+    let names = dependencies
+        .lines()
+        .filter_map(|line| Some(line.split_once(" = ")?.0));
+    names
+        .map(|name| name.replace('-', "_"))
+        .chain(["std".to_owned()])
+        .collect()
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rooms_in_src() -> BTreeSet<String> {
+    let entries = std::fs::read_dir(root().join("src")).unwrap();
+    entries
+        .map(|entry| room_of(&entry.unwrap().path()))
+        .collect()
+}
+
+fn room_of(path: &Path) -> String {
+    path.file_stem().unwrap().to_string_lossy().into_owned()
+}
+
+fn sources(under: &Path) -> Vec<PathBuf> {
+    // Tests may name whom they like.
+    if room_of(under) == "tests" {
+        return Vec::new();
+    }
+    if under.is_file() {
+        return vec![under.to_owned()];
+    }
+    let entries = std::fs::read_dir(under).unwrap();
+    entries
+        .flat_map(|entry| sources(&entry.unwrap().path()))
+        .collect()
+}
+
+/// The code of a file: without comments, and without the tests at its end.
+fn code(text: &str) -> String {
+    let tests = text.find("mod tests {").unwrap_or(text.len());
+    let end = text[..tests].rfind("#[cfg(test)]").unwrap_or(tests);
+    let lines = text[..end].lines().map(|line| match line.split_once("//") {
+        Some((code, _)) if !code.ends_with(':') => code,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Every path in the code, with the groups of `use` written out: `crate::{a, b::c}` is `crate::a`, `crate::b::c`.
+fn paths(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut groups: Vec<String> = Vec::new();
+    let mut path = String::new();
+    for character in code.chars().chain(['\n']) {
+        match character {
+            c if c.is_alphanumeric() || matches!(c, '_' | ':') => path.push(c),
+            '{' => {
+                let prefix = if path.ends_with("::") {
+                    path.clone()
+                } else {
+                    String::new()
+                };
+                let outer = groups.last().cloned().unwrap_or_default();
+                groups.push(if prefix.is_empty() {
+                    String::new()
+                } else {
+                    outer + &prefix
+                });
+                path.clear();
+            }
+            other => {
+                if !path.is_empty() {
+                    let prefix = groups.last().cloned().unwrap_or_default();
+                    found.insert(prefix + &path);
+                    path.clear();
+                }
+                if other == '}' {
+                    groups.pop();
+                }
+            }
+        }
+    }
+    found
+}
+
+/// What `text`, a file of `room`, names against the table.
+fn breaches(room: &Room, text: &str, crates: &BTreeSet<String>) -> Vec<String> {
+    let code = code(text);
+    let mut breaches = Vec::new();
+    for path in paths(&code) {
+        let mut parts = path.split("::");
+        let first = parts.next().unwrap_or_default();
+        let second = parts.next();
+        let is_path = second.is_some();
+        let foreign_room = matches!(first, "crate" | "underpass")
+            && second.is_some_and(|other| {
+                other != room.name
+                    && !room.rooms.contains(&other)
+                    && TABLE.iter().any(|r| r.name == other)
+            });
+        // Two steps up lead out of a room's file; `super::super` within a room names no room.
+        let foreign_room = foreign_room
+            || path.strip_prefix("super::super::").is_some_and(|rest| {
+                let other = rest.trim_start_matches("super::").split("::").next();
+                other.is_some_and(|other| {
+                    other != room.name
+                        && !room.rooms.contains(&other)
+                        && TABLE.iter().any(|line| line.name == other)
+                })
+            });
+        let foreign_crate = is_path
+            && crates.contains(first)
+            && !EVERYWHERE.contains(&first)
+            && !room.crates.contains(&first);
+        let never = room.never.iter().any(|never| {
+            path == *never
+                || path.starts_with(&format!("{never}::"))
+                || path.ends_with(&format!("::{never}"))
+        });
+        if foreign_room || foreign_crate || never {
+            breaches.push(format!("{} names {path}", room.name));
+        }
+    }
+    breaches
+}
+
+#[test]
+fn nobody_names_whom_they_may_not() {
+    let crates = known_crates();
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(root().join("src")).unwrap() {
+        let path = entry.unwrap().path();
+        let Some(room) = TABLE.iter().find(|room| room.name == room_of(&path)) else {
+            continue;
+        };
+        for file in sources(&path) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let found = breaches(room, &text, &crates);
+            all.extend(
+                found
+                    .into_iter()
+                    .map(|breach| format!("{}: {breach}", file.display())),
+            );
+        }
+    }
+    assert!(all.is_empty(), "\n{}", all.join("\n"));
+}
+
+#[test]
+fn every_room_has_its_line() {
+    let lines: BTreeSet<String> = TABLE.iter().map(|room| room.name.to_owned()).collect();
+    let missing: Vec<_> = rooms_in_src().difference(&lines).cloned().collect();
+    assert!(missing.is_empty(), "no line in the table for {missing:?}");
+}
+
+#[test]
+fn unsafe_code_lives_in_os_only() {
+    for file in sources(&root().join("src")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        if text.contains("allow(unsafe_code)") {
+            assert!(
+                file.starts_with(root().join("src/os")),
+                "{}",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_made_up_breach_is_found() {
+    let crates = known_crates();
+    let room = |name| TABLE.iter().find(|room| room.name == name).unwrap();
+    for (name, text) in [
+        ("engine", "use tokio::time::sleep;"),
+        ("engine", "let now = std::time::Instant::now();"),
+        ("engine", "use crate::carrier::russh;"),
+        ("engine", "use std::{fmt, fs};"),
+        ("inlet", "use crate::{net::Target, carrier::Pool};"),
+        ("carrier", "use crate::{\n    inlet::{self, tun},\n};"),
+        ("plan", "fn f() { tokio::spawn(async {}); }"),
+        ("relay", "use smoltcp::wire::TcpRepr;"),
+        ("main", "use underpass::os::Slot;"),
+        ("engine", "use super::super::carrier::Pool;"),
+    ] {
+        assert_ne!(
+            breaches(room(name), text, &crates),
+            Vec::<String>::new(),
+            "{name}: {text}"
+        );
+    }
+    for (name, text) in [
+        (
+            "engine",
+            "// like crate::carrier::russh\nuse crate::net::{FlowKey, Target};",
+        ),
+        (
+            "engine",
+            "use smoltcp::time::Instant;\n#[cfg(test)]\nmod tests { use proptest::prelude::*; }",
+        ),
+        ("plan", "let url = \"ssh://tokio\"; use std::net::IpAddr;"),
+    ] {
+        assert_eq!(
+            breaches(room(name), text, &crates),
+            Vec::<String>::new(),
+            "{name}: {text}"
+        );
+    }
+}

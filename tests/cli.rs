@@ -1,0 +1,168 @@
+//! The command line as its users see it: help, and one clear line for each mistake.
+
+// The lint's exception for tests does not reach the helpers of an integration test.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::process::{Command, Output};
+
+fn underpass(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_underpass"));
+    command.args(args).env("NO_COLOR", "1").output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn help_is_as_reviewed() {
+    trycmd::TestCases::new().case("tests/cmd/*.trycmd");
+}
+
+#[test]
+fn a_mistake_gets_one_line_that_says_what_to_change() {
+    for (args, words) in [
+        (&["up"][..], "add -r [user@]host[:port]"),
+        (&["up", "-r", "h"], "add what to capture"),
+        (&["up", "-r", "", "10/8"], "host's name is empty"),
+        (&["up", "-r", "h:x", "10/8"], "no number from 1 to 65535"),
+        (&["up", "-r", "::g", "10/8"], "brackets"),
+        (
+            &["up", "-r", "me:secret@h", "10/8"],
+            "password cannot be given here",
+        ),
+        (&["up", "-r", "h", "10.0.0.0/33"], "width is over 32"),
+        (&["up", "-r", "h", "10.0.0.0/8:90-80"], "runs backwards"),
+        (&["up", "-r", "h", "db.internal"], "getent ahosts"),
+        (&["up", "-r", "h", "127.0.0.0/8"], "loopback"),
+        (
+            &["up", "-r", "h", "10/8", "-x", "10.0.0.0/8:80"],
+            "ports have no meaning",
+        ),
+        (
+            &["up", "-r", "h", "10.1/16", "-x", "10/8"],
+            "nothing is left to capture",
+        ),
+        (
+            &["up", "-r", "h", "10/8", "-o", "Foo=bar"],
+            "known are StrictHostKeyChecking",
+        ),
+        (
+            &["up", "-r", "h", "10/8", "-o", "StrictHostKeyChecking=si"],
+            "accept-new",
+        ),
+        (
+            &["up", "-r", "h", "10/8", "-o", "UserKnownHostsFile"],
+            "KEY=VALUE",
+        ),
+        (&["up", "-r", "h", "10/8", "--mtu", "500"], "1280 to 65520"),
+        (
+            &["up", "-r", "h", "10/8", "--tun", "sixteen-letters-"],
+            "15 bytes",
+        ),
+        (&["up", "-r", "h:22", "-p", "23", "10/8"], "given twice"),
+    ] {
+        let output = underpass(args);
+        let line = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {line}");
+        assert!(line.starts_with("underpass: error: "), "{args:?}: {line}");
+        assert!(line.contains(words), "{args:?}: {line}");
+        assert_eq!(line.lines().count(), 1, "{args:?}: {line}");
+        assert!(!line.contains("secret"));
+    }
+}
+
+#[test]
+fn what_the_parser_itself_refuses_ends_with_the_same_code() {
+    for args in [
+        &[][..],
+        &["bogus"],
+        &["up", "--bogus"],
+        &["up", "-r", "h", "10/8", "-p", "0"],
+        &["up", "-r", "h", "10/8", "-q", "-v"],
+        &["completions", "tcsh-of-mine"],
+    ] {
+        assert_eq!(underpass(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn host_bits_are_cleared_with_a_warning() {
+    let output = underpass(&["up", "-r", "127.0.0.1", "198.51.100.7/24", "--dry-run"]);
+    let warning = text(&output.stderr);
+    assert!(warning.contains("198.51.100.7/24 has host bits set; taken as 198.51.100.0/24"));
+    assert!(text(&output.stdout).contains("ip route add 198.51.100.0/24 dev underpass0"));
+    assert!(output.status.success());
+}
+
+#[test]
+fn a_dry_run_names_the_rules_and_the_server_that_is_left_out() {
+    let args = [
+        "up",
+        "-r",
+        "127.0.0.1",
+        "0/0",
+        "10.0.1.0/24:80-443",
+        "-q",
+        "--dry-run",
+    ];
+    let output = underpass(&args);
+    let commands = text(&output.stdout);
+    for part in [
+        "ip route add throw 127.0.0.1/32 table ",
+        "ip route add 0.0.0.0/0 dev underpass0 src 198.18.",
+        "to 10.0.1.0/24 ipproto tcp dport 80-443 lookup ",
+        "protocol 117",
+    ] {
+        assert!(commands.contains(part), "{part}\n{commands}");
+    }
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn the_log_is_json_when_asked_for() {
+    let output = underpass(&["up", "-r", "h", "--log-format", "json"]);
+    let line = text(&output.stderr);
+    assert!(
+        line.starts_with('{') && line.contains("\"level\":\"ERROR\""),
+        "{line}"
+    );
+}
+
+#[test]
+fn completions_and_man_page_come_from_the_same_definition() {
+    let completions = text(&underpass(&["completions", "bash"]).stdout);
+    assert!(completions.contains("--dry-run"));
+    let page = text(&underpass(&["man"]).stdout);
+    for part in [
+        "Exit codes:",
+        "Examples:",
+        "StrictHostKeyChecking",
+        "\\-\\-dry\\-run",
+        ".SH \"UP\"",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn without_privileges_up_says_what_to_do() {
+    // The build directory may be closed to others; a copy is not.
+    let directory = std::env::temp_dir().join(format!("underpass-cli-{}", std::process::id()));
+    let copy = directory.join("underpass");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_underpass"), &copy).unwrap();
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(&copy)
+        .args(["up", "-r", "127.0.0.1:1", "10.0.1.0/24"])
+        .output()
+        .unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    let line = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{line}");
+    assert!(
+        line.contains("sudo") && line.contains("setcap cap_net_admin+ep"),
+        "{line}"
+    );
+}
