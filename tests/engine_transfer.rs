@@ -406,22 +406,27 @@ impl Sim {
         {
             self.due.pop();
             let (way, packet) = self.wire.remove(&id).unwrap();
-            if self.ends_beyond_window(way, &packet) {
+            if self.straddles_window(way, &packet) {
                 continue;
             }
             match way {
-                Way::ToClient => self.client.deliver(packet),
+                Way::ToClient => {
+                    self.client.deliver(packet);
+                    self.run_app();
+                }
                 Way::ToEngine => self.hand_to_engine(&packet),
             }
         }
     }
 
-    /// smoltcp 0.14 retransmits beyond the peer's window, and takes a FIN there although it cuts the bytes in front of
-    /// it off. Kernels do neither (`tcp_sequence` of net/ipv4/tcp_input.c), so this wire loses such segments.
-    fn ends_beyond_window(&self, way: Way, packet: &[u8]) -> bool {
+    /// smoltcp 0.14 has three faults about the edge of the window, which need loss to show. Its fast retransmit goes
+    /// beyond the peer's window; it takes a FIN beyond its own window although it cuts the bytes in front of it off;
+    /// and when a part of what is in flight is acknowledged with a closed window, it gives its retransmission timer up
+    /// for the rest. So this wire loses what straddles the edge; a probe of a closed window begins behind it.
+    fn straddles_window(&self, way: Way, packet: &[u8]) -> bool {
         let seen = tcp(packet).unwrap();
         let straddles = |edge| is_after(edge, seen.seq) && is_after(seen.end(), edge);
-        seen.flags & FIN != 0 && self.edge[1 - way as usize].is_some_and(straddles)
+        self.edge[1 - way as usize].is_some_and(straddles)
     }
 
     /// Follows the right edge of the window that the sender of `packet` offers.
@@ -808,6 +813,17 @@ fn transfer() -> impl Strategy<Value = Plan> {
             max_queued,
             ..plan
         })
+        .prop_map(without_shrinking_windows)
+}
+
+/// With a window scale smoltcp 0.14 rounds what is left of a window down, which takes offered bytes back; when that
+/// happens to the last bytes of a stream its sender forgets to send them again. Kernels round up
+/// (`__tcp_select_window` of net/ipv4/tcp_output.c). So only windows without a scale may fill here.
+fn without_shrinking_windows(mut plan: Plan) -> Plan {
+    if plan.receive > 65_535 {
+        plan.app_pause.1 = Duration::ZERO;
+    }
+    plan
 }
 
 fn faulty() -> impl Strategy<Value = Plan> {
