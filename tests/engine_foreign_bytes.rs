@@ -174,9 +174,9 @@ fn each_kind_is_counted_under_its_name() {
     IPv4 length above the packet  truncated         -
     IPv6 length above the packet  truncated         -
     IPv4 length below the header  truncated         -
-    IPv4 header length 16         truncated         -
+    IPv4 header length 16         bad_header        -
     IPv4 header above the packet  truncated         -
-    TCP header length 16          truncated         -
+    TCP header length 16          bad_header        -
     TCP header above the packet   truncated         -
     version 5                     bad_header        -
     version 0                     bad_header        -
