@@ -1,1 +1,89 @@
-//! underpass routes whole subnets through any SSH server you can log in to.
+//! underpass routes whole subnets through any SSH server you can log in to. A TUN device captures packets for
+//! the chosen networks, smoltcp terminates TCP in user space, every flow becomes one `direct-tcpip` channel.
+//! Nothing is installed on the server, no proxy is set on the client, and an application cannot tell the
+//! tunnel from the network: open means open, refused means refused.
+//!
+//! # The picture
+//!
+//! ```text
+//!    apps, containers                                                                hosts in the far subnet
+//!         |  IP packets                                                                        ^
+//!         v                                                                                    |
+//!   +-----------+   Inbound{source,target}      +---------+   open(target)   +-----------+    SSH
+//!   |  inlet/   |------------------------------>|  relay  |----------------->|  carrier/ |---direct-tcpip-->
+//!   |  tun      |<==== accept()/refuse() =======|         |<==== stream =====|  russh    |
+//!   +-----+-----+      one byte stream each way +---------+                  +-----------+
+//!         | handle_* / poll_*              plan: what was meant      app: who is wired to whom
+//!   +-----v---------------------------+    os:   the only privileged room (tun, routes, rules)
+//!   | engine/   no clock, no sockets, | <- the sans-IO line
+//!   | packet flow tcp route reject    |
+//!   +---------------------------------+
+//! ```
+//! A request travels left to right, bytes travel both ways, names point only rightwards and down.
+//!
+//! # The rooms
+//!
+//! | room | lives there | may not know |
+//! |---|---|---|
+//! | [`cli`] | arguments as typed; one definition feeds help, man page, completions | files, sockets |
+//! | [`plan`] | arguments become one valid [`plan::Plan`], or an error that says what to change | tokio, engine, os |
+//! | [`app`] | wiring, start in stages, shutdown and undo order, exit codes | protocols |
+//! | [`net`] | plain values and the seam traits [`net::Inbound`], [`net::Carrier`] | everything but std, bytes, ipnet |
+//! | [`engine`] | the sans-IO core: packets and far-side answers in, packets and new flows out | tokio, clocks, SSH, descriptors |
+//! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |
+//! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |
+//! | [`carrier`] | opens the far side: [`carrier::russh`], the dial budget, the table of failure texts | inlets, engine |
+//! | [`os`] | tun, netlink, memory and socket options: desired state in, undo out; the only `unsafe` | engine, carriers |
+//!
+//! `tests/architecture.rs` holds the table of who may name whom. Rooms to come: `resolve/` (DNS over a carrier
+//! stream), a second carrier `carrier/openssh`, further inlets as one file each.
+//!
+//! # The data path
+//!
+//! A flow is an island: its smoltcp interface and socket, its timers and its state stand behind one lock of
+//! its own, shared by the driver (packets in) and its relay (bytes in and out). The table's lock is held only to
+//! look a flow up. Whoever changed a flow drains its packets to the TUN, where a write of one packet is atomic,
+//! so no central loop stands between two flows. A SYN is kept as a packet, not as a socket, until the far side
+//! has answered. One task per flow relays; it holds no buffer of its own: the socket's rings are the buffers,
+//! one per direction. Packets come and go as super-segments of up to 64 KB (IFF_VNET_HDR), which the kernel cuts
+//! only when they leave this host.
+//!
+//! # Invariants
+//!
+//! 1. No SYN-ACK before the far side accepted. Refused, unreachable, prohibited and timed out look to the
+//!    application as they would on the real network.
+//! 2. A flow that nobody reads, or reads slowly, slows no other flow. Memory is bounded per flow and in all. No
+//!    byte is lost. What the embedded carrier leaves to be wished for here is said under "Bounds".
+//! 3. The cost of a packet does not depend on how many flows are open.
+//! 4. However the process ends, SIGKILL included, nothing that captures traffic stays: the device and its
+//!    routes vanish with its descriptor, and rules that point into an empty table are removed by the next
+//!    start or by `underpass cleanup`.
+//! 5. A host key that is unknown or has changed is never accepted silently.
+//! 6. Only what was asked for is captured. The SSH connection itself never is.
+//! 7. Bad input (packets, SSH replies, files, arguments) gets a clear error or a counted drop, never a panic.
+//!
+//! # What an application sees
+//!
+//! | the far side | on the wire | `connect()` says |
+//! |---|---|---|
+//! | opened | SYN-ACK | success |
+//! | connection refused | RST | ECONNREFUSED |
+//! | no route to host, host unreachable | ICMP 3/1, ICMPv6 1/3 | EHOSTUNREACH |
+//! | network unreachable | ICMP 3/0, ICMPv6 1/0 | ENETUNREACH |
+//! | timed out, or no answer | nothing | the application's own time-out |
+//! | administratively prohibited (`PermitOpen`, `AllowTcpForwarding`) | ICMP 3/13, ICMPv6 1/1 | EHOSTUNREACH over IPv4, EACCES over IPv6; one WARN names the setting |
+//! | far EOF | FIN | `read()` returns 0; writing goes on |
+//! | channel closed before our own EOF | RST | ECONNRESET |
+//! | SSH connection lost | RST | ECONNRESET |
+//! | UDP | ICMP 3/3, ICMPv6 1/4 | ECONNREFUSED: QUIC falls back to TCP at once |
+//! | ping | nothing | silence: no reply that was not heard from the host |
+pub mod app;
+pub mod carrier;
+pub mod cli;
+pub mod engine;
+pub mod inlet;
+pub mod net;
+pub mod os;
+pub mod plan;
+pub mod relay;
+pub mod stats;

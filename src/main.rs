@@ -1,3 +1,9 @@
 //! The thin binary: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use underpass::{app, cli};
+
+fn main() -> ExitCode {
+    app::run(cli::parse())
+}

@@ -8,19 +8,19 @@ use std::process::Command;
 
 use common::{Lab, V4, finished};
 
+// The exit codes that `underpass help` lists.
 const USAGE: i32 = 2;
+const PRIVILEGE: i32 = 3;
+const LOGIN_REFUSED: i32 = 4;
+const HOST_KEY: i32 = 6;
 const SSH: i32 = 255;
 
-/// Runs a command that has to fail with `code`, saying each of `words`; returns what it said.
-fn refused(lab: &Lab, command: Command, code: impl Fn(i32) -> bool, words: &[&str]) {
+/// Runs a command that has to fail with `code`, saying each of `words`.
+fn refused(lab: &Lab, command: Command, code: i32, words: &[&str]) {
     let before = lab.network_state("client");
     let output = finished(command);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        output.status.code().is_some_and(code),
-        "{:?}: {said}",
-        output.status
-    );
+    assert_eq!(output.status.code(), Some(code), "{said}");
     for word in words {
         assert!(
             said.to_lowercase().contains(&word.to_lowercase()),
@@ -37,13 +37,13 @@ fn refused(lab: &Lab, command: Command, code: impl Fn(i32) -> bool, words: &[&st
 
 fn usage(args: &str, words: &[&str]) {
     let lab = Lab::up();
-    refused(&lab, lab.up_command(args), |code| code == USAGE, words);
+    refused(&lab, lab.up_command(args), USAGE, words);
 }
 
-fn ssh_failure(args: impl Fn(&Lab) -> String, words: &[&str]) {
+fn ssh_failure(code: i32, args: impl Fn(&Lab) -> String, words: &[&str]) {
     let lab = Lab::up();
     let command = lab.up_command(&format!("{} {}", args(&lab), V4.subnet));
-    refused(&lab, command, |code| code == SSH, words);
+    refused(&lab, command, code, words);
 }
 
 #[test]
@@ -69,6 +69,7 @@ fn no_subnet() {
 #[test]
 fn an_unknown_host() {
     ssh_failure(
+        SSH,
         |_| "-r root@no-such-host.invalid".into(),
         &["no-such-host.invalid"],
     );
@@ -76,12 +77,17 @@ fn an_unknown_host() {
 
 #[test]
 fn a_server_that_does_not_listen() {
-    ssh_failure(|_| "-p 2299".into(), &["192.168.77.1", "2299", "refused"]);
+    ssh_failure(
+        SSH,
+        |_| "-p 2299".into(),
+        &["192.168.77.1", "2299", "refused"],
+    );
 }
 
 #[test]
 fn a_key_that_is_refused() {
     ssh_failure(
+        LOGIN_REFUSED,
         |lab| format!("-i {}", lab.file("id_wrong")),
         &["id_wrong", "root"],
     );
@@ -89,13 +95,18 @@ fn a_key_that_is_refused() {
 
 #[test]
 fn a_key_that_is_not_there() {
-    ssh_failure(|lab| format!("-i {}", lab.file("id_none")), &["id_none"]);
+    ssh_failure(
+        LOGIN_REFUSED,
+        |lab| format!("-i {}", lab.file("id_none")),
+        &["id_none"],
+    );
 }
 
 /// There is no tty to ask for the passphrase on.
 #[test]
 fn a_key_with_a_passphrase_and_nobody_to_ask() {
     ssh_failure(
+        LOGIN_REFUSED,
         |lab| format!("-i {}", lab.file("id_passphrase")),
         &["id_passphrase", "passphrase"],
     );
@@ -104,18 +115,19 @@ fn a_key_with_a_passphrase_and_nobody_to_ask() {
 #[test]
 fn a_host_key_that_has_changed() {
     ssh_failure(
+        HOST_KEY,
         |_| "-p 2204".into(),
         &["host key", "changed", "ssh-keygen -R"],
     );
     // Not even when new keys are accepted.
     let accept = "-p 2204 -o StrictHostKeyChecking=accept-new";
-    ssh_failure(|_| accept.into(), &["host key", "changed"]);
+    ssh_failure(HOST_KEY, |_| accept.into(), &["host key", "changed"]);
 }
 
 #[test]
 fn a_host_key_that_is_unknown_and_nobody_to_ask() {
     let args = |lab: &Lab| format!("-o UserKnownHostsFile={}", lab.file("empty_known_hosts"));
-    ssh_failure(args, &["host key", "192.168.77.1"]);
+    ssh_failure(HOST_KEY, args, &["host key", "192.168.77.1"]);
 }
 
 #[test]
@@ -140,7 +152,7 @@ fn no_right_to_change_the_network() {
         "--inh-caps=-net_admin",
     ];
     let command = lab.wrapped_up_command(&wrapper, V4.subnet);
-    refused(&lab, command, |code| code != 0, &["CAP_NET_ADMIN", "sudo"]);
+    refused(&lab, command, PRIVILEGE, &["CAP_NET_ADMIN", "sudo"]);
 }
 
 #[test]
@@ -155,5 +167,5 @@ fn no_tun_device() {
         "sh",
     ];
     let command = lab.wrapped_up_command(&hide, V4.subnet);
-    refused(&lab, command, |code| code != 0, &["/dev/net/tun"]);
+    refused(&lab, command, PRIVILEGE, &["/dev/net/tun"]);
 }

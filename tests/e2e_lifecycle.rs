@@ -127,7 +127,7 @@ fn everything_but_the_ssh_server() {
 #[test]
 fn the_server_by_its_ipv6_address() {
     let lab = Lab::up();
-    let _underpass = lab.underpass("-r root@fd00:77::1 0.0.0.0/0 ::/0");
+    let _underpass = lab.underpass("-r root@[fd00:77::1] 0.0.0.0/0 ::/0");
     assert_eq!(connect(&lab, V4.host, 80), "open");
     assert_eq!(connect(&lab, V6.host, 80), "open");
 }

@@ -69,6 +69,11 @@ pub struct Lab {
 
 impl Lab {
     pub fn up() -> Self {
+        Self::with(&[])
+    }
+
+    /// With options of `lab up`, such as `--rtt 20`.
+    pub fn with(options: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("t{}-{count}", std::process::id());
@@ -78,7 +83,7 @@ impl Lab {
             prefix,
             state: state.trim().into(),
         };
-        output(lab_script(&["up", &lab.prefix]));
+        output(lab_script(&[&["up", &lab.prefix], options].concat()));
         lab
     }
 
@@ -154,11 +159,11 @@ impl Lab {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = command.spawn().expect("nsenter starts");
-        let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let lines = lines_of(child.stdout.take().expect("stdout is piped"));
         Probe {
             args: args.to_owned(),
             child,
-            output,
+            lines,
         }
     }
 
@@ -251,6 +256,19 @@ fn output(mut command: Command) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
+/// The lines of a pipe; disconnected at its end.
+fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
 /// Asks until `done` says yes; fails when that takes too long.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -296,15 +314,7 @@ impl Underpass {
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
+        let lines = lines_of(child.stderr.take().expect("stderr is piped"));
         let mut underpass = Self {
             child,
             lines,
@@ -386,23 +396,24 @@ impl Drop for Underpass {
 pub struct Probe {
     args: String,
     child: Child,
-    output: BufReader<std::process::ChildStdout>,
+    lines: Receiver<String>,
 }
 
 impl Probe {
-    /// Its next line; `Null` at the end.
-    pub fn line(&mut self) -> Value {
-        let mut line = String::new();
-        self.output.read_line(&mut line).expect("UTF-8");
-        if line.is_empty() {
-            return Value::Null;
-        }
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{}: {line}: {error}", self.args))
+    /// Its next line, if there is one before it ends.
+    fn line(&self) -> Option<Value> {
+        let line = match self.lines.recv_timeout(2 * PATIENCE) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => panic!("probe {}: no end", self.args),
+        };
+        let value = serde_json::from_str(&line);
+        Some(value.unwrap_or_else(|error| panic!("probe {}: {line}: {error}", self.args)))
     }
 
     /// Waits until it has its connections open.
-    pub fn connected(mut self) -> Self {
-        let line = self.line();
+    pub fn connected(self) -> Self {
+        let line = self.line().unwrap_or_default();
         assert_eq!(result_of(&line), "connected", "probe {}: {line}", self.args);
         self
     }
@@ -418,14 +429,9 @@ impl Probe {
     }
 
     /// Waits for the end; its last line.
-    pub fn finish(mut self) -> Value {
-        let mut rest = String::new();
-        self.output.read_to_string(&mut rest).expect("UTF-8");
-        let line = rest
-            .lines()
-            .last()
-            .unwrap_or_else(|| panic!("probe {}: no result", self.args));
-        serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {line}: {error}", self.args))
+    pub fn finish(self) -> Value {
+        let last = std::iter::from_fn(|| self.line()).last();
+        last.unwrap_or_else(|| panic!("probe {}: no result", self.args))
     }
 }
 

@@ -1,0 +1,69 @@
+//! `up --dry-run`: says what would be set up, in the words of ip(8), and changes nothing.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use anyhow::Context;
+
+use super::exit::Exit;
+use crate::os::{DEFAULT_MTU, Netlink, Slot, host, routes};
+use crate::plan::{Plan, advice};
+
+/// The name that a device gets when none is asked for and none is there.
+const USUAL_DEVICE: &str = "underpass0";
+
+/// Prints the set-up of `plan` on stdout and its warnings on stderr.
+pub async fn run(plan: &Plan) -> Exit {
+    match commands(plan).await {
+        Ok(text) => super::print(text.as_bytes()),
+        Err(error) => super::failed(&format_args!("{error:#}")),
+    }
+}
+
+async fn commands(plan: &Plan) -> anyhow::Result<String> {
+    let netlink = Netlink::new()?;
+    let networks = host::networks(&netlink)
+        .await
+        .context("could not read the host's networks")?;
+    let from = super::surroundings::environment().logged_in_from;
+    for line in advice::advise(&plan.capture, &networks, from) {
+        tracing::warn!("{line}");
+    }
+    let slot = Slot::claim()?;
+    let source = host::source(&netlink, &slot, &plan.capture).await?;
+    let exempt = server_addresses(plan).await;
+    let entries = routes::desired(
+        &plan.capture,
+        &routes::Setting {
+            device: plan.device.name.as_deref().unwrap_or(USUAL_DEVICE),
+            mtu: plan.device.mtu.unwrap_or(DEFAULT_MTU),
+            tables: slot.tables(),
+            source,
+            exempt: &exempt,
+        },
+    );
+    let mut text = String::new();
+    for entry in entries {
+        writeln!(text, "{entry}")?;
+    }
+    Ok(text)
+}
+
+/// Resolved as the real run would; a name that does not resolve only costs its `throw` routes here.
+async fn server_addresses(plan: &Plan) -> Vec<IpAddr> {
+    match tokio::net::lookup_host((plan.ssh.host.as_str(), plan.ssh.port)).await {
+        Ok(addresses) => {
+            let mut addresses: Vec<_> = addresses.map(|address| address.ip()).collect();
+            addresses.sort_unstable();
+            addresses.dedup();
+            addresses
+        }
+        Err(error) => {
+            tracing::warn!(
+                "{}: {error}; its addresses are missing in the list below",
+                plan.ssh.host
+            );
+            Vec::new()
+        }
+    }
+}

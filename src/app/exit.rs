@@ -1,0 +1,60 @@
+//! The exit codes of the program, in one place.
+
+use std::process::ExitCode;
+
+/// How a run ended. [`crate::cli::EXIT_CODES`] says it to the user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done, also when stopped by SIGINT or SIGTERM.
+    Success = 0,
+    /// Any failure without a code of its own.
+    Failure = 1,
+    /// The arguments make no sense; clap's own errors end so too.
+    Usage = 2,
+    /// No `CAP_NET_ADMIN`, or no `/dev/net/tun`.
+    Privilege = 3,
+    /// The SSH server refused every way to log in.
+    LoginRefused = 4,
+    /// The device's name or every routing table is taken. sshuttle's code for "already running".
+    Busy = 5,
+    /// The server's host key is unknown, refused or has changed.
+    HostKey = 6,
+    /// Rules or routes could not be taken back.
+    NotUndone = 7,
+    /// The SSH connection failed; ssh's own code (ssh(1), EXIT STATUS).
+    Ssh = 255,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Exit; 9] = [
+        Exit::Success,
+        Exit::Failure,
+        Exit::Usage,
+        Exit::Privilege,
+        Exit::LoginRefused,
+        Exit::Busy,
+        Exit::HostKey,
+        Exit::NotUndone,
+        Exit::Ssh,
+    ];
+
+    #[test]
+    fn the_help_lists_exactly_these() {
+        let listed: Vec<u8> = crate::cli::EXIT_CODES
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(listed, ALL.map(|exit| exit as u8));
+    }
+}

@@ -1,0 +1,99 @@
+//! Who is wired to whom: the commands, their start and end.
+
+pub mod cleanup;
+pub mod dry_run;
+pub mod exit;
+pub mod log;
+pub mod surroundings;
+pub mod up;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::cli::{self, Cli, Command};
+use crate::plan;
+use exit::Exit;
+
+/// Runs a command to its end. Whatever went wrong has been said on stderr.
+pub fn run(cli: Cli) -> ExitCode {
+    log::start(cli.log);
+    dispatch(cli.command).into()
+}
+
+fn dispatch(command: Command) -> Exit {
+    match command {
+        Command::Up(args) => match prepare(&args) {
+            Some(plan) if args.dry_run => block_on(dry_run::run(&plan)),
+            Some(plan) => up::run(&plan),
+            None => Exit::Usage,
+        },
+        Command::Cleanup => block_on(cleanup::run()),
+        Command::Completions { shell } => print(&completions(shell)),
+        Command::Man => man().map_or_else(|error| failed(&error), |page| print(&page)),
+    }
+}
+
+/// The plan of `up` with its warnings said, or the error said.
+fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
+    match plan::resolve(args, &surroundings::environment()) {
+        Ok((plan, warnings)) => {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            Some(plan)
+        }
+        Err(error) => {
+            tracing::error!("{error}");
+            None
+        }
+    }
+}
+
+/// For commands that wait for the kernel only.
+fn block_on(work: impl Future<Output = Exit>) -> Exit {
+    match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Exit {
+    tracing::error!("{error}");
+    Exit::Failure
+}
+
+fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut cli::definition(), "underpass", &mut script);
+    script
+}
+
+/// One page for the program and all its commands.
+fn man() -> std::io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    let mut definition = cli::definition();
+    definition.build();
+    clap_mangen::Man::new(definition.clone()).render(&mut page)?;
+    for command in definition
+        .get_subcommands()
+        .filter(|command| command.get_name() != "help")
+    {
+        let man = clap_mangen::Man::new(command.clone());
+        writeln!(page, ".SH \"{}\"", command.get_name().to_uppercase())?;
+        man.render_description_section(&mut page)?;
+        man.render_synopsis_section(&mut page)?;
+        man.render_options_section(&mut page)?;
+    }
+    Ok(page)
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+fn print(bytes: &[u8]) -> Exit {
+    match std::io::stdout().write_all(bytes) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => failed(&error),
+        _ => Exit::Success,
+    }
+}

@@ -1,0 +1,101 @@
+//! One SSH connection that is logged in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use russh::Disconnect;
+use russh::client::Handle;
+use russh::keys::PublicKey;
+
+use super::backlog::Store;
+use super::handler::ClientHandler;
+use super::load::{ChannelGuard, Load};
+use super::refusal::with_text;
+use super::stream::{RusshReader, RusshWriter, halves};
+use crate::net::{OpenError, Source, Target};
+
+/// Payload after which a connection takes no new flows, in bytes. Far below where a key is worn out
+/// (2^32 packets of one key, RFC 4344 section 3.1), even for flows of tiny packets.
+const RETIRE_BYTES: u64 = 32 << 30;
+/// Age after which it takes none.
+const RETIRE_AGE: Duration = Duration::from_secs(6 * 3600);
+/// Memory that russh will not give back, after which it takes none, in bytes.
+const RETIRE_KEPT: u64 = 16 << 20;
+
+/// One connection. Its session ends when this and all its streams are dropped.
+pub(super) struct Connection {
+    handle: Handle<ClientHandler>,
+    load: Arc<Load>,
+    peer: SocketAddr,
+    host_key: Option<PublicKey>,
+    cipher: String,
+}
+
+impl Connection {
+    pub(super) fn new(
+        handle: Handle<ClientHandler>,
+        load: Arc<Load>,
+        peer: SocketAddr,
+        host_key: Option<PublicKey>,
+        cipher: String,
+    ) -> Self {
+        Self {
+            handle,
+            load,
+            peer,
+            host_key,
+            cipher,
+        }
+    }
+
+    pub(super) fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub(super) fn host_key(&self) -> Option<&PublicKey> {
+        self.host_key.as_ref()
+    }
+
+    pub(super) fn cipher(&self) -> &str {
+        &self.cipher
+    }
+
+    /// Whether it should get no new flows, if another one can take them.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.load.carried() > RETIRE_BYTES
+            || self.load.kept() > RETIRE_KEPT
+            || now.saturating_duration_since(self.load.born()) > RETIRE_AGE
+    }
+
+    /// Opens one stream. `place` counts it from before the open until after its end.
+    pub(super) async fn open(
+        &self,
+        source: Source,
+        target: Target,
+        place: ChannelGuard,
+        store: &Arc<Store>,
+    ) -> Result<(RusshReader, RusshWriter), OpenError> {
+        let open = self.handle.channel_open_direct_tcpip(
+            target.0.ip().to_canonical().to_string(),
+            u32::from(target.0.port()),
+            source.0.ip().to_canonical().to_string(),
+            u32::from(source.0.port()),
+        );
+        let channel = with_text(open).await?;
+        Ok(halves(channel, place, Arc::clone(store)))
+    }
+
+    /// Says goodbye to the server (RFC 4253 section 11.1).
+    pub(super) async fn disconnect(&self) {
+        // An error means that there is nobody to say it to.
+        let _ = self
+            .handle
+            .disconnect(Disconnect::ByApplication, "done", "")
+            .await;
+    }
+}

@@ -1,0 +1,145 @@
+//! What the server's words for a refused open mean.
+//!
+//! RFC 4254 section 5.1 gives four reason codes and a free text. OpenSSH puts `strerror` of the connect
+//! into the text of reason 2 (`channels.c channel_post_connecting`), so the text tells a closed port from
+//! a missing route. It depends on libc, locale and server: the table knows the usual wordings, and whatever
+//! it does not know is [`OpenFailure::Other`].
+
+use russh::ChannelOpenFailure;
+
+use crate::net::{OpenError, OpenFailure};
+
+/// The longest text that is kept, in characters.
+const MAX_TEXT: usize = 200;
+
+/// Wordings by substring, lower case; the first that matches decides. Sources: glibc, musl and BSD
+/// `strerror`, Go's `net` package, `gai_strerror`.
+const TEXTS: &[(&str, OpenFailure)] = &[
+    ("refused", OpenFailure::Refused),
+    ("network is unreachable", OpenFailure::NetworkUnreachable),
+    ("network unreachable", OpenFailure::NetworkUnreachable),
+    ("network is down", OpenFailure::NetworkUnreachable),
+    (
+        "address family not supported",
+        OpenFailure::NetworkUnreachable,
+    ),
+    ("no route to host", OpenFailure::HostUnreachable),
+    ("host is unreachable", OpenFailure::HostUnreachable),
+    ("host unreachable", OpenFailure::HostUnreachable),
+    ("host is down", OpenFailure::HostUnreachable),
+    ("not known", OpenFailure::HostUnreachable),
+    ("no such host", OpenFailure::HostUnreachable),
+    ("unknown host", OpenFailure::HostUnreachable),
+    ("timed out", OpenFailure::TimedOut),
+    ("timeout", OpenFailure::TimedOut),
+    ("permission denied", OpenFailure::Prohibited),
+    ("operation not permitted", OpenFailure::Prohibited),
+    ("prohibited", OpenFailure::Prohibited),
+    ("too many open files", OpenFailure::NoResources),
+    ("cannot allocate memory", OpenFailure::NoResources),
+    ("no buffer space", OpenFailure::NoResources),
+    ("cannot assign requested address", OpenFailure::NoResources),
+    ("resource temporarily unavailable", OpenFailure::NoResources),
+    // sshd's text when connect() itself fails at once (channels.c connect_next): no route to the network,
+    // nearly always, since every other error of a non-blocking connect comes later and has its own text.
+    ("open failed", OpenFailure::NetworkUnreachable),
+];
+
+/// The error for a refused open: the kind by `reason` and `text`, and the text made harmless.
+pub(super) fn open_error(reason: &ChannelOpenFailure, text: &str) -> OpenError {
+    OpenError::new(classify(reason, text), harmless(text))
+}
+
+fn classify(reason: &ChannelOpenFailure, text: &str) -> OpenFailure {
+    match reason {
+        ChannelOpenFailure::AdministrativelyProhibited => OpenFailure::Prohibited,
+        // A server without direct-tcpip forbids all of it.
+        ChannelOpenFailure::UnknownChannelType => OpenFailure::Prohibited,
+        ChannelOpenFailure::ResourceShortage => OpenFailure::NoResources,
+        ChannelOpenFailure::ConnectFailed | ChannelOpenFailure::Other { .. } => by_text(text),
+    }
+}
+
+fn by_text(text: &str) -> OpenFailure {
+    let text = text.to_ascii_lowercase();
+    TEXTS
+        .iter()
+        .find(|(known, _)| text.contains(known))
+        .map_or(OpenFailure::Other, |(_, failure)| *failure)
+}
+
+/// `text` for a log line or a terminal: control characters and the marks that turn the writing direction
+/// removed, at most [`MAX_TEXT`] characters.
+pub(super) fn harmless(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control() && !turns_direction(*c))
+        .take(MAX_TEXT)
+        .collect()
+}
+
+/// Unicode's explicit directional marks (UAX 9 section 2) can make a text read as another.
+fn turns_direction(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_a_failed_connect() {
+        for (text, failure) in [
+            ("Connection refused", OpenFailure::Refused),
+            ("Error connecting: Connection refused", OpenFailure::Refused),
+            (
+                "dial tcp 10.0.0.1:80: connect: connection refused",
+                OpenFailure::Refused,
+            ),
+            ("No route to host", OpenFailure::HostUnreachable),
+            ("Host is unreachable", OpenFailure::HostUnreachable),
+            ("Host is down", OpenFailure::HostUnreachable),
+            ("Name or service not known", OpenFailure::HostUnreachable),
+            ("Connection timed out", OpenFailure::TimedOut),
+            ("Operation timed out", OpenFailure::TimedOut),
+            ("dial tcp 10.0.0.1:80: i/o timeout", OpenFailure::TimedOut),
+            ("Network is unreachable", OpenFailure::NetworkUnreachable),
+            ("NETWORK UNREACHABLE", OpenFailure::NetworkUnreachable),
+            ("open failed", OpenFailure::NetworkUnreachable),
+            (
+                "Address family not supported by protocol",
+                OpenFailure::NetworkUnreachable,
+            ),
+            ("Permission denied", OpenFailure::Prohibited),
+            ("Too many open files", OpenFailure::NoResources),
+            ("Verbindungsaufbau abgelehnt", OpenFailure::Other),
+            ("", OpenFailure::Other),
+        ] {
+            let error = open_error(&ChannelOpenFailure::ConnectFailed, text);
+            assert_eq!(error.failure, failure, "{text:?}");
+            assert_eq!(error.text, text);
+        }
+    }
+
+    #[test]
+    fn the_reason_decides_where_it_is_plain() {
+        let kind = |reason| open_error(&reason, "open failed").failure;
+        assert_eq!(
+            kind(ChannelOpenFailure::AdministrativelyProhibited),
+            OpenFailure::Prohibited
+        );
+        assert_eq!(
+            kind(ChannelOpenFailure::UnknownChannelType),
+            OpenFailure::Prohibited
+        );
+        assert_eq!(
+            kind(ChannelOpenFailure::ResourceShortage),
+            OpenFailure::NoResources
+        );
+    }
+
+    #[test]
+    fn foreign_text_is_made_harmless() {
+        assert_eq!(harmless("a\x1b[31m\r\nb\u{202e}c\0"), "a[31mbc");
+        assert_eq!(harmless(&"é".repeat(1000)).chars().count(), MAX_TEXT);
+    }
+}

@@ -1,0 +1,227 @@
+//! What the server may say to us: its host key, refusals, goodbyes. It may open nothing on our side.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
+use russh::keys::{PublicKey, PublicKeyOrCertificate};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Names};
+use tracing::info;
+
+use super::error::{HostKeyError, LostReason};
+use super::failure::harmless;
+use super::host_key::HostKeyCheck;
+use super::load::Load;
+use super::refusal::refused_with;
+
+/// What ends a session: russh's own error, or a host key that is not accepted.
+#[derive(Debug)]
+pub(super) enum SessionError {
+    Ssh(russh::Error),
+    HostKey(HostKeyError),
+}
+
+impl From<russh::Error> for SessionError {
+    fn from(error: russh::Error) -> Self {
+        Self::Ssh(error)
+    }
+}
+
+/// What the handshake told, for the log and for the login.
+#[derive(Debug, Default)]
+pub(super) struct Handshake {
+    /// A person is being asked: no timeout runs meanwhile.
+    pub(super) asking: AtomicBool,
+    /// The key that was accepted.
+    pub(super) host_key: OnceLock<PublicKey>,
+    /// The cipher towards the server, as SSH names it.
+    pub(super) cipher: OnceLock<String>,
+}
+
+/// russh's callbacks for one connection.
+pub(super) struct ClientHandler {
+    check: HostKeyCheck,
+    handshake: Arc<Handshake>,
+    load: Arc<Load>,
+}
+
+impl ClientHandler {
+    pub(super) fn new(check: HostKeyCheck, handshake: Arc<Handshake>, load: Arc<Load>) -> Self {
+        Self {
+            check,
+            handshake,
+            load,
+        }
+    }
+}
+
+impl Drop for ClientHandler {
+    /// The session task is over, whatever ended it: not every end comes through `disconnected`.
+    fn drop(&mut self) {
+        self.load
+            .set_lost(LostReason::Broken("the session ended".to_owned()));
+    }
+}
+
+impl Handler for ClientHandler {
+    type Error = SessionError;
+
+    async fn check_server_key(
+        &mut self,
+        offered: &PublicKeyOrCertificate,
+    ) -> Result<bool, SessionError> {
+        let key = offered.public_key();
+        if let Some(accepted) = self.handshake.host_key.get() {
+            // A rekey: the key may not change within a connection.
+            return Ok(accepted.key_data() == key.key_data());
+        }
+        let (check, asked) = (self.check.clone(), key.clone());
+        self.handshake.asking.store(true, Relaxed);
+        let verdict = tokio::task::spawn_blocking(move || check.check(&asked)).await;
+        self.handshake.asking.store(false, Relaxed);
+        match verdict {
+            Ok(Ok(())) => Ok(self.handshake.host_key.set(key).is_ok()),
+            Ok(Err(error)) => Err(SessionError::HostKey(error)),
+            // The check panicked or the runtime ends: not accepted.
+            Err(_) => Ok(false),
+        }
+    }
+
+    async fn kex_done(
+        &mut self,
+        _shared_secret: Option<&[u8]>,
+        names: &Names,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        // The first exchange is the one that is told.
+        let _ = self.handshake.cipher.set(names.cipher.as_ref().to_owned());
+        Ok(())
+    }
+
+    async fn auth_banner(
+        &mut self,
+        banner: &str,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        for line in banner.lines().take(50).map(harmless) {
+            info!("the server says: {line}");
+        }
+        Ok(())
+    }
+
+    async fn channel_open_failure(
+        &mut self,
+        _channel: ChannelId,
+        _reason: ChannelOpenFailure,
+        description: &str,
+        _language: &str,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        refused_with(description);
+        self.load.add_refusal();
+        Ok(())
+    }
+
+    async fn disconnected(
+        &mut self,
+        reason: DisconnectReason<SessionError>,
+    ) -> Result<(), SessionError> {
+        self.load.set_lost(lost_reason(&reason));
+        match reason {
+            DisconnectReason::ReceivedDisconnect(_) => Ok(()),
+            DisconnectReason::Error(error) => Err(error),
+        }
+    }
+
+    // russh accepts these by default. We asked for no forwarding towards us: dropping the handle refuses.
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _connected_address: &str,
+        _connected_port: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _socket_path: &str,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _channel: Channel<Msg>,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _channel: Channel<Msg>,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _host_to_connect: &str,
+        _port_to_connect: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _socket_path: &str,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _channel: Channel<Msg>,
+        _originator_address: &str,
+        _originator_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        Ok(())
+    }
+}
+
+fn lost_reason(reason: &DisconnectReason<SessionError>) -> LostReason {
+    match reason {
+        DisconnectReason::ReceivedDisconnect(info) => {
+            LostReason::Disconnected(harmless(&info.message))
+        }
+        DisconnectReason::Error(SessionError::Ssh(
+            russh::Error::KeepaliveTimeout | russh::Error::InactivityTimeout,
+        )) => LostReason::Silent,
+        DisconnectReason::Error(SessionError::Ssh(error)) => LostReason::Broken(error.to_string()),
+        DisconnectReason::Error(SessionError::HostKey(error)) => {
+            LostReason::Broken(error.to_string())
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The embedded SSH carrier, over russh.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `login` | from a plan to a connection: [`tcp`], [`host_key`] over [`known_hosts`], [`auth`] over [`keys`] |
+//! | `handler` | what the server may say to us |
+//! | `connection` | one connection; `load` counts what it carries |
+//! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
+//! | `refusal` | which open a refusal's text belongs to; `failure`: what the text means |
+//! | `stream` | one channel as two halves; `backlog`: what arrives while nobody reads |
+
+mod auth;
+mod backlog;
+mod connection;
+mod detach;
+mod error;
+mod failure;
+mod handler;
+mod host_key;
+mod keys;
+mod known_hosts;
+mod load;
+mod login;
+mod pool;
+mod refusal;
+mod stream;
+mod tcp;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use self::detach::detached;
+use self::pool::Pool;
+use super::dial::{DialBudget, DialPermit};
+use super::prompt::Prompter;
+use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
+use crate::plan::SshPlan;
+
+pub use self::error::{ConnectError, HostKeyError, LostReason};
+pub use self::stream::{RusshReader, RusshWriter};
+
+/// How long [`RusshCarrier::shutdown`] waits for the goodbyes to be sent.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Opens streams as `direct-tcpip` channels (RFC 4254 section 7.2) of one or more SSH connections to one server.
+pub struct RusshCarrier {
+    pool: Arc<Pool>,
+    dial: Arc<DialBudget>,
+    addresses: Vec<SocketAddr>,
+    description: Description,
+}
+
+/// Who answered, and how we got in: for the ready line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The server's address and port.
+    pub server: SocketAddr,
+    /// Type and fingerprint of its host key, `ED25519 SHA256:...`.
+    pub host_key: String,
+    /// The cipher, as SSH names it.
+    pub cipher: String,
+    /// What the server took: `key SHA256:... from the agent`, `key /home/me/.ssh/id_ed25519`.
+    pub authentication: String,
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            server,
+            host_key,
+            cipher,
+            authentication,
+        } = self;
+        write!(
+            f,
+            "{server} (host key {host_key}, {cipher}, {authentication})"
+        )
+    }
+}
+
+impl RusshCarrier {
+    /// Logs in to the server of `plan`; `prompter` asks what a person has to answer.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: one line for a person, with what to do.
+    pub async fn connect(
+        plan: &SshPlan,
+        prompter: Arc<dyn Prompter>,
+    ) -> Result<Self, ConnectError> {
+        let addresses = tcp::resolve(&plan.host, plan.port).await?;
+        let changed = Arc::new(Notify::new());
+        let bell = Arc::clone(&changed);
+        let (first, credential) = login::first(plan, &addresses, prompter, bell).await?;
+        let description = Description {
+            server: first.peer(),
+            host_key: first.host_key().map(describe_key).unwrap_or_default(),
+            cipher: first.cipher().to_owned(),
+            authentication: credential.describe(),
+        };
+        Ok(Self {
+            pool: Pool::new(plan.clone(), credential, first, changed),
+            dial: Arc::default(),
+            addresses,
+            description,
+        })
+    }
+
+    /// Who answered, and how we got in.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// All addresses that the server's name has, and those that our connections go to. They must never be
+    /// captured.
+    pub fn server_addresses(&self) -> Vec<IpAddr> {
+        let connections = self.pool.all();
+        let peers = connections.iter().map(|c| c.peer());
+        let mut addresses: Vec<IpAddr> = self
+            .addresses
+            .iter()
+            .copied()
+            .chain(peers)
+            .map(|address| address.ip().to_canonical())
+            .collect();
+        addresses.sort();
+        addresses.dedup();
+        addresses
+    }
+
+    /// Resolves when no connection is left.
+    pub async fn lost(&self) -> LostReason {
+        self.pool.lost().await
+    }
+
+    /// Ends all connections in good order. Streams that are still open are [`crate::net::StreamError::Lost`].
+    pub async fn shutdown(&self) {
+        for connection in self.pool.all() {
+            connection.disconnect().await;
+        }
+        // The sessions end when the goodbye is written; a server that does not read does not hold us up.
+        let _ = tokio::time::timeout(GOODBYE, self.pool.lost()).await;
+    }
+}
+
+fn describe_key(key: &russh::keys::PublicKey) -> String {
+    let kind = host_key::type_name(&key.algorithm());
+    format!("{kind} {}", host_key::fingerprint(key))
+}
+
+impl Carrier for RusshCarrier {
+    type Reader = RusshReader;
+    type Writer = RusshWriter;
+
+    async fn open(
+        &self,
+        source: Source,
+        target: Target,
+    ) -> Result<(RusshReader, RusshWriter), OpenError> {
+        let permit = self.dial.acquire(target.0.ip()).await;
+        let Some((connection, place)) = self.pool.place() else {
+            return Err(self.pool.no_place());
+        };
+        let store = Arc::clone(self.pool.store());
+        detached(async move {
+            let opened = connection.open(source, target, place, &store).await;
+            give_back(permit, opened.as_ref().err());
+            opened
+        })
+        .await
+    }
+}
+
+/// Gives the place in the budget back, and tells what the answer says about the host.
+fn give_back(mut permit: DialPermit, error: Option<&OpenError>) {
+    match error.map(|e| e.failure) {
+        None | Some(OpenFailure::Refused) => permit.answered(true),
+        Some(OpenFailure::TimedOut | OpenFailure::HostUnreachable) => permit.answered(false),
+        // The server's word, not the host's.
+        Some(_) => {}
+    }
+}

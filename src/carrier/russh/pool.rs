@@ -1,0 +1,263 @@
+//! The connections of one carrier: which one a new flow goes to, when a further one is made, and when an old
+//! one is let go.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tracing::{debug, info};
+
+use super::auth::Credential;
+use super::backlog::Store;
+use super::connection::Connection;
+use super::error::LostReason;
+use super::load::ChannelGuard;
+use super::login;
+use crate::net::{OpenError, OpenFailure};
+use crate::plan::SshPlan;
+
+/// Connections at most, those that are being let go included.
+const MAX_CONNECTIONS: usize = 8;
+/// Channels per connection above which a further one is made. russh walks all channels of a connection for each packet
+/// (`has_any_pending_data`), so a busy flow pays for the idle ones beside it; and sshd needs a descriptor for
+/// each, of which a process has 1,024 by default.
+const CHANNELS_WANTED: usize = 900;
+/// Channels on one connection at most. sshd ends the session at 16,384 (channels.h CHANNELS_MAX_CHANNELS).
+const CHANNELS_MAX: usize = 16_000;
+/// Flows at the same time above which a second connection is worth its login: measured with 8 flows, two
+/// connections carry 1.1 times the download and 1.4 times the upload of one.
+const FLOWS_FOR_TWO: usize = 2;
+/// How often ages are looked at.
+const TICK: Duration = Duration::from_secs(30);
+/// Wait after a login that failed; doubled each time.
+const RETRY_FIRST: Duration = Duration::from_secs(5);
+const RETRY_LAST: Duration = Duration::from_secs(600);
+
+/// The connections.
+pub(super) struct Pool {
+    plan: SshPlan,
+    credential: Credential,
+    peer: SocketAddr,
+    connections: Mutex<Vec<Arc<Connection>>>,
+    changed: Arc<Notify>,
+    store: Arc<Store>,
+    lost: watch::Sender<Option<LostReason>>,
+}
+
+/// What a connection looks like to the choice of the next flow: the least is best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Burden {
+    full: bool,
+    stalled: bool,
+    due: bool,
+    channels: usize,
+}
+
+impl Burden {
+    fn of(connection: &Connection, now: Instant) -> Self {
+        let load = connection.load();
+        Self {
+            full: load.channels() >= CHANNELS_MAX,
+            stalled: load.stalled() > 0,
+            due: connection.is_due(now),
+            channels: load.channels(),
+        }
+    }
+
+    /// Whether it counts as a place for new flows.
+    fn is_open(&self) -> bool {
+        !self.full && !self.stalled && !self.due
+    }
+}
+
+/// How many connections that are open to new flows there should be.
+fn wanted(burdens: &[Burden]) -> usize {
+    let channels: usize = burdens
+        .iter()
+        .filter(|b| b.is_open())
+        .map(|b| b.channels)
+        .sum();
+    let for_flows = if channels > FLOWS_FOR_TWO { 2 } else { 1 };
+    channels.div_ceil(CHANNELS_WANTED).max(for_flows)
+}
+
+/// Whether a further connection is to be made now.
+fn should_grow(burdens: &[Burden]) -> bool {
+    let open = burdens.iter().filter(|b| b.is_open()).count();
+    burdens.len() < MAX_CONNECTIONS && open < wanted(burdens)
+}
+
+impl Pool {
+    pub(super) fn new(
+        plan: SshPlan,
+        credential: Credential,
+        first: Connection,
+        changed: Arc<Notify>,
+    ) -> Arc<Self> {
+        let pool = Arc::new(Self {
+            plan,
+            credential,
+            peer: first.peer(),
+            connections: Mutex::new(vec![Arc::new(first)]),
+            changed,
+            store: Arc::default(),
+            lost: watch::Sender::new(None),
+        });
+        // Weak inside: the task must not keep alive what its end depends on.
+        let weak = Arc::downgrade(&pool);
+        let bell = Arc::clone(&pool.changed);
+        tokio::spawn(async move {
+            let mut retry = Retry::default();
+            loop {
+                // An elapsed tick is as good as a bell.
+                let _ = tokio::time::timeout(TICK, bell.notified()).await;
+                let Some(pool) = weak.upgrade() else {
+                    return;
+                };
+                if pool.tend(&mut retry).await.is_break() {
+                    return;
+                }
+            }
+        });
+        pool
+    }
+
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+        // The list is whole at every moment, whoever panicked.
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All connections.
+    pub(super) fn all(&self) -> Vec<Arc<Connection>> {
+        self.list().clone()
+    }
+
+    /// The connection for the next flow, with a place on it. `None` when there is none, or all are full.
+    pub(super) fn place(&self) -> Option<(Arc<Connection>, ChannelGuard)> {
+        let now = Instant::now();
+        let list = self.list();
+        let live = list.iter().filter(|c| c.load().lost().is_none());
+        let (burden, best) = live
+            .map(|c| (Burden::of(c, now), c))
+            .min_by_key(|(burden, _)| *burden)?;
+        if burden.full {
+            return None;
+        }
+        let place = (Arc::clone(best), best.load().channel());
+        if should_grow(&burdens(&list, now)) {
+            self.changed.notify_one();
+        }
+        Some(place)
+    }
+
+    /// Why [`place`](Self::place) gave none.
+    pub(super) fn no_place(&self) -> OpenError {
+        let live = self.list().iter().any(|c| c.load().lost().is_none());
+        let failure = if live {
+            OpenFailure::NoResources
+        } else {
+            OpenFailure::ConnectionLost
+        };
+        OpenError::new(failure, "")
+    }
+
+    /// Resolves when no connection is left.
+    pub(super) async fn lost(&self) -> LostReason {
+        let mut lost = self.lost.subscribe();
+        match lost.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(reason)) => reason.clone(),
+            // The sender lives as long as self.
+            _ => LostReason::Broken("no connection".to_owned()),
+        }
+    }
+
+    async fn tend(&self, retry: &mut Retry) -> std::ops::ControlFlow<()> {
+        if let Some(reason) = self.sweep() {
+            let _ = self.lost.send_replace(Some(reason));
+            return std::ops::ControlFlow::Break(());
+        }
+        let grow =
+            self.credential.is_silent() && should_grow(&burdens(&self.list(), Instant::now()));
+        if grow && retry.is_time(Instant::now()) {
+            self.grow(retry).await;
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    /// Removes connections that are lost, and old ones whose last flow has ended. The reason of the last loss
+    /// when none is left.
+    fn sweep(&self) -> Option<LostReason> {
+        let now = Instant::now();
+        let mut list = self.list();
+        let mut reason = None;
+        list.retain(|c| {
+            if let Some(lost) = c.load().lost() {
+                reason = Some(lost.clone());
+            }
+            c.load().lost().is_none()
+        });
+        if list.is_empty() {
+            return Some(reason.unwrap_or(LostReason::Broken("no connection".to_owned())));
+        }
+        if list.iter().any(|c| Burden::of(c, now).is_open()) {
+            list.retain(|c| !c.is_due(now) || c.load().channels() > 0);
+        }
+        None
+    }
+
+    async fn grow(&self, retry: &mut Retry) {
+        let changed = Arc::clone(&self.changed);
+        match login::again(&self.plan, self.peer, &self.credential, changed).await {
+            Ok(connection) => {
+                retry.reset();
+                let mut list = self.list();
+                list.push(Arc::new(connection));
+                debug!("connections to the server: {}", list.len());
+                // Perhaps more are wanted already.
+                self.changed.notify_one();
+            }
+            Err(error) => {
+                let wait = retry.failed(Instant::now());
+                info!(
+                    "no further connection for now (next try in {} s): {error}",
+                    wait.as_secs()
+                );
+            }
+        }
+    }
+}
+
+fn burdens(list: &[Arc<Connection>], now: Instant) -> Vec<Burden> {
+    list.iter().map(|c| Burden::of(c, now)).collect()
+}
+
+/// When the next login may be tried.
+#[derive(Debug, Default)]
+struct Retry {
+    not_before: Option<Instant>,
+    wait: Duration,
+}
+
+impl Retry {
+    fn is_time(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|at| now >= at)
+    }
+
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// How long to wait now.
+    fn failed(&mut self, now: Instant) -> Duration {
+        self.wait = (self.wait * 2).clamp(RETRY_FIRST, RETRY_LAST);
+        self.not_before = Some(now + self.wait);
+        self.wait
+    }
+}

@@ -1,0 +1,120 @@
+//! The TCP connection under the SSH connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::error::ConnectError;
+
+/// How long one address may take to answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// All addresses of `host`.
+///
+/// # Errors
+/// [`ConnectError::UnknownHost`].
+pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+    let unknown = |source| ConnectError::UnknownHost {
+        host: host.to_owned(),
+        source,
+    };
+    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(unknown)?
+        .collect();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Err(unknown(io::Error::other("the name has no address")));
+    }
+    Ok(addresses)
+}
+
+/// Connects to the first of `addresses` that answers, in their order, with TCP_NODELAY set.
+///
+/// # Errors
+/// That of the last address: [`ConnectError::Unreachable`] or [`ConnectError::TimedOut`].
+pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
+    let mut failure = None;
+    for &address in addresses {
+        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream
+                    .set_nodelay(true)
+                    .map_err(|source| ConnectError::Unreachable { address, source })?;
+                return Ok(stream);
+            }
+            Ok(Err(source)) => failure = Some(ConnectError::Unreachable { address, source }),
+            Err(_) => {
+                failure = Some(ConnectError::TimedOut {
+                    address,
+                    seconds: CONNECT_TIMEOUT.as_secs(),
+                });
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| ConnectError::UnknownHost {
+        host: String::new(),
+        source: io::Error::other("the name has no address"),
+    }))
+}
+
+/// Whether ACKs are to be sent at once. Set for servers on which no session can be opened: their sshd keeps
+/// Nagle's algorithm on, and with our delayed ACKs each short exchange would stall for 40 ms.
+pub(super) type AckAtOnce = Arc<AtomicBool>;
+
+/// A TCP stream that re-arms TCP_QUICKACK after each read while [`AckAtOnce`] is set; the kernel clears the
+/// option by itself (tcp(7)).
+pub(super) struct SshTcp {
+    stream: TcpStream,
+    ack_at_once: AckAtOnce,
+}
+
+impl SshTcp {
+    pub(super) fn new(stream: TcpStream, ack_at_once: AckAtOnce) -> Self {
+        Self {
+            stream,
+            ack_at_once,
+        }
+    }
+}
+
+impl AsyncRead for SshTcp {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() && self.ack_at_once.load(Relaxed) {
+            // Only speed is lost where the kernel refuses.
+            let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for SshTcp {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

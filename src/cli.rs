@@ -1,0 +1,209 @@
+//! The arguments as typed. This one definition feeds help, man page and completions.
+//!
+//! What the words mean is decided in [`crate::plan`]: here a subnet is still a text.
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Route whole subnets through any SSH server you can log in to.
+///
+/// Every program on this host, and every container behind it, reaches the subnets as if they were here: open
+/// ports open, closed ports refuse. Nothing is installed on the server, no proxy is set anywhere.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "underpass", version, after_help = AFTER_HELP, after_long_help = AFTER_LONG_HELP)]
+#[command(
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = false
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How much to say.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Capture subnets and carry them through an SSH server, until Ctrl-C
+    #[command(after_help = UP_EXAMPLES, after_long_help = UP_AFTER_LONG_HELP)]
+    Up(UpArgs),
+    /// Remove the routing rules that a killed run left behind
+    ///
+    /// Such rules capture nothing, for the device went with the process; the next start removes them too. Rules
+    /// of a run that is alive, and of other programs, are left alone.
+    Cleanup,
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  underpass completions bash | sudo tee /etc/bash_completion.d/underpass"
+    )]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page, in roff
+    #[command(after_help = "Example:\n  underpass man | man -l -")]
+    Man,
+}
+
+/// The arguments of `up`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct UpArgs {
+    /// SSH server; the user defaults to the login name, the port to 22; IPv6 in brackets: me@[2001:db8::1]:22
+    #[arg(short, long, value_name = "[USER@]HOST[:PORT]")]
+    pub remote: Option<String>,
+    /// Networks to capture; a bare address is one host, 10.0/16 is 10.0.0.0/16, 0/0 and ::/0 are everything
+    ///
+    /// With a port or a range, TCP to those ports only; otherwise every port and protocol. IPv6 with ports
+    /// stands in brackets: [fd00::/64]:443.
+    #[arg(value_name = "CIDR[:PORT[-PORT]]")]
+    pub subnets: Vec<String>,
+    /// Network never to capture, whatever the subnets say; may be repeated. The SSH server is always left out
+    #[arg(short = 'x', long, value_name = "CIDR")]
+    pub excludes: Vec<String>,
+    /// Key file; may be repeated [default: ~/.ssh/id_ed25519, id_ecdsa, id_rsa, those that exist]
+    #[arg(short, long = "identity", value_name = "FILE")]
+    pub identities: Vec<String>,
+    /// SSH port, when it is not in -r [default: 22]
+    #[arg(short, long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Option in ssh's form: StrictHostKeyChecking=ask|accept-new|yes|no, UserKnownHostsFile=FILE; may be repeated
+    #[arg(short, long = "option", value_name = "KEY=VALUE")]
+    pub options: Vec<String>,
+    /// MTU of the device in bytes, 1280 to 65520 [default: 1500, or 65520 where the kernel has no offload]
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// Name of the device [default: the first free of underpass0, underpass1, ...]
+    #[arg(long, value_name = "NAME")]
+    pub tun: Option<String>,
+    /// Print what would be set up, as commands of ip(8), and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// How much to say, and how.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct LogArgs {
+    /// Say more; -vv and -vvv say more yet
+    #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Say errors only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Form of the log on stderr
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        global = true,
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Short lines for people
+    #[default]
+    Human,
+    /// One JSON object per line
+    Json,
+}
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  sudo underpass up -r me@bastion 10.0.1.0/24
+      everything in 10.0.1.0/24
+  sudo underpass up -r me@bastion:2222 10.0.0.0/8 -x 10.0.5.0/24 '[fd00::/64]:443'
+      all of 10.0.0.0/8 but 10.0.5.0/24, and HTTPS to fd00::/64
+  sudo underpass up -r me@bastion 10.0.1.0/24:80-443 --dry-run
+      only say what would be set up";
+
+const AFTER_HELP: &str = "\
+Example:
+  sudo underpass up -r me@bastion 10.0.1.0/24
+
+underpass COMMAND --help says more about a command; underpass --help lists the exit codes.";
+
+macro_rules! exit_codes {
+    () => {
+        "\
+Exit codes:
+  0    success, also when stopped by Ctrl-C or SIGTERM
+  1    any other failure
+  2    the arguments make no sense
+  3    a privilege or /dev/net/tun is missing
+  4    the SSH server refused the login
+  5    the device's name or every routing table is taken
+  6    the server's host key is unknown, refused or has changed
+  7    something of the set-up could not be taken back
+  255  the SSH connection failed"
+    };
+}
+
+/// The exit codes as help and man page show them; [`crate::app::exit::Exit`] is tested against it.
+pub const EXIT_CODES: &str = exit_codes!();
+
+const AFTER_LONG_HELP: &str = concat!(
+    "Example:\n  sudo underpass up -r me@bastion 10.0.1.0/24\n\n",
+    exit_codes!()
+);
+
+const UP_AFTER_LONG_HELP: &str = concat!(
+    "\
+Examples:
+  sudo underpass up -r me@bastion 10.0.1.0/24
+      everything in 10.0.1.0/24
+  sudo underpass up -r me@bastion:2222 10.0.0.0/8 -x 10.0.5.0/24 '[fd00::/64]:443'
+      all of 10.0.0.0/8 but 10.0.5.0/24, and HTTPS to fd00::/64
+  sudo underpass up -r me@bastion 10.0.1.0/24:80-443 --dry-run
+      only say what would be set up
+
+",
+    exit_codes!()
+);
+
+/// Parses the arguments of this process; ends it with help, version or a usage error (exit code 2).
+pub fn parse() -> Cli {
+    Cli::parse()
+}
+
+/// The definition, for man page and completions.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_holds() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn both_spellings_of_an_option_arrive_whole() {
+        let typed = [
+            "underpass",
+            "up",
+            "-r",
+            "h",
+            "10/8",
+            "-o",
+            "A=b",
+            "-o",
+            "C d",
+            "-oE=f",
+        ];
+        let Command::Up(up) = Cli::try_parse_from(typed).unwrap().command else {
+            panic!("up was typed");
+        };
+        assert_eq!(up.options, ["A=b", "C d", "E=f"]);
+        assert_eq!(up.subnets, ["10/8"]);
+    }
+}

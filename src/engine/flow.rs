@@ -1,0 +1,438 @@
+//! One flow: its states, and the one place where they change.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use smoltcp::socket::tcp::State as TcpState;
+use smoltcp::time::{Duration, Instant};
+
+use super::held::Held;
+use super::packet::{Parsed, Tcp, Transport};
+use super::route::{Refusal, refusal};
+use super::tcp::{Stack, phy};
+use super::{Checksum, Engine, Outlet, packet, reject};
+use crate::net::{FlowKey, OpenFailure, StreamError};
+
+/// What a flow may still hold for its application when all flows together hold too much.
+const CROWDED_SHARE: usize = 32 << 10;
+
+/// Should smoltcp ask to be polled at once although everything was drained, it has to wait this long.
+const LEAST_WAIT: Duration = Duration::from_millis(10);
+
+/// A flow as its relay holds it. Stays valid when the flow has ended.
+#[derive(Clone, Debug)]
+pub struct FlowHandle(pub(super) Arc<Flow>);
+
+impl FlowHandle {
+    /// Both ends of the flow.
+    pub fn key(&self) -> FlowKey {
+        self.0.key
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) key: FlowKey,
+    island: Mutex<Island>,
+}
+
+/// Everything that changes over a flow's life, behind its one lock.
+#[derive(Debug)]
+struct Island {
+    key: FlowKey,
+    state: State,
+    /// Entries of this flow in the engine's timers, the earliest last.
+    armed: Vec<Instant>,
+    /// What the engine's sum of waiting bytes has of this flow.
+    accounted: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The far side is being asked. SYNs that come again start nothing; the waker is the relay's, to be told
+    /// when the initiator gives up.
+    Held(Held, Option<Waker>),
+    /// The far side never answered, so nor do we. Here only to swallow further SYNs.
+    Silent(Held),
+    /// The far side is open. `reset`: the application has ended the connection abruptly. The stack stays here
+    /// when it is closed, for what is still to be read.
+    Open { stack: Box<Stack>, reset: bool },
+    /// Refused, given up or abandoned. Whoever still asks gets `StreamError::Reset`.
+    Gone,
+}
+
+impl State {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Held(..) => "HELD",
+            Self::Silent(_) => "SILENT",
+            Self::Open { .. } => "OPEN",
+            Self::Gone => "GONE",
+        }
+    }
+}
+
+/// What the engine has to do after a change, once the flow's lock is free.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    /// Remove the flow from the table.
+    pub(super) remove: bool,
+    /// The flow counts no longer as held.
+    pub(super) no_longer_held: bool,
+    /// Add this deadline to the timers.
+    pub(super) arm_at: Option<Instant>,
+    /// Wake the relay that waits for the initiator to give up.
+    pub(super) wake: Option<Waker>,
+}
+
+impl Flow {
+    /// A flow that holds the SYN it began with.
+    pub(super) fn hold(key: FlowKey, now: Instant, syn: &[u8]) -> Self {
+        let state = State::Held(Held::new(now, syn), None);
+        Self {
+            key,
+            island: Mutex::new(Island {
+                key,
+                state,
+                armed: Vec::new(),
+                accounted: 0,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Island> {
+        self.island.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Arms the timer of a new flow.
+    pub(super) fn arm<O: Outlet>(&self, engine: &Engine<O>) -> Step {
+        self.lock().settle(engine, Instant::ZERO, Step::default())
+    }
+
+    /// A segment from the initiator.
+    pub(super) fn handle_segment<O: Outlet>(
+        &self,
+        engine: &Engine<O>,
+        now: Instant,
+        parsed: &Parsed<'_>,
+        tcp: Tcp,
+    ) -> Step {
+        let mut island = self.lock();
+        let mut step = Step::default();
+        match &mut island.state {
+            State::Held(held, _) | State::Silent(held) if tcp.is_opening() => {
+                held.repeat(now, parsed.bytes);
+            }
+            State::Held(..) | State::Silent(_) if tcp.rst => step = island.give_up(),
+            State::Open { stack, reset } => {
+                let was_open = stack.state() != TcpState::Closed;
+                let mut phy = phy(&engine.config, &engine.outlet, Some(parsed.bytes));
+                stack.ingest(&mut phy, now);
+                *reset |= tcp.rst && was_open && stack.state() == TcpState::Closed;
+                stack.drain(&mut phy, now);
+            }
+            State::Held(..) | State::Silent(_) | State::Gone => {}
+        }
+        island.settle(engine, now, step)
+    }
+
+    /// See [`Engine::accept`].
+    pub(super) fn accept<O: Outlet>(&self, engine: &Engine<O>, now: Instant) -> Step {
+        let mut island = self.lock();
+        let State::Held(held, _) = &island.state else {
+            return Step::default();
+        };
+        let mut phy = phy(&engine.config, &engine.outlet, Some(held.syn()));
+        let seed = engine.flow_seed(&self.key, now);
+        let stack = Stack::listen(&mut phy, &self.key, seed, engine.flow_count(), now)
+            .map(|mut stack| {
+                stack.ingest(&mut phy, now);
+                stack.drain(&mut phy, now);
+                Box::new(stack)
+            })
+            // A SYN that smoltcp does not take never becomes a connection.
+            .filter(|stack| stack.state() == TcpState::SynReceived);
+        let mut step = match stack {
+            Some(stack) => island.become_state(State::Open {
+                stack,
+                reset: false,
+            }),
+            None => island.become_state(State::Gone),
+        };
+        step.no_longer_held = true;
+        island.settle(engine, now, step)
+    }
+
+    /// See [`Engine::refuse`].
+    pub(super) fn refuse<O: Outlet>(
+        &self,
+        engine: &Engine<O>,
+        now: Instant,
+        failure: OpenFailure,
+    ) -> Step {
+        let mut island = self.lock();
+        let State::Held(held, _) = &mut island.state else {
+            return Step::default();
+        };
+        let refusal = refusal(failure);
+        answer(refusal, held.syn(), &engine.outlet);
+        let next = match refusal {
+            Refusal::Silence => State::Silent(std::mem::replace(held, Held::new(now, &[]))),
+            Refusal::Reset | Refusal::Icmp(_) | Refusal::Forget => State::Gone,
+        };
+        let mut step = island.become_state(next);
+        step.no_longer_held = true;
+        island.settle(engine, now, step)
+    }
+
+    /// See [`Engine::poll_withdrawn`].
+    pub(super) fn poll_withdrawn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.lock().state {
+            State::Held(_, waker) => {
+                *waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// See [`Engine::poll_read`].
+    pub(super) fn poll_read<O: Outlet>(
+        &self,
+        engine: &Engine<O>,
+        now: Instant,
+        max: usize,
+        cx: &mut Context<'_>,
+    ) -> (Poll<Result<Option<Bytes>, StreamError>>, Step) {
+        let mut island = self.lock();
+        let State::Open { stack, reset } = &mut island.state else {
+            return (Poll::Ready(Err(StreamError::Reset)), Step::default());
+        };
+        if *reset {
+            return (Poll::Ready(Err(StreamError::Reset)), Step::default());
+        }
+        let socket = stack.socket();
+        if socket.can_recv() {
+            let chunk = receive(socket, max);
+            // Room was made: the application may have to be told. Not after the end: when smoltcp's TIME-WAIT
+            // runs out it clears what is still to be read.
+            if !stack.is_over() {
+                stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
+            }
+            let step = island.settle(engine, now, Step::default());
+            return (Poll::Ready(Ok(Some(chunk))), step);
+        }
+        if socket.may_recv() || socket.state() == TcpState::SynReceived {
+            socket.register_recv_waker(cx.waker());
+            return (Poll::Pending, Step::default());
+        }
+        (Poll::Ready(Ok(None)), Step::default())
+    }
+
+    /// See [`Engine::poll_reset`].
+    pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        match &mut self.lock().state {
+            State::Open {
+                stack,
+                reset: false,
+            } => {
+                stack.socket().register_recv_waker(cx.waker());
+                Poll::Pending
+            }
+            _ => Poll::Ready(StreamError::Reset),
+        }
+    }
+
+    /// See [`Engine::poll_write`].
+    pub(super) fn poll_write<O: Outlet>(
+        &self,
+        engine: &Engine<O>,
+        now: Instant,
+        chunk: &mut Bytes,
+        cx: &mut Context<'_>,
+    ) -> (Poll<Result<(), StreamError>>, Step) {
+        let mut island = self.lock();
+        let State::Open {
+            stack,
+            reset: false,
+        } = &mut island.state
+        else {
+            return (Poll::Ready(Err(StreamError::Reset)), Step::default());
+        };
+        let socket = stack.socket();
+        if !socket.may_send() && socket.state() != TcpState::SynReceived {
+            return (Poll::Ready(Err(StreamError::Reset)), Step::default());
+        }
+        let share = if engine.is_crowded() {
+            CROWDED_SHARE.saturating_sub(socket.send_queue())
+        } else {
+            chunk.len()
+        };
+        // Before the handshake has ended nothing is taken, and the waker comes with its end.
+        let taken = socket
+            .send_slice(&chunk[..share.min(chunk.len())])
+            .unwrap_or(0);
+        let _ = chunk.split_to(taken);
+        let result = if chunk.is_empty() {
+            Poll::Ready(Ok(()))
+        } else {
+            socket.register_send_waker(cx.waker());
+            Poll::Pending
+        };
+        if taken > 0 {
+            stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
+        }
+        let step = island.settle(engine, now, Step::default());
+        (result, step)
+    }
+
+    /// See [`Engine::poll_finish`].
+    pub(super) fn poll_finish<O: Outlet>(
+        &self,
+        engine: &Engine<O>,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> (Poll<Result<(), StreamError>>, Step) {
+        let mut island = self.lock();
+        let State::Open {
+            stack,
+            reset: false,
+        } = &mut island.state
+        else {
+            return (Poll::Ready(Err(StreamError::Reset)), Step::default());
+        };
+        let socket = stack.socket();
+        if socket.state() == TcpState::SynReceived {
+            // A FIN has no place before the handshake's end.
+            socket.register_send_waker(cx.waker());
+            return (Poll::Pending, Step::default());
+        }
+        socket.close();
+        stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
+        let step = island.settle(engine, now, Step::default());
+        (Poll::Ready(Ok(())), step)
+    }
+
+    /// See [`Engine::abandon`].
+    pub(super) fn abandon<O: Outlet>(&self, engine: &Engine<O>, now: Instant) -> Step {
+        let mut island = self.lock();
+        let mut step = Step::default();
+        match &mut island.state {
+            State::Held(..) => step = island.give_up(),
+            State::Open { stack, reset } if !*reset && !stack.is_over() => {
+                stack.socket().abort();
+                stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
+                *reset = true;
+            }
+            State::Open { .. } | State::Silent(_) | State::Gone => {}
+        }
+        island.settle(engine, now, step)
+    }
+
+    /// A deadline of this flow has come.
+    pub(super) fn handle_timeout<O: Outlet>(&self, engine: &Engine<O>, now: Instant) -> Step {
+        let mut island = self.lock();
+        island.armed.retain(|at| *at > now);
+        let mut step = Step::default();
+        match &mut island.state {
+            State::Held(held, _) | State::Silent(held) if held.gives_up_at() <= now => {
+                step = island.give_up();
+            }
+            State::Open { stack, reset } => {
+                let was_open = stack.state() != TcpState::Closed;
+                stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
+                // Without a segment, only the socket's own time-out closes it.
+                *reset |= was_open && stack.state() == TcpState::Closed;
+            }
+            State::Held(..) | State::Silent(_) | State::Gone => {}
+        }
+        island.settle(engine, now, step)
+    }
+}
+
+impl Island {
+    /// The one place where the state changes.
+    fn become_state(&mut self, next: State) -> Step {
+        tracing::trace!(
+            "flow {}: {} -> {}",
+            self.key,
+            self.state.name(),
+            next.name()
+        );
+        let mut step = Step::default();
+        if let State::Held(_, waker) = std::mem::replace(&mut self.state, next) {
+            step.wake = waker;
+        }
+        step
+    }
+
+    /// The initiator wants no answer any more.
+    fn give_up(&mut self) -> Step {
+        let was_held = matches!(self.state, State::Held(..));
+        let mut step = self.become_state(State::Gone);
+        step.no_longer_held = was_held;
+        step
+    }
+
+    /// After every change: is the flow over, what waits in it, and when is it next due?
+    fn settle<O: Outlet>(&mut self, engine: &Engine<O>, now: Instant, mut step: Step) -> Step {
+        let (queued, due) = match &mut self.state {
+            State::Held(held, _) | State::Silent(held) => (0, Some(held.gives_up_at())),
+            // TIME-WAIT protects against segments that a network delayed; there is none between us and the
+            // kernel, and a FIN that comes again is answered with a reset that no application sees.
+            State::Open { stack, .. } if stack.is_over() => {
+                step.remove = true;
+                (0, None)
+            }
+            State::Open { stack, .. } => (
+                stack.queued(),
+                stack.poll_at(now).map(|at| at.max(now + LEAST_WAIT)),
+            ),
+            State::Gone => {
+                step.remove = true;
+                (0, None)
+            }
+        };
+        engine.account_queued(self.accounted, queued);
+        self.accounted = queued;
+        if let Some(at) = due
+            && self.armed.last().is_none_or(|earliest| at < *earliest)
+        {
+            self.armed.push(at);
+            step.arm_at = Some(at);
+        }
+        step
+    }
+}
+
+/// Takes up to `max` bytes out of the socket; two pieces where its ring wraps.
+fn receive(socket: &mut smoltcp::socket::tcp::Socket<'_>, max: usize) -> Bytes {
+    let mut chunk = Vec::with_capacity(socket.recv_queue().min(max));
+    while chunk.len() < max && socket.can_recv() {
+        let room = max - chunk.len();
+        let taken = socket.recv(|piece| {
+            let taken = piece.len().min(room);
+            chunk.extend_from_slice(&piece[..taken]);
+            (taken, taken)
+        });
+        if !matches!(taken, Ok(1..)) {
+            break;
+        }
+    }
+    chunk.into()
+}
+
+/// Sends what `refusal` says for the held `syn`.
+fn answer<O: Outlet>(refusal: Refusal, syn: &[u8], outlet: &O) {
+    // It was parsed when it came in, so it parses again.
+    let Ok(parsed) = packet::parse(syn, Checksum::Trusted) else {
+        return;
+    };
+    let sink = &mut |frame: super::Frame<'_>| outlet.transmit(frame);
+    match (refusal, parsed.transport) {
+        (Refusal::Icmp(what), _) => reject::unreachable(what, &parsed, sink),
+        (Refusal::Reset, Transport::Tcp(tcp)) => reject::reset(&parsed, tcp, sink),
+        _ => {}
+    }
+}

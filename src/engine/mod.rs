@@ -1,0 +1,339 @@
+//! The sans-IO core: packets and far-side answers in, packets and new flows out.
+//!
+//! # Theory of operation
+//!
+//! A packet from the device is looked at once ([`packet`]), a verdict is taken ([`route`]), and it either goes
+//! to its flow, is answered ([`reject`]), or is dropped with a counted reason ([`reason`]). A SYN for an
+//! unknown pair of ends makes a flow that is no more than the SYN itself ([`held`]): the caller gets a
+//! [`FlowHandle`], asks the far side, and then [`accept`](Engine::accept)s or
+//! [`refuse`](Engine::refuse)s. Only an accepted flow has a TCP stack ([`tcp`]): one smoltcp interface with one
+//! socket, fed with the SYN that was held.
+//!
+//! A flow is an island behind one lock of its own. Whoever changes it drains its packets to the
+//! [`Outlet`] before the lock is let go, so packets of one flow leave in order and no loop stands between two
+//! flows. The table's lock is held for a look-up, an insertion or a removal only, and never
+//! together with a flow's.
+//!
+//! Nothing here reads a clock, waits, or draws a random number: `now` and the seed are arguments.
+//!
+//! # Order of calls
+//!
+//! [`handle_packet`](Engine::handle_packet) for every packet, [`handle_timeout`](Engine::handle_timeout) when
+//! [`poll_timeout`](Engine::poll_timeout) has come ([`Outlet::rearm`] says that it moved nearer), and for each
+//! handle: `poll_withdrawn` until `accept` or `refuse`, then `poll_read`, `poll_write`, `poll_finish`,
+//! `poll_reset`, and [`abandon`](Engine::abandon) for what was not ended in order.
+
+mod flow;
+mod held;
+pub mod packet;
+mod phy;
+pub mod reason;
+pub mod reject;
+pub mod route;
+mod table;
+mod tcp;
+mod timers;
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use smoltcp::time::Instant;
+
+use crate::net::{FlowKey, OpenFailure, StreamError};
+
+pub use flow::FlowHandle;
+use flow::{Flow, Step};
+use packet::{Parsed, Tcp};
+pub use reason::{Drops, Reason};
+use route::Verdict;
+use table::Table;
+use timers::Timers;
+
+/// Free bytes in front of every outgoing [`Frame`], for a header of the device's own.
+pub const HEADROOM: usize = 10;
+
+/// A packet on its way out.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    /// [`HEADROOM`] bytes that the device may use, then one IP packet of at most 65,535 bytes.
+    pub buffer: &'a mut [u8],
+    /// The TCP checksum field is empty: the device has to fill it in or to hand it on as partial.
+    pub partial_checksum: bool,
+    /// The packet stands for TCP segments of so many payload bytes each; the last may be shorter.
+    pub segment_size: Option<NonZeroU16>,
+}
+
+/// The two things that leave an engine on their own.
+pub trait Outlet: Send + Sync {
+    /// Sends a packet to the device. Must not block, and must not call the engine.
+    fn transmit(&self, frame: Frame<'_>);
+
+    /// [`Engine::poll_timeout`] is now `at`, earlier than before.
+    fn rearm(&self, at: Instant);
+}
+
+/// What an engine is made for; constant over its life.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The device's MTU in bytes; decides the MSS that is offered.
+    pub mtu: usize,
+    /// The device segments and completes TCP checksums ([`Frame::segment_size`]).
+    pub offload: bool,
+    /// What initial sequence numbers are derived from (RFC 6528 asks for a secret).
+    pub seed: u64,
+    /// Flows that may wait for the far side's answer; a SYN beyond is dropped, and the kernel sends it again.
+    pub max_held: usize,
+    /// Flows in all.
+    pub max_flows: usize,
+    /// Bytes on their way to applications over all flows, beyond which a flow may hold no more than 32 KiB.
+    pub max_queued: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mtu: 1500,
+            offload: false,
+            seed: 0,
+            max_held: 16_384,
+            max_flows: 65_536,
+            max_queued: 512 << 20,
+        }
+    }
+}
+
+/// Whether the sender's checksum can be relied upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// The device vouches for it, or it is still to be filled in by hardware that is not there.
+    Trusted,
+    /// To be verified; a wrong one is a counted drop.
+    Unverified,
+}
+
+/// The core. Shared by the driver of the device and by every relay.
+#[derive(Debug)]
+pub struct Engine<O> {
+    config: Config,
+    outlet: O,
+    table: Table,
+    timers: Timers,
+    drops: Drops,
+    queued: AtomicUsize,
+}
+
+impl<O: Outlet> Engine<O> {
+    /// An engine without flows.
+    pub fn new(config: Config, outlet: O) -> Self {
+        Self {
+            config,
+            outlet,
+            table: Table::default(),
+            timers: Timers::default(),
+            drops: Drops::default(),
+            queued: AtomicUsize::new(0),
+        }
+    }
+
+    /// How often each reason to drop or to refuse a packet has come up.
+    pub fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// How many flows exist: held, open and closing.
+    pub fn flow_count(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The outlet that the engine was made with.
+    pub fn outlet(&self) -> &O {
+        &self.outlet
+    }
+
+    /// Takes one packet from the device. A new flow that waits for the far side's answer is returned.
+    pub fn handle_packet(
+        &self,
+        now: Instant,
+        packet: &[u8],
+        checksum: Checksum,
+    ) -> Option<FlowHandle> {
+        let parsed = match packet::parse(packet, checksum) {
+            Ok(parsed) => parsed,
+            Err(reason) => {
+                self.drops.count(reason);
+                return None;
+            }
+        };
+        match route::verdict(&parsed) {
+            Verdict::Flow(tcp) => self.handle_tcp(now, &parsed, tcp),
+            Verdict::Reject(reject, reason) => {
+                self.drops.count(reason);
+                reject::unreachable(reject, &parsed, &mut |f| self.outlet.transmit(f));
+                None
+            }
+            Verdict::Drop(reason) => {
+                self.drops.count(reason);
+                None
+            }
+        }
+    }
+
+    fn handle_tcp(&self, now: Instant, parsed: &Parsed<'_>, tcp: Tcp) -> Option<FlowHandle> {
+        if let Some(flow) = self.table.get(&tcp.key) {
+            let step = flow.handle_segment(self, now, parsed, tcp);
+            self.after(&flow, step);
+            return None;
+        }
+        if tcp.is_opening() {
+            return self.hold(now, parsed, tcp);
+        }
+        if !tcp.rst {
+            self.drops.count(Reason::NoFlow);
+            reject::reset(parsed, tcp, &mut |f| self.outlet.transmit(f));
+        }
+        None
+    }
+
+    fn hold(&self, now: Instant, parsed: &Parsed<'_>, tcp: Tcp) -> Option<FlowHandle> {
+        if self.table.len() >= self.config.max_flows || self.table.held() >= self.config.max_held {
+            self.drops.count(Reason::NoRoom);
+            return None;
+        }
+        let flow = Arc::new(Flow::hold(tcp.key, now, parsed.bytes));
+        self.table.insert(&flow);
+        let step = flow.arm(self);
+        self.after(&flow, step);
+        Some(FlowHandle(flow))
+    }
+
+    /// The far side is open: answers the held SYN. A flow that is gone by now stays gone.
+    pub fn accept(&self, now: Instant, flow: &FlowHandle) {
+        let step = flow.0.accept(self, now);
+        self.after(&flow.0, step);
+    }
+
+    /// The far side did not open: answers the held SYN as [`route::refusal`] has it.
+    pub fn refuse(&self, now: Instant, flow: &FlowHandle, failure: OpenFailure) {
+        let step = flow.0.refuse(self, now, failure);
+        self.after(&flow.0, step);
+    }
+
+    /// Ready when the initiator has given up on a held flow.
+    pub fn poll_withdrawn(&self, flow: &FlowHandle, cx: &mut Context<'_>) -> Poll<()> {
+        flow.0.poll_withdrawn(cx)
+    }
+
+    /// The next bytes from the application, at most `max`; `None` after its FIN.
+    pub fn poll_read(
+        &self,
+        now: Instant,
+        flow: &FlowHandle,
+        max: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
+        let (result, step) = flow.0.poll_read(self, now, max, cx);
+        self.after(&flow.0, step);
+        result
+    }
+
+    /// Ready when the application has reset the flow, also after its FIN.
+    pub fn poll_reset(&self, flow: &FlowHandle, cx: &mut Context<'_>) -> Poll<StreamError> {
+        flow.0.poll_reset(cx)
+    }
+
+    /// Takes bytes for the application off the front of `chunk`; ready when it is empty.
+    pub fn poll_write(
+        &self,
+        now: Instant,
+        flow: &FlowHandle,
+        chunk: &mut Bytes,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StreamError>> {
+        let (result, step) = flow.0.poll_write(self, now, chunk, cx);
+        self.after(&flow.0, step);
+        result
+    }
+
+    /// Ends the direction to the application with a FIN behind all that was written.
+    pub fn poll_finish(
+        &self,
+        now: Instant,
+        flow: &FlowHandle,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StreamError>> {
+        let (result, step) = flow.0.poll_finish(self, now, cx);
+        self.after(&flow.0, step);
+        result
+    }
+
+    /// Nobody relays this flow any more although it has not ended in order: a held one is forgotten in silence,
+    /// an open one is reset.
+    pub fn abandon(&self, now: Instant, flow: &FlowHandle) {
+        let step = flow.0.abandon(self, now);
+        self.after(&flow.0, step);
+    }
+
+    /// Resets every open flow and forgets every held one: nothing will carry them any more.
+    pub fn abandon_all(&self, now: Instant) {
+        for flow in self.table.all() {
+            let step = flow.abandon(self, now);
+            self.after(&flow, step);
+        }
+    }
+
+    /// The earliest time at which [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.earliest()
+    }
+
+    /// Does what is due at `now`: retransmissions, keepalives, initiators that gave up.
+    pub fn handle_timeout(&self, now: Instant) {
+        while let Some(key) = self.timers.pop_due(now) {
+            if let Some(flow) = self.table.get(&key) {
+                let step = flow.handle_timeout(self, now);
+                self.after(&flow, step);
+            }
+        }
+    }
+
+    /// What a change of a flow asks of the engine, done when the flow's lock is free again.
+    fn after(&self, flow: &Arc<Flow>, step: Step) {
+        if step.no_longer_held {
+            self.table.answered();
+        }
+        if step.remove {
+            self.table.remove(flow);
+        } else if let Some(at) = step.arm_at
+            && self.timers.arm(at, flow.key)
+        {
+            self.outlet.rearm(at);
+        }
+        if let Some(waker) = step.wake {
+            Waker::wake(waker);
+        }
+    }
+
+    /// Adds to what waits for applications over all flows. `change` is the flow's new count less its old.
+    fn account_queued(&self, before: usize, after: usize) {
+        if after > before {
+            self.queued.fetch_add(after - before, Ordering::Relaxed);
+        } else if before > after {
+            self.queued.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) > self.config.max_queued
+    }
+
+    /// A number that nobody outside can guess, for the initial sequence number of a flow (RFC 6528).
+    fn flow_seed(&self, key: &FlowKey, now: Instant) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        (self.config.seed, key, now.total_micros()).hash(&mut hasher);
+        hasher.finish()
+    }
+}

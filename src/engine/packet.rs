@@ -1,0 +1,220 @@
+//! One look at a packet: is it whole, who is it between, what is it. Pure; never panics on any bytes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use smoltcp::wire::{
+    IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket, TcpSeqNumber, UdpPacket,
+};
+
+use super::Checksum;
+use super::reason::Reason;
+use crate::net::{FlowKey, Source, Target};
+
+/// A whole packet and what it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Parsed<'a> {
+    /// The IP packet, without what may follow it.
+    pub bytes: &'a [u8],
+    /// Length of the IP header in bytes.
+    pub header_len: usize,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub target: IpAddr,
+    /// What it carries.
+    pub transport: Transport,
+}
+
+/// What an IP packet carries.
+#[derive(Clone, Copy, Debug)]
+pub enum Transport {
+    /// A TCP segment.
+    Tcp(Tcp),
+    /// A UDP datagram.
+    Udp,
+    /// An ICMP or ICMPv6 echo request.
+    IcmpEcho,
+    /// Any other ICMP or ICMPv6 message.
+    IcmpOther,
+    /// Another protocol, by its number.
+    Other(u8),
+}
+
+/// The fields of a TCP header that decide where a segment goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Tcp {
+    /// Its flow.
+    pub key: FlowKey,
+    /// SYN flag.
+    pub syn: bool,
+    /// ACK flag.
+    pub ack: bool,
+    /// FIN flag.
+    pub fin: bool,
+    /// RST flag.
+    pub rst: bool,
+    /// Sequence number.
+    pub seq: TcpSeqNumber,
+    /// Acknowledgment number; meaningless without [`ack`](Self::ack).
+    pub ack_number: TcpSeqNumber,
+    /// Payload bytes.
+    pub payload_len: usize,
+}
+
+impl Tcp {
+    /// A SYN that asks for a new connection.
+    pub fn is_opening(&self) -> bool {
+        self.syn && !self.ack && !self.rst && !self.fin
+    }
+
+    /// Octets of sequence space that the segment takes (RFC 9293 section 3.4).
+    pub fn segment_len(&self) -> usize {
+        self.payload_len + usize::from(self.syn) + usize::from(self.fin)
+    }
+}
+
+/// Parses one packet from the device.
+///
+/// # Errors
+/// The [`Reason`] to count, for anything that is not one whole, unicast, unfragmented packet.
+pub fn parse(bytes: &[u8], checksum: Checksum) -> Result<Parsed<'_>, Reason> {
+    match bytes.first().map(|first| first >> 4) {
+        Some(4) => parse_v4(bytes, checksum),
+        Some(6) => parse_v6(bytes, checksum),
+        Some(_) => Err(Reason::BadHeader),
+        None => Err(Reason::Truncated),
+    }
+}
+
+fn parse_v4(bytes: &[u8], checksum: Checksum) -> Result<Parsed<'_>, Reason> {
+    let ip = Ipv4Packet::new_checked(bytes).map_err(|_| Reason::Truncated)?;
+    let (header_len, total_len) = (usize::from(ip.header_len()), usize::from(ip.total_len()));
+    if header_len < 20 || total_len < header_len {
+        return Err(Reason::BadHeader);
+    }
+    if !ip.verify_checksum() {
+        return Err(Reason::BadChecksum);
+    }
+    if ip.more_frags() || ip.frag_offset() != 0 {
+        return Err(Reason::Fragment);
+    }
+    let (source, target) = (ip.src_addr(), ip.dst_addr());
+    if !is_unicast_v4(source) || !is_unicast_v4(target) {
+        return Err(Reason::NotUnicast);
+    }
+    let whole = Whole {
+        bytes: &bytes[..total_len],
+        header_len,
+        source: source.into(),
+        target: target.into(),
+    };
+    whole.with_transport(ip.next_header(), checksum)
+}
+
+fn parse_v6(bytes: &[u8], checksum: Checksum) -> Result<Parsed<'_>, Reason> {
+    let ip = Ipv6Packet::new_checked(bytes).map_err(|_| Reason::Truncated)?;
+    let (source, target) = (ip.src_addr(), ip.dst_addr());
+    if !is_unicast_v6(source) || !is_unicast_v6(target) {
+        return Err(Reason::NotUnicast);
+    }
+    let whole = Whole {
+        bytes: &bytes[..ip.total_len()],
+        header_len: ip.header_len(),
+        source: source.into(),
+        target: target.into(),
+    };
+    match ip.next_header() {
+        IpProtocol::Ipv6Frag => Err(Reason::Fragment),
+        IpProtocol::HopByHop | IpProtocol::Ipv6Route | IpProtocol::Ipv6Opts => {
+            Err(Reason::ExtensionHeader)
+        }
+        protocol => whole.with_transport(protocol, checksum),
+    }
+}
+
+fn is_unicast_v4(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified()
+        || address.is_multicast()
+        || address.is_broadcast()
+        || address.is_loopback())
+}
+
+fn is_unicast_v6(address: Ipv6Addr) -> bool {
+    !(address.is_unspecified() || address.is_multicast() || address.is_loopback())
+}
+
+struct Whole<'a> {
+    bytes: &'a [u8],
+    header_len: usize,
+    source: IpAddr,
+    target: IpAddr,
+}
+
+impl<'a> Whole<'a> {
+    fn with_transport(
+        self,
+        protocol: IpProtocol,
+        checksum: Checksum,
+    ) -> Result<Parsed<'a>, Reason> {
+        let payload = &self.bytes[self.header_len..];
+        let transport = match protocol {
+            IpProtocol::Tcp => Transport::Tcp(self.tcp(payload, checksum)?),
+            IpProtocol::Udp => udp(payload)?,
+            // ICMP type 8 is an echo request (RFC 792), ICMPv6 type 128 (RFC 4443 section 4.1).
+            IpProtocol::Icmp => icmp(payload, 8)?,
+            IpProtocol::Icmpv6 => icmp(payload, 128)?,
+            other => Transport::Other(other.into()),
+        };
+        Ok(Parsed {
+            bytes: self.bytes,
+            header_len: self.header_len,
+            source: self.source,
+            target: self.target,
+            transport,
+        })
+    }
+
+    fn tcp(&self, payload: &[u8], checksum: Checksum) -> Result<Tcp, Reason> {
+        let tcp = TcpPacket::new_checked(payload).map_err(|_| Reason::Truncated)?;
+        if tcp.src_port() == 0 || tcp.dst_port() == 0 {
+            return Err(Reason::PortZero);
+        }
+        let (source, target) = (IpAddress::from(self.source), IpAddress::from(self.target));
+        if checksum == Checksum::Unverified && !tcp.verify_checksum(&source, &target) {
+            return Err(Reason::BadChecksum);
+        }
+        let flags = [tcp.syn(), tcp.fin(), tcp.rst()];
+        if flags.iter().filter(|&&set| set).count() > 1 || !(tcp.ack() || flags.contains(&true)) {
+            return Err(Reason::BadFlags);
+        }
+        Ok(Tcp {
+            key: FlowKey {
+                source: Source(SocketAddr::new(self.source, tcp.src_port())),
+                target: Target(SocketAddr::new(self.target, tcp.dst_port())),
+            },
+            syn: tcp.syn(),
+            ack: tcp.ack(),
+            fin: tcp.fin(),
+            rst: tcp.rst(),
+            seq: tcp.seq_number(),
+            ack_number: tcp.ack_number(),
+            payload_len: payload.len() - usize::from(tcp.header_len()),
+        })
+    }
+}
+
+fn udp(payload: &[u8]) -> Result<Transport, Reason> {
+    let udp = UdpPacket::new_checked(payload).map_err(|_| Reason::Truncated)?;
+    if udp.dst_port() == 0 {
+        return Err(Reason::PortZero);
+    }
+    Ok(Transport::Udp)
+}
+
+fn icmp(payload: &[u8], echo_request: u8) -> Result<Transport, Reason> {
+    match payload {
+        [kind, _, _, _, ..] if *kind == echo_request => Ok(Transport::IcmpEcho),
+        [_, _, _, _, ..] => Ok(Transport::IcmpOther),
+        _ => Err(Reason::Truncated),
+    }
+}

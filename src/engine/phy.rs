@@ -1,0 +1,111 @@
+//! The device that one smoltcp interface sees: at most one packet waiting to be taken in, and a scratch
+//! buffer per thread for what goes out, so that no packet costs an allocation.
+
+use std::cell::RefCell;
+use std::num::NonZeroUsize;
+
+use smoltcp::phy::{
+    Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium, PacketMeta, RxToken,
+    TxToken,
+};
+use smoltcp::time::Instant;
+
+use super::{Config, Frame, HEADROOM, Outlet};
+
+/// The largest packet: the length fields of IP have 16 bits.
+const MAX_PACKET: usize = 65_535;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; HEADROOM + MAX_PACKET].into());
+}
+
+/// What a smoltcp interface may expect of the device.
+pub(super) fn capabilities(config: &Config) -> DeviceCapabilities {
+    let mut capabilities = DeviceCapabilities::default();
+    capabilities.medium = Medium::Ip;
+    capabilities.max_transmission_unit = config.mtu;
+    // The packet was looked at before it came here; see `packet::parse`.
+    let mut checksum = ChecksumCapabilities::default();
+    checksum.ipv4 = Checksum::Tx;
+    checksum.tcp = Checksum::Tx;
+    if config.offload {
+        checksum.tcp = Checksum::None;
+        // Over IPv6 smoltcp 0.14 drops every packet above the MTU, also one to be segmented (`dispatch_ip`).
+        capabilities.segmentation.tcpv4 = NonZeroUsize::new(MAX_PACKET);
+    }
+    capabilities.checksum = checksum;
+    capabilities
+}
+
+pub(super) struct Phy<'a, O> {
+    pub(super) config: &'a Config,
+    pub(super) outlet: &'a O,
+    pub(super) incoming: Option<&'a [u8]>,
+}
+
+impl<O: Outlet> Device for Phy<'_, O> {
+    type RxToken<'t>
+        = Incoming<'t>
+    where
+        Self: 't;
+    type TxToken<'t>
+        = Outgoing<'t, O>
+    where
+        Self: 't;
+
+    fn receive(&mut self, _: Instant) -> Option<(Incoming<'_>, Outgoing<'_, O>)> {
+        let incoming = Incoming(self.incoming.take()?);
+        Some((incoming, self.outgoing()))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Outgoing<'_, O>> {
+        Some(self.outgoing())
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        capabilities(self.config)
+    }
+}
+
+impl<O: Outlet> Phy<'_, O> {
+    fn outgoing(&self) -> Outgoing<'_, O> {
+        Outgoing {
+            outlet: self.outlet,
+            partial_checksum: self.config.offload,
+            meta: PacketMeta::default(),
+        }
+    }
+}
+
+pub(super) struct Incoming<'a>(&'a [u8]);
+
+impl RxToken for Incoming<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
+    }
+}
+
+pub(super) struct Outgoing<'a, O> {
+    outlet: &'a O,
+    partial_checksum: bool,
+    meta: PacketMeta,
+}
+
+impl<O: Outlet> TxToken for Outgoing<'_, O> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let buffer = &mut scratch[..HEADROOM + len];
+            let result = f(&mut buffer[HEADROOM..]);
+            self.outlet.transmit(Frame {
+                buffer,
+                partial_checksum: self.partial_checksum,
+                segment_size: self.meta.segmentation_offload_size,
+            });
+            result
+        })
+    }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.meta = meta;
+    }
+}

@@ -1,0 +1,137 @@
+//! The TCP stack of one open flow: a smoltcp interface that owns just the target's address, and one socket.
+
+use smoltcp::iface::{self, Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint};
+
+use super::phy::Phy;
+use super::{Config, Outlet};
+use crate::net::FlowKey;
+
+/// Room for bytes on their way to the application. Pages are committed when they are first touched, so an idle
+/// flow costs what it used.
+const TO_APPLICATION: usize = 512 << 10;
+/// Room for bytes from the application: the window that it sees.
+const FROM_APPLICATION: usize = 256 << 10;
+/// The same when so many flows exist that the sum of all windows would matter.
+const FROM_APPLICATION_CROWDED: usize = 128 << 10;
+const CROWD: usize = 1024;
+
+/// An application whose host has vanished without a word is noticed by these. A stopped reader is not: its
+/// kernel answers.
+const KEEP_ALIVE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+pub(super) struct Stack {
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    handle: SocketHandle,
+}
+
+impl std::fmt::Debug for Stack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stack")
+            .field("state", &self.state())
+            .finish()
+    }
+}
+
+impl Stack {
+    /// A stack that listens where `key` points to. `flows` is the number of flows that exist.
+    pub(super) fn listen<O: Outlet>(
+        phy: &mut Phy<'_, O>,
+        key: &FlowKey,
+        seed: u64,
+        flows: usize,
+        now: Instant,
+    ) -> Option<Self> {
+        let mut config = iface::Config::new(HardwareAddress::Ip);
+        config.random_seed = seed;
+        let mut interface = Interface::new(config, phy, now);
+        let target = key.target.0;
+        let address = IpAddress::from(target.ip());
+        let prefix_len = if target.is_ipv4() { 32 } else { 128 };
+        interface.update_ip_addrs(|addresses| {
+            // Cannot be full: it is the first one.
+            let _ = addresses.push(IpCidr::new(address, prefix_len));
+        });
+        let from_application = if flows < CROWD {
+            FROM_APPLICATION
+        } else {
+            FROM_APPLICATION_CROWDED
+        };
+        let mut socket = Socket::new(
+            SocketBuffer::new(vec![0; from_application]),
+            SocketBuffer::new(vec![0; TO_APPLICATION]),
+        );
+        socket.set_nagle_enabled(false);
+        // A packet from the device is up to 64 KB: an ACK for each costs little, a late one stalls.
+        socket.set_ack_delay(None);
+        socket.set_keep_alive(Some(KEEP_ALIVE));
+        socket.set_timeout(Some(TIMEOUT));
+        socket
+            .listen(IpEndpoint::new(address, target.port()))
+            .ok()?;
+        let mut sockets = SocketSet::new(Vec::with_capacity(1));
+        let handle = sockets.add(socket);
+        Some(Self {
+            interface,
+            sockets,
+            handle,
+        })
+    }
+
+    pub(super) fn socket(&mut self) -> &mut Socket<'static> {
+        self.sockets.get_mut(self.handle)
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.sockets.get::<Socket<'_>>(self.handle).state()
+    }
+
+    /// Both directions have ended, or the connection was reset.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state(), State::Closed | State::TimeWait)
+    }
+
+    /// Bytes that wait for the application, sent or not.
+    pub(super) fn queued(&self) -> usize {
+        self.sockets.get::<Socket<'_>>(self.handle).send_queue()
+    }
+
+    /// Takes in the packet that waits in `phy`.
+    pub(super) fn ingest<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
+        self.interface
+            .poll_ingress_single(now, phy, &mut self.sockets);
+        // smoltcp listens again after a reset in SYN-RECEIVED (RFC 9293 section 3.10.7.4); this flow is over.
+        if self.state() == State::Listen {
+            self.socket().close();
+        }
+    }
+
+    /// Sends everything that may be sent now. Bounded by the windows of the peer.
+    pub(super) fn drain<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
+        while let PollResult::SocketStateChanged =
+            self.interface.poll_egress(now, phy, &mut self.sockets)
+        {}
+    }
+
+    /// When [`drain`](Self::drain) has something to do next without any further event.
+    pub(super) fn poll_at(&mut self, now: Instant) -> Option<Instant> {
+        self.interface.poll_at(now, &self.sockets)
+    }
+}
+
+/// What a flow needs to know to give a stack its device.
+pub(super) fn phy<'a, O: Outlet>(
+    config: &'a Config,
+    outlet: &'a O,
+    incoming: Option<&'a [u8]>,
+) -> Phy<'a, O> {
+    Phy {
+        config,
+        outlet,
+        incoming,
+    }
+}

@@ -1,0 +1,4 @@
+//! Whatever lets a connection in. Each inlet ends in [`Inbound`](crate::net::Inbound)s that are accepted or refused
+//! exactly once. Further inlets (socks5, http, listen) come as one file each.
+
+pub mod tun;

@@ -1,0 +1,202 @@
+//! The TUN inlet: a driver that feeds the engine, and the streams of its flows.
+
+mod stream;
+mod vnet;
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use smoltcp::time::Instant;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::time;
+
+use crate::os::TunDevice;
+use crate::engine::{Checksum, Config, Drops, Engine, Frame, HEADROOM, Outlet};
+
+pub use stream::{TunInbound, TunReader, TunWriter};
+
+/// Packets that the driver takes before other tasks of its thread get their turn.
+const BATCH: usize = 64;
+
+/// A device that gives and takes whole IP packets through a non-blocking descriptor.
+pub trait Device: AsFd + AsRawFd + Send + Sync + 'static {
+    /// Each packet has a `virtio_net_hdr` in front, and TCP may come and go as segments to be cut later.
+    fn offload(&self) -> bool;
+
+    /// The MTU in bytes.
+    fn mtu(&self) -> usize;
+}
+
+impl Device for TunDevice {
+    fn offload(&self) -> bool {
+        Self::offload(self)
+    }
+
+    fn mtu(&self) -> usize {
+        Self::mtu(self).into()
+    }
+}
+
+/// The inlet: packets in, [`TunInbound`]s out.
+pub struct Tun<D: Device> {
+    shared: Arc<Shared<D>>,
+}
+
+/// What the driver and the streams of all flows share.
+struct Shared<D: Device> {
+    engine: Engine<Port<D>>,
+    began: time::Instant,
+}
+
+/// The way out of the engine: the device, and a bell for the timer task.
+struct Port<D: Device> {
+    device: AsyncFd<D>,
+    timer_moved: Notify,
+    failed_writes: AtomicU64,
+}
+
+impl<D: Device> Tun<D> {
+    /// An inlet over `device`. `seed` makes initial sequence numbers unpredictable.
+    pub fn new(device: AsyncFd<D>, seed: u64) -> Self {
+        let config = Config {
+            mtu: device.get_ref().mtu(),
+            offload: device.get_ref().offload(),
+            seed,
+            ..Config::default()
+        };
+        let port = Port {
+            device,
+            timer_moved: Notify::new(),
+            failed_writes: AtomicU64::new(0),
+        };
+        Self {
+            shared: Arc::new(Shared {
+                engine: Engine::new(config, port),
+                began: time::Instant::now(),
+            }),
+        }
+    }
+
+    /// How often packets went no further, by reason.
+    pub fn drops(&self) -> &Drops {
+        self.shared.engine.drops()
+    }
+
+    /// Packets that the device did not take.
+    pub fn failed_writes(&self) -> u64 {
+        self.shared
+            .engine
+            .outlet()
+            .failed_writes
+            .load(Ordering::Relaxed)
+    }
+
+    /// Flows that exist now.
+    pub fn flow_count(&self) -> usize {
+        self.shared.engine.flow_count()
+    }
+
+    /// Resets every flow, so that applications learn at once that nothing carries them any more.
+    pub fn reset_flows(&self) {
+        self.shared.engine.abandon_all(self.shared.now());
+    }
+
+    /// Runs the inlet until the device is gone; each new flow is given to `on_inbound`, which must not block.
+    ///
+    /// # Errors
+    /// What reading from the device said last, for example when the interface was deleted.
+    pub async fn run(&self, on_inbound: impl Fn(TunInbound<D>)) -> io::Result<()> {
+        tokio::select! {
+            result = self.read_packets(on_inbound) => result,
+            never = self.keep_time() => match never {},
+        }
+    }
+
+    async fn read_packets(&self, on_inbound: impl Fn(TunInbound<D>)) -> io::Result<()> {
+        let shared = &self.shared;
+        let device = &shared.engine.outlet().device;
+        let mut buffer = vec![0; HEADROOM + 65_535];
+        loop {
+            let mut ready = device.readable().await?;
+            for _ in 0..BATCH {
+                match nix::unistd::read(device.get_ref(), &mut buffer) {
+                    Ok(len) => shared.take(&buffer[..len], &on_inbound),
+                    Err(Errno::EAGAIN) => {
+                        ready.clear_ready();
+                        break;
+                    }
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+            drop(ready);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn keep_time(&self) -> std::convert::Infallible {
+        let shared = &self.shared;
+        let bell = &shared.engine.outlet().timer_moved;
+        loop {
+            let due = shared.engine.poll_timeout().map(|at| shared.instant(at));
+            tokio::select! {
+                () = bell.notified() => {}
+                () = sleep_until(due) => shared.engine.handle_timeout(shared.now()),
+            }
+        }
+    }
+}
+
+async fn sleep_until(due: Option<time::Instant>) {
+    match due {
+        Some(at) => time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl<D: Device> Shared<D> {
+    fn now(&self) -> Instant {
+        Instant::from_micros(self.began.elapsed().as_micros() as i64)
+    }
+
+    fn instant(&self, at: Instant) -> time::Instant {
+        self.began + Duration::from_micros(at.total_micros().try_into().unwrap_or(0))
+    }
+
+    fn take(self: &Arc<Self>, bytes: &[u8], on_inbound: &impl Fn(TunInbound<D>)) {
+        let decoded = if self.engine.outlet().device.get_ref().offload() {
+            vnet::decode(bytes)
+        } else {
+            Some((Checksum::Unverified, bytes))
+        };
+        if let Some((checksum, packet)) = decoded
+            && let Some(flow) = self.engine.handle_packet(self.now(), packet, checksum)
+        {
+            on_inbound(TunInbound::new(Arc::clone(self), flow));
+        }
+    }
+}
+
+impl<D: Device> Outlet for Port<D> {
+    fn transmit(&self, mut frame: Frame<'_>) {
+        let device = self.device.get_ref();
+        let bytes = if device.offload() {
+            vnet::encode(&mut frame)
+        } else {
+            &frame.buffer[HEADROOM..]
+        };
+        // A packet is written whole or not at all; one that is lost here is sent again by TCP.
+        if nix::sys::uio::writev(device, &[IoSlice::new(bytes)]).is_err() {
+            self.failed_writes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn rearm(&self, _: Instant) {
+        self.timer_moved.notify_one();
+    }
+}

@@ -1,0 +1,120 @@
+//! A flow of the TUN as the relay sees it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Device, Shared};
+use crate::engine::FlowHandle;
+use crate::net::{ByteReader, ByteWriter, Inbound, OpenError, Source, StreamError, Target};
+
+/// The most that one read takes: the largest data message that sshd accepts (`CHAN_SES_PACKET_DEFAULT` in
+/// OpenSSH's channels.h).
+const CHUNK: usize = 32 << 10;
+
+/// A flow, and the duty to leave it in order: unless [`discharged`](Self::discharge), it is abandoned when
+/// dropped.
+struct Duty<D: Device> {
+    shared: Arc<Shared<D>>,
+    flow: FlowHandle,
+    owed: bool,
+}
+
+impl<D: Device> Duty<D> {
+    fn discharge(&mut self) {
+        self.owed = false;
+    }
+}
+
+impl<D: Device> Drop for Duty<D> {
+    fn drop(&mut self) {
+        if self.owed {
+            self.shared.engine.abandon(self.shared.now(), &self.flow);
+        }
+    }
+}
+
+/// A connection that an application asks for.
+pub struct TunInbound<D: Device>(Duty<D>);
+
+/// The bytes from the application.
+pub struct TunReader<D: Device>(Duty<D>);
+
+/// The bytes to the application.
+pub struct TunWriter<D: Device>(Duty<D>);
+
+impl<D: Device> TunInbound<D> {
+    pub(super) fn new(shared: Arc<Shared<D>>, flow: FlowHandle) -> Self {
+        Self(Duty {
+            shared,
+            flow,
+            owed: true,
+        })
+    }
+}
+
+impl<D: Device> Inbound for TunInbound<D> {
+    type Reader = TunReader<D>;
+    type Writer = TunWriter<D>;
+
+    fn source(&self) -> Source {
+        self.0.flow.key().source
+    }
+
+    fn target(&self) -> Target {
+        self.0.flow.key().target
+    }
+
+    async fn withdrawn(&mut self) {
+        poll_fn(|cx| self.0.shared.engine.poll_withdrawn(&self.0.flow, cx)).await;
+    }
+
+    fn accept(mut self) -> (TunReader<D>, TunWriter<D>) {
+        let Duty { shared, flow, .. } = &self.0;
+        shared.engine.accept(shared.now(), flow);
+        let half = || Duty {
+            shared: Arc::clone(shared),
+            flow: flow.clone(),
+            owed: true,
+        };
+        let halves = (TunReader(half()), TunWriter(half()));
+        self.0.discharge();
+        halves
+    }
+
+    fn refuse(mut self, error: &OpenError) {
+        let Duty { shared, flow, .. } = &self.0;
+        shared.engine.refuse(shared.now(), flow, error.failure);
+        self.0.discharge();
+    }
+}
+
+impl<D: Device> ByteReader for TunReader<D> {
+    async fn read(&mut self) -> Result<Option<Bytes>, StreamError> {
+        let Duty { shared, flow, .. } = &self.0;
+        let read = poll_fn(|cx| shared.engine.poll_read(shared.now(), flow, CHUNK, cx)).await;
+        if read == Ok(None) {
+            self.0.discharge();
+        }
+        read
+    }
+
+    async fn reset(&mut self) -> StreamError {
+        poll_fn(|cx| self.0.shared.engine.poll_reset(&self.0.flow, cx)).await
+    }
+}
+
+impl<D: Device> ByteWriter for TunWriter<D> {
+    async fn write(&mut self, mut chunk: Bytes) -> Result<(), StreamError> {
+        let Duty { shared, flow, .. } = &self.0;
+        poll_fn(|cx| shared.engine.poll_write(shared.now(), flow, &mut chunk, cx)).await
+    }
+
+    async fn finish(&mut self) -> Result<(), StreamError> {
+        let Duty { shared, flow, .. } = &self.0;
+        poll_fn(|cx| shared.engine.poll_finish(shared.now(), flow, cx)).await?;
+        self.0.discharge();
+        Ok(())
+    }
+}

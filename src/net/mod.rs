@@ -1,0 +1,10 @@
+//! Plain values that every room shares, and the two seams: what an inlet gives ([`Inbound`]) and what
+//! a carrier gives ([`Carrier`]). Knows std, `bytes` and `ipnet`, nothing else.
+
+mod address;
+mod failure;
+mod seam;
+
+pub use address::{FlowKey, Source, Target};
+pub use failure::{OpenError, OpenFailure, StreamError};
+pub use seam::{ByteReader, ByteWriter, Carrier, Inbound};

@@ -1,0 +1,130 @@
+//! Desired state in, undo out.
+
+use std::path::Path;
+
+use thiserror::Error;
+use tracing::{debug, warn};
+
+use super::netlink::{Netlink, NetlinkError, route_message, rule_message};
+use super::routes::Entry;
+
+/// Something that could not be made; everything before it was taken back.
+#[derive(Debug, Error)]
+pub enum ApplyError {
+    /// The kernel refused for want of privileges.
+    #[error(
+        "setting routes is not permitted; run it with sudo, or once: sudo setcap cap_net_admin+ep \"$(command -v underpass)\""
+    )]
+    NotPermitted,
+    /// An entry failed.
+    #[error("could not set up the host: {entry}: {source}")]
+    Entry {
+        /// What failed, as a command.
+        entry: String,
+        /// Why.
+        #[source]
+        source: NetlinkError,
+    },
+    /// The device is not there.
+    #[error("the device is gone: {0}")]
+    Device(#[source] NetlinkError),
+}
+
+/// Takes back what [`apply`] made. Dropped without [`Undo::undo`] it leaves rules behind, which capture
+/// nothing once the device is gone, and which the next start clears.
+#[must_use = "rules stay behind unless undone"]
+#[derive(Debug)]
+pub struct Undo {
+    netlink: Netlink,
+    index: u32,
+    made: Vec<Entry>,
+}
+
+/// Makes `entries` hold, in their order; `device` is that of [`super::TunDevice::name`].
+///
+/// # Errors
+/// The first entry that fails, after what was made before it has been taken back.
+pub async fn apply(netlink: &Netlink, device: &str, entries: &[Entry]) -> Result<Undo, ApplyError> {
+    let index = netlink.index(device).await.map_err(ApplyError::Device)?;
+    let mut undo = Undo {
+        netlink: netlink.clone(),
+        index,
+        made: Vec::with_capacity(entries.len()),
+    };
+    for entry in entries {
+        debug!("{entry}");
+        if let Err(source) = make(netlink, index, entry).await {
+            report(&undo.undo().await);
+            return Err(failed(entry, source));
+        }
+        undo.made.push(entry.clone());
+    }
+    Ok(undo)
+}
+
+fn failed(entry: &Entry, source: NetlinkError) -> ApplyError {
+    if source.errno() == Some(nix::libc::EPERM) {
+        return ApplyError::NotPermitted;
+    }
+    ApplyError::Entry {
+        entry: entry.to_string(),
+        source,
+    }
+}
+
+async fn make(netlink: &Netlink, index: u32, entry: &Entry) -> Result<(), NetlinkError> {
+    match entry {
+        Entry::Link { mtu, queue, .. } => netlink.set_link(index, *mtu, *queue).await,
+        Entry::Sysctl { path, value } => {
+            set_sysctl(path, value);
+            Ok(())
+        }
+        Entry::Up { .. } => netlink.set_up(index).await,
+        Entry::Address { address, .. } => netlink.add_address(index, *address).await,
+        Entry::Route(route) => netlink.add_route(route, index).await,
+        Entry::Rule(rule) => netlink.add_rule(rule).await,
+    }
+}
+
+/// `/proc/sys` is read-only in many containers, and its defaults mostly do: no reason to stop.
+fn set_sysctl(path: &str, value: &str) {
+    if let Err(error) = std::fs::write(Path::new("/proc/sys").join(path), value) {
+        debug!("sysctl {path}={value} was not set: {error}");
+    }
+}
+
+impl Undo {
+    /// Takes everything back in reverse order, going on when a part fails; addresses and settings of the
+    /// device go with the device. Gives a line for each part that could not be taken back.
+    pub async fn undo(self) -> Vec<String> {
+        let mut left = Vec::new();
+        for entry in self.made.iter().rev() {
+            let result = match entry {
+                Entry::Rule(rule) => self.netlink.delete_rule(rule_message(rule)).await,
+                Entry::Route(route) => {
+                    self.netlink
+                        .delete_route(route_message(route, self.index))
+                        .await
+                }
+                _ => Ok(()),
+            };
+            match result {
+                Err(error) if !is_gone(&error) => left.push(format!("{entry}: {error}")),
+                _ => {}
+            }
+        }
+        left
+    }
+}
+
+/// Somebody else took it away, or the device went and took its routes along.
+pub(super) fn is_gone(error: &NetlinkError) -> bool {
+    let gone = [nix::libc::ESRCH, nix::libc::ENOENT, nix::libc::ENODEV];
+    error.errno().is_some_and(|errno| gone.contains(&errno))
+}
+
+fn report(left: &[String]) {
+    for line in left {
+        warn!("could not take back: {line}; underpass cleanup removes it");
+    }
+}

@@ -1,0 +1,20 @@
+//! The host: device, addresses, routes and rules. The only room with privileges and with `unsafe`.
+//!
+//! Desired state in, undo out: [`routes::desired`] says as a pure function what shall hold, [`apply()`]
+//! makes it so, [`Undo`] takes it back in reverse order. What a killed run leaves behind is found by
+//! its protocol number and an unclaimed [`Slot`], and removed by [`stale::clear`].
+
+mod apply;
+pub mod host;
+pub mod limits;
+pub mod memory;
+mod netlink;
+pub mod routes;
+mod slot;
+pub mod stale;
+mod tun;
+
+pub use apply::{ApplyError, Undo, apply};
+pub use netlink::{Netlink, NetlinkError};
+pub use slot::{Slot, SlotError, Tables};
+pub use tun::{DEFAULT_MTU, PLAIN_MTU, TunDevice, TunError};

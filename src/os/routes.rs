@@ -1,0 +1,495 @@
+//! What shall hold on the host for a plan: a pure function, and its words in the language of `ip`.
+//!
+//! # Theory of operation
+//!
+//! Subnets go into a table of our own, and an `ip rule` before `main` leads there. Nothing of the host's own
+//! routes is copied or changed, so the host may roam. An exclusion is a `throw` route: the lookup leaves our
+//! table and goes on as if we were not there. `throw` wins because it is the longer prefix: a subnet inside an
+//! exclusion is left out altogether, so every subnet that remains is wider than each exclusion in it.
+//!
+//! A subnet with ports goes into a second table, behind rules that ask for `ipproto tcp` and the ports;
+//! its other traffic never enters that table.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use super::Tables;
+use crate::plan::{CapturePlan, Subnet};
+
+/// Marks our routes and rules (`RTA_PROTOCOL`, `FRA_PROTOCOL`); not in use in iproute2's `rt_protos`.
+pub const PROTOCOL: u8 = 117;
+/// Packets that wait for us in the device at most; the kernel's 500 overflows on bursts of ACKs.
+const QUEUE_PACKETS: u32 = 10_000;
+/// The last port that a rule can name: fib_rule_port_range_valid() in include/net/fib_rules.h.
+const LAST_RULE_PORT: u16 = 65_534;
+
+/// What stays on its link even under a wider subnet, unless it is asked for by itself: link-local and
+/// multicast (RFC 3927, RFC 5771, RFC 4291).
+const STAYS: [IpNet; 4] = [
+    v4([169, 254, 0, 0], 16),
+    v4([224, 0, 0, 0], 4),
+    v6(0xfe80, 10),
+    v6(0xff00, 8),
+];
+
+const fn v4(octets: [u8; 4], width: u8) -> IpNet {
+    let [a, b, c, d] = octets;
+    IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), width))
+}
+
+const fn v6(first: u16, width: u8) -> IpNet {
+    let address = Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0);
+    IpNet::V6(ipnet::Ipv6Net::new_assert(address, width))
+}
+
+/// What [`desired`] needs to know beside the plan.
+#[derive(Clone, Debug)]
+pub struct Setting<'a> {
+    /// The device's name.
+    pub device: &'a str,
+    /// The device's MTU in bytes.
+    pub mtu: u16,
+    /// The tables of this instance.
+    pub tables: Tables,
+    /// The addresses of the device; source of what the host itself sends.
+    pub source: Source,
+    /// Addresses of the SSH server, never captured.
+    pub exempt: &'a [IpAddr],
+}
+
+/// The addresses of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// From 198.18.0.0/15, which no real network has (RFC 2544).
+    pub v4: Ipv4Addr,
+    /// From a unique local prefix (RFC 4193); `None` leaves IPv6 alone.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// One thing that shall hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// MTU in bytes and queue in packets of a device that is still down.
+    Link {
+        /// The device.
+        device: String,
+        /// Its MTU in bytes.
+        mtu: u16,
+        /// Its queue in packets.
+        queue: u32,
+    },
+    /// A setting in `/proc/sys`, of our device only: it vanishes with the device.
+    Sysctl {
+        /// Path below `/proc/sys`.
+        path: String,
+        /// Its value.
+        value: &'static str,
+    },
+    /// A device that is up.
+    Up {
+        /// The device.
+        device: String,
+    },
+    /// An address of the device, as a host route of its own.
+    Address {
+        /// The device.
+        device: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A route in a table of ours.
+    Route(Route),
+    /// A rule that leads to a table of ours.
+    Rule(Rule),
+}
+
+/// A route in a table of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The table.
+    pub table: u32,
+    /// The destination.
+    pub net: IpNet,
+    /// `Some`: to this device, from this source. `None`: `throw`.
+    pub to: Option<(String, IpAddr)>,
+}
+
+/// A rule that leads to a table of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The priority; lower is asked first.
+    pub priority: u32,
+    /// The table that it leads to.
+    pub table: u32,
+    /// Whether it is for IPv6.
+    pub ipv6: bool,
+    /// `None`: every packet. `Some`: TCP to this network only.
+    pub tcp: Option<(IpNet, Option<RangeInclusive<u16>>)>,
+}
+
+/// What shall hold, in the order in which it is made. Rules come last: nothing is captured before
+/// everything stands.
+pub fn desired(capture: &CapturePlan, setting: &Setting<'_>) -> Vec<Entry> {
+    let live = live_subnets(capture, setting);
+    let has_v6 = live.iter().any(|subnet| is_v6(&subnet.net));
+    let mut entries = device(setting, has_v6);
+    entries.extend(routes(&live, capture, setting).map(Entry::Route));
+    entries.extend(rules(&live, setting.tables).into_iter().map(Entry::Rule));
+    entries
+}
+
+fn is_v6(net: &IpNet) -> bool {
+    matches!(net, IpNet::V6(_))
+}
+
+/// The subnets that are neither excluded nor without their IP version.
+fn live_subnets<'a>(capture: &'a CapturePlan, setting: &Setting<'_>) -> Vec<&'a Subnet> {
+    let off = |subnet: &Subnet| {
+        let mut outs = outs(capture, setting);
+        (is_v6(&subnet.net) && setting.source.v6.is_none())
+            || outs.any(|out| out.contains(&subnet.net))
+    };
+    capture
+        .subnets
+        .iter()
+        .filter(|subnet| !off(subnet))
+        .collect()
+}
+
+/// What is never captured: exclusions and the SSH server.
+fn outs<'a>(
+    capture: &'a CapturePlan,
+    setting: &'a Setting<'_>,
+) -> impl Iterator<Item = IpNet> + 'a {
+    let servers = setting
+        .exempt
+        .iter()
+        .map(|address| IpNet::from(address.to_canonical()));
+    servers.chain(capture.excludes.iter().copied())
+}
+
+fn device(setting: &Setting<'_>, has_v6: bool) -> Vec<Entry> {
+    let device = setting.device.to_owned();
+    let sysctl = |path: String, value| Entry::Sysctl { path, value };
+    let mut entries = vec![
+        Entry::Link {
+            device: device.clone(),
+            mtu: setting.mtu,
+            queue: QUEUE_PACKETS,
+        },
+        // Loose: an answer for a captured port need not be routed back the way it came (RFC 3704).
+        sysctl(format!("net/ipv4/conf/{device}/rp_filter"), "2"),
+    ];
+    if setting.source.v6.is_some() {
+        // No link-local address: nobody is on this link to be solicited.
+        entries.push(sysctl(format!("net/ipv6/conf/{device}/addr_gen_mode"), "1"));
+    }
+    entries.push(Entry::Up {
+        device: device.clone(),
+    });
+    let v6 = setting.source.v6.filter(|_| has_v6).map(IpAddr::V6);
+    entries.extend(
+        [Some(setting.source.v4.into()), v6]
+            .into_iter()
+            .flatten()
+            .map(|address| Entry::Address {
+                device: device.clone(),
+                address,
+            }),
+    );
+    entries
+}
+
+fn routes<'a>(
+    live: &'a [&Subnet],
+    capture: &'a CapturePlan,
+    setting: &'a Setting<'_>,
+) -> impl Iterator<Item = Route> + 'a {
+    let Tables { whole, ports, .. } = setting.tables;
+    [(whole, false), (ports, true)]
+        .into_iter()
+        .flat_map(move |(table, with_ports)| {
+            let nets = live
+                .iter()
+                .filter(|subnet| subnet.ports.is_some() == with_ports);
+            let nets = distinct(nets.map(|subnet| subnet.net));
+            let throws = throws(&nets, capture, setting);
+            let to_device = nets.into_iter().map(|net| (net, source(setting, &net)));
+            let to_device =
+                to_device.map(|(net, to)| (net, to.map(|ip| (setting.device.to_owned(), ip))));
+            let throws = throws.into_iter().map(|net| (net, None));
+            // Exclusions first: while the table grows it never captures what it shall not.
+            let all: Vec<_> = throws.chain(to_device).collect();
+            all.into_iter()
+                .map(move |(net, to)| Route { table, net, to })
+        })
+}
+
+fn source(setting: &Setting<'_>, net: &IpNet) -> Option<IpAddr> {
+    if is_v6(net) {
+        setting.source.v6.map(IpAddr::V6)
+    } else {
+        Some(setting.source.v4.into())
+    }
+}
+
+/// The `throw` routes of a table that holds `nets`; those that would change nothing are left out.
+fn throws(nets: &[IpNet], capture: &CapturePlan, setting: &Setting<'_>) -> Vec<IpNet> {
+    let matters = |out: &IpNet| nets.iter().any(|net| net.contains(out));
+    let stays = STAYS.into_iter().filter(|stay| !nets.contains(stay));
+    distinct(outs(capture, setting).chain(stays).filter(matters))
+}
+
+fn rules(live: &[&Subnet], tables: Tables) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for ipv6 in [false, true] {
+        let mut family = live
+            .iter()
+            .filter(|subnet| is_v6(&subnet.net) == ipv6)
+            .peekable();
+        let whole = family.clone().any(|subnet| subnet.ports.is_none());
+        let tcp = family
+            .by_ref()
+            .filter_map(|subnet| Some((subnet.net, subnet.ports.clone()?)));
+        let tcp = tcp.map(|(net, ports)| (tables.ports, Some((net, selectable(&ports)))));
+        let leads = whole.then_some((tables.whole, None)).into_iter().chain(tcp);
+        rules.extend(leads.map(|(table, tcp)| Rule {
+            priority: tables.priority,
+            table,
+            ipv6,
+            tcp,
+        }));
+    }
+    rules
+}
+
+/// The ports as a rule can say them; `None` for all.
+fn selectable(ports: &RangeInclusive<u16>) -> Option<RangeInclusive<u16>> {
+    let (first, last) = (*ports.start(), *ports.end());
+    (first > 1 || last < u16::MAX).then(|| first..=last.min(LAST_RULE_PORT))
+}
+
+fn distinct(nets: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+    let mut seen = Vec::new();
+    for net in nets {
+        if !seen.contains(&net) {
+            seen.push(net);
+        }
+    }
+    seen
+}
+
+impl fmt::Display for Entry {
+    /// The command of iproute2 or procps that would do the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link { device, mtu, queue } => {
+                write!(
+                    f,
+                    "ip link set dev {device} mtu {mtu} txqueuelen {queue} multicast off"
+                )
+            }
+            Self::Sysctl { path, value } => write!(f, "sysctl -w {path}={value}"),
+            Self::Up { device } => write!(f, "ip link set dev {device} up"),
+            Self::Address { device, address } => {
+                let net = IpNet::from(*address);
+                let flags = if is_v6(&net) {
+                    " nodad noprefixroute"
+                } else {
+                    ""
+                };
+                write!(f, "{} addr add {net} dev {device}{flags}", ip(is_v6(&net)))
+            }
+            Self::Route(route) => route.fmt(f),
+            Self::Rule(rule) => rule.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, net, to } = self;
+        let ip = ip(is_v6(net));
+        match to {
+            Some((device, source)) => write!(
+                f,
+                "{ip} route add {net} dev {device} src {source} table {table} proto {PROTOCOL}"
+            ),
+            None => write!(
+                f,
+                "{ip} route add throw {net} table {table} proto {PROTOCOL}"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            priority, table, ..
+        } = self;
+        write!(f, "{} rule add priority {priority} ", ip(self.ipv6))?;
+        if let Some((net, ports)) = &self.tcp {
+            write!(f, "to {net} ipproto tcp ")?;
+            if let Some(ports) = ports {
+                write!(f, "dport {}-{} ", ports.start(), ports.end())?;
+            }
+        }
+        write!(f, "lookup {table} protocol {PROTOCOL}")
+    }
+}
+
+const fn ip(ipv6: bool) -> &'static str {
+    if ipv6 { "ip -6" } else { "ip" }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn subnet(text: &str) -> Subnet {
+        let (net, ports) = text.split_once('@').unwrap_or((text, ""));
+        let ports = ports
+            .split_once('-')
+            .map(|(first, last)| first.parse().unwrap()..=last.parse().unwrap());
+        Subnet {
+            net: net.parse().unwrap(),
+            ports,
+        }
+    }
+
+    fn shown(subnets: &[&str], excludes: &[&str], exempt: &[&str]) -> String {
+        let exempt: Vec<IpAddr> = exempt.iter().map(|ip| ip.parse().unwrap()).collect();
+        let capture = CapturePlan {
+            subnets: subnets.iter().map(|text| subnet(text)).collect(),
+            excludes: excludes.iter().map(|net| net.parse().unwrap()).collect(),
+        };
+        let lines = desired(&capture, &setting(&exempt));
+        let lines: Vec<_> = lines
+            .iter()
+            .filter(|entry| matches!(entry, Entry::Route(_) | Entry::Rule(_)))
+            .map(ToString::to_string)
+            .collect();
+        lines.join("\n")
+    }
+
+    fn setting(exempt: &[IpAddr]) -> Setting<'_> {
+        Setting {
+            device: "underpass0",
+            mtu: 1500,
+            tables: Tables::of(0),
+            source: Source {
+                v4: Ipv4Addr::new(198, 18, 0, 1),
+                v6: Some("fd75:6e64:6572:7061::1".parse().unwrap()),
+            },
+            exempt,
+        }
+    }
+
+    #[test]
+    fn the_whole_of_it() {
+        let capture = CapturePlan {
+            subnets: vec![subnet("10.0.1.0/24"), subnet("fd00::/64")],
+            excludes: vec![],
+        };
+        let lines: Vec<_> = desired(&capture, &setting(&[]))
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"");
+    }
+
+    #[test]
+    fn exclusions_and_the_server_are_thrown() {
+        insta::assert_snapshot!(
+            shown(&["10.0.0.0/8"], &["10.0.5.0/24", "192.168.0.0/16"], &["10.0.9.9", "fd00::9"]),
+            @r""
+        );
+    }
+
+    #[test]
+    fn a_wider_or_equal_exclusion_wins() {
+        insta::assert_snapshot!(
+            shown(&["10.0.1.0/24", "10.0.1.128/25", "10.1.0.0/16"], &["10.0.1.0/24"], &[]),
+            @r""
+        );
+    }
+
+    #[test]
+    fn defaults_leave_link_local_and_multicast() {
+        insta::assert_snapshot!(shown(&["0.0.0.0/0", "::/0"], &[], &["203.0.113.7"]), @r"");
+    }
+
+    #[test]
+    fn link_local_that_is_asked_for_is_captured() {
+        insta::assert_snapshot!(shown(&["0.0.0.0/0", "169.254.169.254/32"], &[], &[]), @r"");
+    }
+
+    #[test]
+    fn ports_have_their_own_table() {
+        insta::assert_snapshot!(
+            shown(
+                &["10.0.0.0/8@443-443", "10.0.1.0/24@80-90", "10.0.1.0/24@1-65535", "fd00::/8", "10.0.3.0/24@60000-65535"],
+                &["10.0.5.0/24"], &["10.9.9.9"]
+            ),
+            @r""
+        );
+    }
+
+    /// Follows the rules as the kernel does (fib_rules_lookup(), longest prefix in each table).
+    fn captured(entries: &[Entry], address: IpAddr, tcp_port: Option<u16>) -> bool {
+        let table_says = |table: u32| {
+            let routes = entries.iter().filter_map(|entry| match entry {
+                Entry::Route(route) if route.table == table => Some(route),
+                _ => None,
+            });
+            let hits = routes.filter(|route| route.net.contains(&address));
+            hits.max_by_key(|route| route.net.prefix_len())
+                .is_some_and(|route| route.to.is_some())
+        };
+        entries.iter().any(|entry| match entry {
+            Entry::Rule(rule) if rule.ipv6 == address.is_ipv6() => {
+                let matches = rule.tcp.as_ref().is_none_or(|(net, ports)| {
+                    let port =
+                        tcp_port.filter(|port| ports.as_ref().is_none_or(|p| p.contains(port)));
+                    net.contains(&address) && port.is_some()
+                });
+                matches && table_says(rule.table)
+            }
+            _ => false,
+        })
+    }
+
+    fn small_net() -> impl Strategy<Value = IpNet> {
+        (0..64_u8, 26..=32_u8).prop_map(|(last, width)| {
+            IpNet::from(ipnet::Ipv4Net::new(Ipv4Addr::new(10, 0, 0, last), width).unwrap()).trunc()
+        })
+    }
+
+    proptest! {
+        /// Captured is exactly: in a subnet (with a matching port), in no exclusion, not the server.
+        #[test]
+        fn what_is_captured_is_what_was_asked_for(
+            subnets in prop::collection::vec((small_net(), prop::option::of((1..5_u16, 5..9_u16))), 1..5),
+            excludes in prop::collection::vec(small_net(), 0..4),
+            server in 0..64_u8, address in 0..64_u8, port in prop::option::of(1..10_u16),
+        ) {
+            let subnets: Vec<_> = subnets.into_iter()
+                .map(|(net, ports)| Subnet { net, ports: ports.map(|(a, b)| a..=b) }).collect();
+            let capture = CapturePlan { subnets, excludes };
+            let server = IpAddr::from([10, 0, 0, server]);
+            let address = IpAddr::from([10, 0, 0, address]);
+            let exempt = [server];
+            let entries = desired(&capture, &setting(&exempt));
+            let asked = capture.subnets.iter().any(|subnet| subnet.net.contains(&address)
+                && subnet.ports.as_ref().is_none_or(|ports| port.is_some_and(|p| ports.contains(&p))));
+            let out = address == server || capture.excludes.iter().any(|net| net.contains(&address));
+            prop_assert_eq!(captured(&entries, address, port), asked && !out);
+        }
+    }
+}

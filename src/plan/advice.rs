@@ -1,0 +1,297 @@
+//! What a person should know before traffic is taken: where the subnets meet the host's own networks.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+use super::{CapturePlan, Subnet};
+
+/// What the host looks like, as plain values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostNetworks {
+    /// Interfaces but loopback and our own.
+    pub interfaces: Vec<Interface>,
+    /// Next hops of default routes.
+    pub gateways: Vec<Gateway>,
+}
+
+/// An interface and its networks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a bridge, as those of Docker and libvirt are.
+    pub bridge: bool,
+    /// Its addresses with the width of their networks; host bits are set.
+    pub addresses: Vec<IpNet>,
+}
+
+/// The next hop of a default route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its address.
+    pub address: IpAddr,
+    /// The interface that leads there.
+    pub interface: String,
+}
+
+/// One warning, one line.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Advice {
+    /// A subnet takes a local network, or a part of it.
+    #[error(
+        "{subnet} covers {net} of {interface}, {}: its hosts will be looked for behind the SSH server; use -x {net} to keep it local",
+        if *bridge { "a bridge of this host (containers, virtual machines)" } else { "this host's own network" }
+    )]
+    LocalNetwork {
+        /// The subnet as captured.
+        subnet: IpNet,
+        /// What of the local network is taken.
+        net: IpNet,
+        /// The interface of the local network.
+        interface: String,
+        /// Whether that is a bridge.
+        bridge: bool,
+    },
+    /// A subnet takes the default gateway.
+    #[error(
+        "{subnet} covers {address}, the default gateway on {interface}: programs that talk to it (DNS, its web page) will not reach it; use -x {address}"
+    )]
+    Gateway {
+        /// The subnet as captured.
+        subnet: IpNet,
+        /// The gateway.
+        address: IpAddr,
+        /// The interface that leads there.
+        interface: String,
+    },
+    /// A subnet takes the address that the person is logged in from.
+    #[error(
+        "{subnet} covers {address}, where you are logged in from: this session would be cut off; use -x {address}"
+    )]
+    LoggedInFrom {
+        /// The subnet as captured.
+        subnet: IpNet,
+        /// Where the person is.
+        address: IpAddr,
+    },
+    /// A subnet lies in an exclusion.
+    #[error("{subnet} is not captured: -x {exclude} covers all of it")]
+    Excluded {
+        /// The subnet as asked for.
+        subnet: Subnet,
+        /// What excludes it.
+        exclude: IpNet,
+    },
+}
+
+impl CapturePlan {
+    /// Whether an exclusion covers all of `net`.
+    pub fn excluded(&self, net: &IpNet) -> bool {
+        self.excludes.iter().any(|exclude| exclude.contains(net))
+    }
+
+    /// The subnet that takes traffic to `net`, if any does and no exclusion covers it.
+    fn takes(&self, net: &IpNet) -> Option<&Subnet> {
+        let live = self
+            .subnets
+            .iter()
+            .filter(|subnet| !self.excluded(&subnet.net));
+        live.filter(|_| !self.excluded(net))
+            .find(|subnet| subnet.net.contains(net))
+    }
+}
+
+/// The warnings for a plan on a host; the order is that of the host's interfaces.
+pub fn advise(
+    capture: &CapturePlan,
+    host: &HostNetworks,
+    logged_in_from: Option<IpAddr>,
+) -> Vec<Advice> {
+    let mut advice = excluded(capture);
+    for interface in &host.interfaces {
+        for address in &interface.addresses {
+            advice.extend(local_network(capture, interface, address.trunc()));
+        }
+    }
+    advice.extend(
+        host.gateways
+            .iter()
+            .filter_map(|hop| gateway(capture, host, hop)),
+    );
+    advice.extend(logged_in_from.and_then(|address| {
+        let subnet = capture.takes(&address.into())?.net;
+        Some(Advice::LoggedInFrom { subnet, address })
+    }));
+    advice
+}
+
+fn excluded(capture: &CapturePlan) -> Vec<Advice> {
+    let covering = |subnet: &Subnet| {
+        let exclude = capture
+            .excludes
+            .iter()
+            .find(|exclude| exclude.contains(&subnet.net))?;
+        Some(Advice::Excluded {
+            subnet: subnet.clone(),
+            exclude: *exclude,
+        })
+    };
+    capture.subnets.iter().filter_map(covering).collect()
+}
+
+/// A network of one address needs no warning: the kernel's local table answers for it first.
+fn local_network(capture: &CapturePlan, interface: &Interface, net: IpNet) -> Vec<Advice> {
+    if net.prefix_len() == net.max_prefix_len() || is_link_local(&net) {
+        return Vec::new();
+    }
+    let warn = |subnet: IpNet, net: IpNet| Advice::LocalNetwork {
+        subnet,
+        net,
+        interface: interface.name.clone(),
+        bridge: interface.bridge,
+    };
+    if let Some(subnet) = capture.takes(&net) {
+        return vec![warn(subnet.net, net)];
+    }
+    let inside = capture.subnets.iter().map(|subnet| subnet.net);
+    inside
+        .filter(|subnet| net.contains(subnet) && !capture.excluded(subnet))
+        .map(|subnet| warn(subnet, subnet))
+        .collect()
+}
+
+/// A gateway inside a local network that is warned about already needs no second line.
+fn gateway(capture: &CapturePlan, host: &HostNetworks, hop: &Gateway) -> Option<Advice> {
+    let subnet = capture.takes(&hop.address.into())?.net;
+    let warned = |address: &IpNet| {
+        address.contains(&hop.address) && capture.takes(&address.trunc()).is_some()
+    };
+    if is_link_local(&hop.address.into())
+        || host
+            .interfaces
+            .iter()
+            .flat_map(|i| &i.addresses)
+            .any(warned)
+    {
+        return None;
+    }
+    Some(Advice::Gateway {
+        subnet,
+        address: hop.address,
+        interface: hop.interface.clone(),
+    })
+}
+
+/// Link-local networks stay on their link whatever is captured (see `os::routes`).
+fn is_link_local(net: &IpNet) -> bool {
+    match net {
+        IpNet::V4(net) => net.network().is_link_local(),
+        IpNet::V6(net) => net.network().is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capture(subnets: &[&str], excludes: &[&str]) -> CapturePlan {
+        CapturePlan {
+            subnets: subnets
+                .iter()
+                .map(|net| Subnet {
+                    net: net.parse().unwrap(),
+                    ports: None,
+                })
+                .collect(),
+            excludes: excludes.iter().map(|net| net.parse().unwrap()).collect(),
+        }
+    }
+
+    fn host() -> HostNetworks {
+        let interface = |name: &str, bridge, addresses: &[&str]| Interface {
+            name: name.into(),
+            bridge,
+            addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
+        };
+        HostNetworks {
+            interfaces: vec![
+                interface(
+                    "eth0",
+                    false,
+                    &["10.0.5.7/24", "fe80::7/64", "fd00:5::7/64"],
+                ),
+                interface("docker0", true, &["172.17.0.1/16"]),
+                interface("wg0", false, &["10.9.0.2/32"]),
+            ],
+            gateways: vec![Gateway {
+                address: "10.0.5.1".parse().unwrap(),
+                interface: "eth0".into(),
+            }],
+        }
+    }
+
+    fn lines(subnets: &[&str], excludes: &[&str], from: Option<&str>) -> Vec<String> {
+        let from = from.map(|address| address.parse().unwrap());
+        advise(&capture(subnets, excludes), &host(), from)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn nothing_to_say_about_a_foreign_network() {
+        assert!(lines(&["10.0.1.0/24", "fd00:1::/64"], &[], Some("10.0.5.9")).is_empty());
+    }
+
+    #[test]
+    fn a_covered_local_network_is_named_once_with_the_way_out() {
+        let lines = lines(&["10.0.0.0/8"], &[], None);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("10.0.0.0/8 covers 10.0.5.0/24 of eth0, this host's own"));
+        assert!(lines[0].contains("-x 10.0.5.0/24"));
+    }
+
+    #[test]
+    fn the_way_out_silences_it() {
+        assert!(lines(&["10.0.0.0/8"], &["10.0.5.0/24"], None).is_empty());
+    }
+
+    #[test]
+    fn a_part_of_the_local_network_counts() {
+        let lines = lines(&["10.0.5.128/25"], &[], None);
+        assert!(lines[0].contains("-x 10.0.5.128/25"), "{lines:?}");
+    }
+
+    #[test]
+    fn defaults_cover_everything_local_but_link_local() {
+        let lines = lines(&["0.0.0.0/0", "::/0"], &[], None);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[2].contains("docker0") && lines[2].contains("bridge"));
+    }
+
+    #[test]
+    fn a_gateway_outside_the_warned_networks_is_named() {
+        let lines = lines(&["10.0.5.0/30"], &["10.0.5.2/32"], None);
+        assert!(
+            lines.iter().any(|line| line.contains("default gateway")),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn the_place_of_the_person_is_named() {
+        let lines = lines(&["203.0.113.0/24"], &[], Some("203.0.113.9"));
+        assert!(lines[0].contains("logged in from"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_subnet_that_is_excluded_is_said() {
+        let lines = lines(&["10.1.1.0/24", "10.2.0.0/16"], &["10.1.0.0/16"], None);
+        assert_eq!(
+            lines,
+            ["10.1.1.0/24 is not captured: -x 10.1.0.0/16 covers all of it"]
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! Open, then accept or refuse, then copy. Knows no TUN, no TCP and no SSH: SYN-ACK and RST, a SOCKS reply,
+//! HTTP 200 and 502 are spellings of the same two verbs.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::{pin, select};
+
+use crate::net::{ByteReader, ByteWriter, Carrier, Inbound, OpenError, StreamError};
+
+/// Bytes that went each way, counted as they are handed over.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Bytes from the initiator to the target.
+    pub up: AtomicU64,
+    /// Bytes from the target to the initiator.
+    pub down: AtomicU64,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Both directions ended in order.
+    Finished,
+    /// One side ended the stream abruptly, or the carrier was lost.
+    Broken(StreamError),
+    /// The far side did not open.
+    Refused(OpenError),
+    /// The initiator gave up before the far side answered.
+    Withdrawn,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished => f.write_str("finished"),
+            Self::Broken(error) => error.fmt(f),
+            Self::Refused(error) => error.fmt(f),
+            Self::Withdrawn => f.write_str("withdrawn"),
+        }
+    }
+}
+
+/// Carries one request from its first packet to its end.
+pub async fn relay<C: Carrier>(
+    mut inbound: impl Inbound,
+    carrier: &C,
+    traffic: &Traffic,
+) -> Outcome {
+    let opened = select! {
+        opened = carrier.open(inbound.source(), inbound.target()) => opened,
+        () = inbound.withdrawn() => return Outcome::Withdrawn,
+    };
+    let (far_reader, far_writer) = match opened {
+        Ok(halves) => halves,
+        Err(error) => {
+            inbound.refuse(&error);
+            return Outcome::Refused(error);
+        }
+    };
+    let (near_reader, near_writer) = inbound.accept();
+    let up = copy(near_reader, far_writer, &traffic.up);
+    let down = copy(far_reader, near_writer, &traffic.down);
+    match both(up, down).await {
+        Ok(()) => Outcome::Finished,
+        Err(error) => Outcome::Broken(error),
+    }
+}
+
+/// Runs both directions. When one has ended in order, its reader goes on listening for a reset while the
+/// other runs; an error drops all four halves, which resets both sides.
+async fn both<R1: ByteReader, R2: ByteReader>(
+    up: impl Future<Output = Result<R1, StreamError>>,
+    down: impl Future<Output = Result<R2, StreamError>>,
+) -> Result<(), StreamError> {
+    pin!(up, down);
+    select! {
+        reader = &mut up => last_leg(reader?, down).await,
+        reader = &mut down => last_leg(reader?, up).await,
+    }
+}
+
+async fn last_leg<R: ByteReader>(
+    mut ended: impl ByteReader,
+    rest: impl Future<Output = Result<R, StreamError>>,
+) -> Result<(), StreamError> {
+    select! {
+        result = rest => result.map(drop),
+        error = ended.reset() => Err(error),
+    }
+}
+
+/// Copies one direction to its end and gives the reader back. There is no buffer here: the next chunk is asked
+/// for when the last one has found room.
+async fn copy<R: ByteReader>(
+    mut reader: R,
+    mut writer: impl ByteWriter,
+    count: &AtomicU64,
+) -> Result<R, StreamError> {
+    while let Some(chunk) = reader.read().await? {
+        count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        hand_over(&mut reader, &mut writer, chunk).await?;
+    }
+    writer.finish().await?;
+    Ok(reader)
+}
+
+/// Writes `chunk`; while there is no room for it, the reader may take what arrives off its carrier.
+async fn hand_over(
+    reader: &mut impl ByteReader,
+    writer: &mut impl ByteWriter,
+    chunk: Bytes,
+) -> Result<(), StreamError> {
+    select! {
+        biased;
+        written = writer.write(chunk) => written,
+        never = reader.absorb() => match never {},
+    }
+}

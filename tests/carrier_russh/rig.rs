@@ -1,0 +1,188 @@
+//! A real sshd on loopback, and services for it to forward to.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use underpass::net::{ByteReader, Source, StreamError, Target};
+use underpass::plan::{HostKeyPolicy, SshPlan};
+
+/// A source address for an open; sshd only logs it.
+pub(crate) fn local(port: u16) -> Source {
+    Source(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+/// A port of loopback at which nobody listens.
+pub(crate) async fn closed_port() -> Target {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    Target(listener.local_addr().unwrap())
+}
+
+/// Reads to the orderly end.
+pub(crate) async fn read_all(reader: &mut impl ByteReader) -> Result<Vec<u8>, StreamError> {
+    let mut all = Vec::new();
+    while let Some(chunk) = reader.read().await? {
+        all.extend_from_slice(&chunk);
+    }
+    Ok(all)
+}
+
+/// An sshd of our own, ended by pid on drop.
+pub(crate) struct Sshd {
+    dir: TempDir,
+    port: u16,
+    child: Child,
+}
+
+impl Sshd {
+    /// Starts sshd with `extra` lines of configuration, and a key that may log in.
+    pub(crate) fn start(extra: &str) -> Self {
+        Self::start_with_key_options(extra, "")
+    }
+
+    /// As [`start`](Self::start), with `options` in front of the key in authorized_keys.
+    pub(crate) fn start_with_key_options(extra: &str, options: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        // sshd wants its privilege separation directory.
+        let _ = fs::create_dir_all("/run/sshd");
+        for key in ["host_key", "id_ed25519"] {
+            keygen(&dir.path().join(key), "ed25519", "");
+        }
+        let public = fs::read_to_string(dir.path().join("id_ed25519.pub")).unwrap();
+        fs::write(
+            dir.path().join("authorized_keys"),
+            format!("{options} {public}"),
+        )
+        .unwrap();
+        let port = free_port();
+        let config = dir.path().join("sshd_config");
+        let d = dir.path().display();
+        fs::write(
+            &config,
+            format!(
+                "Port {port}\nListenAddress 127.0.0.1\nHostKey {d}/host_key\nPidFile none\n\
+                 AuthorizedKeysFile {d}/authorized_keys\nStrictModes no\nUsePAM no\n\
+                 PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
+                 MaxStartups 100\n{extra}\n"
+            ),
+        )
+        .unwrap();
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        let child = Command::new("/usr/sbin/sshd")
+            .args(["-D", "-e", "-f"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let sshd = Self { dir, port, child };
+        sshd.wait();
+        let host = fs::read_to_string(sshd.path("host_key.pub")).unwrap();
+        fs::write(
+            sshd.path("known_hosts"),
+            format!("[127.0.0.1]:{port} {host}"),
+        )
+        .unwrap();
+        sshd
+    }
+
+    fn wait(&self) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            assert!(
+                Instant::now() < until,
+                "sshd does not start: {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A file of this server's directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// What sshd wrote.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// How to log in here.
+    pub(crate) fn plan(&self) -> SshPlan {
+        SshPlan {
+            host: "127.0.0.1".to_owned(),
+            port: self.port,
+            user: "root".to_owned(),
+            identities: vec![self.path("id_ed25519")],
+            host_keys: HostKeyPolicy::Yes,
+            known_hosts: vec![self.path("known_hosts")],
+        }
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("sshd said:\n{}", self.log());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Makes a key pair with ssh-keygen.
+pub(crate) fn keygen(path: &std::path::Path, kind: &str, passphrase: &str) {
+    let status = Command::new("ssh-keygen")
+        .args(["-q", "-t", kind, "-N", passphrase, "-f"])
+        .arg(path)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn free_port() -> u16 {
+    let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Sends back what it gets, and ends when its peer ends.
+pub(crate) struct Echo(SocketAddr);
+
+impl Echo {
+    pub(crate) async fn start() -> Self {
+        let address = serve(|mut stream| async move {
+            let (mut read, mut write) = stream.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        })
+        .await;
+        Self(address)
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        Target(self.0)
+    }
+}
+
+/// Runs `service` for each connection to a port of loopback.
+pub(crate) async fn serve<F, S>(service: F) -> SocketAddr
+where
+    F: Fn(TcpStream) -> S + Send + 'static,
+    S: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(service(stream));
+        }
+    });
+    address
+}
