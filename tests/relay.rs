@@ -487,7 +487,7 @@ async fn a_cancelled_relay_looks_like_no_orderly_end() {
 }
 
 /// Bytes of a relay's future, of which there is one per flow. The fakes' halves and their writes take 720 of them.
-const MAX_FUTURE: usize = 4096;
+const MAX_FUTURE: usize = 2048;
 
 #[tokio::test]
 async fn the_future_of_a_flow_is_small() {
