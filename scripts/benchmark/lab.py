@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import signal
 import subprocess
 import threading
 import time
@@ -50,7 +51,7 @@ class Lab:
             raise
         services = (self.state / "services.pid").read_text().strip()
         self._far_counters = Path(f"/proc/{services}/net/dev")
-        self._client_network = os.stat(f"/run/netns/{self.prefix}-client").st_ino
+        self._listeners = self._processes("bastion")
         return self
 
     def __exit__(self, *_):
@@ -77,19 +78,29 @@ class Lab:
                 return int(counters.split()[0])
         raise Failed("the far host has no eth0")
 
-    def tool_processes(self):
-        """The process ids of everything in the client but the load: the tool, its ssh and its helpers."""
+    def _processes(self, role):
+        network = os.stat(f"/run/netns/{self.prefix}-{role}").st_ino
         found = []
         for entry in os.scandir("/proc"):
-            if not entry.name.isdigit():
-                continue
             try:
-                there = os.stat(f"{entry.path}/ns/net").st_ino == self._client_network
-                if there and Path(entry.path, "comm").read_text().strip() != LOAD:
+                if entry.name.isdigit() and os.stat(f"{entry.path}/ns/net").st_ino == network:
                     found.append(int(entry.name))
             except OSError:
                 pass  # it has just ended
         return found
+
+    def tool_processes(self):
+        """The process ids of everything in the client but the load: the tool, its ssh and its helpers."""
+        return [pid for pid in self._processes("client") if command_of(pid) != LOAD]
+
+    def end_leftovers(self):
+        """Ends what a tool has left in the client, and sshd's sessions, which may close channels for minutes."""
+        sessions = [pid for pid in self._processes("bastion") if pid not in self._listeners]
+        for pid in self.tool_processes() + sessions:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
     def tool_cpu(self):
         """User and system time of the tool's processes so far, in seconds (proc(5), fields 14 and 15)."""
@@ -113,6 +124,13 @@ class Lab:
             except OSError:
                 pass
         return kib * 1024 / 1e6
+
+
+def command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 class Load:

@@ -3,7 +3,7 @@
 
 use smoltcp::time::{Duration, Instant};
 
-/// Senders double the gap between SYNs (RFC 6298 section 5.5); who has been silent for three times the last
+/// Senders double the gap between SYNs (RFC 6298 section 5.5); who has been silent for three times the longest
 /// gap is gone. The least gap covers stacks that begin with 3 s.
 const LEAST_PATIENCE: Duration = Duration::from_secs(7);
 const PATIENCE_IN_GAPS: u32 = 3;
@@ -26,7 +26,8 @@ impl Held {
 
     /// The SYN came again. Its sender may have chosen another sequence number since, so the newest one counts.
     pub(super) fn repeat(&mut self, now: Instant, syn: &[u8]) {
-        self.gap = now - self.last_syn;
+        // A SYN that a network doubled follows at once and says nothing of the next.
+        self.gap = self.gap.max(now - self.last_syn);
         self.last_syn = now;
         if *self.syn != *syn {
             self.syn = syn.into();

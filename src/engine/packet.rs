@@ -86,12 +86,15 @@ pub fn parse(bytes: &[u8], checksum: Checksum) -> Result<Parsed<'_>, Reason> {
     }
 }
 
+/// The least header of IPv4 (RFC 791 section 3.1) and of TCP (RFC 9293 section 3.1), in words of 32 bits.
+const LEAST_HEADER_WORDS: u8 = 5;
+
 fn parse_v4(bytes: &[u8], checksum: Checksum) -> Result<Parsed<'_>, Reason> {
-    let ip = Ipv4Packet::new_checked(bytes).map_err(|_| Reason::Truncated)?;
-    let (header_len, total_len) = (usize::from(ip.header_len()), usize::from(ip.total_len()));
-    if header_len < 20 || total_len < header_len {
+    if bytes[0] & 15 < LEAST_HEADER_WORDS {
         return Err(Reason::BadHeader);
     }
+    let ip = Ipv4Packet::new_checked(bytes).map_err(|_| Reason::Truncated)?;
+    let (header_len, total_len) = (usize::from(ip.header_len()), usize::from(ip.total_len()));
     if !ip.verify_checksum() {
         return Err(Reason::BadChecksum);
     }
@@ -175,6 +178,12 @@ impl<'a> Whole<'a> {
     }
 
     fn tcp(&self, payload: &[u8], checksum: Checksum) -> Result<Tcp, Reason> {
+        if payload
+            .get(12)
+            .is_some_and(|offset| offset >> 4 < LEAST_HEADER_WORDS)
+        {
+            return Err(Reason::BadHeader);
+        }
         let tcp = TcpPacket::new_checked(payload).map_err(|_| Reason::Truncated)?;
         if tcp.src_port() == 0 || tcp.dst_port() == 0 {
             return Err(Reason::PortZero);

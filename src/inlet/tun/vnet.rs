@@ -71,3 +71,106 @@ fn tcp_pseudo_header(packet: &[u8]) -> Option<(usize, u16)> {
     }
     Some((ip_len, sum as u16))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+
+    /// A frame around an IP packet with a TCP segment of `payload_len` zero bytes.
+    fn buffer(v6: bool, payload_len: u8) -> Vec<u8> {
+        let mut packet = if v6 {
+            let mut ip = vec![0x60, 0, 0, 0, 0, 20 + payload_len, 6, 64];
+            ip.extend([0xfd, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
+            ip.extend([0xfd, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+            ip
+        } else {
+            let mut ip = vec![0x45, 0, 0, 40 + payload_len, 0, 0, 0x40, 0, 64, 6, 0, 0];
+            ip.extend([10, 0, 1, 7, 10, 9, 0, 2]);
+            ip
+        };
+        let ip_len = packet.len();
+        packet.resize(ip_len + 20 + usize::from(payload_len), 0);
+        packet[ip_len + 12] = 0x50;
+        [vec![0xaa; HEADROOM], packet].concat()
+    }
+
+    fn encoded(buffer: &mut [u8], partial_checksum: bool, size: Option<u16>) -> Vec<u8> {
+        let mut frame = Frame {
+            buffer,
+            partial_checksum,
+            segment_size: size.and_then(NonZeroU16::new),
+        };
+        encode(&mut frame).to_vec()
+    }
+
+    /// Fields of 16 bits in the host's order, as `struct virtio_net_hdr` has them.
+    fn header(flags: u8, gso: u8, fields: [u16; 4]) -> Vec<u8> {
+        let mut header = vec![flags, gso];
+        header.extend(fields.iter().flat_map(|field| field.to_ne_bytes()));
+        header
+    }
+
+    #[test]
+    fn decode_needs_a_header() {
+        for len in 0..HEADER_LEN {
+            assert_eq!(decode(&vec![1; len]), None);
+        }
+        let empty: &[u8] = &[];
+        assert_eq!(decode(&[0; 10]), Some((Checksum::Unverified, empty)));
+        assert_eq!(
+            decode(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x45]),
+            Some((Checksum::Unverified, &[0x45][..]))
+        );
+    }
+
+    #[test]
+    fn decode_trusts_what_the_kernel_vouches_for() {
+        for flags in [F_NEEDS_CSUM, F_DATA_VALID, F_NEEDS_CSUM | F_DATA_VALID] {
+            let mut bytes = [0; 12];
+            bytes[0] = flags;
+            assert_eq!(decode(&bytes), Some((Checksum::Trusted, &[0, 0][..])));
+        }
+    }
+
+    #[test]
+    fn a_finished_packet_gets_an_empty_header() {
+        let mut frame = buffer(false, 8);
+        let before = frame.clone();
+        let bytes = encoded(&mut frame, false, None);
+        assert_eq!(bytes[..HEADER_LEN], [0; HEADER_LEN]);
+        assert_eq!(bytes[HEADER_LEN..], before[HEADER_LEN..]);
+    }
+
+    #[test]
+    fn a_partial_checksum_begins_behind_the_ip_header() {
+        let bytes = encoded(&mut buffer(false, 8), true, None);
+        assert_eq!(bytes[..HEADER_LEN], header(1, 0, [0, 0, 20, 16]));
+        // 0x0a00 + 0x0107 + 0x0a09 + 0x0002 + protocol 6 + length 28
+        assert_eq!(bytes[HEADER_LEN + 36..HEADER_LEN + 38], [0x15, 0x34]);
+    }
+
+    #[test]
+    fn segments_to_be_cut_name_their_size() {
+        let bytes = encoded(&mut buffer(false, 100), true, Some(48));
+        assert_eq!(bytes[..HEADER_LEN], header(1, 1, [40, 48, 20, 16]));
+        let bytes = encoded(&mut buffer(true, 100), true, Some(48));
+        assert_eq!(bytes[..HEADER_LEN], header(1, 4, [60, 48, 40, 16]));
+        // 0xfd00 + 1 + 7 + 0xfd00 + 9 + 2 + protocol 6 + length 120, the carry added
+        assert_eq!(bytes[HEADER_LEN + 56..HEADER_LEN + 58], [0xfa, 0x92]);
+    }
+
+    #[test]
+    fn no_packet_is_too_short_to_encode() {
+        for len in 0..60 {
+            for first in [0x45, 0x60] {
+                let mut frame = vec![0; HEADROOM + len];
+                if let Some(byte) = frame.get_mut(HEADROOM) {
+                    *byte = first;
+                }
+                encoded(&mut frame, true, Some(1000));
+            }
+        }
+    }
+}
