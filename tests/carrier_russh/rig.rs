@@ -1,5 +1,7 @@
 //! A real sshd on loopback, and services for it to forward to.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::os::unix::fs::PermissionsExt;
@@ -7,14 +9,23 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
+use underpass::carrier::{NoPrompter, RusshCarrier};
 use underpass::net::{ByteReader, Source, StreamError, Target};
 use underpass::plan::{HostKeyPolicy, SshPlan};
 
 /// A source address for an open; sshd only logs it.
 pub(crate) fn local(port: u16) -> Source {
     Source(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+/// Logs in.
+pub(crate) async fn connect(sshd: &Sshd) -> RusshCarrier {
+    RusshCarrier::connect(&sshd.plan(), Arc::new(NoPrompter))
+        .await
+        .unwrap()
 }
 
 /// A port of loopback at which nobody listens.
