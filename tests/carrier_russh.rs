@@ -247,3 +247,46 @@ async fn concurrent_refusals_and_successes_are_not_mixed_up() {
     }
     carrier.shutdown().await;
 }
+
+/// Takes everything and answers with the number of bytes.
+async fn sink() -> Target {
+    let address = rig::serve(|mut stream| async move {
+        let mut all = Vec::new();
+        if stream.read_to_end(&mut all).await.is_ok() && all == pattern(all.len()) {
+            let _ = stream.write_all(all.len().to_string().as_bytes()).await;
+        }
+    })
+    .await;
+    Target(address)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_may_rekey_at_any_time() {
+    let sshd = Sshd::start("RekeyLimit 4M");
+    let sent = Arc::new(pattern(12 << 20));
+    let source = source(sent.to_vec()).await;
+    let sink = sink().await;
+    let carrier = Arc::new(connect(&sshd).await);
+    let mut flows = tokio::task::JoinSet::new();
+    for i in 0..6 {
+        let (carrier, sent) = (Arc::clone(&carrier), Arc::clone(&sent));
+        flows.spawn(async move {
+            let target = if i % 2 == 0 { source } else { sink };
+            let (mut reader, mut writer) = carrier.open(local(1), target).await.unwrap();
+            if i % 2 == 0 {
+                assert!(read_all(&mut reader).await.unwrap() == *sent);
+                writer.finish().await.unwrap();
+            } else {
+                for chunk in sent.chunks(50_000) {
+                    writer.write(Bytes::copy_from_slice(chunk)).await.unwrap();
+                }
+                writer.finish().await.unwrap();
+                let count = read_all(&mut reader).await.unwrap();
+                assert_eq!(count, sent.len().to_string().as_bytes());
+            }
+        });
+    }
+    let done = timeout(Duration::from_secs(60), flows.join_all()).await;
+    done.unwrap();
+    carrier.shutdown().await;
+}

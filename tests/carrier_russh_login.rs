@@ -8,6 +8,7 @@ mod rig;
 use std::collections::VecDeque;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ async fn keys_of_every_type_and_format() {
 async fn old_key_files_too() {
     let sshd = Sshd::start("");
     let path = sshd.path("old");
-    let status = std::process::Command::new("ssh-keygen")
+    let status = Command::new("ssh-keygen")
         .args(["-q", "-t", "rsa", "-m", "PEM", "-N", "secret", "-f"])
         .arg(&path)
         .status()
@@ -201,7 +202,7 @@ async fn a_new_host_key_is_asked_for_once() {
         .await;
     assert_eq!(yes.asked(), 1);
     // ssh itself reads what was written.
-    let known = std::process::Command::new("ssh-keygen")
+    let known = Command::new("ssh-keygen")
         .args(["-F", &format!("[127.0.0.1]:{}", plan.port), "-f"])
         .arg(&plan.known_hosts[0])
         .output()
@@ -305,4 +306,71 @@ async fn an_abandoned_open_is_closed_when_it_succeeds() {
     };
     timeout(Duration::from_secs(10), gone).await.unwrap();
     carrier.shutdown().await;
+}
+
+/// Runs in a process of its own, started by the test below: the agent is found through the environment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "run by the_agent_is_asked_first"]
+async fn inside_the_agents_environment() {
+    let dir = std::path::PathBuf::from(std::env::var_os("RIG_DIR").unwrap());
+    let plan = SshPlan {
+        host: Ipv4Addr::LOCALHOST.to_string(),
+        port: std::env::var("RIG_PORT").unwrap().parse().unwrap(),
+        user: "root".to_owned(),
+        // Its private half is in the agent alone.
+        identities: vec![dir.join("in_agent")],
+        host_keys: HostKeyPolicy::Yes,
+        known_hosts: vec![dir.join("known_hosts")],
+    };
+    let carrier = RusshCarrier::connect(&plan, Arc::new(NoPrompter))
+        .await
+        .unwrap();
+    let how = &carrier.description().authentication;
+    assert!(how.ends_with(" from the agent"), "{how}");
+    carrier.shutdown().await;
+}
+
+#[test]
+fn the_agent_is_asked_first() {
+    // A second refusal would end the connection: the key that -i names must be offered first.
+    let sshd = Sshd::start("MaxAuthTries 1");
+    let socket = sshd.path("agent");
+    let mut agent = Command::new("ssh-agent")
+        .args(["-D", "-a"])
+        .arg(&socket)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !socket.exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for (name, kind) in [
+        ("first", "ed25519"),
+        ("second", "ecdsa"),
+        ("in_agent", "rsa"),
+    ] {
+        keygen(&sshd.path(name), kind, "");
+        let add = Command::new("ssh-add")
+            .arg("-q")
+            .arg(sshd.path(name))
+            .env("SSH_AUTH_SOCK", &socket)
+            .status();
+        assert!(add.unwrap().success());
+        fs::remove_file(sshd.path(name)).unwrap();
+    }
+    fs::copy(sshd.path("in_agent.pub"), sshd.path("authorized_keys")).unwrap();
+    let inside = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "inside_the_agents_environment", "--ignored"])
+        .env("SSH_AUTH_SOCK", &socket)
+        .env("RIG_DIR", sshd.path(""))
+        .env("RIG_PORT", sshd.plan().port.to_string())
+        .output()
+        .unwrap();
+    let _ = agent.kill();
+    let _ = agent.wait();
+    assert!(
+        inside.status.success(),
+        "{}",
+        String::from_utf8_lossy(&inside.stdout)
+    );
 }
