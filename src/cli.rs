@@ -53,6 +53,7 @@ pub enum Command {
 #[derive(Args, Clone, Debug, Default)]
 pub struct UpArgs {
     /// SSH server; the user defaults to the login name, the port to 22; IPv6 in brackets: me@[2001:db8::1]:22
+    #[allow(rustdoc::broken_intra_doc_links)] // the brackets are an address's
     #[arg(short, long, value_name = "[USER@]HOST[:PORT]")]
     pub remote: Option<String>,
     /// Networks to capture; a bare address is one host, 10.0/16 is 10.0.0.0/16, 0/0 and ::/0 are everything

@@ -1,11 +1,12 @@
 //! Open, then accept or refuse, then copy. Knows no TUN, no TCP and no SSH: SYN-ACK and RST, a SOCKS reply,
 //! HTTP 200 and 502 are spellings of the same two verbs.
 
+use std::pin::{Pin, pin};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use tokio::{pin, select};
+use tokio::select;
 
 use crate::net::{ByteReader, ByteWriter, Carrier, Inbound, OpenError, StreamError};
 
@@ -60,8 +61,8 @@ pub async fn relay<C: Carrier>(
         }
     };
     let (near_reader, near_writer) = inbound.accept();
-    let up = copy(near_reader, far_writer, &traffic.up);
-    let down = copy(far_reader, near_writer, &traffic.down);
+    let up = pin!(copy(near_reader, far_writer, &traffic.up));
+    let down = pin!(copy(far_reader, near_writer, &traffic.down));
     match both(up, down).await {
         Ok(()) => Outcome::Finished,
         Err(error) => Outcome::Broken(error),
@@ -71,10 +72,9 @@ pub async fn relay<C: Carrier>(
 /// Runs both directions. When one has ended in order, its reader goes on listening for a reset while the
 /// other runs; an error drops all four halves, which resets both sides.
 async fn both<R1: ByteReader, R2: ByteReader>(
-    up: impl Future<Output = Result<R1, StreamError>>,
-    down: impl Future<Output = Result<R2, StreamError>>,
+    mut up: Pin<&mut impl Future<Output = Result<R1, StreamError>>>,
+    mut down: Pin<&mut impl Future<Output = Result<R2, StreamError>>>,
 ) -> Result<(), StreamError> {
-    pin!(up, down);
     select! {
         reader = &mut up => last_leg(reader?, down).await,
         reader = &mut down => last_leg(reader?, up).await,
@@ -93,17 +93,23 @@ async fn last_leg<R: ByteReader>(
 
 /// Copies one direction to its end and gives the reader back. There is no buffer here: the next chunk is asked
 /// for when the last one has found room.
-async fn copy<R: ByteReader>(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, and each flow has two of these"
+)]
+fn copy<R: ByteReader>(
     mut reader: R,
     mut writer: impl ByteWriter,
     count: &AtomicU64,
-) -> Result<R, StreamError> {
-    while let Some(chunk) = reader.read().await? {
-        count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-        hand_over(&mut reader, &mut writer, chunk).await?;
+) -> impl Future<Output = Result<R, StreamError>> + Send {
+    async move {
+        while let Some(chunk) = reader.read().await? {
+            count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            hand_over(&mut reader, &mut writer, chunk).await?;
+        }
+        writer.finish().await?;
+        Ok(reader)
     }
-    writer.finish().await?;
-    Ok(reader)
 }
 
 /// Writes `chunk`; while there is no room for it, the reader may take what arrives off its carrier.

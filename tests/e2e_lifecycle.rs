@@ -124,6 +124,32 @@ fn everything_but_the_ssh_server() {
     assert_eq!(connect(&lab, "192.168.77.1", 22), "open");
 }
 
+/// A network of our own, here that of a container, is part of everything as well; excluded, its traffic comes home.
+#[test]
+fn everything_but_a_network_of_our_own() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass("0.0.0.0/0 ::/0 -x 172.31.0.0/24 -x fd00:31::/64");
+    for net in [V4, V6] {
+        assert_ok(&lab.probe("box", &format!("get {} 5001 1000003", net.host)));
+    }
+}
+
+/// rp_filter 1: the kernel takes a packet only from the device that leads back to its source.
+#[test]
+fn a_strict_reverse_path_filter_drops_nothing() {
+    let lab = Lab::up();
+    let mut strict = lab.command("client", "sh");
+    strict.args(["-c", "echo 1 | tee /proc/sys/net/ipv4/conf/*/rp_filter"]);
+    assert!(finished(strict).status.success());
+    let _underpass = lab.underpass(V4.subnet);
+    for role in ["client", "box"] {
+        let connect = |host, port| lab.result(role, &format!("connect {host} {port}"));
+        assert_eq!(connect(V4.host, 80), "open");
+        assert_eq!(connect(V4.host, 81), "ECONNREFUSED");
+        assert_eq!(connect(V4.no_such_host, 80), "EHOSTUNREACH");
+    }
+}
+
 #[test]
 fn the_server_by_its_ipv6_address() {
     let lab = Lab::up();

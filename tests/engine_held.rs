@@ -439,3 +439,28 @@ fn ten_thousand_held_flows_leave_few_timers_and_no_trace() {
             .is_none_or(|due| due > at(0) + Duration::from_secs(60))
     );
 }
+
+#[test]
+fn with_offload_a_burst_leaves_as_one_frame() {
+    for (ends, segment) in [(Ends::v4(4000), 1460), (Ends::v6(4000), 1440)] {
+        let engine = engine(Config {
+            offload: true,
+            ..Config::default()
+        });
+        let flow = hold(&engine, at(0), ends);
+        open(&engine, at(1), ends, &flow);
+        let before = engine.outlet().frames();
+        let mut chunk = vec![7; 20_000].into();
+        let bell = Bell::fresh();
+        let written = bell.poll(|cx| engine.poll_write(at(2), &flow, &mut chunk, cx));
+        assert_eq!(written, Poll::Ready(Ok(())));
+        assert_eq!(engine.outlet().frames() - before, 1);
+        let packets = engine.outlet().take();
+        let lengths: Vec<_> = packets
+            .iter()
+            .map(|packet| tcp(packet).unwrap().payload.len())
+            .collect();
+        assert_eq!(lengths[..13], [segment; 13]);
+        assert_eq!(lengths.iter().sum::<usize>(), 20_000);
+    }
+}

@@ -841,6 +841,10 @@ fn transfer() -> impl Strategy<Value = Plan> {
 /// (`__tcp_select_window` of net/ipv4/tcp_output.c). So only windows without a scale may fill here, and
 /// over a wire in order: a TUN is one.
 fn without_shrinking_windows(mut plan: Plan) -> Plan {
+    if plan.loss > 0 || plan.spread_us > 0 {
+        // A fast retransmit of a whole segment has to fit, see `straddles_window`.
+        plan.receive = plan.receive.max((2 * plan.mtu).next_power_of_two());
+    }
     if plan.receive > 65_535 || plan.loss > 0 || plan.spread_us > 0 {
         plan.app_pause.1 = Duration::ZERO;
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use smoltcp::wire::{
-    IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket, TcpSeqNumber, UdpPacket,
+    IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpOption, TcpPacket, TcpSeqNumber, UdpPacket,
 };
 
 use super::Checksum;
@@ -210,6 +210,20 @@ impl<'a> Whole<'a> {
             payload_len: payload.len() - usize::from(tcp.header_len()),
         })
     }
+}
+
+/// The MSS option of a TCP packet, unless it is zero.
+pub(super) fn max_segment_size(packet: &Parsed<'_>) -> Option<u16> {
+    let tcp = TcpPacket::new_checked(&packet.bytes[packet.header_len..]).ok()?;
+    let mut options = tcp.options();
+    while let Ok((rest, option)) = TcpOption::parse(options) {
+        match option {
+            TcpOption::MaxSegmentSize(size) => return (size != 0).then_some(size),
+            TcpOption::EndOfList => return None,
+            _ => options = rest,
+        }
+    }
+    None
 }
 
 fn udp(payload: &[u8]) -> Result<Transport, Reason> {

@@ -2,13 +2,14 @@
 //! buffer per thread for what goes out, so that no packet costs an allocation.
 
 use std::cell::RefCell;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 
 use smoltcp::phy::{
     Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium, PacketMeta, RxToken,
     TxToken,
 };
 use smoltcp::time::Instant;
+use smoltcp::wire::IPV6_HEADER_LEN;
 
 use super::{Config, Frame, HEADROOM, Outlet};
 
@@ -20,18 +21,24 @@ thread_local! {
 }
 
 /// What a smoltcp interface may expect of the device.
-pub(super) fn capabilities(config: &Config) -> DeviceCapabilities {
+fn capabilities(config: &Config, ipv6_segment: Option<NonZeroU16>) -> DeviceCapabilities {
     let mut capabilities = DeviceCapabilities::default();
     capabilities.medium = Medium::Ip;
-    capabilities.max_transmission_unit = config.mtu;
+    capabilities.max_transmission_unit = if ipv6_segment.is_some() {
+        MAX_PACKET
+    } else {
+        config.mtu
+    };
     // The packet was looked at before it came here; see `packet::parse`.
     let mut checksum = ChecksumCapabilities::default();
     checksum.ipv4 = Checksum::Tx;
     checksum.tcp = Checksum::Tx;
     if config.offload {
         checksum.tcp = Checksum::None;
-        // Over IPv6 smoltcp 0.14 drops every packet above the MTU, also one to be segmented (`dispatch_ip`).
         capabilities.segmentation.tcpv4 = NonZeroUsize::new(MAX_PACKET);
+        if ipv6_segment.is_some() {
+            capabilities.segmentation.tcpv6 = NonZeroUsize::new(MAX_PACKET);
+        }
     }
     capabilities.checksum = checksum;
     capabilities
@@ -41,6 +48,10 @@ pub(super) struct Phy<'a, O> {
     pub(super) config: &'a Config,
     pub(super) outlet: &'a O,
     pub(super) incoming: Option<&'a [u8]>,
+    /// Payload bytes per segment of an IPv6 flow whose packets the device cuts. smoltcp 0.14 drops every IPv6 packet
+    /// above the MTU and does not hand the segment size on (`dispatch_ip`): so it is told of a large MTU, and the size
+    /// is added here.
+    pub(super) ipv6_segment: Option<NonZeroU16>,
 }
 
 impl<O: Outlet> Device for Phy<'_, O> {
@@ -63,7 +74,7 @@ impl<O: Outlet> Device for Phy<'_, O> {
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        capabilities(self.config)
+        capabilities(self.config, self.ipv6_segment)
     }
 }
 
@@ -72,6 +83,7 @@ impl<O: Outlet> Phy<'_, O> {
         Outgoing {
             outlet: self.outlet,
             partial_checksum: self.config.offload,
+            ipv6_segment: self.ipv6_segment,
             meta: PacketMeta::default(),
         }
     }
@@ -88,6 +100,7 @@ impl RxToken for Incoming<'_> {
 pub(super) struct Outgoing<'a, O> {
     outlet: &'a O,
     partial_checksum: bool,
+    ipv6_segment: Option<NonZeroU16>,
     meta: PacketMeta,
 }
 
@@ -96,10 +109,13 @@ impl<O: Outlet> TxToken for Outgoing<'_, O> {
         SCRATCH.with_borrow_mut(|scratch| {
             let buffer = &mut scratch[..HEADROOM + len];
             let result = f(&mut buffer[HEADROOM..]);
+            let ipv6_segment = self
+                .ipv6_segment
+                .filter(|size| ipv6_payload_len(&buffer[HEADROOM..]) > usize::from(size.get()));
             self.outlet.transmit(Frame {
                 buffer,
                 partial_checksum: self.partial_checksum,
-                segment_size: self.meta.segmentation_offload_size,
+                segment_size: self.meta.segmentation_offload_size.or(ipv6_segment),
             });
             result
         })
@@ -108,4 +124,12 @@ impl<O: Outlet> TxToken for Outgoing<'_, O> {
     fn set_meta(&mut self, meta: PacketMeta) {
         self.meta = meta;
     }
+}
+
+/// TCP payload bytes of an IPv6 packet without extension headers.
+fn ipv6_payload_len(packet: &[u8]) -> usize {
+    let data_offset = packet.get(IPV6_HEADER_LEN + 12).map_or(0, |byte| byte >> 4);
+    packet
+        .len()
+        .saturating_sub(IPV6_HEADER_LEN + usize::from(data_offset) * 4)
 }

@@ -1,12 +1,14 @@
 //! The TCP stack of one open flow: a smoltcp interface that owns just the target's address, and one socket.
 
+use std::num::NonZeroU16;
+
 use smoltcp::iface::{self, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint};
 
 use super::phy::Phy;
-use super::{Config, Outlet};
+use super::{Checksum, Config, Outlet, packet};
 use crate::net::FlowKey;
 
 /// Room for bytes on their way to the application. Pages are committed when they are first touched, so an idle
@@ -23,10 +25,19 @@ const CROWD: usize = 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(600);
 
+/// What a host takes that does not say (RFC 9293 section 3.7.1).
+const DEFAULT_MSS_V6: usize = 1220;
+/// Below this a SYN's word is not taken; smoltcp and Linux (`TCP_MIN_SND_MSS`) have the same bound.
+const LEAST_MSS: usize = 48;
+/// The headers of IPv6 and TCP without options.
+const HEADERS_V6: usize = 60;
+
 pub(super) struct Stack {
     interface: Interface,
     sockets: SocketSet<'static>,
     handle: SocketHandle,
+    /// See [`Phy::ipv6_segment`].
+    ipv6_segment: Option<NonZeroU16>,
 }
 
 impl std::fmt::Debug for Stack {
@@ -46,6 +57,7 @@ impl Stack {
         flows: usize,
         now: Instant,
     ) -> Option<Self> {
+        phy.ipv6_segment = ipv6_segment(phy, key);
         let mut config = iface::Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut interface = Interface::new(config, phy, now);
@@ -79,6 +91,7 @@ impl Stack {
             interface,
             sockets,
             handle,
+            ipv6_segment: phy.ipv6_segment,
         })
     }
 
@@ -102,6 +115,7 @@ impl Stack {
 
     /// Takes in the packet that waits in `phy`.
     pub(super) fn ingest<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
+        phy.ipv6_segment = self.ipv6_segment;
         self.interface
             .poll_ingress_single(now, phy, &mut self.sockets);
         // smoltcp listens again after a reset in SYN-RECEIVED (RFC 9293 section 3.10.7.4); this flow is over.
@@ -112,6 +126,7 @@ impl Stack {
 
     /// Sends everything that may be sent now. Bounded by the windows of the peer.
     pub(super) fn drain<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
+        phy.ipv6_segment = self.ipv6_segment;
         while let PollResult::SocketStateChanged =
             self.interface.poll_egress(now, phy, &mut self.sockets)
         {}
@@ -133,5 +148,17 @@ pub(super) fn phy<'a, O: Outlet>(
         config,
         outlet,
         incoming,
+        ipv6_segment: None,
     }
+}
+
+/// How the device shall cut the packets of an IPv6 flow: by what the application's SYN allows, and by the MTU.
+fn ipv6_segment<O: Outlet>(phy: &Phy<'_, O>, key: &FlowKey) -> Option<NonZeroU16> {
+    if !phy.config.offload || key.target.0.is_ipv4() {
+        return None;
+    }
+    let syn = packet::parse(phy.incoming?, Checksum::Trusted).ok()?;
+    let offered = packet::max_segment_size(&syn).map_or(DEFAULT_MSS_V6, usize::from);
+    let fits = phy.config.mtu.checked_sub(HEADERS_V6)?;
+    NonZeroU16::new(offered.max(LEAST_MSS).min(fits) as u16)
 }

@@ -1,20 +1,32 @@
 //! A real sshd on loopback, and services for it to forward to.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
+use underpass::carrier::{NoPrompter, RusshCarrier};
 use underpass::net::{ByteReader, Source, StreamError, Target};
 use underpass::plan::{HostKeyPolicy, SshPlan};
 
 /// A source address for an open; sshd only logs it.
 pub(crate) fn local(port: u16) -> Source {
     Source(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+/// Logs in.
+pub(crate) async fn connect(sshd: &Sshd) -> RusshCarrier {
+    RusshCarrier::connect(&sshd.plan(), Arc::new(NoPrompter))
+        .await
+        .unwrap()
 }
 
 /// A port of loopback at which nobody listens.
@@ -176,20 +188,46 @@ fn free_port() -> u16 {
 }
 
 /// Sends back what it gets, and ends when its peer ends.
-pub(crate) struct Echo(SocketAddr);
+pub(crate) struct Echo {
+    address: SocketAddr,
+    seen: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
+}
 
 impl Echo {
     pub(crate) async fn start() -> Self {
-        let address = serve(|mut stream| async move {
-            let (mut read, mut write) = stream.split();
-            let _ = tokio::io::copy(&mut read, &mut write).await;
+        let (seen, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counts = (Arc::clone(&seen), Arc::clone(&open));
+        let address = serve(move |mut stream| {
+            let (seen, open) = (Arc::clone(&counts.0), Arc::clone(&counts.1));
+            async move {
+                open.fetch_add(1, Relaxed);
+                seen.fetch_add(1, Relaxed);
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+                open.fetch_sub(1, Relaxed);
+            }
         })
         .await;
-        Self(address)
+        Self {
+            address,
+            seen,
+            open,
+        }
+    }
+
+    /// Connections so far.
+    pub(crate) fn seen(&self) -> usize {
+        self.seen.load(Relaxed)
+    }
+
+    /// Connections now.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Relaxed)
     }
 
     pub(crate) fn target(&self) -> Target {
-        Target(self.0)
+        Target(self.address)
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) struct Tap {
     mtu: usize,
     packets: Mutex<Vec<Vec<u8>>>,
     rearmed: AtomicBool,
+    frames: AtomicUsize,
 }
 
 impl Tap {
@@ -27,12 +28,18 @@ impl Tap {
             mtu,
             packets: Mutex::default(),
             rearmed: AtomicBool::new(false),
+            frames: AtomicUsize::new(0),
         }
     }
 
     /// All packets since the last call, as they would be on a wire.
     pub(crate) fn take(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.packets.lock().unwrap())
+    }
+
+    /// Frames that the engine has handed over in all; each may stand for several packets.
+    pub(crate) fn frames(&self) -> usize {
+        self.frames.load(Ordering::Relaxed)
     }
 
     /// Whether the engine has asked for an earlier timer since the last call.
@@ -43,6 +50,7 @@ impl Tap {
 
 impl Outlet for Tap {
     fn transmit(&self, frame: Frame<'_>) {
+        self.frames.fetch_add(1, Ordering::Relaxed);
         let packet = &frame.buffer[HEADROOM..];
         let packets = if frame.partial_checksum {
             let at = checksum::layout(packet);

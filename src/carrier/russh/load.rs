@@ -14,11 +14,16 @@ const KEPT_PER_RESET: u64 = 4096;
 /// What russh keeps for a refused open, in bytes (one message in a queue that nobody reads after the login).
 const KEPT_PER_REFUSAL: u64 = 1024;
 
+/// Flows at the same time above which a second connection is worth its login: measured with 8 flows, two
+/// connections carry 1.1 times the download and 1.4 times the upload of one.
+pub(super) const FLOWS_FOR_TWO: usize = 2;
+
 /// The counters of one connection. Plain counters: the pool tolerates values that are a moment old.
 #[derive(Debug)]
 pub(super) struct Load {
     born: Instant,
     channels: AtomicUsize,
+    flows: AtomicUsize,
     stalled: AtomicUsize,
     carried: AtomicU64,
     kept: AtomicU64,
@@ -32,6 +37,7 @@ impl Load {
         Self {
             born: Instant::now(),
             channels: AtomicUsize::new(0),
+            flows: AtomicUsize::new(0),
             stalled: AtomicUsize::new(0),
             carried: AtomicU64::new(0),
             kept: AtomicU64::new(0),
@@ -48,6 +54,11 @@ impl Load {
     /// Channels pending, open, or waiting for the server's CLOSE.
     pub(super) fn channels(&self) -> usize {
         self.channels.load(Relaxed)
+    }
+
+    /// Channels that an application uses now.
+    pub(super) fn flows(&self) -> usize {
+        self.flows.load(Relaxed)
     }
 
     /// Flows whose backlog is at its bound: each stops the connection's reader.
@@ -95,6 +106,14 @@ impl Load {
         ChannelGuard(Arc::clone(self))
     }
 
+    /// Counts a flow until the guard is dropped.
+    pub(super) fn flow(self: &Arc<Self>) -> FlowGuard {
+        if self.flows.fetch_add(1, Relaxed) == FLOWS_FOR_TWO {
+            self.changed.notify_one();
+        }
+        FlowGuard(Arc::clone(self))
+    }
+
     /// Counts a flow at its bound until the guard is dropped.
     pub(super) fn stall(self: &Arc<Self>) -> StallGuard {
         self.stalled.fetch_add(1, Relaxed);
@@ -120,6 +139,16 @@ impl Drop for ChannelGuard {
         if self.0.channels.fetch_sub(1, Relaxed) == 1 {
             self.0.changed.notify_one();
         }
+    }
+}
+
+/// One flow in use.
+#[derive(Debug)]
+pub(super) struct FlowGuard(Arc<Load>);
+
+impl Drop for FlowGuard {
+    fn drop(&mut self) {
+        self.0.flows.fetch_sub(1, Relaxed);
     }
 }
 

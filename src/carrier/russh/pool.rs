@@ -12,7 +12,7 @@ use super::auth::Credential;
 use super::backlog::Store;
 use super::connection::Connection;
 use super::error::LostReason;
-use super::load::ChannelGuard;
+use super::load::{ChannelGuard, FLOWS_FOR_TWO};
 use super::login;
 use crate::net::{OpenError, OpenFailure};
 use crate::plan::SshPlan;
@@ -25,9 +25,6 @@ const MAX_CONNECTIONS: usize = 8;
 const CHANNELS_WANTED: usize = 900;
 /// Channels on one connection at most. sshd ends the session at 16,384 (channels.h CHANNELS_MAX_CHANNELS).
 const CHANNELS_MAX: usize = 16_000;
-/// Flows at the same time above which a second connection is worth its login: measured with 8 flows, two
-/// connections carry 1.1 times the download and 1.4 times the upload of one.
-const FLOWS_FOR_TWO: usize = 2;
 /// How often ages are looked at.
 const TICK: Duration = Duration::from_secs(30);
 /// Wait after a login that failed; doubled each time.
@@ -52,6 +49,7 @@ struct Burden {
     stalled: bool,
     due: bool,
     channels: usize,
+    flows: usize,
 }
 
 impl Burden {
@@ -62,6 +60,7 @@ impl Burden {
             stalled: load.stalled() > 0,
             due: connection.is_due(now),
             channels: load.channels(),
+            flows: load.flows(),
         }
     }
 
@@ -73,12 +72,12 @@ impl Burden {
 
 /// How many connections that are open to new flows there should be.
 fn wanted(burdens: &[Burden]) -> usize {
-    let channels: usize = burdens
-        .iter()
-        .filter(|b| b.is_open())
-        .map(|b| b.channels)
-        .sum();
-    let for_flows = if channels > FLOWS_FOR_TWO { 2 } else { 1 };
+    let (mut channels, mut flows) = (0, 0);
+    for burden in burdens.iter().filter(|b| b.is_open()) {
+        channels += burden.channels;
+        flows += burden.flows;
+    }
+    let for_flows = if flows > FLOWS_FOR_TWO { 2 } else { 1 };
     channels.div_ceil(CHANNELS_WANTED).max(for_flows)
 }
 
@@ -259,5 +258,84 @@ impl Retry {
         self.wait = (self.wait * 2).clamp(RETRY_FIRST, RETRY_LAST);
         self.not_before = Some(now + self.wait);
         self.wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRESH: Burden = Burden {
+        full: false,
+        stalled: false,
+        due: false,
+        channels: 0,
+        flows: 0,
+    };
+
+    #[test]
+    fn one_is_enough_for_few() {
+        let few = Burden {
+            channels: 50,
+            flows: FLOWS_FOR_TWO,
+            ..FRESH
+        };
+        assert!(!should_grow(&[few]));
+    }
+
+    #[test]
+    fn several_flows_get_two_and_many_channels_more() {
+        let flows = Burden { flows: 3, ..FRESH };
+        assert!(should_grow(&[flows]));
+        assert!(!should_grow(&[flows, flows]));
+        let many = Burden {
+            channels: CHANNELS_WANTED,
+            ..FRESH
+        };
+        assert!(!should_grow(&[many, FRESH]));
+        let more = Burden {
+            channels: CHANNELS_WANTED + 1,
+            ..FRESH
+        };
+        assert!(should_grow(&[more]));
+        assert!(should_grow(&[more, more]));
+        assert!(!should_grow(&[more, more, FRESH]));
+        assert!(!should_grow(&[more; MAX_CONNECTIONS]));
+    }
+
+    #[test]
+    fn what_takes_no_new_flows_is_replaced() {
+        for closed in [
+            Burden {
+                stalled: true,
+                ..FRESH
+            },
+            Burden { due: true, ..FRESH },
+            Burden {
+                full: true,
+                ..FRESH
+            },
+        ] {
+            assert!(should_grow(&[closed]));
+            assert!(!should_grow(&[closed, FRESH]));
+            assert!(FRESH < closed);
+        }
+    }
+
+    #[test]
+    fn logins_that_fail_are_retried_less_and_less() {
+        let now = Instant::now();
+        let mut retry = Retry::default();
+        assert!(retry.is_time(now));
+        assert_eq!(retry.failed(now), RETRY_FIRST);
+        assert!(!retry.is_time(now));
+        assert!(retry.is_time(now + RETRY_FIRST));
+        assert_eq!(retry.failed(now), RETRY_FIRST * 2);
+        for _ in 0..20 {
+            retry.failed(now);
+        }
+        assert_eq!(retry.failed(now), RETRY_LAST);
+        retry.reset();
+        assert!(retry.is_time(now));
     }
 }

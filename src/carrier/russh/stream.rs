@@ -20,7 +20,7 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::Notify;
 
 use super::backlog::{Backlog, Store};
-use super::load::{ChannelGuard, StallGuard};
+use super::load::{ChannelGuard, FlowGuard, StallGuard};
 use crate::net::{ByteReader, ByteWriter, StreamError};
 
 /// How long a server may take to close a channel that is at EOF both ways, before we close it.
@@ -47,7 +47,14 @@ pub(super) fn halves(
         end: None,
         shared: Arc::clone(&shared),
     };
-    (reader, RusshWriter { shared })
+    let flow = shared.place.load().flow();
+    (
+        reader,
+        RusshWriter {
+            shared,
+            _flow: flow,
+        },
+    )
 }
 
 /// Values of [`Shared::ended`].
@@ -273,6 +280,7 @@ async fn linger(mut read: ChannelReadHalf, shared: Arc<Shared>) {
 /// The writing half of a channel.
 pub struct RusshWriter {
     shared: Arc<Shared>,
+    _flow: FlowGuard,
 }
 
 impl ByteWriter for RusshWriter {

@@ -1,0 +1,98 @@
+//! Many channels of the embedded SSH carrier: what they cost, and that they go away. In a file of its own, and one
+//! test at a time, because the memory of the whole process is measured.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "carrier_russh/rig.rs"]
+mod rig;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rig::{Echo, Sshd, connect, local, read_all};
+use tokio::io::AsyncReadExt;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use underpass::net::{ByteWriter, Carrier, Target};
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// The resident memory of this process in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// sshd ends a session in which 16,384 channels are open, so those of more must have been closed properly.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn channels_are_closed_properly() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let carrier = Arc::new(connect(&sshd).await);
+    let run = async |n: usize| {
+        for i in 0..n {
+            let (mut reader, mut writer) = carrier.open(local(1), echo.target()).await.unwrap();
+            writer.write(Bytes::from_static(b"x")).await.unwrap();
+            if i % 50 == 0 {
+                // A reset, of one half or of both.
+                drop(reader);
+                continue;
+            }
+            writer.finish().await.unwrap();
+            assert_eq!(read_all(&mut reader).await.unwrap(), b"x");
+        }
+    };
+    run(1000).await;
+    let before = resident();
+    run(16_500).await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 8 * 1024, "{grown} KiB");
+    // One flow at a time: all of them on one connection.
+    assert_eq!(sshd.log().matches("Accepted publickey").count(), 1);
+    carrier.shutdown().await;
+}
+
+/// Takes connections and keeps them.
+async fn keeper() -> Target {
+    let address = rig::serve(|stream| async move {
+        stream.readable().await.unwrap();
+        let mut stream = stream;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    Target(address)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_idle_channels_spread_and_cost_little() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let sshd = Sshd::start("");
+    let keeper = keeper().await;
+    let carrier = Arc::new(connect(&sshd).await);
+    let n = 2000;
+    let mut streams = Vec::new();
+    let before = resident();
+    while streams.len() < n {
+        let mut opens = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let carrier = Arc::clone(&carrier);
+            opens.spawn(async move { carrier.open(local(1), keeper).await });
+        }
+        while let Some(opened) = opens.join_next().await {
+            streams.push(opened.unwrap().unwrap());
+        }
+    }
+    let each = (resident() - before) as usize * 1024 / n;
+    // With the keeper's own tasks and sockets, which live in this process too.
+    assert!(each < 8 * 1024, "{each} bytes each");
+    let spread = async {
+        while sshd.log().matches("Accepted publickey").count() < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), spread).await.unwrap();
+    carrier.shutdown().await;
+}
