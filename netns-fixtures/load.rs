@@ -9,8 +9,8 @@ use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -294,10 +294,11 @@ fn first(addr: SocketAddr) -> Result<()> {
 fn idle(addr: SocketAddr, count: usize) -> Result<()> {
     let began = Instant::now();
     let (next, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let why = Arc::new(OnceLock::new());
     let openers: Vec<_> = (0..OPENERS)
         .map(|_| {
-            let (next, failed) = (next.clone(), failed.clone());
-            thread::spawn(move || open_some(addr, count, &next, &failed))
+            let (next, failed, why) = (next.clone(), failed.clone(), why.clone());
+            thread::spawn(move || open_some(addr, count, &next, &failed, &why))
         })
         .collect();
     let mut open: Vec<TcpStream> = openers
@@ -308,9 +309,10 @@ fn idle(addr: SocketAddr, count: usize) -> Result<()> {
     say(
         "open",
         &format!(
-            ",\"open\":{},\"failed\":{},\"seconds\":{:.3}",
+            ",\"open\":{},\"failed\":{},\"why\":{:?},\"seconds\":{:.3}",
             open.len(),
             count - open.len(),
+            why.get().map_or("", String::as_str),
             began.elapsed().as_secs_f64()
         ),
     );
@@ -319,12 +321,13 @@ fn idle(addr: SocketAddr, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Opens connections as long as some are missing; returns those on which a byte came back.
+/// Opens connections as long as some are missing; returns those on which a byte came back. `why` keeps the first error.
 fn open_some(
     addr: SocketAddr,
     count: usize,
     next: &AtomicUsize,
     failed: &AtomicUsize,
+    why: &OnceLock<String>,
 ) -> Vec<TcpStream> {
     let mut open = Vec::new();
     while next.fetch_add(1, Relaxed) < count && failed.load(Relaxed) < FAILURES {
@@ -335,7 +338,10 @@ fn open_some(
         });
         match echoed {
             Ok(stream) => open.push(stream),
-            Err(_) => drop(failed.fetch_add(1, Relaxed)),
+            Err(error) => {
+                failed.fetch_add(1, Relaxed);
+                let _ = why.set(named(error).to_string());
+            }
         }
     }
     open

@@ -101,7 +101,7 @@ def beside_idle(count):
         with Load(tool, "idle", tool.address(ECHO), count) as load:
             opened = load.wait("open", OPEN_PATIENCE_S)
             if opened["failed"]:
-                raise Failed(f"{opened['failed']} of {count} idle connections failed")
+                raise Failed(f"{opened['failed']} of {count} idle connections failed: {opened['why']}")
             beside = transfer(tool, length, "download", 1)["Mbit/s"]
         return {"Mbit/s": beside, "of alone": beside / alone}
     return run
