@@ -59,7 +59,7 @@ impl Sshd {
 
     /// As [`start`](Self::start), with `options` in front of the key in authorized_keys.
     pub(crate) fn start_with_key_options(extra: &str, options: &str) -> Self {
-        let dir = TempDir::new().unwrap();
+        let dir = TempDir::new_in("/tmp").unwrap();
         // sshd wants its privilege separation directory.
         let _ = fs::create_dir_all("/run/sshd");
         for key in ["host_key", "id_ed25519"] {
