@@ -159,5 +159,6 @@ pub(super) struct StallGuard(Arc<Load>);
 impl Drop for StallGuard {
     fn drop(&mut self) {
         self.0.stalled.fetch_sub(1, Relaxed);
+        self.0.changed.notify_one();
     }
 }

@@ -35,7 +35,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use self::detach::detached;
-use self::pool::Pool;
+use self::pool::{Place, Pool};
 use super::dial::{DialBudget, DialPermit};
 use super::prompt::Prompter;
 use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
@@ -162,9 +162,7 @@ impl Carrier for RusshCarrier {
         target: Target,
     ) -> Result<(RusshReader, RusshWriter), OpenError> {
         let permit = self.dial.acquire(target.0.ip()).await;
-        let Some((connection, place)) = self.pool.place() else {
-            return Err(self.pool.no_place());
-        };
+        let Place { connection, place } = self.pool.place().await?;
         let store = Arc::clone(self.pool.store());
         detached(async move {
             let opened = connection.open(source, target, place, &store).await;

@@ -25,6 +25,8 @@ const MAX_CONNECTIONS: usize = 8;
 const CHANNELS_WANTED: usize = 900;
 /// Channels on one connection at most. sshd ends the session at 16,384 (channels.h CHANNELS_MAX_CHANNELS).
 const CHANNELS_MAX: usize = 16_000;
+/// How long an open waits for a connection that is not stalled.
+const STALL_WAIT: Duration = Duration::from_secs(10);
 /// How often ages are looked at.
 const TICK: Duration = Duration::from_secs(30);
 /// Wait after a login that failed; doubled each time.
@@ -38,8 +40,16 @@ pub(super) struct Pool {
     peer: SocketAddr,
     connections: Mutex<Vec<Arc<Connection>>>,
     changed: Arc<Notify>,
+    /// Rung after every look at the connections.
+    tended: Notify,
     store: Arc<Store>,
     lost: watch::Sender<Option<LostReason>>,
+}
+
+/// A connection, and a place on it.
+pub(super) struct Place {
+    pub(super) connection: Arc<Connection>,
+    pub(super) place: ChannelGuard,
 }
 
 /// What a connection looks like to the choice of the next flow: the least is best.
@@ -100,6 +110,7 @@ impl Pool {
             peer: first.peer(),
             connections: Mutex::new(vec![Arc::new(first)]),
             changed,
+            tended: Notify::new(),
             store: Arc::default(),
             lost: watch::Sender::new(None),
         });
@@ -138,33 +149,49 @@ impl Pool {
         self.list().clone()
     }
 
-    /// The connection for the next flow, with a place on it. `None` when there is none, or all are full.
-    pub(super) fn place(&self) -> Option<(Arc<Connection>, ChannelGuard)> {
+    /// The connection for the next flow, with a place on it. While all are stalled it waits a moment for a better
+    /// one: an open on a stalled connection is not answered before the stall ends.
+    ///
+    /// # Errors
+    /// [`OpenFailure::ConnectionLost`], or [`OpenFailure::NoResources`] when all are full.
+    pub(super) async fn place(&self) -> Result<Place, OpenError> {
+        // Once per open, not per look: a look rings the bell that the next one waits for.
+        if should_grow(&burdens(&self.list(), Instant::now())) {
+            self.changed.notify_one();
+        }
+        let patience = tokio::time::sleep(STALL_WAIT);
+        tokio::pin!(patience);
+        loop {
+            // Made before the look: it hears what rings from here on.
+            let tended = self.tended.notified();
+            let place = self.best()?;
+            if place.connection.load().stalled() == 0 {
+                return Ok(place);
+            }
+            drop(place);
+            tokio::select! {
+                () = tended => {}
+                () = &mut patience => return self.best(),
+            }
+        }
+    }
+
+    fn best(&self) -> Result<Place, OpenError> {
         let now = Instant::now();
         let list = self.list();
         let live = list.iter().filter(|c| c.load().lost().is_none());
         let (burden, best) = live
             .map(|c| (Burden::of(c, now), c))
-            .min_by_key(|(burden, _)| *burden)?;
+            .min_by_key(|(burden, _)| *burden)
+            .ok_or_else(|| OpenError::new(OpenFailure::ConnectionLost, ""))?;
         if burden.full {
-            return None;
+            return Err(OpenError::new(OpenFailure::NoResources, ""));
         }
-        let place = (Arc::clone(best), best.load().channel());
-        if should_grow(&burdens(&list, now)) {
-            self.changed.notify_one();
-        }
-        Some(place)
-    }
-
-    /// Why [`place`](Self::place) gave none.
-    pub(super) fn no_place(&self) -> OpenError {
-        let live = self.list().iter().any(|c| c.load().lost().is_none());
-        let failure = if live {
-            OpenFailure::NoResources
-        } else {
-            OpenFailure::ConnectionLost
+        let place = Place {
+            connection: Arc::clone(best),
+            place: best.load().channel(),
         };
-        OpenError::new(failure, "")
+        Ok(place)
     }
 
     /// Resolves when no connection is left.
@@ -180,6 +207,7 @@ impl Pool {
     async fn tend(&self, retry: &mut Retry) -> std::ops::ControlFlow<()> {
         if let Some(reason) = self.sweep() {
             let _ = self.lost.send_replace(Some(reason));
+            self.tended.notify_waiters();
             return std::ops::ControlFlow::Break(());
         }
         let grow =
@@ -187,6 +215,7 @@ impl Pool {
         if grow && retry.is_time(Instant::now()) {
             self.grow(retry).await;
         }
+        self.tended.notify_waiters();
         std::ops::ControlFlow::Continue(())
     }
 
