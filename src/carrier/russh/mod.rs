@@ -2,7 +2,7 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `login` | from a plan to a connection: [`tcp`], [`host_key`] over [`known_hosts`], [`auth`] over [`keys`] |
+//! | `login` | from a plan to a connection: `tcp`, `host_key` over `known_hosts`, `auth` over `keys` |
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
