@@ -69,6 +69,11 @@ async fn keeper() -> Target {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_idle_channels_spread_and_cost_little() {
     let _alone = ONE_AT_A_TIME.lock().await;
+    // Far ends and sshd live here too: more descriptors than the usual soft limit.
+    let pid = std::process::id().to_string();
+    let mut prlimit = std::process::Command::new("prlimit");
+    let limit = prlimit.args(["--pid", &pid, "--nofile=4096:"]).status();
+    assert!(limit.unwrap().success());
     let sshd = Sshd::start("");
     let keeper = keeper().await;
     let carrier = Arc::new(connect(&sshd).await);

@@ -2,7 +2,7 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `login` | from a plan to a connection: [`tcp`], [`host_key`] over [`known_hosts`], [`auth`] over [`keys`] |
+//! | `login` | from a plan to a connection: `tcp`, `host_key` over `known_hosts`, `auth` over `keys` |
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
@@ -137,13 +137,18 @@ impl RusshCarrier {
         self.pool.lost().await
     }
 
-    /// Ends all connections in good order. Streams that are still open are [`crate::net::StreamError::Lost`].
+    /// Ends all connections in good order. Streams that are still open are [`crate::net::StreamError::Lost`]. Gives up
+    /// after half a second, when a flow that nobody reads or absorbs holds its connection up: the end of the
+    /// process does the rest.
     pub async fn shutdown(&self) {
-        for connection in self.pool.all() {
-            connection.disconnect().await;
-        }
+        let goodbye = async {
+            for connection in self.pool.close() {
+                connection.disconnect().await;
+            }
+            self.pool.lost().await
+        };
         // The sessions end when the goodbye is written; a server that does not read does not hold us up.
-        let _ = tokio::time::timeout(GOODBYE, self.pool.lost()).await;
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
     }
 }
 

@@ -2,6 +2,8 @@
 //! one is let go.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,8 @@ const CHANNELS_MAX: usize = 16_000;
 const STALL_WAIT: Duration = Duration::from_secs(10);
 /// How often ages are looked at.
 const TICK: Duration = Duration::from_secs(30);
+/// How long a login in the background may take.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Wait after a login that failed; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_LAST: Duration = Duration::from_secs(600);
@@ -44,6 +48,11 @@ pub(super) struct Pool {
     tended: Notify,
     store: Arc<Store>,
     lost: watch::Sender<Option<LostReason>>,
+    retry: Mutex<Retry>,
+    /// A login is under way.
+    growing: AtomicBool,
+    /// No further connection is to be made.
+    closing: AtomicBool,
 }
 
 /// A connection, and a place on it.
@@ -113,19 +122,21 @@ impl Pool {
             tended: Notify::new(),
             store: Arc::default(),
             lost: watch::Sender::new(None),
+            retry: Mutex::default(),
+            growing: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         });
         // Weak inside: the task must not keep alive what its end depends on.
         let weak = Arc::downgrade(&pool);
         let bell = Arc::clone(&pool.changed);
         tokio::spawn(async move {
-            let mut retry = Retry::default();
             loop {
                 // An elapsed tick is as good as a bell.
                 let _ = tokio::time::timeout(TICK, bell.notified()).await;
                 let Some(pool) = weak.upgrade() else {
                     return;
                 };
-                if pool.tend(&mut retry).await.is_break() {
+                if pool.tend().is_break() {
                     return;
                 }
             }
@@ -142,6 +153,16 @@ impl Pool {
         self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retry(&self) -> MutexGuard<'_, Retry> {
+        self.retry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All connections, and no further one from here on.
+    pub(super) fn close(&self) -> Vec<Arc<Connection>> {
+        self.closing.store(true, Relaxed);
+        self.all()
     }
 
     /// All connections.
@@ -204,19 +225,29 @@ impl Pool {
         }
     }
 
-    async fn tend(&self, retry: &mut Retry) -> std::ops::ControlFlow<()> {
+    fn tend(self: &Arc<Self>) -> ControlFlow<()> {
         if let Some(reason) = self.sweep() {
             let _ = self.lost.send_replace(Some(reason));
             self.tended.notify_waiters();
-            return std::ops::ControlFlow::Break(());
+            return ControlFlow::Break(());
         }
-        let grow =
-            self.credential.is_silent() && should_grow(&burdens(&self.list(), Instant::now()));
-        if grow && retry.is_time(Instant::now()) {
-            self.grow(retry).await;
+        let now = Instant::now();
+        let grow = should_grow(&burdens(&self.list(), now))
+            && self.credential.is_silent()
+            && self.retry().is_time(now)
+            && !self.closing.load(Relaxed);
+        if grow && !self.growing.swap(true, Relaxed) {
+            // Beside this task: a login that hangs must not hide a loss.
+            let pool = Arc::clone(self);
+            tokio::spawn(async move {
+                pool.grow().await;
+                pool.growing.store(false, Relaxed);
+                // Perhaps more are wanted already.
+                pool.changed.notify_one();
+            });
         }
         self.tended.notify_waiters();
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
     }
 
     /// Removes connections that are lost, and old ones whose last flow has ended. The reason of the last loss
@@ -240,25 +271,24 @@ impl Pool {
         None
     }
 
-    async fn grow(&self, retry: &mut Retry) {
+    async fn grow(&self) {
         let changed = Arc::clone(&self.changed);
-        match login::again(&self.plan, self.peer, &self.credential, changed).await {
-            Ok(connection) => {
-                retry.reset();
-                let mut list = self.list();
-                list.push(Arc::new(connection));
-                debug!("connections to the server: {}", list.len());
-                // Perhaps more are wanted already.
-                self.changed.notify_one();
+        let login = login::again(&self.plan, self.peer, &self.credential, changed);
+        let error = match tokio::time::timeout(LOGIN_TIMEOUT, login).await {
+            Ok(Ok(connection)) => {
+                *self.retry() = Retry::default();
+                if !self.closing.load(Relaxed) {
+                    let mut list = self.list();
+                    list.push(Arc::new(connection));
+                    debug!("connections to the server: {}", list.len());
+                }
+                return;
             }
-            Err(error) => {
-                let wait = retry.failed(Instant::now());
-                info!(
-                    "no further connection for now (next try in {} s): {error}",
-                    wait.as_secs()
-                );
-            }
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the login takes too long".to_owned(),
+        };
+        let wait = self.retry().failed(Instant::now()).as_secs();
+        info!("no further connection for now (next try in {wait} s): {error}");
     }
 }
 
@@ -276,10 +306,6 @@ struct Retry {
 impl Retry {
     fn is_time(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|at| now >= at)
-    }
-
-    fn reset(&mut self) {
-        *self = Self::default();
     }
 
     /// How long to wait now.
@@ -364,7 +390,5 @@ mod tests {
             retry.failed(now);
         }
         assert_eq!(retry.failed(now), RETRY_LAST);
-        retry.reset();
-        assert!(retry.is_time(now));
     }
 }

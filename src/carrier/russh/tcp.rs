@@ -41,7 +41,9 @@ pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Co
 ///
 /// # Errors
 /// That of the last address: [`ConnectError::Unreachable`] or [`ConnectError::TimedOut`].
-pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
+pub(super) async fn connect(
+    addresses: &[SocketAddr],
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let mut failure = None;
     for &address in addresses {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
@@ -49,7 +51,7 @@ pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Conne
                 stream
                     .set_nodelay(true)
                     .map_err(|source| ConnectError::Unreachable { address, source })?;
-                return Ok(stream);
+                return Ok((stream, address));
             }
             Ok(Err(source)) => failure = Some(ConnectError::Unreachable { address, source }),
             Err(_) => {
@@ -60,6 +62,7 @@ pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Conne
             }
         }
     }
+    // `resolve` gives at least one address.
     Err(failure.unwrap_or_else(|| ConnectError::UnknownHost {
         host: String::new(),
         source: io::Error::other("the name has no address"),
