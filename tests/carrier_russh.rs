@@ -290,3 +290,49 @@ async fn the_server_may_rekey_at_any_time() {
     done.unwrap();
     carrier.shutdown().await;
 }
+
+/// Runs in a process of its own, started by the test below: where the backlog goes is found through the
+/// environment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "run by a_flow_at_its_bound_only_holds_up_its_own_connection"]
+async fn inside_a_full_disk() {
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let sent = pattern(24 << 20);
+    let source = source(sent.clone()).await;
+    let carrier = connect(&sshd).await;
+    let (mut stalled, mut writer) = carrier.open(local(1), source).await.unwrap();
+    let others = async {
+        // The stall is seen, and a second connection made.
+        while sshd.log().matches("Accepted publickey").count() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for _ in 0..20 {
+            let (mut reader, mut writer) = carrier.open(local(2), echo.target()).await.unwrap();
+            writer.write(Bytes::from_static(b"x")).await.unwrap();
+            writer.finish().await.unwrap();
+            assert_eq!(read_all(&mut reader).await.unwrap(), b"x");
+        }
+    };
+    tokio::select! {
+        done = timeout(Duration::from_secs(20), others) => done.unwrap(),
+        never = stalled.absorb() => match never {},
+    }
+    assert!(read_all(&mut stalled).await.unwrap() == sent);
+    writer.finish().await.unwrap();
+    carrier.shutdown().await;
+}
+
+#[test]
+fn a_flow_at_its_bound_only_holds_up_its_own_connection() {
+    let inside = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "inside_a_full_disk", "--ignored"])
+        .env("TMPDIR", "/proc/no/such/directory")
+        .output()
+        .unwrap();
+    assert!(
+        inside.status.success(),
+        "{}",
+        String::from_utf8_lossy(&inside.stdout)
+    );
+}

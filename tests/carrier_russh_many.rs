@@ -14,7 +14,7 @@ use rig::{Echo, Sshd, connect, local, read_all};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use underpass::net::{ByteWriter, Carrier, Target};
+use underpass::net::{ByteWriter, Carrier, OpenFailure, Target};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
@@ -69,6 +69,11 @@ async fn keeper() -> Target {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_idle_channels_spread_and_cost_little() {
     let _alone = ONE_AT_A_TIME.lock().await;
+    // Far ends and sshd live here too: more descriptors than the usual soft limit.
+    let pid = std::process::id().to_string();
+    let mut prlimit = std::process::Command::new("prlimit");
+    let limit = prlimit.args(["--pid", &pid, "--nofile=4096:"]).status();
+    assert!(limit.unwrap().success());
     let sshd = Sshd::start("");
     let keeper = keeper().await;
     let carrier = Arc::new(connect(&sshd).await);
@@ -94,5 +99,36 @@ async fn many_idle_channels_spread_and_cost_little() {
         }
     };
     timeout(Duration::from_secs(5), spread).await.unwrap();
+    carrier.shutdown().await;
+}
+
+/// russh keeps something for each refusal as long as the connection lives, so a connection that had many is
+/// replaced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_refusals_end_in_a_fresh_connection() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let sshd = Sshd::start("");
+    let closed = rig::closed_port().await;
+    let carrier = Arc::new(rig::connect(&sshd).await);
+    let before = resident();
+    for _ in 0..180 {
+        let mut opens = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let carrier = Arc::clone(&carrier);
+            opens.spawn(async move { carrier.open(local(1), closed).await.err() });
+        }
+        while let Some(error) = opens.join_next().await {
+            assert_eq!(error.unwrap().unwrap().failure, OpenFailure::Refused);
+        }
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 24 * 1024, "{grown} KiB");
+    let replaced = async {
+        // The old one goes when its last channel has ended.
+        while sshd.log().matches("Accepted publickey").count() < 2 || sshd.connections() > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), replaced).await.unwrap();
     carrier.shutdown().await;
 }

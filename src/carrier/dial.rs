@@ -10,7 +10,7 @@
 //!   first open to a further host still goes out at once;
 //! - the last quarter is for hosts that have answered before.
 //!
-//! [`Budget`] decides and knows neither time nor tasks; [`DialBudget`] waits.
+//! `Budget` decides and knows neither time nor tasks; [`DialBudget`] waits.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;

@@ -59,7 +59,7 @@ impl Sshd {
 
     /// As [`start`](Self::start), with `options` in front of the key in authorized_keys.
     pub(crate) fn start_with_key_options(extra: &str, options: &str) -> Self {
-        let dir = TempDir::new().unwrap();
+        let dir = TempDir::new_in("/tmp").unwrap();
         // sshd wants its privilege separation directory.
         let _ = fs::create_dir_all("/run/sshd");
         for key in ["host_key", "id_ed25519"] {
@@ -140,23 +140,27 @@ impl Sshd {
 }
 
 impl Sshd {
+    /// Connections now: sshd has a process for each.
+    pub(crate) fn connections(&self) -> usize {
+        children(&self.child.id().to_string()).len()
+    }
+
     /// Ends the server and the processes of its connections, as a crash of the machine would.
     pub(crate) fn cut(&mut self) {
-        let own = self.child.id().to_string();
-        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
-        let children = children.unwrap_or_default();
+        let children = children(&self.child.id().to_string());
         let _ = self.child.kill();
-        for pid in children.split_whitespace() {
-            kill(pid);
-        }
+        children.iter().for_each(|pid| kill(pid));
     }
 }
 
-fn kill(pid: &str) {
+fn children(pid: &str) -> Vec<String> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    for child in children.unwrap_or_default().split_whitespace() {
-        kill(child);
-    }
+    let children = children.unwrap_or_default();
+    children.split_whitespace().map(str::to_owned).collect()
+}
+
+fn kill(pid: &str) {
+    children(pid).iter().for_each(|child| kill(child));
     let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
 }
@@ -166,7 +170,7 @@ impl Drop for Sshd {
         if std::thread::panicking() {
             eprintln!("sshd said:\n{}", self.log());
         }
-        let _ = self.child.kill();
+        self.cut();
         let _ = self.child.wait();
     }
 }

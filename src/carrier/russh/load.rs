@@ -28,6 +28,8 @@ pub(super) struct Load {
     carried: AtomicU64,
     kept: AtomicU64,
     lost: OnceLock<LostReason>,
+    /// Rung when a second channel joins the first.
+    joined: Notify,
     /// The pool's bell: a channel ended, a flow stalled, or the connection is lost.
     changed: Arc<Notify>,
 }
@@ -42,6 +44,7 @@ impl Load {
             carried: AtomicU64::new(0),
             kept: AtomicU64::new(0),
             lost: OnceLock::new(),
+            joined: Notify::new(),
             changed,
         }
     }
@@ -102,8 +105,22 @@ impl Load {
 
     /// Counts a channel until the guard is dropped.
     pub(super) fn channel(self: &Arc<Self>) -> ChannelGuard {
-        self.channels.fetch_add(1, Relaxed);
+        if self.channels.fetch_add(1, Relaxed) == 1 {
+            self.joined.notify_waiters();
+        }
         ChannelGuard(Arc::clone(self))
+    }
+
+    /// Resolves when the connection has more than one channel.
+    pub(super) async fn shared_by_others(&self) {
+        loop {
+            // Made before the look: it hears what rings from here on.
+            let joined = self.joined.notified();
+            if self.channels() > 1 {
+                return;
+            }
+            joined.await;
+        }
     }
 
     /// Counts a flow until the guard is dropped.
@@ -159,5 +176,6 @@ pub(super) struct StallGuard(Arc<Load>);
 impl Drop for StallGuard {
     fn drop(&mut self) {
         self.0.stalled.fetch_sub(1, Relaxed);
+        self.0.changed.notify_one();
     }
 }

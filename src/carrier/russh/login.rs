@@ -62,9 +62,9 @@ pub(super) async fn first(
     prompter: Arc<dyn Prompter>,
     changed: Arc<Notify>,
 ) -> Result<(Connection, Credential), ConnectError> {
-    let stream = tcp::connect(addresses).await?;
+    let connected = tcp::connect(addresses).await?;
     let check = HostKeyCheck::new(plan, Some(Arc::clone(&prompter)));
-    let mut start = Start::new(plan, stream, check, changed).await?;
+    let mut start = Start::new(plan, connected, check, changed).await?;
     let auth = Authentication::new(&mut start.handle, plan, Some(prompter));
     let credential = auth.any().await?;
     Ok((start.ready().await, credential))
@@ -80,9 +80,9 @@ pub(super) async fn again(
     credential: &Credential,
     changed: Arc<Notify>,
 ) -> Result<Connection, ConnectError> {
-    let stream = tcp::connect(&[address]).await?;
+    let connected = tcp::connect(&[address]).await?;
     let check = HostKeyCheck::new(plan, None);
-    let mut start = Start::new(plan, stream, check, changed).await?;
+    let mut start = Start::new(plan, connected, check, changed).await?;
     let auth = Authentication::new(&mut start.handle, plan, None);
     auth.again(credential).await?;
     Ok(start.ready().await)
@@ -100,11 +100,10 @@ struct Start {
 impl Start {
     async fn new(
         plan: &SshPlan,
-        stream: TcpStream,
+        (stream, peer): (TcpStream, SocketAddr),
         check: HostKeyCheck,
         changed: Arc<Notify>,
     ) -> Result<Self, ConnectError> {
-        let peer = peer_of(&stream)?;
         let config = Arc::new(config(&check));
         let handshake = Arc::new(Handshake::default());
         let load = Arc::new(Load::new(changed));
@@ -148,15 +147,6 @@ impl Start {
             cipher.get().cloned().unwrap_or_default(),
         )
     }
-}
-
-fn peer_of(stream: &TcpStream) -> Result<SocketAddr, ConnectError> {
-    stream
-        .peer_addr()
-        .map_err(|source| ConnectError::Unreachable {
-            address: SocketAddr::from(([0, 0, 0, 0], 0)),
-            source,
-        })
 }
 
 /// Awaits `connecting` with a timeout that stands still while a person is asked.

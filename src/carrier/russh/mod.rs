@@ -2,7 +2,7 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `login` | from a plan to a connection: [`tcp`], [`host_key`] over [`known_hosts`], [`auth`] over [`keys`] |
+//! | `login` | from a plan to a connection: `tcp`, `host_key` over `known_hosts`, `auth` over `keys` |
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
@@ -35,7 +35,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use self::detach::detached;
-use self::pool::Pool;
+use self::pool::{Place, Pool};
 use super::dial::{DialBudget, DialPermit};
 use super::prompt::Prompter;
 use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
@@ -137,13 +137,18 @@ impl RusshCarrier {
         self.pool.lost().await
     }
 
-    /// Ends all connections in good order. Streams that are still open are [`crate::net::StreamError::Lost`].
+    /// Ends all connections in good order. Streams that are still open are [`crate::net::StreamError::Lost`]. Gives up
+    /// after half a second, when a flow that nobody reads or absorbs holds its connection up: the end of the
+    /// process does the rest.
     pub async fn shutdown(&self) {
-        for connection in self.pool.all() {
-            connection.disconnect().await;
-        }
+        let goodbye = async {
+            for connection in self.pool.close() {
+                connection.disconnect().await;
+            }
+            self.pool.lost().await
+        };
         // The sessions end when the goodbye is written; a server that does not read does not hold us up.
-        let _ = tokio::time::timeout(GOODBYE, self.pool.lost()).await;
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
     }
 }
 
@@ -162,9 +167,7 @@ impl Carrier for RusshCarrier {
         target: Target,
     ) -> Result<(RusshReader, RusshWriter), OpenError> {
         let permit = self.dial.acquire(target.0.ip()).await;
-        let Some((connection, place)) = self.pool.place() else {
-            return Err(self.pool.no_place());
-        };
+        let Place { connection, place } = self.pool.place().await?;
         let store = Arc::clone(self.pool.store());
         detached(async move {
             let opened = connection.open(source, target, place, &store).await;

@@ -2,6 +2,8 @@
 //! one is let go.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +27,12 @@ const MAX_CONNECTIONS: usize = 8;
 const CHANNELS_WANTED: usize = 900;
 /// Channels on one connection at most. sshd ends the session at 16,384 (channels.h CHANNELS_MAX_CHANNELS).
 const CHANNELS_MAX: usize = 16_000;
+/// How long an open waits for a connection that is not stalled.
+const STALL_WAIT: Duration = Duration::from_secs(10);
 /// How often ages are looked at.
 const TICK: Duration = Duration::from_secs(30);
+/// How long a login in the background may take.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Wait after a login that failed; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_LAST: Duration = Duration::from_secs(600);
@@ -38,8 +44,21 @@ pub(super) struct Pool {
     peer: SocketAddr,
     connections: Mutex<Vec<Arc<Connection>>>,
     changed: Arc<Notify>,
+    /// Rung after every look at the connections.
+    tended: Notify,
     store: Arc<Store>,
     lost: watch::Sender<Option<LostReason>>,
+    retry: Mutex<Retry>,
+    /// A login is under way.
+    growing: AtomicBool,
+    /// No further connection is to be made.
+    closing: AtomicBool,
+}
+
+/// A connection, and a place on it.
+pub(super) struct Place {
+    pub(super) connection: Arc<Connection>,
+    pub(super) place: ChannelGuard,
 }
 
 /// What a connection looks like to the choice of the next flow: the least is best.
@@ -100,21 +119,24 @@ impl Pool {
             peer: first.peer(),
             connections: Mutex::new(vec![Arc::new(first)]),
             changed,
+            tended: Notify::new(),
             store: Arc::default(),
             lost: watch::Sender::new(None),
+            retry: Mutex::default(),
+            growing: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         });
         // Weak inside: the task must not keep alive what its end depends on.
         let weak = Arc::downgrade(&pool);
         let bell = Arc::clone(&pool.changed);
         tokio::spawn(async move {
-            let mut retry = Retry::default();
             loop {
                 // An elapsed tick is as good as a bell.
                 let _ = tokio::time::timeout(TICK, bell.notified()).await;
                 let Some(pool) = weak.upgrade() else {
                     return;
                 };
-                if pool.tend(&mut retry).await.is_break() {
+                if pool.tend().is_break() {
                     return;
                 }
             }
@@ -133,38 +155,64 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn retry(&self) -> MutexGuard<'_, Retry> {
+        self.retry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All connections, and no further one from here on.
+    pub(super) fn close(&self) -> Vec<Arc<Connection>> {
+        self.closing.store(true, Relaxed);
+        self.all()
+    }
+
     /// All connections.
     pub(super) fn all(&self) -> Vec<Arc<Connection>> {
         self.list().clone()
     }
 
-    /// The connection for the next flow, with a place on it. `None` when there is none, or all are full.
-    pub(super) fn place(&self) -> Option<(Arc<Connection>, ChannelGuard)> {
+    /// The connection for the next flow, with a place on it. While all are stalled it waits a moment for a better
+    /// one: an open on a stalled connection is not answered before the stall ends.
+    ///
+    /// # Errors
+    /// [`OpenFailure::ConnectionLost`], or [`OpenFailure::NoResources`] when all are full.
+    pub(super) async fn place(&self) -> Result<Place, OpenError> {
+        // Once per open, not per look: a look rings the bell that the next one waits for.
+        if should_grow(&burdens(&self.list(), Instant::now())) {
+            self.changed.notify_one();
+        }
+        let patience = tokio::time::sleep(STALL_WAIT);
+        tokio::pin!(patience);
+        loop {
+            // Made before the look: it hears what rings from here on.
+            let tended = self.tended.notified();
+            let place = self.best()?;
+            if place.connection.load().stalled() == 0 {
+                return Ok(place);
+            }
+            drop(place);
+            tokio::select! {
+                () = tended => {}
+                () = &mut patience => return self.best(),
+            }
+        }
+    }
+
+    fn best(&self) -> Result<Place, OpenError> {
         let now = Instant::now();
         let list = self.list();
         let live = list.iter().filter(|c| c.load().lost().is_none());
         let (burden, best) = live
             .map(|c| (Burden::of(c, now), c))
-            .min_by_key(|(burden, _)| *burden)?;
+            .min_by_key(|(burden, _)| *burden)
+            .ok_or_else(|| OpenError::new(OpenFailure::ConnectionLost, ""))?;
         if burden.full {
-            return None;
+            return Err(OpenError::new(OpenFailure::NoResources, ""));
         }
-        let place = (Arc::clone(best), best.load().channel());
-        if should_grow(&burdens(&list, now)) {
-            self.changed.notify_one();
-        }
-        Some(place)
-    }
-
-    /// Why [`place`](Self::place) gave none.
-    pub(super) fn no_place(&self) -> OpenError {
-        let live = self.list().iter().any(|c| c.load().lost().is_none());
-        let failure = if live {
-            OpenFailure::NoResources
-        } else {
-            OpenFailure::ConnectionLost
+        let place = Place {
+            connection: Arc::clone(best),
+            place: best.load().channel(),
         };
-        OpenError::new(failure, "")
+        Ok(place)
     }
 
     /// Resolves when no connection is left.
@@ -177,17 +225,29 @@ impl Pool {
         }
     }
 
-    async fn tend(&self, retry: &mut Retry) -> std::ops::ControlFlow<()> {
+    fn tend(self: &Arc<Self>) -> ControlFlow<()> {
         if let Some(reason) = self.sweep() {
             let _ = self.lost.send_replace(Some(reason));
-            return std::ops::ControlFlow::Break(());
+            self.tended.notify_waiters();
+            return ControlFlow::Break(());
         }
-        let grow =
-            self.credential.is_silent() && should_grow(&burdens(&self.list(), Instant::now()));
-        if grow && retry.is_time(Instant::now()) {
-            self.grow(retry).await;
+        let now = Instant::now();
+        let grow = should_grow(&burdens(&self.list(), now))
+            && self.credential.is_silent()
+            && self.retry().is_time(now)
+            && !self.closing.load(Relaxed);
+        if grow && !self.growing.swap(true, Relaxed) {
+            // Beside this task: a login that hangs must not hide a loss.
+            let pool = Arc::clone(self);
+            tokio::spawn(async move {
+                pool.grow().await;
+                pool.growing.store(false, Relaxed);
+                // Perhaps more are wanted already.
+                pool.changed.notify_one();
+            });
         }
-        std::ops::ControlFlow::Continue(())
+        self.tended.notify_waiters();
+        ControlFlow::Continue(())
     }
 
     /// Removes connections that are lost, and old ones whose last flow has ended. The reason of the last loss
@@ -211,25 +271,24 @@ impl Pool {
         None
     }
 
-    async fn grow(&self, retry: &mut Retry) {
+    async fn grow(&self) {
         let changed = Arc::clone(&self.changed);
-        match login::again(&self.plan, self.peer, &self.credential, changed).await {
-            Ok(connection) => {
-                retry.reset();
-                let mut list = self.list();
-                list.push(Arc::new(connection));
-                debug!("connections to the server: {}", list.len());
-                // Perhaps more are wanted already.
-                self.changed.notify_one();
+        let login = login::again(&self.plan, self.peer, &self.credential, changed);
+        let error = match tokio::time::timeout(LOGIN_TIMEOUT, login).await {
+            Ok(Ok(connection)) => {
+                *self.retry() = Retry::default();
+                if !self.closing.load(Relaxed) {
+                    let mut list = self.list();
+                    list.push(Arc::new(connection));
+                    debug!("connections to the server: {}", list.len());
+                }
+                return;
             }
-            Err(error) => {
-                let wait = retry.failed(Instant::now());
-                info!(
-                    "no further connection for now (next try in {} s): {error}",
-                    wait.as_secs()
-                );
-            }
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the login takes too long".to_owned(),
+        };
+        let wait = self.retry().failed(Instant::now()).as_secs();
+        info!("no further connection for now (next try in {wait} s): {error}");
     }
 }
 
@@ -247,10 +306,6 @@ struct Retry {
 impl Retry {
     fn is_time(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|at| now >= at)
-    }
-
-    fn reset(&mut self) {
-        *self = Self::default();
     }
 
     /// How long to wait now.
@@ -335,7 +390,5 @@ mod tests {
             retry.failed(now);
         }
         assert_eq!(retry.failed(now), RETRY_LAST);
-        retry.reset();
-        assert!(retry.is_time(now));
     }
 }

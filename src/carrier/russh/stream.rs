@@ -26,6 +26,9 @@ use crate::net::{ByteReader, ByteWriter, StreamError};
 /// How long a server may take to close a channel that is at EOF both ways, before we close it.
 const CLOSE_WAIT: Duration = Duration::from_secs(30);
 
+/// How long a flow may keep the others of its connection waiting before it has to take in what arrives.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 /// Splits an open channel.
 pub(super) fn halves(
     channel: Channel<Msg>,
@@ -180,6 +183,13 @@ impl RusshReader {
         self.end = Some(End::Broken(error));
     }
 
+    /// Returns when others wait for this flow. Until then what arrives stays on the wire, as it does between any two
+    /// TCP hosts: while no other channel shares the connection nobody waits, and a short wait is ordinary.
+    async fn hold_back(&self) {
+        self.shared.place.load().shared_by_others().await;
+        tokio::time::sleep(PATIENCE).await;
+    }
+
     fn at_end(&self) -> Option<Result<Option<Bytes>, StreamError>> {
         match self.end? {
             End::Eof | End::Done => Some(Ok(None)),
@@ -226,6 +236,9 @@ impl ByteReader for RusshReader {
     }
 
     async fn absorb(&mut self) -> Infallible {
+        if self.backlog.is_none() {
+            self.hold_back().await;
+        }
         while self.end.is_none() {
             if self.backlog.as_ref().is_some_and(|b| b.is_full()) {
                 // From here on the connection's reader waits for this flow.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::error::ConnectError;
@@ -41,7 +41,9 @@ pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Co
 ///
 /// # Errors
 /// That of the last address: [`ConnectError::Unreachable`] or [`ConnectError::TimedOut`].
-pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
+pub(super) async fn connect(
+    addresses: &[SocketAddr],
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let mut failure = None;
     for &address in addresses {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
@@ -49,7 +51,7 @@ pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Conne
                 stream
                     .set_nodelay(true)
                     .map_err(|source| ConnectError::Unreachable { address, source })?;
-                return Ok(stream);
+                return Ok((stream, address));
             }
             Ok(Err(source)) => failure = Some(ConnectError::Unreachable { address, source }),
             Err(_) => {
@@ -60,6 +62,7 @@ pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Conne
             }
         }
     }
+    // `resolve` gives at least one address.
     Err(failure.unwrap_or_else(|| ConnectError::UnknownHost {
         host: String::new(),
         source: io::Error::other("the name has no address"),
@@ -70,17 +73,21 @@ pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Conne
 /// Nagle's algorithm on, and with our delayed ACKs each short exchange would stall for 40 ms.
 pub(super) type AckAtOnce = Arc<AtomicBool>;
 
-/// A TCP stream that re-arms TCP_QUICKACK after each read while [`AckAtOnce`] is set; the kernel clears the
-/// option by itself (tcp(7)).
+/// What one read takes from the socket at most, in bytes. russh asks for each packet in two pieces, its length and
+/// its body; without this each would be a system call of its own.
+const READ_BUFFER: usize = 128 << 10;
+
+/// A TCP stream that reads in large pieces, and that re-arms TCP_QUICKACK after each read while [`AckAtOnce`] is
+/// set; the kernel clears the option by itself (tcp(7)).
 pub(super) struct SshTcp {
-    stream: TcpStream,
+    stream: BufReader<TcpStream>,
     ack_at_once: AckAtOnce,
 }
 
 impl SshTcp {
     pub(super) fn new(stream: TcpStream, ack_at_once: AckAtOnce) -> Self {
         Self {
-            stream,
+            stream: BufReader::with_capacity(READ_BUFFER, stream),
             ack_at_once,
         }
     }
@@ -95,7 +102,7 @@ impl AsyncRead for SshTcp {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() && self.ack_at_once.load(Relaxed) {
             // Only speed is lost where the kernel refuses.
-            let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
+            let _ = SockRef::from(self.stream.get_ref()).set_tcp_quickack(true);
         }
         read
     }

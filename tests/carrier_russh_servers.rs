@@ -1,0 +1,273 @@
+//! The embedded SSH carrier against servers that behave unlike OpenSSH: an SSH server in this process, whose
+//! behaviour is chosen by the port that is asked for.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use russh::keys::{Algorithm, PrivateKey};
+use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session};
+use russh::{Channel, ChannelMsg, ChannelOpenFailure};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use underpass::carrier::{NoPrompter, RusshCarrier};
+use underpass::net::{ByteReader, ByteWriter, Carrier, OpenFailure, Source, StreamError, Target};
+use underpass::plan::{HostKeyPolicy, SshPlan};
+
+const CLOSE_AT_ONCE: u16 = 1;
+const CLOSE_AFTER_EOF: u16 = 2;
+const SHORT_OF_RESOURCES: u16 = 3;
+const OPEN_TO_CLIENT: u16 = 4;
+const DISCONNECT: u16 = 5;
+const EOF_THEN_CLOSE: u16 = 6;
+const SILENT: u16 = 7;
+const ECHO: u16 = 8;
+
+struct Odd;
+
+impl Handler for Odd {
+    type Error = russh::Error;
+
+    async fn auth_none(&mut self, _user: &str) -> Result<Auth, russh::Error> {
+        Ok(Auth::Accept)
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        _host: &str,
+        port: u32,
+        _originator: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        let port = u16::try_from(port).unwrap();
+        let handle = session.handle();
+        tokio::spawn(async move {
+            match port {
+                SHORT_OF_RESOURCES => {
+                    reply.reject(ChannelOpenFailure::ResourceShortage).await;
+                    return;
+                }
+                SILENT => {
+                    tokio::time::sleep(Duration::from_secs(600)).await;
+                    return;
+                }
+                _ => reply.accept().await,
+            }
+            serve(port, channel, &handle).await;
+        });
+        Ok(())
+    }
+}
+
+async fn serve(port: u16, mut channel: Channel<Msg>, handle: &russh::server::Handle) {
+    let _ = channel.data_bytes(Bytes::from_static(b"hello")).await;
+    match port {
+        CLOSE_AT_ONCE => _ = channel.close().await,
+        EOF_THEN_CLOSE => {
+            let _ = channel.eof().await;
+            let _ = channel.close().await;
+        }
+        CLOSE_AFTER_EOF => {
+            while !matches!(channel.wait().await, Some(ChannelMsg::Eof) | None) {}
+            let _ = channel.close().await;
+        }
+        OPEN_TO_CLIENT => {
+            let opened = handle.channel_open_forwarded_tcpip("a", 1, "b", 2).await;
+            let answer: &[u8] = if opened.is_ok() { b"taken" } else { b"refused" };
+            let _ = channel.data_bytes(Bytes::copy_from_slice(answer)).await;
+            let _ = channel.eof().await;
+        }
+        DISCONNECT => {
+            let _ = handle
+                .disconnect(
+                    russh::Disconnect::ByApplication,
+                    "going\u{1b}down".into(),
+                    String::new(),
+                )
+                .await;
+        }
+        _ => {
+            while let Some(message) = channel.wait().await {
+                if let ChannelMsg::Data { data } = message {
+                    let _ = channel.data_bytes(data).await;
+                }
+            }
+        }
+    }
+}
+
+async fn connect() -> (TempDir, RusshCarrier) {
+    let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+    let config = Arc::new(Config {
+        keys: vec![key],
+        auth_rejection_time: Duration::ZERO,
+        ..Config::default()
+    });
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let config = Arc::clone(&config);
+            tokio::spawn(async move {
+                if let Ok(session) = russh::server::run_stream(config, stream, Odd).await {
+                    let _ = session.await;
+                }
+            });
+        }
+    });
+    let dir = TempDir::new().unwrap();
+    let plan = SshPlan {
+        host: Ipv4Addr::LOCALHOST.to_string(),
+        port,
+        user: "me".to_owned(),
+        identities: Vec::new(),
+        host_keys: HostKeyPolicy::AcceptNew,
+        known_hosts: vec![dir.path().join("known_hosts")],
+    };
+    let carrier = RusshCarrier::connect(&plan, Arc::new(NoPrompter))
+        .await
+        .unwrap();
+    (dir, carrier)
+}
+
+fn source() -> Source {
+    Source(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
+}
+
+fn target(port: u16) -> Target {
+    Target(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), port)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_before_our_eof_is_a_reset_after_the_data() {
+    let (_dir, carrier) = connect().await;
+    assert_eq!(carrier.description().authentication, "no authentication");
+    assert_eq!(
+        carrier.server_addresses(),
+        [IpAddr::V4(Ipv4Addr::LOCALHOST)]
+    );
+    let (mut reader, mut writer) = carrier.open(source(), target(CLOSE_AT_ONCE)).await.unwrap();
+    assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
+    assert_eq!(reader.read().await, Err(StreamError::Reset));
+    assert_eq!(reader.reset().await, StreamError::Reset);
+    let late = writer.write(Bytes::from_static(b"x")).await;
+    assert_eq!(late, Err(StreamError::Reset));
+    assert_eq!(writer.finish().await, Err(StreamError::Reset));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_after_our_eof_is_the_end() {
+    let (_dir, carrier) = connect().await;
+    let open = carrier.open(source(), target(CLOSE_AFTER_EOF)).await;
+    let (mut reader, mut writer) = open.unwrap();
+    assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
+    writer.finish().await.unwrap();
+    assert_eq!(reader.read().await, Ok(None));
+    assert_eq!(reader.read().await, Ok(None));
+    let reset = timeout(Duration::from_millis(50), reader.reset()).await;
+    assert!(reset.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_after_its_eof_is_a_reset() {
+    let (_dir, carrier) = connect().await;
+    let open = carrier.open(source(), target(EOF_THEN_CLOSE)).await;
+    let (mut reader, writer) = open.unwrap();
+    assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
+    assert_eq!(reader.read().await, Ok(None));
+    assert_eq!(reader.reset().await, StreamError::Reset);
+    drop(writer);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_seen_while_absorbing_comes_after_the_bytes() {
+    let (_dir, carrier) = connect().await;
+    let open = carrier.open(source(), target(CLOSE_AT_ONCE)).await;
+    let (mut reader, _writer) = open.unwrap();
+    let absorbed = timeout(Duration::from_millis(100), reader.absorb()).await;
+    assert!(absorbed.is_err());
+    assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
+    assert_eq!(reader.read().await, Err(StreamError::Reset));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_without_window_sees_the_end() {
+    let (_dir, carrier) = connect().await;
+    let (mut reader, mut writer) = carrier.open(source(), target(ECHO)).await.unwrap();
+    // Nobody reads the echo, so the server stops reading too, and the window fills.
+    let chunk = Bytes::from(vec![0; 1 << 20]);
+    let full = async { while writer.write(chunk.clone()).await.is_ok() {} };
+    assert!(timeout(Duration::from_secs(2), full).await.is_err());
+    // As a relay does all the time: somebody takes what arrives, or the goodbye waits behind it.
+    tokio::select! {
+        () = carrier.shutdown() => {}
+        never = reader.absorb() => match never {},
+    }
+    let ended = async { while !matches!(reader.read().await, Err(StreamError::Lost)) {} };
+    timeout(Duration::from_secs(5), ended).await.unwrap();
+    let late = timeout(Duration::from_secs(1), writer.write(chunk)).await;
+    assert_eq!(late.unwrap(), Err(StreamError::Lost));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shortage_is_told_as_such() {
+    let (_dir, carrier) = connect().await;
+    let error = carrier
+        .open(source(), target(SHORT_OF_RESOURCES))
+        .await
+        .err();
+    assert_eq!(error.unwrap().failure, OpenFailure::NoResources);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_may_open_nothing_on_our_side() {
+    let (_dir, carrier) = connect().await;
+    let open = carrier.open(source(), target(OPEN_TO_CLIENT)).await;
+    let (mut reader, _writer) = open.unwrap();
+    let mut said = Vec::new();
+    while let Some(chunk) = reader.read().await.unwrap() {
+        said.extend_from_slice(&chunk);
+    }
+    assert_eq!(said, b"hellorefused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goodbye_is_told_without_its_control_characters() {
+    let (_dir, carrier) = connect().await;
+    let open = carrier.open(source(), target(DISCONNECT)).await;
+    let (mut reader, _writer) = open.unwrap();
+    while let Ok(Some(_)) = reader.read().await {}
+    let reason = timeout(Duration::from_secs(5), carrier.lost()).await;
+    let text = reason.unwrap().to_string();
+    assert_eq!(text, "the server ended the connection: goingdown");
+}
+
+/// Hundreds of opens that are never answered, to many hosts, and one that is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_hosts_do_not_delay_a_live_one() {
+    let (_dir, carrier) = connect().await;
+    let carrier = Arc::new(carrier);
+    let mut scan = tokio::task::JoinSet::new();
+    for host in 0..254u8 {
+        for _ in 0..40 {
+            let carrier = Arc::clone(&carrier);
+            let silent = Target(SocketAddr::from((
+                Ipv4Addr::new(198, 51, 100, host),
+                SILENT,
+            )));
+            scan.spawn(async move { carrier.open(source(), silent).await.is_ok() });
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let open = timeout(Duration::from_secs(2), carrier.open(source(), target(ECHO))).await;
+    let (mut reader, _writer) = open.unwrap().unwrap();
+    assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
+    scan.shutdown().await;
+}
