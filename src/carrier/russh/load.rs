@@ -14,18 +14,20 @@ const KEPT_PER_RESET: u64 = 4096;
 /// What russh keeps for a refused open, in bytes (one message in a queue that nobody reads after the login).
 const KEPT_PER_REFUSAL: u64 = 1024;
 
-/// Flows at the same time above which a second connection is worth its login: measured with 8 flows, two
-/// connections carry 1.1 times the download and 1.4 times the upload of one.
-pub(super) const FLOWS_FOR_TWO: usize = 2;
+/// A data message of at least this many bytes is one of a bulk transfer.
+const BULK_MESSAGE: usize = 16 << 10;
+/// How long after its last bulk message a connection counts as busy, in milliseconds.
+const BUSY_MS: u64 = 200;
 
 /// The counters of one connection. Plain counters: the pool tolerates values that are a moment old.
 #[derive(Debug)]
 pub(super) struct Load {
     born: Instant,
     channels: AtomicUsize,
-    flows: AtomicUsize,
     stalled: AtomicUsize,
     carried: AtomicU64,
+    /// When the last bulk message was carried, in milliseconds since `born`, plus one; 0: never.
+    last_bulk: AtomicU64,
     kept: AtomicU64,
     lost: OnceLock<LostReason>,
     /// Rung when a second channel joins the first.
@@ -39,9 +41,9 @@ impl Load {
         Self {
             born: Instant::now(),
             channels: AtomicUsize::new(0),
-            flows: AtomicUsize::new(0),
             stalled: AtomicUsize::new(0),
             carried: AtomicU64::new(0),
+            last_bulk: AtomicU64::new(0),
             kept: AtomicU64::new(0),
             lost: OnceLock::new(),
             joined: Notify::new(),
@@ -57,11 +59,6 @@ impl Load {
     /// Channels pending, open, or waiting for the server's CLOSE.
     pub(super) fn channels(&self) -> usize {
         self.channels.load(Relaxed)
-    }
-
-    /// Channels that an application uses now.
-    pub(super) fn flows(&self) -> usize {
-        self.flows.load(Relaxed)
     }
 
     /// Flows whose backlog is at its bound: each stops the connection's reader.
@@ -86,6 +83,20 @@ impl Load {
 
     pub(super) fn add_carried(&self, bytes: usize) {
         self.carried.fetch_add(bytes as u64, Relaxed);
+        if bytes >= BULK_MESSAGE {
+            self.last_bulk
+                .store(self.age_ms(Instant::now()) + 1, Relaxed);
+        }
+    }
+
+    /// Whether a bulk transfer is going on: whatever shares the connection waits behind its bytes.
+    pub(super) fn is_busy(&self, now: Instant) -> bool {
+        let last_bulk = self.last_bulk.load(Relaxed);
+        last_bulk > 0 && self.age_ms(now).saturating_sub(last_bulk - 1) < BUSY_MS
+    }
+
+    fn age_ms(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.born).as_millis() as u64
     }
 
     pub(super) fn add_reset(&self) {
@@ -123,14 +134,6 @@ impl Load {
         }
     }
 
-    /// Counts a flow until the guard is dropped.
-    pub(super) fn flow(self: &Arc<Self>) -> FlowGuard {
-        if self.flows.fetch_add(1, Relaxed) == FLOWS_FOR_TWO {
-            self.changed.notify_one();
-        }
-        FlowGuard(Arc::clone(self))
-    }
-
     /// Counts a flow at its bound until the guard is dropped.
     pub(super) fn stall(self: &Arc<Self>) -> StallGuard {
         self.stalled.fetch_add(1, Relaxed);
@@ -156,16 +159,6 @@ impl Drop for ChannelGuard {
         if self.0.channels.fetch_sub(1, Relaxed) == 1 {
             self.0.changed.notify_one();
         }
-    }
-}
-
-/// One flow in use.
-#[derive(Debug)]
-pub(super) struct FlowGuard(Arc<Load>);
-
-impl Drop for FlowGuard {
-    fn drop(&mut self) {
-        self.0.flows.fetch_sub(1, Relaxed);
     }
 }
 

@@ -20,7 +20,7 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::Notify;
 
 use super::backlog::{Backlog, Store};
-use super::load::{ChannelGuard, FlowGuard, StallGuard};
+use super::load::{ChannelGuard, StallGuard};
 use crate::net::{ByteReader, ByteWriter, StreamError};
 
 /// How long a server may take to close a channel that is at EOF both ways, before we close it.
@@ -50,14 +50,7 @@ pub(super) fn halves(
         end: None,
         shared: Arc::clone(&shared),
     };
-    let flow = shared.place.load().flow();
-    (
-        reader,
-        RusshWriter {
-            shared,
-            _flow: flow,
-        },
-    )
+    (reader, RusshWriter { shared })
 }
 
 /// Values of [`Shared::ended`].
@@ -293,7 +286,6 @@ async fn linger(mut read: ChannelReadHalf, shared: Arc<Shared>) {
 /// The writing half of a channel.
 pub struct RusshWriter {
     shared: Arc<Shared>,
-    _flow: FlowGuard,
 }
 
 impl ByteWriter for RusshWriter {

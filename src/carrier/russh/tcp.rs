@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
@@ -37,21 +37,34 @@ pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Co
     Ok(addresses)
 }
 
-/// Connects to the first of `addresses` that answers, in their order, with TCP_NODELAY set.
+/// A TCP connection to the server.
+pub(super) struct Connected {
+    /// The connection, with TCP_NODELAY set.
+    pub(super) stream: TcpStream,
+    /// Where it goes.
+    pub(super) peer: SocketAddr,
+    /// How long the handshake took: one round trip, and a little of this host's own.
+    pub(super) round_trip: Duration,
+}
+
+/// Connects to the first of `addresses` that answers, in their order.
 ///
 /// # Errors
 /// That of the last address: [`ConnectError::Unreachable`] or [`ConnectError::TimedOut`].
-pub(super) async fn connect(
-    addresses: &[SocketAddr],
-) -> Result<(TcpStream, SocketAddr), ConnectError> {
+pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<Connected, ConnectError> {
     let mut failure = None;
     for &address in addresses {
+        let began = Instant::now();
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 stream
                     .set_nodelay(true)
                     .map_err(|source| ConnectError::Unreachable { address, source })?;
-                return Ok((stream, address));
+                return Ok(Connected {
+                    stream,
+                    peer: address,
+                    round_trip: began.elapsed(),
+                });
             }
             Ok(Err(source)) => failure = Some(ConnectError::Unreachable { address, source }),
             Err(_) => {
