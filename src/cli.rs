@@ -60,6 +60,9 @@ pub struct UpArgs {
     ///
     /// With a port or a range, TCP to those ports only; otherwise every port and protocol. IPv6 with ports
     /// stands in brackets: [fd00::/64]:443.
+    ///
+    /// 0/0 and ::/0 leave alone what this host has a route of its own for: local networks, containers, VPNs. A
+    /// narrower subnet takes them too, unless -x leaves them out.
     #[arg(value_name = "CIDR[:PORT[-PORT]]")]
     pub subnets: Vec<String>,
     /// Network never to capture, whatever the subnets say; may be repeated. The SSH server is always left out

@@ -8,7 +8,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 
-use super::routes::Source;
+use super::routes::{self, Source};
 use super::{Netlink, NetlinkError, Slot};
 use crate::plan::CapturePlan;
 use crate::plan::advice::{Gateway, HostNetworks, Interface};
@@ -36,8 +36,8 @@ pub async fn networks(netlink: &Netlink) -> Result<HostNetworks, NetlinkError> {
         .iter()
         .map(|link| (link.header.index, name(link)))
         .collect();
-    let routes = netlink.routes(None).await?;
-    let gateways = routes
+    let all = netlink.routes(None).await?;
+    let gateways = all
         .iter()
         .filter_map(|route| gateway(route, &names))
         .collect();
@@ -50,6 +50,7 @@ pub async fn networks(netlink: &Netlink) -> Result<HostNetworks, NetlinkError> {
     Ok(HostNetworks {
         interfaces: interfaces.collect(),
         gateways,
+        routes: all.iter().filter_map(main_destination).collect(),
         ipv6: has_ipv6(),
     })
 }
@@ -151,6 +152,21 @@ fn addresses_by_index(messages: &[AddressMessage]) -> BTreeMap<u32, Vec<IpNet>> 
             .extend(net);
     }
     by_index
+}
+
+/// The destination of a route of the main table that is no default route.
+fn main_destination(route: &RouteMessage) -> Option<IpNet> {
+    let width = route.header.destination_prefix_length;
+    (u32::from(route.header.table) == routes::MAIN && width > 0).then_some(())?;
+    let address = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+            _ => None,
+        })?;
+    IpNet::new(address, width).ok()
 }
 
 /// The next hop of a default route of any table.

@@ -233,6 +233,9 @@ pub(super) fn rule_message(rule: &Rule) -> RuleMessage {
         RuleAttribute::Table(rule.table),
         RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
     ];
+    if rule.no_default {
+        message.attributes.push(RuleAttribute::SuppressPrefixLen(0));
+    }
     let Some((net, ports)) = &rule.tcp else {
         return message;
     };

@@ -6,7 +6,7 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol
 use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
 
 use super::apply::is_gone;
-use super::routes::PROTOCOL;
+use super::routes::{MAIN, PROTOCOL};
 use super::slot::{Slot, Tables};
 use super::{Netlink, NetlinkError};
 
@@ -87,15 +87,19 @@ fn count(result: Result<(), NetlinkError>) -> Result<usize, NetlinkError> {
 
 fn slot_of_rule(rule: &RuleMessage) -> Option<u32> {
     let ours = RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
-    let table = rule
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RuleAttribute::Table(table) => Some(*table),
-            _ => None,
-        });
     rule.attributes.contains(&ours).then_some(())?;
-    Tables::slot_of(table?)
+    let (mut table, mut priority) = (None, None);
+    for attribute in &rule.attributes {
+        match attribute {
+            RuleAttribute::Table(number) => table = Some(*number),
+            RuleAttribute::Priority(number) => priority = Some(*number),
+            _ => {}
+        }
+    }
+    match table? {
+        MAIN => Tables::slot_of_main(priority?),
+        table => Tables::slot_of(table),
+    }
 }
 
 fn slot_of_route(route: &RouteMessage) -> Option<u32> {

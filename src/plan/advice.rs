@@ -14,6 +14,8 @@ pub struct HostNetworks {
     pub interfaces: Vec<Interface>,
     /// Next hops of default routes.
     pub gateways: Vec<Gateway>,
+    /// Destinations of the main table but default routes: what `0.0.0.0/0` and `::/0` leave alone.
+    pub routes: Vec<IpNet>,
     /// Whether a new device gets IPv6.
     pub ipv6: bool,
 }
@@ -99,14 +101,16 @@ impl CapturePlan {
         self.excludes.iter().any(|exclude| exclude.contains(net))
     }
 
-    /// The subnet that takes traffic to `net`, if any does and no exclusion covers it.
-    fn takes(&self, net: &IpNet) -> Option<&Subnet> {
+    /// The subnet that takes traffic to `net`, if any does and no exclusion covers it. One of prefix length 0
+    /// leaves alone what the host has a route of its own for (see `os::routes`).
+    fn takes(&self, net: &IpNet, host: &HostNetworks) -> Option<&Subnet> {
+        let routed = || host.routes.iter().any(|route| route.contains(net));
         let live = self
             .subnets
             .iter()
             .filter(|subnet| !self.excluded(&subnet.net));
         live.filter(|_| !self.excluded(net))
-            .find(|subnet| subnet.net.contains(net))
+            .find(|subnet| subnet.net.contains(net) && (subnet.net.prefix_len() > 0 || !routed()))
     }
 }
 
@@ -123,7 +127,7 @@ pub fn advise(
     advice.extend(ipv6(capture, host)?);
     for interface in &host.interfaces {
         for address in &interface.addresses {
-            advice.extend(local_network(capture, interface, address.trunc()));
+            advice.extend(local_network(capture, host, interface, address.trunc()));
         }
     }
     advice.extend(
@@ -132,7 +136,7 @@ pub fn advise(
             .filter_map(|hop| gateway(capture, host, hop)),
     );
     advice.extend(logged_in_from.and_then(|address| {
-        let subnet = capture.takes(&address.into())?.net;
+        let subnet = capture.takes(&address.into(), host)?.net;
         Some(Advice::LoggedInFrom { subnet, address })
     }));
     Ok(advice)
@@ -164,7 +168,12 @@ fn excluded(capture: &CapturePlan) -> Vec<Advice> {
 }
 
 /// A network of one address needs no warning: the kernel's local table answers for it first.
-fn local_network(capture: &CapturePlan, interface: &Interface, net: IpNet) -> Vec<Advice> {
+fn local_network(
+    capture: &CapturePlan,
+    host: &HostNetworks,
+    interface: &Interface,
+    net: IpNet,
+) -> Vec<Advice> {
     if net.prefix_len() == net.max_prefix_len() || is_link_local(&net) {
         return Vec::new();
     }
@@ -174,7 +183,7 @@ fn local_network(capture: &CapturePlan, interface: &Interface, net: IpNet) -> Ve
         interface: interface.name.clone(),
         bridge: interface.bridge,
     };
-    if let Some(subnet) = capture.takes(&net) {
+    if let Some(subnet) = capture.takes(&net, host) {
         return vec![warn(subnet.net, net)];
     }
     let inside = capture.subnets.iter().map(|subnet| subnet.net);
@@ -186,9 +195,9 @@ fn local_network(capture: &CapturePlan, interface: &Interface, net: IpNet) -> Ve
 
 /// A gateway inside a local network that is warned about already needs no second line.
 fn gateway(capture: &CapturePlan, host: &HostNetworks, hop: &Gateway) -> Option<Advice> {
-    let subnet = capture.takes(&hop.address.into())?.net;
+    let subnet = capture.takes(&hop.address.into(), host)?.net;
     let warned = |address: &IpNet| {
-        address.contains(&hop.address) && capture.takes(&address.trunc()).is_some()
+        address.contains(&hop.address) && capture.takes(&address.trunc(), host).is_some()
     };
     if is_link_local(&hop.address.into())
         || host
@@ -251,6 +260,9 @@ mod tests {
                 address: "10.0.5.1".parse().unwrap(),
                 interface: "eth0".into(),
             }],
+            routes: ["10.0.5.0/24", "fe80::/64", "fd00:5::/64", "172.17.0.0/16"]
+                .map(|net| net.parse().unwrap())
+                .to_vec(),
             ipv6: true,
         }
     }
@@ -289,10 +301,24 @@ mod tests {
     }
 
     #[test]
-    fn defaults_cover_everything_local_but_link_local() {
-        let lines = lines(&["0.0.0.0/0", "::/0"], &[], None);
-        assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[2].contains("docker0") && lines[2].contains("bridge"));
+    fn defaults_leave_local_networks_alone() {
+        assert!(lines(&["0.0.0.0/0", "::/0"], &[], Some("10.0.5.9")).is_empty());
+        // A narrower subnet beside it does not.
+        let lines = lines(&["0.0.0.0/0", "172.16.0.0/12"], &[], None);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("172.16.0.0/12 covers 172.17.0.0/16 of docker0, a bridge"));
+    }
+
+    #[test]
+    fn a_default_takes_what_the_host_has_no_route_for() {
+        let from = lines(&["0.0.0.0/0"], &[], Some("203.0.113.9"));
+        assert!(from[0].contains("logged in from"), "{from:?}");
+        let host = HostNetworks {
+            routes: vec![],
+            ..host()
+        };
+        let advice = advise(&capture(&["0.0.0.0/0"], &[]), &host, None).unwrap();
+        assert_eq!(advice.len(), 2, "{advice:?}");
     }
 
     #[test]
