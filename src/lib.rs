@@ -73,6 +73,7 @@
 //! | network unreachable | ICMP 3/0, ICMPv6 1/0 | ENETUNREACH |
 //! | timed out, or no answer | nothing | the application's own time-out |
 //! | administratively prohibited (`PermitOpen`, `AllowTcpForwarding`) | ICMP 3/13, ICMPv6 1/1 | EHOSTUNREACH over IPv4, EACCES over IPv6; one WARN names the setting |
+//! | permission denied: a packet filter beyond the server said prohibited | ICMP 3/13, ICMPv6 1/1 | EHOSTUNREACH over IPv4, EACCES over IPv6 |
 //! | far EOF | FIN | `read()` returns 0; writing goes on |
 //! | channel closed before our own EOF | RST | ECONNRESET |
 //! | SSH connection lost | RST | ECONNRESET |
