@@ -33,8 +33,9 @@ pub enum Command {
     Up(UpArgs),
     /// Remove the routing rules that a killed run left behind
     ///
-    /// Such rules capture nothing, for the device went with the process; the next start removes them too. Rules
-    /// of a run that is alive, and of other programs, are left alone.
+    /// Such rules capture nothing, for the device went with the process; the next start removes them too, and so
+    /// it does with a device that was killed in the making. What belongs to a run that is alive, or to other programs,
+    /// is left alone.
     Cleanup,
     /// Print a completion script for a shell
     #[command(

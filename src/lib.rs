@@ -56,8 +56,8 @@
 //!    byte is lost. What the embedded carrier leaves to be wished for here is said under "Bounds".
 //! 3. The cost of a packet does not depend on how many flows are open.
 //! 4. However the process ends, SIGKILL included, nothing that captures traffic stays: the device and its
-//!    routes vanish with its descriptor, and rules that point into an empty table are removed by the next
-//!    start or by `underpass cleanup`.
+//!    routes vanish with its descriptor, and rules that point into an empty table, or a device that was being
+//!    made, are removed by the next start or by `underpass cleanup`.
 //! 5. A host key that is unknown or has changed is never accepted silently.
 //! 6. Only what was asked for is captured. The SSH connection itself never is; nor, under `0.0.0.0/0` and `::/0`,
 //!    is what the host has a route of its own for.

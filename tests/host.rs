@@ -464,6 +464,29 @@ fn holder() {
     });
 }
 
+/// A process that is killed while it makes its device leaves one as `ip tuntap add` makes it: persistent, held by nobody.
+#[test]
+fn a_device_that_was_killed_in_the_making_is_removed() {
+    in_namespace(|| async {
+        let netlink = Netlink::new().unwrap();
+        for name in ["underpass-mine", "mine", "underpass3"] {
+            run("ip", &["tuntap", "add", "dev", name, "mode", "tun"]);
+        }
+        run("ip", &["tuntap", "add", "dev", "underpass4", "mode", "tap"]);
+        let held = device(None).unwrap();
+        let before = run("ip", &["-j", "link"]);
+        assert!(before.contains("underpass3") && before.contains(held.name()));
+        let cleared = stale::clear(&netlink, None).await.unwrap();
+        assert_eq!(cleared.to_string(), "1 device");
+        let after = run("ip", &["-j", "link"]);
+        for name in ["underpass-mine", "mine", "underpass4", held.name()] {
+            assert!(after.contains(name), "{name} in {after}");
+        }
+        assert!(!after.contains("underpass3"), "{after}");
+        assert!(stale::clear(&netlink, None).await.unwrap().is_empty());
+    });
+}
+
 #[test]
 fn a_device_that_is_there_is_not_taken_over() {
     in_namespace(|| async {

@@ -117,9 +117,9 @@ async fn until_stopped(plan: &Plan) -> Result<Exit, UpError> {
 /// rules are the last thing made.
 async fn start(plan: &Plan) -> Result<Running, UpError> {
     let began = Instant::now();
-    let device = TunDevice::open(&plan.device)?;
     let netlink = Netlink::new()?;
     let slot = claim(&netlink).await?;
+    let device = TunDevice::open(&plan.device)?;
     advise(&netlink, &plan.capture).await?;
     let carrier = RusshCarrier::connect(&plan.ssh, Arc::new(TtyPrompter)).await?;
     debug!("logged in to {}", carrier.description());
@@ -162,9 +162,9 @@ async fn claim(netlink: &Netlink) -> Result<Slot, UpError> {
     let slot = Slot::claim()?;
     match stale::clear(netlink, Some(&slot)).await {
         Ok(cleared) if cleared.is_empty() => {}
-        Ok(stale::Cleared { rules, routes }) => {
-            info!("removed what a killed run left: {rules} rules, {routes} routes");
-        }
+        Ok(cleared) => info!("removed what a killed run left: {cleared}"),
+        // The device, made next, says what to do about that.
+        Err(error) if error.errno() == Some(nix::libc::EPERM) => debug!("clearing: {error}"),
         Err(error) => warn!("could not remove what a killed run left: {error}"),
     }
     Ok(slot)

@@ -101,7 +101,8 @@ fn choose<A: Into<IpAddr> + Copy>(
     free.find(|address| !taken((*address).into())).or(first)
 }
 
-fn name(link: &LinkMessage) -> String {
+/// The name of a device.
+pub(super) fn name(link: &LinkMessage) -> String {
     let mut attributes = link.attributes.iter();
     let name = attributes.find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.clone()),

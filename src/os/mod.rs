@@ -9,6 +9,7 @@ pub mod host;
 pub mod limits;
 pub mod memory;
 mod netlink;
+mod orphan;
 pub mod routes;
 mod slot;
 pub mod stale;

@@ -72,15 +72,10 @@ impl Slot {
     /// Claims this slot, or gives `None` when another process holds it.
     pub(super) fn try_claim(number: u32) -> io::Result<Option<Self>> {
         let name = format!("underpass/table/{}", Tables::of(number).whole);
-        let address = SocketAddr::from_abstract_name(name)?;
-        match UnixDatagram::bind_addr(&address) {
-            Ok(socket) => Ok(Some(Self {
-                number,
-                _name: socket,
-            })),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(bind(&name)?.map(|socket| Self {
+            number,
+            _name: socket,
+        }))
     }
 
     /// The number, from 0.
@@ -91,6 +86,16 @@ impl Slot {
     /// The tables and the priority of this slot.
     pub fn tables(&self) -> Tables {
         Tables::of(self.number)
+    }
+}
+
+/// Binds an abstract name, or gives `None` when another process holds it.
+pub(super) fn bind(name: &str) -> io::Result<Option<UnixDatagram>> {
+    let address = SocketAddr::from_abstract_name(name)?;
+    match UnixDatagram::bind_addr(&address) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

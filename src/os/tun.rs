@@ -20,6 +20,7 @@ use tracing::warn;
 use tun_tap::{Iface, Mode};
 
 use super::host::DEVICE_PREFIX;
+use super::orphan::Lock;
 use crate::plan::DevicePlan;
 
 /// MTU in bytes of a device with offload: hosts behind us then see an honest MSS.
@@ -27,7 +28,8 @@ pub const DEFAULT_MTU: u16 = 1500;
 /// MTU in bytes of a device without offload: large reads and writes make up for it.
 pub const PLAIN_MTU: u16 = 65_520;
 
-const CLONE_DEVICE: &str = "/dev/net/tun";
+/// Opened, it gives a descriptor that is attached to no device yet.
+pub(super) const CLONE_DEVICE: &str = "/dev/net/tun";
 /// Size in bytes of the header in front of a packet, `struct virtio_net_hdr` without `num_buffers`.
 const VNET_HEADER_BYTES: libc::c_int = 10;
 
@@ -76,6 +78,10 @@ impl TunDevice {
     /// # Errors
     /// Without `/dev/net/tun`, without `CAP_NET_ADMIN`, or when the name is taken.
     pub fn open(plan: &DevicePlan) -> Result<Self, TunError> {
+        let _lock = Lock::take().map_err(|source| TunError::Io {
+            step: "waiting for another start that makes its device",
+            source,
+        })?;
         let pattern = plan
             .name
             .clone()
@@ -237,7 +243,7 @@ fn set_flags(fd: &OwnedFd) -> Result<(), Errno> {
 
 /// The calls of linux/if_tun.h that tun-tap does not make.
 #[allow(unsafe_code)]
-mod ioctl {
+pub(super) mod ioctl {
     use std::os::fd::{AsRawFd, OwnedFd};
 
     use nix::errno::Errno;
@@ -256,14 +262,14 @@ mod ioctl {
     );
 
     /// Whether the device outlives its descriptor.
-    pub(super) fn set_persist(fd: &OwnedFd, persist: bool) -> Result<(), Errno> {
+    pub(in crate::os) fn set_persist(fd: &OwnedFd, persist: bool) -> Result<(), Errno> {
         // SAFETY: the argument is a plain integer.
         unsafe { tunsetpersist(fd.as_raw_fd(), libc::c_ulong::from(persist)) }.map(drop)
     }
 
     /// Header size, checksums and TCP segmentation in both directions. `TUN_F_TSO_ECN` is left out: segments
     /// with CWR set then come cut by the kernel, and none of ours has it.
-    pub(super) fn enable_offload(fd: &OwnedFd) -> Result<(), Errno> {
+    pub(in crate::os) fn enable_offload(fd: &OwnedFd) -> Result<(), Errno> {
         // SAFETY: the argument points to an int that lives during the call.
         unsafe { tunsetvnethdrsz(fd.as_raw_fd(), &VNET_HEADER_BYTES) }?;
         let offloads = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
@@ -272,7 +278,11 @@ mod ioctl {
     }
 
     /// Attaches a fresh descriptor to the device `name`.
-    pub(super) fn set_interface(fd: &OwnedFd, name: &str, vnet_header: bool) -> Result<(), Errno> {
+    pub(in crate::os) fn set_interface(
+        fd: &OwnedFd,
+        name: &str,
+        vnet_header: bool,
+    ) -> Result<(), Errno> {
         let vnet = if vnet_header { libc::IFF_VNET_HDR } else { 0 };
         let mut request = request(name, libc::IFF_TUN | libc::IFF_NO_PI | vnet)?;
         // SAFETY: the argument points to an `ifreq` of ours, which the kernel reads and writes during the call.
