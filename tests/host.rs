@@ -317,6 +317,40 @@ fn instances_stand_side_by_side() {
 }
 
 #[test]
+fn an_instance_sees_what_the_others_capture() {
+    in_namespace(|| async {
+        let plan = capture(
+            &[
+                "10.0.0.0/8",
+                "::/0",
+                "10.3.0.0/16@80-443",
+                "10.4.0.0/16@1-65535",
+            ],
+            &["10.1.0.0/16"],
+        );
+        let up = Up::start(&plan, &[]).await;
+        let slot = Slot::claim().unwrap();
+        let seen = host::networks(&up.netlink, &slot).await.unwrap();
+        let mut others: Vec<_> = seen.others.iter().map(|o| o.subnet.to_string()).collect();
+        others.sort();
+        assert_eq!(
+            others,
+            ["10.0.0.0/8", "10.3.0.0/16:80-443", "10.4.0.0/16", "::/0"]
+        );
+        assert!(
+            seen.others
+                .iter()
+                .all(|o| o.first && o.device == up.tun.name())
+        );
+        up.stop().await;
+        let seen = host::networks(&Netlink::new().unwrap(), &slot)
+            .await
+            .unwrap();
+        assert!(seen.others.is_empty());
+    });
+}
+
+#[test]
 fn a_subnet_of_one_instance_goes_before_the_default_of_another() {
     in_namespace(|| async {
         let before = state();
@@ -517,7 +551,9 @@ fn the_hosts_networks_are_seen() {
         ] {
             run("ip", args);
         }
-        let seen = host::networks(&Netlink::new().unwrap()).await.unwrap();
+        let seen = host::networks(&Netlink::new().unwrap(), &Slot::claim().unwrap())
+            .await
+            .unwrap();
         let bridge = seen
             .interfaces
             .iter()

@@ -29,14 +29,14 @@ pub async fn run(plan: &Plan) -> Exit {
 
 async fn commands(plan: &Plan) -> anyhow::Result<String> {
     let netlink = Netlink::new()?;
-    let networks = host::networks(&netlink)
+    let slot = Slot::claim()?;
+    let networks = host::networks(&netlink, &slot)
         .await
         .context("could not read the host's networks")?;
     let from = super::surroundings::environment().logged_in_from;
     for line in advice::advise(&plan.capture, &networks, from)? {
         tracing::warn!("{line}");
     }
-    let slot = Slot::claim()?;
     let source = host::source(&netlink, &slot, &plan.capture).await?;
     let exempt = server_addresses(plan).await;
     let entries = routes::desired(

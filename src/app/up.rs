@@ -120,7 +120,7 @@ async fn start(plan: &Plan) -> Result<Running, UpError> {
     let netlink = Netlink::new()?;
     let slot = claim(&netlink).await?;
     let device = TunDevice::open(&plan.device)?;
-    advise(&netlink, &plan.capture).await?;
+    advise(&netlink, &slot, &plan.capture).await?;
     let carrier = RusshCarrier::connect(&plan.ssh, Arc::new(TtyPrompter)).await?;
     debug!("logged in to {}", carrier.description());
     let exempt = carrier.server_addresses();
@@ -170,8 +170,8 @@ async fn claim(netlink: &Netlink) -> Result<Slot, UpError> {
     Ok(slot)
 }
 
-async fn advise(netlink: &Netlink, capture: &CapturePlan) -> Result<(), UpError> {
-    let networks = host::networks(netlink).await?;
+async fn advise(netlink: &Netlink, slot: &Slot, capture: &CapturePlan) -> Result<(), UpError> {
+    let networks = host::networks(netlink, slot).await?;
     let from = surroundings::environment().logged_in_from;
     for line in advice::advise(capture, &networks, from)? {
         warn!("{line}");

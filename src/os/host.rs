@@ -8,6 +8,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 
+use super::others::{destination, others};
 use super::routes::{self, Source};
 use super::{Netlink, NetlinkError, Slot};
 use crate::plan::CapturePlan;
@@ -25,11 +26,11 @@ pub fn has_ipv6() -> bool {
     std::fs::read_to_string(IPV6_DISABLED).is_ok_and(|text| text.trim() == "0")
 }
 
-/// The host's networks, for [`crate::plan::advice::advise`].
+/// The host's networks as an instance in `slot` meets them, for [`crate::plan::advice::advise`].
 ///
 /// # Errors
 /// When the kernel refuses to list.
-pub async fn networks(netlink: &Netlink) -> Result<HostNetworks, NetlinkError> {
+pub async fn networks(netlink: &Netlink, slot: &Slot) -> Result<HostNetworks, NetlinkError> {
     let links = netlink.links().await?;
     let mut addresses = addresses_by_index(&netlink.addresses().await?);
     let names: BTreeMap<u32, String> = links
@@ -50,6 +51,7 @@ pub async fn networks(netlink: &Netlink) -> Result<HostNetworks, NetlinkError> {
     Ok(HostNetworks {
         interfaces: interfaces.collect(),
         gateways,
+        others: others(slot, &netlink.rules().await?, &all, &names),
         routes: all.iter().filter_map(main_destination).collect(),
         ipv6: has_ipv6(),
     })
@@ -157,17 +159,8 @@ fn addresses_by_index(messages: &[AddressMessage]) -> BTreeMap<u32, Vec<IpNet>> 
 
 /// The destination of a route of the main table that is no default route.
 fn main_destination(route: &RouteMessage) -> Option<IpNet> {
-    let width = route.header.destination_prefix_length;
-    (u32::from(route.header.table) == routes::MAIN && width > 0).then_some(())?;
-    let address = route
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
-            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
-            _ => None,
-        })?;
-    IpNet::new(address, width).ok()
+    let in_main = u32::from(route.header.table) == routes::MAIN;
+    destination(route).filter(|net| in_main && net.prefix_len() > 0)
 }
 
 /// The next hop of a default route of any table.

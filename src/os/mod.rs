@@ -10,6 +10,7 @@ pub mod limits;
 pub mod memory;
 mod netlink;
 mod orphan;
+mod others;
 pub mod routes;
 mod slot;
 pub mod stale;

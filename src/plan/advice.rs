@@ -16,8 +16,21 @@ pub struct HostNetworks {
     pub gateways: Vec<Gateway>,
     /// Destinations of the main table but default routes: what `0.0.0.0/0` and `::/0` leave alone.
     pub routes: Vec<IpNet>,
+    /// What other running instances capture.
+    pub others: Vec<Other>,
     /// Whether a new device gets IPv6.
     pub ipv6: bool,
+}
+
+/// A subnet that another running instance captures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// Its device.
+    pub device: String,
+    /// The subnet.
+    pub subnet: Subnet,
+    /// Whether its rules are asked before ours.
+    pub first: bool,
 }
 
 /// An interface and its networks.
@@ -80,6 +93,21 @@ pub enum Advice {
         /// Where the person is.
         address: IpAddr,
     },
+    /// Another instance captures the same, or a part of it.
+    #[error(
+        "{subnet}: another underpass that is running captures {theirs} on {device}; what both name goes through {}: stop one of them",
+        if *first { "the other one" } else { "this one" }
+    )]
+    Twice {
+        /// The subnet as captured.
+        subnet: Subnet,
+        /// What the other one captures.
+        theirs: Subnet,
+        /// Its device.
+        device: String,
+        /// Whether it is asked first.
+        first: bool,
+    },
     /// IPv6 is switched off.
     #[error(
         "IPv6 is switched off on this host: its IPv6 subnets are not captured; sysctl -w net.ipv6.conf.default.disable_ipv6=0 switches it on"
@@ -125,6 +153,7 @@ pub fn advise(
 ) -> Result<Vec<Advice>, PlanError> {
     let mut advice = excluded(capture);
     advice.extend(ipv6(capture, host)?);
+    advice.extend(twice(capture, host));
     for interface in &host.interfaces {
         for address in &interface.addresses {
             advice.extend(local_network(capture, host, interface, address.trunc()));
@@ -165,6 +194,35 @@ fn excluded(capture: &CapturePlan) -> Vec<Advice> {
         })
     };
     capture.subnets.iter().filter_map(covering).collect()
+}
+
+/// A default beside a narrower subnet is no conflict: the narrower one goes first, as among routes.
+fn twice(capture: &CapturePlan, host: &HostNetworks) -> Vec<Advice> {
+    let live = || {
+        capture
+            .subnets
+            .iter()
+            .filter(|subnet| !capture.excluded(&subnet.net))
+    };
+    let same = |theirs: &Other| live().find(|ours| collide(ours, &theirs.subnet));
+    let both = host.others.iter().filter_map(|theirs| {
+        Some(Advice::Twice {
+            subnet: same(theirs)?.clone(),
+            theirs: theirs.subnet.clone(),
+            device: theirs.device.clone(),
+            first: theirs.first,
+        })
+    });
+    both.collect()
+}
+
+fn collide(a: &Subnet, b: &Subnet) -> bool {
+    let nets = a.net.contains(&b.net) || b.net.contains(&a.net);
+    let ports = match (&a.ports, &b.ports) {
+        (Some(a), Some(b)) => a.start() <= b.end() && b.start() <= a.end(),
+        _ => true,
+    };
+    nets && ports && (a.net.prefix_len() == 0) == (b.net.prefix_len() == 0)
 }
 
 /// A network of one address needs no warning: the kernel's local table answers for it first.
@@ -263,6 +321,7 @@ mod tests {
             routes: ["10.0.5.0/24", "fe80::/64", "fd00:5::/64", "172.17.0.0/16"]
                 .map(|net| net.parse().unwrap())
                 .to_vec(),
+            others: vec![],
             ipv6: true,
         }
     }
@@ -334,6 +393,47 @@ mod tests {
     fn the_place_of_the_person_is_named() {
         let lines = lines(&["203.0.113.0/24"], &[], Some("203.0.113.9"));
         assert!(lines[0].contains("logged in from"), "{lines:?}");
+    }
+
+    fn beside(subnets: &[&str], theirs: &str, ports: Option<(u16, u16)>) -> Vec<String> {
+        let subnet = Subnet {
+            net: theirs.parse().unwrap(),
+            ports: ports.map(|(first, last)| first..=last),
+        };
+        let others = vec![Other {
+            device: "underpass0".into(),
+            subnet,
+            first: true,
+        }];
+        let host = HostNetworks { others, ..host() };
+        let mut capture = capture(subnets, &[]);
+        capture.subnets[0].ports = ports.map(|_| 80..=90);
+        let advice = advise(&capture, &host, None).unwrap();
+        advice.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_another_instance_captures_is_said() {
+        assert_eq!(
+            beside(&["10.1.1.0/24"], "10.1.0.0/16", None),
+            [
+                "10.1.1.0/24: another underpass that is running captures 10.1.0.0/16 on underpass0; what both name goes \
+                 through the other one: stop one of them"
+            ]
+        );
+        assert_eq!(
+            beside(&["10.1.0.0/16"], "10.1.1.0/24", Some((85, 99))).len(),
+            1
+        );
+        assert_eq!(beside(&["0.0.0.0/0"], "0.0.0.0/0", None).len(), 1);
+    }
+
+    #[test]
+    fn instances_that_share_nothing_are_fine() {
+        assert!(beside(&["10.1.1.0/24"], "10.1.2.0/24", None).is_empty());
+        assert!(beside(&["10.1.1.0/24"], "10.1.1.0/24", Some((443, 443))).is_empty());
+        assert!(beside(&["10.1.1.0/24"], "0.0.0.0/0", None).is_empty());
+        assert!(beside(&["10.1.1.0/24"], "fd00::/64", None).is_empty());
     }
 
     #[test]
