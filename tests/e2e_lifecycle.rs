@@ -95,6 +95,7 @@ fn a_range_of_ports_and_nothing_beside_it() {
     for net in [V4, V6] {
         assert_eq!(connect(&lab, net.host, 80), "open");
         assert_eq!(connect(&lab, net.host, 7), "ENETUNREACH");
+        assert_eq!(connect(&lab, net.no_such_host, 80), "EHOSTUNREACH");
     }
     assert_eq!(connect(&lab, V4.host, 443), "ECONNREFUSED");
     assert_eq!(connect(&lab, V4.host, 444), "ENETUNREACH");

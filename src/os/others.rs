@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
+use rtnetlink::packet_route::{AddressFamily, IpProtocol};
 
 use super::Slot;
 use super::routes::PROTOCOL;
@@ -47,7 +47,7 @@ pub(super) fn others(
     others
 }
 
-/// A rule of an instance.
+/// A rule of an instance that captures.
 #[derive(Default)]
 struct Lead {
     table: u32,
@@ -59,7 +59,9 @@ struct Lead {
 impl Lead {
     fn of(rule: &RuleMessage) -> Option<Self> {
         let ours = RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
-        rule.attributes.contains(&ours).then_some(())?;
+        let way_back = RuleAttribute::IpProtocol(IpProtocol::Icmp);
+        let captures = rule.attributes.contains(&ours) && !rule.attributes.contains(&way_back);
+        captures.then_some(())?;
         let mut lead = Self {
             ipv6: rule.header.family == AddressFamily::Inet6,
             ..Self::default()

@@ -8,7 +8,9 @@
 //! exclusion is left out altogether, so every subnet that remains is wider than each exclusion in it.
 //!
 //! A subnet with ports goes into a second table, behind rules that ask for `ipproto tcp` and the ports;
-//! its other traffic never enters that table.
+//! its other traffic never enters that table. The one exception is the way back of an ICMP error that we send to this
+//! host itself ([`Packets::IcmpFrom`]). A host without a default route that forwards for others, with a range of ports and
+//! rp_filter, still drops the errors to those: they see a time-out instead of an unreachable host.
 //!
 //! A subnet of prefix length 0 means "what has no place of its own here", as a default route does: `0.0.0.0/0`
 //! must not take the answers to a container or to somebody who is logged in from the local network. It goes
@@ -137,12 +139,21 @@ pub struct Rule {
     pub no_default: bool,
     /// Whether it is for IPv6.
     pub ipv6: bool,
-    /// `None`: every packet. `Some`: TCP to this network only.
-    pub tcp: Option<TcpTo>,
+    /// Which packets it is for.
+    pub packets: Packets,
 }
 
-/// TCP to a network, and to which of its ports; `None` for all.
-pub type TcpTo = (IpNet, Option<RangeInclusive<u16>>);
+/// Which packets a rule is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Packets {
+    /// Every packet.
+    All,
+    /// TCP to a network, and to which of its ports; `None` for all.
+    Tcp(IpNet, Option<RangeInclusive<u16>>),
+    /// ICMP from the device's own address. Nobody sends that; but the kernel looks up the way back to who sent an
+    /// error so (fib_validate_source() with rp_filter), and drops the error where there is none.
+    IcmpFrom(Ipv4Addr),
+}
 
 /// What shall hold, in the order in which it is made. Rules come last: nothing is captured before
 /// everything stands.
@@ -151,7 +162,7 @@ pub fn desired(capture: &CapturePlan, setting: &Setting<'_>) -> Vec<Entry> {
     let has_v6 = live.iter().any(|subnet| is_v6(&subnet.net));
     let mut entries = device(setting, has_v6);
     entries.extend(routes(&live, capture, setting).map(Entry::Route));
-    entries.extend(rules(&live, setting.tables).into_iter().map(Entry::Rule));
+    entries.extend(rules(&live, setting).into_iter().map(Entry::Rule));
     entries
 }
 
@@ -272,7 +283,8 @@ fn throws(nets: &[IpNet], capture: &CapturePlan, setting: &Setting<'_>) -> Vec<I
     distinct(outs(capture, setting).chain(stays).filter(matters))
 }
 
-fn rules(live: &[&Subnet], tables: Tables) -> Vec<Rule> {
+fn rules(live: &[&Subnet], setting: &Setting<'_>) -> Vec<Rule> {
+    let tables = setting.tables;
     let mut rules = Vec::new();
     for ipv6 in [false, true] {
         let family = live
@@ -281,36 +293,45 @@ fn rules(live: &[&Subnet], tables: Tables) -> Vec<Rule> {
             .copied();
         let (defaults, narrower): (Vec<_>, Vec<_>) =
             family.partition(|subnet| is_default(&subnet.net));
-        let rule = |priority, table, tcp| Rule {
+        let rule = |priority, table, packets| Rule {
             priority,
             table,
             no_default: table == MAIN,
             ipv6,
-            tcp,
+            packets,
         };
-        rules.extend(selectors(&narrower).into_iter().map(|tcp| {
-            let table = tcp.as_ref().map_or(tables.whole, |_| tables.ports);
-            rule(tables.priority, table, tcp)
-        }));
-        for tcp in selectors(&defaults) {
+        let way_back =
+            |priority, table| rule(priority, table, Packets::IcmpFrom(setting.source.v4));
+        for packets in selectors(&narrower) {
+            let is_whole = packets == Packets::All;
+            let table = if is_whole { tables.whole } else { tables.ports };
+            rules.push(rule(tables.priority, table, packets));
+        }
+        if !ipv6 && narrower.iter().any(|subnet| subnet.ports.is_some()) {
+            rules.push(way_back(tables.priority, tables.ports));
+        }
+        for packets in selectors(&defaults) {
             // The host's routes first: while the rules grow they never capture what they shall not.
-            rules.push(rule(tables.priority_main, MAIN, tcp.clone()));
-            rules.push(rule(tables.priority_default, tables.default, tcp));
+            rules.push(rule(tables.priority_main, MAIN, packets.clone()));
+            rules.push(rule(tables.priority_default, tables.default, packets));
+        }
+        if !ipv6 && defaults.iter().any(|subnet| subnet.ports.is_some()) {
+            rules.push(way_back(tables.priority_default, tables.default));
         }
     }
     rules
 }
 
 /// What the rules for `subnets` ask for: one for all that is captured whole, one per range of ports.
-fn selectors(subnets: &[&Subnet]) -> Vec<Option<TcpTo>> {
+fn selectors(subnets: &[&Subnet]) -> Vec<Packets> {
     let whole = subnets.iter().any(|subnet| subnet.ports.is_none());
     let tcp = subnets
         .iter()
-        .filter_map(|subnet| Some((subnet.net, selectable(subnet.ports.as_ref()?))));
+        .filter_map(|subnet| Some(Packets::Tcp(subnet.net, selectable(subnet.ports.as_ref()?))));
     whole
-        .then_some(None)
+        .then_some(Packets::All)
         .into_iter()
-        .chain(tcp.map(Some))
+        .chain(tcp)
         .collect()
 }
 
@@ -380,11 +401,14 @@ impl fmt::Display for Rule {
             priority, table, ..
         } = self;
         write!(f, "{} rule add priority {priority} ", ip(self.ipv6))?;
-        if let Some((net, ports)) = &self.tcp {
-            write!(f, "to {net} ipproto tcp ")?;
-            if let Some(ports) = ports {
-                write!(f, "dport {} ", crate::plan::Ports(ports))?;
+        match &self.packets {
+            Packets::All => {}
+            Packets::Tcp(net, None) => write!(f, "to {net} ipproto tcp ")?,
+            Packets::Tcp(net, Some(ports)) => {
+                let ports = crate::plan::Ports(ports);
+                write!(f, "to {net} ipproto tcp dport {ports} ")?;
             }
+            Packets::IcmpFrom(address) => write!(f, "from {address} ipproto icmp ")?,
         }
         if self.no_default {
             write!(f, "lookup main suppress_prefixlength 0 ")?;
@@ -532,6 +556,7 @@ mod tests {
         ip rule add priority 5000 lookup 30064 protocol 117
         ip rule add priority 5064 to 0.0.0.0/0 ipproto tcp dport 443 lookup main suppress_prefixlength 0 protocol 117
         ip rule add priority 5128 to 0.0.0.0/0 ipproto tcp dport 443 lookup 30066 protocol 117
+        ip rule add priority 5128 from 198.18.0.1 ipproto icmp lookup 30066 protocol 117
         ");
     }
 
@@ -553,6 +578,7 @@ mod tests {
         ip rule add priority 5000 to 10.0.1.0/24 ipproto tcp dport 80-90 lookup 30065 protocol 117
         ip rule add priority 5000 to 10.0.1.0/24 ipproto tcp lookup 30065 protocol 117
         ip rule add priority 5000 to 10.0.3.0/24 ipproto tcp dport 60000-65534 lookup 30065 protocol 117
+        ip rule add priority 5000 from 198.18.0.1 ipproto icmp lookup 30065 protocol 117
         ip -6 rule add priority 5000 lookup 30064 protocol 117
         "
         );
@@ -586,11 +612,14 @@ mod tests {
             })
             .collect();
         rules.sort_by_key(|rule| rule.priority);
-        let matching = rules.into_iter().filter(|rule| {
-            rule.tcp.as_ref().is_none_or(|(net, ports)| {
+        let matching = rules.into_iter().filter(|rule| match &rule.packets {
+            Packets::All => true,
+            Packets::Tcp(net, ports) => {
                 let port = tcp_port.filter(|port| ports.as_ref().is_none_or(|p| p.contains(port)));
                 net.contains(&address) && port.is_some()
-            })
+            }
+            // An application's packet has another source when it is routed.
+            Packets::IcmpFrom(_) => false,
         });
         let mut verdicts = matching.map(|rule| table_says(rule.table, rule.no_default));
         verdicts.find_map(|verdict| verdict).unwrap_or(false)

@@ -95,8 +95,8 @@ pub enum Advice {
     },
     /// Another instance captures the same, or a part of it.
     #[error(
-        "{subnet}: another underpass that is running captures {theirs} on {device}; what both name goes through {}: stop one of them",
-        if *first { "the other one" } else { "this one" }
+        "{subnet}: another running underpass captures {theirs} on {device}, and {} comes first; stop one of the two",
+        if *first { "that one" } else { "this one" }
     )]
     Twice {
         /// The subnet as captured.
@@ -417,8 +417,8 @@ mod tests {
         assert_eq!(
             beside(&["10.1.1.0/24"], "10.1.0.0/16", None),
             [
-                "10.1.1.0/24: another underpass that is running captures 10.1.0.0/16 on underpass0; what both name goes \
-                 through the other one: stop one of them"
+                "10.1.1.0/24: another running underpass captures 10.1.0.0/16 on underpass0, and that one comes first; \
+                 stop one of the two"
             ]
         );
         assert_eq!(
