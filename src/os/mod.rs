@@ -19,4 +19,4 @@ mod tun;
 pub use apply::{ApplyError, Undo, apply};
 pub use netlink::{Netlink, NetlinkError};
 pub use slot::{Slot, SlotError, Tables};
-pub use tun::{DEFAULT_MTU, PLAIN_MTU, TunDevice, TunError};
+pub use tun::{DEFAULT_MTU, PLAIN_MTU, TunDevice, TunError, first_free_name};

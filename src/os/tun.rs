@@ -9,6 +9,7 @@ use std::fs::OpenOptions;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -30,6 +31,9 @@ pub const PLAIN_MTU: u16 = 65_520;
 
 /// Opened, it gives a descriptor that is attached to no device yet.
 pub(super) const CLONE_DEVICE: &str = "/dev/net/tun";
+/// How often, and how long apart, a device that is busy is attached again.
+const ATTACH_TRIES: u32 = 100;
+const ATTACH_PAUSE: Duration = Duration::from_millis(2);
 /// Size in bytes of the header in front of a packet, `struct virtio_net_hdr` without `num_buffers`.
 const VNET_HEADER_BYTES: libc::c_int = 10;
 
@@ -93,6 +97,7 @@ impl TunDevice {
             .map_err(|error| open_error(error, &pattern))?;
         let name = iface.name().to_owned();
         let mut fd = into_owned(iface);
+        set_close_on_exec(&fd).map_err(io_error("setting the descriptor's flags"))?;
         let offload = attach_with_offload(&mut fd, &name)?;
         set_flags(&fd).map_err(io_error("setting the descriptor's flags"))?;
         let default = if offload { DEFAULT_MTU } else { PLAIN_MTU };
@@ -169,6 +174,12 @@ impl AsRawFd for TunDevice {
     }
 }
 
+/// The name that a device gets when none is asked for.
+pub fn first_free_name() -> String {
+    let mut names = (0..u32::MAX).map(|number| format!("{DEVICE_PREFIX}{number}"));
+    names.find(|name| !exists(name)).unwrap_or_default()
+}
+
 fn io_error(step: &'static str) -> impl Fn(Errno) -> TunError {
     move |errno| TunError::Io {
         step,
@@ -231,14 +242,28 @@ fn attach(fd: &mut OwnedFd, name: &str, vnet_header: bool) -> Result<(), Errno> 
         .open(CLONE_DEVICE)
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     dup3(&fresh, fd, OFlag::O_CLOEXEC)?;
-    ioctl::set_interface(fd, name, vnet_header)
+    let mut tries = ATTACH_TRIES;
+    loop {
+        match ioctl::set_interface(fd, name, vnet_header) {
+            // A child that another thread has just forked still holds the old descriptor, until its execve(2).
+            Err(Errno::EBUSY) if tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(ATTACH_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn set_flags(fd: &OwnedFd) -> Result<(), Errno> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    Ok(())
+    set_close_on_exec(fd)
+}
+
+/// tun-tap opens without it.
+fn set_close_on_exec(fd: &OwnedFd) -> Result<(), Errno> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop)
 }
 
 /// The calls of linux/if_tun.h that tun-tap does not make.
