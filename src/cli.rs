@@ -33,8 +33,9 @@ pub enum Command {
     Up(UpArgs),
     /// Remove the routing rules that a killed run left behind
     ///
-    /// Such rules capture nothing, for the device went with the process; the next start removes them too. Rules
-    /// of a run that is alive, and of other programs, are left alone.
+    /// Such rules capture nothing, for the device went with the process; the next start removes them too, and so
+    /// it does with a device that was killed in the making. What belongs to a run that is alive, or to other programs,
+    /// is left alone.
     Cleanup,
     /// Print a completion script for a shell
     #[command(
@@ -60,6 +61,9 @@ pub struct UpArgs {
     ///
     /// With a port or a range, TCP to those ports only; otherwise every port and protocol. IPv6 with ports
     /// stands in brackets: [fd00::/64]:443.
+    ///
+    /// 0/0 and ::/0 leave alone what this host has a route of its own for: local networks, containers, VPNs. A
+    /// narrower subnet takes them too, unless -x leaves them out.
     #[arg(value_name = "CIDR[:PORT[-PORT]]")]
     pub subnets: Vec<String>,
     /// Network never to capture, whatever the subnets say; may be repeated. The SSH server is always left out

@@ -56,10 +56,11 @@
 //!    byte is lost. What the embedded carrier leaves to be wished for here is said under "Bounds".
 //! 3. The cost of a packet does not depend on how many flows are open.
 //! 4. However the process ends, SIGKILL included, nothing that captures traffic stays: the device and its
-//!    routes vanish with its descriptor, and rules that point into an empty table are removed by the next
-//!    start or by `underpass cleanup`.
+//!    routes vanish with its descriptor, and rules that point into an empty table, or a device that was being
+//!    made, are removed by the next start or by `underpass cleanup`.
 //! 5. A host key that is unknown or has changed is never accepted silently.
-//! 6. Only what was asked for is captured. The SSH connection itself never is.
+//! 6. Only what was asked for is captured. The SSH connection itself never is; nor, under `0.0.0.0/0` and `::/0`,
+//!    is what the host has a route of its own for.
 //! 7. Bad input (packets, SSH replies, files, arguments) gets a clear error or a counted drop, never a panic.
 //!
 //! # What an application sees
@@ -72,6 +73,7 @@
 //! | network unreachable | ICMP 3/0, ICMPv6 1/0 | ENETUNREACH |
 //! | timed out, or no answer | nothing | the application's own time-out |
 //! | administratively prohibited (`PermitOpen`, `AllowTcpForwarding`) | ICMP 3/13, ICMPv6 1/1 | EHOSTUNREACH over IPv4, EACCES over IPv6; one WARN names the setting |
+//! | permission denied: a packet filter beyond the server said prohibited | ICMP 3/13, ICMPv6 1/1 | EHOSTUNREACH over IPv4, EACCES over IPv6 |
 //! | far EOF | FIN | `read()` returns 0; writing goes on |
 //! | channel closed before our own EOF | RST | ECONNRESET |
 //! | SSH connection lost | RST | ECONNRESET |

@@ -15,7 +15,7 @@ fn both(net: &Net) -> String {
 /// The same probe over the direct route and through underpass; the table holds what both must say.
 fn truth(net: &Net, prohibited: &str) {
     let lab = Lab::up();
-    let _underpass = lab.underpass(&both(net));
+    let mut underpass = lab.underpass(&both(net));
     let table = [
         ("connect", net.host, "80", "open"),
         ("connect", net.host, "81", "ECONNREFUSED"),
@@ -35,6 +35,12 @@ fn truth(net: &Net, prohibited: &str) {
             "{args}: direct, through underpass"
         );
     }
+    // A packet filter in the far network is no policy of the SSH server.
+    let log = underpass.log();
+    assert!(
+        !log.iter().any(|line| line.contains("PermitOpen")),
+        "{log:?}"
+    );
 }
 
 #[test]

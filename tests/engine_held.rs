@@ -13,12 +13,13 @@ use underpass::net::{OpenFailure, StreamError};
 use engine_support::craft::{ACK, Ends, FIN, PSH, RST, SYN, Segment, describe, tcp};
 use engine_support::{Bell, Tap, at, engine};
 
-const FAILURES: [OpenFailure; 8] = [
+const FAILURES: [OpenFailure; 9] = [
     OpenFailure::Refused,
     OpenFailure::HostUnreachable,
     OpenFailure::NetworkUnreachable,
     OpenFailure::TimedOut,
     OpenFailure::Prohibited,
+    OpenFailure::Filtered,
     OpenFailure::ConnectionLost,
     OpenFailure::NoResources,
     OpenFailure::Other,
@@ -133,6 +134,8 @@ fn each_failure_has_its_answer() {
     timed_out           IPv6  nothing                          1 flows left, the next SYN is swallowed
     prohibited          IPv4  ICMP 3/13 quoting 52 bytes       0 flows left, the next SYN starts anew
     prohibited          IPv6  ICMPv6 1/1 quoting 72 bytes      0 flows left, the next SYN starts anew
+    filtered            IPv4  ICMP 3/13 quoting 52 bytes       0 flows left, the next SYN starts anew
+    filtered            IPv6  ICMPv6 1/1 quoting 72 bytes      0 flows left, the next SYN starts anew
     connection_lost     IPv4  ICMP 3/1 quoting 52 bytes        0 flows left, the next SYN starts anew
     connection_lost     IPv6  ICMPv6 1/3 quoting 72 bytes      0 flows left, the next SYN starts anew
     no_resources        IPv4  nothing                          0 flows left, the next SYN starts anew

@@ -192,6 +192,51 @@ fn only_what_was_asked_for_is_captured() {
     });
 }
 
+/// As a default route does: what the host has a route of its own for stays where it is.
+#[test]
+fn a_default_goes_after_the_hosts_own_routes() {
+    in_namespace(|| async {
+        for args in [
+            &["link", "add", "lan", "type", "veth", "peer", "lan-peer"][..],
+            &["link", "set", "lan-peer", "up"],
+            &["addr", "add", "192.168.9.1/24", "dev", "lan"],
+            &["addr", "add", "fd00:9::1/64", "dev", "lan", "nodad"],
+            &["link", "set", "lan", "up"],
+            &["route", "add", "10.8.0.0/16", "dev", "lan"],
+            &["route", "add", "default", "via", "192.168.9.254"],
+            &["-6", "route", "add", "default", "via", "fd00:9::fe"],
+        ] {
+            run("ip", args);
+        }
+        let before = state();
+        let plan = capture(
+            &["0.0.0.0/0", "::/0@443-443", "10.8.1.0/24"],
+            &["203.0.113.0/24"],
+        );
+        let up = Up::start(&plan, &["198.51.100.9"]).await;
+        let ours = up.tun.name().to_owned();
+        for taken in [
+            &["11.0.0.1"][..],
+            &["10.8.1.1"],
+            &["2001:db8::1", "ipproto", "tcp", "dport", "443"],
+        ] {
+            assert_eq!(way(taken), ours, "{taken:?}");
+        }
+        for left in [
+            &["192.168.9.7"][..],
+            &["10.8.2.1"],
+            &["203.0.113.7"],
+            &["198.51.100.9"],
+            &["fd00:9::7", "ipproto", "tcp", "dport", "443"],
+            &["2001:db8::1"],
+        ] {
+            assert_eq!(way(left), "lan", "{left:?}");
+        }
+        up.stop().await;
+        assert_eq!(before, state());
+    });
+}
+
 #[test]
 fn a_connection_arrives_as_a_packet_behind_its_header() {
     in_namespace(|| async {
@@ -272,6 +317,60 @@ fn instances_stand_side_by_side() {
 }
 
 #[test]
+fn an_instance_sees_what_the_others_capture() {
+    in_namespace(|| async {
+        let plan = capture(
+            &[
+                "10.0.0.0/8",
+                "::/0",
+                "10.3.0.0/16@80-443",
+                "10.4.0.0/16@1-65535",
+            ],
+            &["10.1.0.0/16"],
+        );
+        let up = Up::start(&plan, &[]).await;
+        let slot = Slot::claim().unwrap();
+        let seen = host::networks(&up.netlink, &slot).await.unwrap();
+        let mut others: Vec<_> = seen.others.iter().map(|o| o.subnet.to_string()).collect();
+        others.sort();
+        assert_eq!(
+            others,
+            ["10.0.0.0/8", "10.3.0.0/16:80-443", "10.4.0.0/16", "::/0"]
+        );
+        assert!(
+            seen.others
+                .iter()
+                .all(|o| o.first && o.device == up.tun.name())
+        );
+        up.stop().await;
+        let seen = host::networks(&Netlink::new().unwrap(), &slot)
+            .await
+            .unwrap();
+        assert!(seen.others.is_empty());
+    });
+}
+
+#[test]
+fn a_subnet_of_one_instance_goes_before_the_default_of_another() {
+    in_namespace(|| async {
+        let before = state();
+        let default = Up::start(&capture(&["0.0.0.0/0"], &[]), &[]).await;
+        let subnet = Up::start(&capture(&["10.0.2.0/24"], &[]), &[]).await;
+        assert_eq!(way(&["10.0.1.1"]), default.tun.name());
+        assert_eq!(way(&["10.0.2.1"]), subnet.tun.name());
+        assert!(
+            stale::clear(&subnet.netlink, None)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        default.stop().await;
+        subnet.stop().await;
+        assert_eq!(before, state());
+    });
+}
+
+#[test]
 fn the_users_own_rules_are_left_alone() {
     in_namespace(|| async {
         // In our range and at our priority, but without our protocol number.
@@ -290,6 +389,19 @@ fn the_users_own_rules_are_left_alone() {
                 "117",
             ],
             &["route", "add", "throw", "10.7.0.0/16", "table", "30066"],
+            &[
+                "rule",
+                "add",
+                "priority",
+                "5064",
+                "lookup",
+                "main",
+                "suppress_prefixlength",
+                "0",
+            ],
+            &[
+                "rule", "add", "priority", "4000", "lookup", "main", "protocol", "117",
+            ],
         ] {
             run("ip", args);
         }
@@ -345,7 +457,7 @@ fn after_sigkill_nothing_captures_and_the_next_start_clears() {
         assert!(!run("ip", &["-j", "link"]).contains(&name));
         assert_ne!(before, state());
         let cleared = stale::clear(&Netlink::new().unwrap(), None).await.unwrap();
-        assert_eq!((cleared.rules, cleared.routes), (2, 2));
+        assert_eq!((cleared.rules, cleared.routes), (4, 5));
         assert_eq!(before, state());
     });
 }
@@ -377,12 +489,35 @@ fn holder() {
         .unwrap();
     runtime.block_on(async {
         let plan = capture(
-            &["10.0.0.0/8", "fd00:1::/64@80-80"],
+            &["10.0.0.0/8", "fd00:1::/64@80-80", "0.0.0.0/0"],
             &["10.1.0.0/16", "fd00:1::1/128"],
         );
         let up = Up::start(&plan, &[]).await;
         println!("up on {}", up.tun.name());
         std::future::pending::<()>().await;
+    });
+}
+
+/// A process that is killed while it makes its device leaves one as `ip tuntap add` makes it: persistent, held by nobody.
+#[test]
+fn a_device_that_was_killed_in_the_making_is_removed() {
+    in_namespace(|| async {
+        let netlink = Netlink::new().unwrap();
+        for name in ["underpass-mine", "mine", "underpass3"] {
+            run("ip", &["tuntap", "add", "dev", name, "mode", "tun"]);
+        }
+        run("ip", &["tuntap", "add", "dev", "underpass4", "mode", "tap"]);
+        let held = device(None).unwrap();
+        let before = run("ip", &["-j", "link"]);
+        assert!(before.contains("underpass3") && before.contains(held.name()));
+        let cleared = stale::clear(&netlink, None).await.unwrap();
+        assert_eq!(cleared.to_string(), "1 device");
+        let after = run("ip", &["-j", "link"]);
+        for name in ["underpass-mine", "mine", "underpass4", held.name()] {
+            assert!(after.contains(name), "{name} in {after}");
+        }
+        assert!(!after.contains("underpass3"), "{after}");
+        assert!(stale::clear(&netlink, None).await.unwrap().is_empty());
     });
 }
 
@@ -416,7 +551,9 @@ fn the_hosts_networks_are_seen() {
         ] {
             run("ip", args);
         }
-        let seen = host::networks(&Netlink::new().unwrap()).await.unwrap();
+        let seen = host::networks(&Netlink::new().unwrap(), &Slot::claim().unwrap())
+            .await
+            .unwrap();
         let bridge = seen
             .interfaces
             .iter()

@@ -3,7 +3,7 @@
 use super::exit::Exit;
 use crate::os::{Netlink, NetlinkError, stale};
 
-/// Removes rules and routes whose owner is gone.
+/// Removes rules, routes and devices whose owner is gone.
 pub async fn run() -> Exit {
     match clear().await {
         Ok(cleared) if cleared.is_empty() => {
@@ -11,12 +11,13 @@ pub async fn run() -> Exit {
             Exit::Success
         }
         Ok(cleared) => {
-            let stale::Cleared { rules, routes } = cleared;
-            tracing::info!("removed what a killed run left: {rules} rules, {routes} routes");
+            tracing::info!("removed what a killed run left: {cleared}");
             Exit::Success
         }
         Err(error) if error.errno() == Some(nix::libc::EPERM) => {
-            tracing::error!("removing rules is not permitted; run sudo underpass cleanup");
+            tracing::error!(
+                "removing what a killed run left is not permitted; run it with sudo: sudo underpass cleanup"
+            );
             Exit::Privilege
         }
         Err(error) => {

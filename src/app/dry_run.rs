@@ -6,11 +6,8 @@ use std::net::IpAddr;
 use anyhow::Context;
 
 use super::exit::Exit;
-use crate::os::{DEFAULT_MTU, Netlink, Slot, host, routes};
+use crate::os::{DEFAULT_MTU, Netlink, Slot, first_free_name, host, routes};
 use crate::plan::{Plan, PlanError, advice};
-
-/// The name that a device gets when none is asked for and none is there.
-const USUAL_DEVICE: &str = "underpass0";
 
 /// Prints the set-up of `plan` on stdout and its warnings on stderr.
 pub async fn run(plan: &Plan) -> Exit {
@@ -29,20 +26,21 @@ pub async fn run(plan: &Plan) -> Exit {
 
 async fn commands(plan: &Plan) -> anyhow::Result<String> {
     let netlink = Netlink::new()?;
-    let networks = host::networks(&netlink)
+    let slot = Slot::claim()?;
+    let networks = host::networks(&netlink, &slot)
         .await
         .context("could not read the host's networks")?;
     let from = super::surroundings::environment().logged_in_from;
     for line in advice::advise(&plan.capture, &networks, from)? {
         tracing::warn!("{line}");
     }
-    let slot = Slot::claim()?;
     let source = host::source(&netlink, &slot, &plan.capture).await?;
     let exempt = server_addresses(plan).await;
+    let device = plan.device.name.clone().unwrap_or_else(first_free_name);
     let entries = routes::desired(
         &plan.capture,
         &routes::Setting {
-            device: plan.device.name.as_deref().unwrap_or(USUAL_DEVICE),
+            device: &device,
             mtu: plan.device.mtu.unwrap_or(DEFAULT_MTU),
             tables: slot.tables(),
             source,

@@ -125,10 +125,10 @@ async fn until_stopped(plan: &Plan) -> Result<Exit, UpError> {
 /// rules are the last thing made.
 async fn start(plan: &Plan) -> Result<Running, UpError> {
     let began = Instant::now();
-    let device = TunDevice::open(&plan.device)?;
     let netlink = Netlink::new()?;
     let slot = claim(&netlink).await?;
-    advise(&netlink, &plan.capture).await?;
+    let device = TunDevice::open(&plan.device)?;
+    advise(&netlink, &slot, &plan.capture).await?;
     let carrier = RusshCarrier::connect(&plan.ssh, Arc::new(TtyPrompter)).await?;
     debug!("logged in to {}", carrier.description());
     let exempt = carrier.server_addresses();
@@ -170,16 +170,16 @@ async fn claim(netlink: &Netlink) -> Result<Slot, UpError> {
     let slot = Slot::claim()?;
     match stale::clear(netlink, Some(&slot)).await {
         Ok(cleared) if cleared.is_empty() => {}
-        Ok(stale::Cleared { rules, routes }) => {
-            info!("removed what a killed run left: {rules} rules, {routes} routes");
-        }
+        Ok(cleared) => info!("removed what a killed run left: {cleared}"),
+        // The device, made next, says what to do about that.
+        Err(error) if error.errno() == Some(nix::libc::EPERM) => debug!("clearing: {error}"),
         Err(error) => warn!("could not remove what a killed run left: {error}"),
     }
     Ok(slot)
 }
 
-async fn advise(netlink: &Netlink, capture: &CapturePlan) -> Result<(), UpError> {
-    let networks = host::networks(netlink).await?;
+async fn advise(netlink: &Netlink, slot: &Slot, capture: &CapturePlan) -> Result<(), UpError> {
+    let networks = host::networks(netlink, slot).await?;
     let from = surroundings::environment().logged_in_from;
     for line in advice::advise(capture, &networks, from)? {
         warn!("{line}");

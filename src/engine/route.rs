@@ -47,7 +47,7 @@ pub const fn refusal(failure: OpenFailure) -> Refusal {
     match failure {
         OpenFailure::Refused => Refusal::Reset,
         OpenFailure::NetworkUnreachable => Refusal::Icmp(Unreachable::Network),
-        OpenFailure::Prohibited => Refusal::Icmp(Unreachable::Prohibited),
+        OpenFailure::Prohibited | OpenFailure::Filtered => Refusal::Icmp(Unreachable::Prohibited),
         OpenFailure::TimedOut => Refusal::Silence,
         OpenFailure::NoResources => Refusal::Forget,
         OpenFailure::HostUnreachable | OpenFailure::ConnectionLost | OpenFailure::Other => {

@@ -16,6 +16,8 @@ pub enum OpenFailure {
     TimedOut,
     /// The server's policy forbids the target (`PermitOpen`, `AllowTcpForwarding`).
     Prohibited,
+    /// A packet filter on the server's way to the target said "prohibited", or the server's own did.
+    Filtered,
     /// The SSH connection went away before the answer.
     ConnectionLost,
     /// The server, or our own bound, has no room for a further stream now.
@@ -33,6 +35,7 @@ impl OpenFailure {
             Self::NetworkUnreachable => "network_unreachable",
             Self::TimedOut => "timed_out",
             Self::Prohibited => "prohibited",
+            Self::Filtered => "filtered",
             Self::ConnectionLost => "connection_lost",
             Self::NoResources => "no_resources",
             Self::Other => "other",

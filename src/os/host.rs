@@ -8,7 +8,8 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 
-use super::routes::Source;
+use super::others::{destination, others};
+use super::routes::{self, Source};
 use super::{Netlink, NetlinkError, Slot};
 use crate::plan::CapturePlan;
 use crate::plan::advice::{Gateway, HostNetworks, Interface};
@@ -25,19 +26,19 @@ pub fn has_ipv6() -> bool {
     std::fs::read_to_string(IPV6_DISABLED).is_ok_and(|text| text.trim() == "0")
 }
 
-/// The host's networks, for [`crate::plan::advice::advise`].
+/// The host's networks as an instance in `slot` meets them, for [`crate::plan::advice::advise`].
 ///
 /// # Errors
 /// When the kernel refuses to list.
-pub async fn networks(netlink: &Netlink) -> Result<HostNetworks, NetlinkError> {
+pub async fn networks(netlink: &Netlink, slot: &Slot) -> Result<HostNetworks, NetlinkError> {
     let links = netlink.links().await?;
     let mut addresses = addresses_by_index(&netlink.addresses().await?);
     let names: BTreeMap<u32, String> = links
         .iter()
         .map(|link| (link.header.index, name(link)))
         .collect();
-    let routes = netlink.routes(None).await?;
-    let gateways = routes
+    let all = netlink.routes(None).await?;
+    let gateways = all
         .iter()
         .filter_map(|route| gateway(route, &names))
         .collect();
@@ -50,6 +51,8 @@ pub async fn networks(netlink: &Netlink) -> Result<HostNetworks, NetlinkError> {
     Ok(HostNetworks {
         interfaces: interfaces.collect(),
         gateways,
+        others: others(slot, &netlink.rules().await?, &all, &names),
+        routes: all.iter().filter_map(main_destination).collect(),
         ipv6: has_ipv6(),
     })
 }
@@ -100,7 +103,8 @@ fn choose<A: Into<IpAddr> + Copy>(
     free.find(|address| !taken((*address).into())).or(first)
 }
 
-fn name(link: &LinkMessage) -> String {
+/// The name of a device.
+pub(super) fn name(link: &LinkMessage) -> String {
     let mut attributes = link.attributes.iter();
     let name = attributes.find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.clone()),
@@ -151,6 +155,12 @@ fn addresses_by_index(messages: &[AddressMessage]) -> BTreeMap<u32, Vec<IpNet>> 
             .extend(net);
     }
     by_index
+}
+
+/// The destination of a route of the main table that is no default route.
+fn main_destination(route: &RouteMessage) -> Option<IpNet> {
+    let in_main = u32::from(route.header.table) == routes::MAIN;
+    destination(route).filter(|net| in_main && net.prefix_len() > 0)
 }
 
 /// The next hop of a default route of any table.

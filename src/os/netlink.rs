@@ -14,7 +14,7 @@ use rtnetlink::packet_route::{AddressFamily, IpProtocol};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use thiserror::Error;
 
-use super::routes::{PROTOCOL, Route, Rule};
+use super::routes::{PROTOCOL, Packets, Route, Rule};
 
 /// A failed request.
 #[derive(Debug, Error)]
@@ -233,24 +233,33 @@ pub(super) fn rule_message(rule: &Rule) -> RuleMessage {
         RuleAttribute::Table(rule.table),
         RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
     ];
-    let Some((net, ports)) = &rule.tcp else {
-        return message;
-    };
-    message
-        .attributes
-        .push(RuleAttribute::IpProtocol(IpProtocol::Tcp));
-    if net.prefix_len() > 0 {
-        message.header.dst_len = net.prefix_len();
-        message
-            .attributes
-            .push(RuleAttribute::Destination(net.network()));
+    if rule.no_default {
+        message.attributes.push(RuleAttribute::SuppressPrefixLen(0));
     }
-    if let Some(ports) = ports {
-        let (start, end) = (*ports.start(), *ports.end());
-        let range = RulePortRange { start, end };
-        message
-            .attributes
-            .push(RuleAttribute::DestinationPortRange(range));
-    }
+    select(&mut message, &rule.packets);
     message
+}
+
+/// Narrows a rule to `packets`.
+fn select(message: &mut RuleMessage, packets: &Packets) {
+    let attributes = &mut message.attributes;
+    match packets {
+        Packets::All => {}
+        Packets::IcmpFrom(address) => {
+            message.header.src_len = 32;
+            attributes.push(RuleAttribute::Source((*address).into()));
+            attributes.push(RuleAttribute::IpProtocol(IpProtocol::Icmp));
+        }
+        Packets::Tcp(net, ports) => {
+            attributes.push(RuleAttribute::IpProtocol(IpProtocol::Tcp));
+            if net.prefix_len() > 0 {
+                message.header.dst_len = net.prefix_len();
+                attributes.push(RuleAttribute::Destination(net.network()));
+            }
+            attributes.extend(ports.as_ref().map(|ports| {
+                let (start, end) = (*ports.start(), *ports.end());
+                RuleAttribute::DestinationPortRange(RulePortRange { start, end })
+            }));
+        }
+    }
 }

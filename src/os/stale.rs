@@ -1,14 +1,15 @@
 //! What a killed run left behind.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
 
 use super::apply::is_gone;
-use super::routes::PROTOCOL;
+use super::routes::{MAIN, PROTOCOL};
 use super::slot::{Slot, Tables};
-use super::{Netlink, NetlinkError};
+use super::{Netlink, NetlinkError, orphan};
 
 /// What was found and removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,12 +18,32 @@ pub struct Cleared {
     pub rules: usize,
     /// Routes removed.
     pub routes: usize,
+    /// Devices removed.
+    pub devices: usize,
 }
 
 impl Cleared {
     /// Whether there was nothing to remove.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+impl fmt::Display for Cleared {
+    /// `2 rules, 1 route`; what there was none of is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            (self.rules, "rule"),
+            (self.routes, "route"),
+            (self.devices, "device"),
+        ];
+        let mut comma = "";
+        for (count, word) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            let plural = if count == 1 { "" } else { "s" };
+            write!(f, "{comma}{count} {word}{plural}")?;
+            comma = ", ";
+        }
+        Ok(())
     }
 }
 
@@ -34,7 +55,7 @@ struct Left {
 }
 
 /// Removes rules and routes that carry our protocol number and lie in a slot that nobody claims, or in
-/// `own`. Rules go first, so that nothing is captured half.
+/// `own`. Rules go first, so that nothing is captured half. Then devices that nobody holds.
 ///
 /// # Errors
 /// When the kernel refuses to list or to remove.
@@ -48,6 +69,7 @@ pub async fn clear(netlink: &Netlink, own: Option<&Slot>) -> Result<Cleared, Net
             remove(netlink, left, &mut cleared).await?;
         }
     }
+    cleared.devices = orphan::clear(netlink).await?;
     Ok(cleared)
 }
 
@@ -87,15 +109,19 @@ fn count(result: Result<(), NetlinkError>) -> Result<usize, NetlinkError> {
 
 fn slot_of_rule(rule: &RuleMessage) -> Option<u32> {
     let ours = RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
-    let table = rule
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RuleAttribute::Table(table) => Some(*table),
-            _ => None,
-        });
     rule.attributes.contains(&ours).then_some(())?;
-    Tables::slot_of(table?)
+    let (mut table, mut priority) = (None, None);
+    for attribute in &rule.attributes {
+        match attribute {
+            RuleAttribute::Table(number) => table = Some(*number),
+            RuleAttribute::Priority(number) => priority = Some(*number),
+            _ => {}
+        }
+    }
+    match table? {
+        MAIN => Tables::slot_of_main(priority?),
+        table => Tables::slot_of(table),
+    }
 }
 
 fn slot_of_route(route: &RouteMessage) -> Option<u32> {
@@ -108,4 +134,23 @@ fn slot_of_route(route: &RouteMessage) -> Option<u32> {
         });
     (route.header.protocol == RouteProtocol::Other(PROTOCOL)).then_some(())?;
     Tables::slot_of(table?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_cleared_in_words() {
+        let shown = |rules, routes, devices| {
+            let cleared = Cleared {
+                rules,
+                routes,
+                devices,
+            };
+            cleared.to_string()
+        };
+        assert_eq!(shown(2, 1, 0), "2 rules, 1 route");
+        assert_eq!(shown(0, 0, 1), "1 device");
+    }
 }

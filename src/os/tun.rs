@@ -9,6 +9,7 @@ use std::fs::OpenOptions;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -20,6 +21,7 @@ use tracing::warn;
 use tun_tap::{Iface, Mode};
 
 use super::host::DEVICE_PREFIX;
+use super::orphan::Lock;
 use crate::plan::DevicePlan;
 
 /// MTU in bytes of a device with offload: hosts behind us then see an honest MSS.
@@ -27,7 +29,11 @@ pub const DEFAULT_MTU: u16 = 1500;
 /// MTU in bytes of a device without offload: large reads and writes make up for it.
 pub const PLAIN_MTU: u16 = 65_520;
 
-const CLONE_DEVICE: &str = "/dev/net/tun";
+/// Opened, it gives a descriptor that is attached to no device yet.
+pub(super) const CLONE_DEVICE: &str = "/dev/net/tun";
+/// How often, and how long apart, a device that is busy is attached again.
+const ATTACH_TRIES: u32 = 100;
+const ATTACH_PAUSE: Duration = Duration::from_millis(2);
 /// Size in bytes of the header in front of a packet, `struct virtio_net_hdr` without `num_buffers`.
 const VNET_HEADER_BYTES: libc::c_int = 10;
 
@@ -76,6 +82,10 @@ impl TunDevice {
     /// # Errors
     /// Without `/dev/net/tun`, without `CAP_NET_ADMIN`, or when the name is taken.
     pub fn open(plan: &DevicePlan) -> Result<Self, TunError> {
+        let _lock = Lock::take().map_err(|source| TunError::Io {
+            step: "waiting for another start that makes its device",
+            source,
+        })?;
         let pattern = plan
             .name
             .clone()
@@ -87,6 +97,7 @@ impl TunDevice {
             .map_err(|error| open_error(error, &pattern))?;
         let name = iface.name().to_owned();
         let mut fd = into_owned(iface);
+        set_close_on_exec(&fd).map_err(io_error("setting the descriptor's flags"))?;
         let offload = attach_with_offload(&mut fd, &name)?;
         set_flags(&fd).map_err(io_error("setting the descriptor's flags"))?;
         let default = if offload { DEFAULT_MTU } else { PLAIN_MTU };
@@ -163,6 +174,12 @@ impl AsRawFd for TunDevice {
     }
 }
 
+/// The name that a device gets when none is asked for.
+pub fn first_free_name() -> String {
+    let mut names = (0..u32::MAX).map(|number| format!("{DEVICE_PREFIX}{number}"));
+    names.find(|name| !exists(name)).unwrap_or_default()
+}
+
 fn io_error(step: &'static str) -> impl Fn(Errno) -> TunError {
     move |errno| TunError::Io {
         step,
@@ -225,19 +242,33 @@ fn attach(fd: &mut OwnedFd, name: &str, vnet_header: bool) -> Result<(), Errno> 
         .open(CLONE_DEVICE)
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     dup3(&fresh, fd, OFlag::O_CLOEXEC)?;
-    ioctl::set_interface(fd, name, vnet_header)
+    let mut tries = ATTACH_TRIES;
+    loop {
+        match ioctl::set_interface(fd, name, vnet_header) {
+            // A child that another thread has just forked still holds the old descriptor, until its execve(2).
+            Err(Errno::EBUSY) if tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(ATTACH_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn set_flags(fd: &OwnedFd) -> Result<(), Errno> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    Ok(())
+    set_close_on_exec(fd)
+}
+
+/// tun-tap opens without it.
+fn set_close_on_exec(fd: &OwnedFd) -> Result<(), Errno> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop)
 }
 
 /// The calls of linux/if_tun.h that tun-tap does not make.
 #[allow(unsafe_code)]
-mod ioctl {
+pub(super) mod ioctl {
     use std::os::fd::{AsRawFd, OwnedFd};
 
     use nix::errno::Errno;
@@ -256,14 +287,14 @@ mod ioctl {
     );
 
     /// Whether the device outlives its descriptor.
-    pub(super) fn set_persist(fd: &OwnedFd, persist: bool) -> Result<(), Errno> {
+    pub(in crate::os) fn set_persist(fd: &OwnedFd, persist: bool) -> Result<(), Errno> {
         // SAFETY: the argument is a plain integer.
         unsafe { tunsetpersist(fd.as_raw_fd(), libc::c_ulong::from(persist)) }.map(drop)
     }
 
     /// Header size, checksums and TCP segmentation in both directions. `TUN_F_TSO_ECN` is left out: segments
     /// with CWR set then come cut by the kernel, and none of ours has it.
-    pub(super) fn enable_offload(fd: &OwnedFd) -> Result<(), Errno> {
+    pub(in crate::os) fn enable_offload(fd: &OwnedFd) -> Result<(), Errno> {
         // SAFETY: the argument points to an int that lives during the call.
         unsafe { tunsetvnethdrsz(fd.as_raw_fd(), &VNET_HEADER_BYTES) }?;
         let offloads = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
@@ -272,7 +303,11 @@ mod ioctl {
     }
 
     /// Attaches a fresh descriptor to the device `name`.
-    pub(super) fn set_interface(fd: &OwnedFd, name: &str, vnet_header: bool) -> Result<(), Errno> {
+    pub(in crate::os) fn set_interface(
+        fd: &OwnedFd,
+        name: &str,
+        vnet_header: bool,
+    ) -> Result<(), Errno> {
         let vnet = if vnet_header { libc::IFF_VNET_HDR } else { 0 };
         let mut request = request(name, libc::IFF_TUN | libc::IFF_NO_PI | vnet)?;
         // SAFETY: the argument points to an `ifreq` of ours, which the kernel reads and writes during the call.

@@ -14,8 +14,23 @@ pub struct HostNetworks {
     pub interfaces: Vec<Interface>,
     /// Next hops of default routes.
     pub gateways: Vec<Gateway>,
+    /// Destinations of the main table but default routes: what `0.0.0.0/0` and `::/0` leave alone.
+    pub routes: Vec<IpNet>,
+    /// What other running instances capture.
+    pub others: Vec<Other>,
     /// Whether a new device gets IPv6.
     pub ipv6: bool,
+}
+
+/// A subnet that another running instance captures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// Its device.
+    pub device: String,
+    /// The subnet.
+    pub subnet: Subnet,
+    /// Whether its rules are asked before ours.
+    pub first: bool,
 }
 
 /// An interface and its networks.
@@ -78,6 +93,21 @@ pub enum Advice {
         /// Where the person is.
         address: IpAddr,
     },
+    /// Another instance captures the same, or a part of it.
+    #[error(
+        "{subnet}: another running underpass captures {theirs} on {device}, and {} comes first; stop one of the two",
+        if *first { "that one" } else { "this one" }
+    )]
+    Twice {
+        /// The subnet as captured.
+        subnet: Subnet,
+        /// What the other one captures.
+        theirs: Subnet,
+        /// Its device.
+        device: String,
+        /// Whether it is asked first.
+        first: bool,
+    },
     /// IPv6 is switched off.
     #[error(
         "IPv6 is switched off on this host: its IPv6 subnets are not captured; sysctl -w net.ipv6.conf.default.disable_ipv6=0 switches it on"
@@ -99,14 +129,16 @@ impl CapturePlan {
         self.excludes.iter().any(|exclude| exclude.contains(net))
     }
 
-    /// The subnet that takes traffic to `net`, if any does and no exclusion covers it.
-    fn takes(&self, net: &IpNet) -> Option<&Subnet> {
+    /// The subnet that takes traffic to `net`, if any does and no exclusion covers it. One of prefix length 0
+    /// leaves alone what the host has a route of its own for (see `os::routes`).
+    fn takes(&self, net: &IpNet, host: &HostNetworks) -> Option<&Subnet> {
+        let routed = || host.routes.iter().any(|route| route.contains(net));
         let live = self
             .subnets
             .iter()
             .filter(|subnet| !self.excluded(&subnet.net));
         live.filter(|_| !self.excluded(net))
-            .find(|subnet| subnet.net.contains(net))
+            .find(|subnet| subnet.net.contains(net) && (subnet.net.prefix_len() > 0 || !routed()))
     }
 }
 
@@ -121,9 +153,10 @@ pub fn advise(
 ) -> Result<Vec<Advice>, PlanError> {
     let mut advice = excluded(capture);
     advice.extend(ipv6(capture, host)?);
+    advice.extend(twice(capture, host));
     for interface in &host.interfaces {
         for address in &interface.addresses {
-            advice.extend(local_network(capture, interface, address.trunc()));
+            advice.extend(local_network(capture, host, interface, address.trunc()));
         }
     }
     advice.extend(
@@ -132,7 +165,7 @@ pub fn advise(
             .filter_map(|hop| gateway(capture, host, hop)),
     );
     advice.extend(logged_in_from.and_then(|address| {
-        let subnet = capture.takes(&address.into())?.net;
+        let subnet = capture.takes(&address.into(), host)?.net;
         Some(Advice::LoggedInFrom { subnet, address })
     }));
     Ok(advice)
@@ -163,8 +196,42 @@ fn excluded(capture: &CapturePlan) -> Vec<Advice> {
     capture.subnets.iter().filter_map(covering).collect()
 }
 
+/// A default beside a narrower subnet is no conflict: the narrower one goes first, as among routes.
+fn twice(capture: &CapturePlan, host: &HostNetworks) -> Vec<Advice> {
+    let live = || {
+        capture
+            .subnets
+            .iter()
+            .filter(|subnet| !capture.excluded(&subnet.net))
+    };
+    let same = |theirs: &Other| live().find(|ours| collide(ours, &theirs.subnet));
+    let both = host.others.iter().filter_map(|theirs| {
+        Some(Advice::Twice {
+            subnet: same(theirs)?.clone(),
+            theirs: theirs.subnet.clone(),
+            device: theirs.device.clone(),
+            first: theirs.first,
+        })
+    });
+    both.collect()
+}
+
+fn collide(a: &Subnet, b: &Subnet) -> bool {
+    let nets = a.net.contains(&b.net) || b.net.contains(&a.net);
+    let ports = match (&a.ports, &b.ports) {
+        (Some(a), Some(b)) => a.start() <= b.end() && b.start() <= a.end(),
+        _ => true,
+    };
+    nets && ports && (a.net.prefix_len() == 0) == (b.net.prefix_len() == 0)
+}
+
 /// A network of one address needs no warning: the kernel's local table answers for it first.
-fn local_network(capture: &CapturePlan, interface: &Interface, net: IpNet) -> Vec<Advice> {
+fn local_network(
+    capture: &CapturePlan,
+    host: &HostNetworks,
+    interface: &Interface,
+    net: IpNet,
+) -> Vec<Advice> {
     if net.prefix_len() == net.max_prefix_len() || is_link_local(&net) {
         return Vec::new();
     }
@@ -174,7 +241,7 @@ fn local_network(capture: &CapturePlan, interface: &Interface, net: IpNet) -> Ve
         interface: interface.name.clone(),
         bridge: interface.bridge,
     };
-    if let Some(subnet) = capture.takes(&net) {
+    if let Some(subnet) = capture.takes(&net, host) {
         return vec![warn(subnet.net, net)];
     }
     let inside = capture.subnets.iter().map(|subnet| subnet.net);
@@ -186,9 +253,9 @@ fn local_network(capture: &CapturePlan, interface: &Interface, net: IpNet) -> Ve
 
 /// A gateway inside a local network that is warned about already needs no second line.
 fn gateway(capture: &CapturePlan, host: &HostNetworks, hop: &Gateway) -> Option<Advice> {
-    let subnet = capture.takes(&hop.address.into())?.net;
+    let subnet = capture.takes(&hop.address.into(), host)?.net;
     let warned = |address: &IpNet| {
-        address.contains(&hop.address) && capture.takes(&address.trunc()).is_some()
+        address.contains(&hop.address) && capture.takes(&address.trunc(), host).is_some()
     };
     if is_link_local(&hop.address.into())
         || host
@@ -251,6 +318,10 @@ mod tests {
                 address: "10.0.5.1".parse().unwrap(),
                 interface: "eth0".into(),
             }],
+            routes: ["10.0.5.0/24", "fe80::/64", "fd00:5::/64", "172.17.0.0/16"]
+                .map(|net| net.parse().unwrap())
+                .to_vec(),
+            others: vec![],
             ipv6: true,
         }
     }
@@ -289,10 +360,24 @@ mod tests {
     }
 
     #[test]
-    fn defaults_cover_everything_local_but_link_local() {
-        let lines = lines(&["0.0.0.0/0", "::/0"], &[], None);
-        assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[2].contains("docker0") && lines[2].contains("bridge"));
+    fn defaults_leave_local_networks_alone() {
+        assert!(lines(&["0.0.0.0/0", "::/0"], &[], Some("10.0.5.9")).is_empty());
+        // A narrower subnet beside it does not.
+        let lines = lines(&["0.0.0.0/0", "172.16.0.0/12"], &[], None);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("172.16.0.0/12 covers 172.17.0.0/16 of docker0, a bridge"));
+    }
+
+    #[test]
+    fn a_default_takes_what_the_host_has_no_route_for() {
+        let from = lines(&["0.0.0.0/0"], &[], Some("203.0.113.9"));
+        assert!(from[0].contains("logged in from"), "{from:?}");
+        let host = HostNetworks {
+            routes: vec![],
+            ..host()
+        };
+        let advice = advise(&capture(&["0.0.0.0/0"], &[]), &host, None).unwrap();
+        assert_eq!(advice.len(), 2, "{advice:?}");
     }
 
     #[test]
@@ -308,6 +393,47 @@ mod tests {
     fn the_place_of_the_person_is_named() {
         let lines = lines(&["203.0.113.0/24"], &[], Some("203.0.113.9"));
         assert!(lines[0].contains("logged in from"), "{lines:?}");
+    }
+
+    fn beside(subnets: &[&str], theirs: &str, ports: Option<(u16, u16)>) -> Vec<String> {
+        let subnet = Subnet {
+            net: theirs.parse().unwrap(),
+            ports: ports.map(|(first, last)| first..=last),
+        };
+        let others = vec![Other {
+            device: "underpass0".into(),
+            subnet,
+            first: true,
+        }];
+        let host = HostNetworks { others, ..host() };
+        let mut capture = capture(subnets, &[]);
+        capture.subnets[0].ports = ports.map(|_| 80..=90);
+        let advice = advise(&capture, &host, None).unwrap();
+        advice.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_another_instance_captures_is_said() {
+        assert_eq!(
+            beside(&["10.1.1.0/24"], "10.1.0.0/16", None),
+            [
+                "10.1.1.0/24: another running underpass captures 10.1.0.0/16 on underpass0, and that one comes first; \
+                 stop one of the two"
+            ]
+        );
+        assert_eq!(
+            beside(&["10.1.0.0/16"], "10.1.1.0/24", Some((85, 99))).len(),
+            1
+        );
+        assert_eq!(beside(&["0.0.0.0/0"], "0.0.0.0/0", None).len(), 1);
+    }
+
+    #[test]
+    fn instances_that_share_nothing_are_fine() {
+        assert!(beside(&["10.1.1.0/24"], "10.1.2.0/24", None).is_empty());
+        assert!(beside(&["10.1.1.0/24"], "10.1.1.0/24", Some((443, 443))).is_empty());
+        assert!(beside(&["10.1.1.0/24"], "0.0.0.0/0", None).is_empty());
+        assert!(beside(&["10.1.1.0/24"], "fd00::/64", None).is_empty());
     }
 
     #[test]
