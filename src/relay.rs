@@ -1,8 +1,8 @@
 //! Open, then accept or refuse, then copy. Knows no TUN, no TCP and no SSH: SYN-ACK and RST, a SOCKS reply,
 //! HTTP 200 and 502 are spellings of the same two verbs.
 
-use std::pin::{Pin, pin};
 use std::fmt;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
