@@ -112,6 +112,7 @@ const TABLE: [Room; 12] = [
             "russh",
             "sha1",
             "socket2",
+            "tempfile",
             "tokio",
             "zeroize",
         ],
