@@ -4,8 +4,10 @@
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use bytes::Bytes;
+use futures_util::poll;
 use tokio::select;
 
 use crate::net::{ByteReader, ByteWriter, Carrier, Inbound, OpenError, StreamError};
@@ -103,13 +105,26 @@ fn copy<R: ByteReader>(
     count: &AtomicU64,
 ) -> impl Future<Output = Result<R, StreamError>> + Send {
     async move {
-        while let Some(chunk) = reader.read().await? {
+        while let Some(chunk) = next(&mut reader, &mut writer).await? {
             count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             hand_over(&mut reader, &mut writer, chunk).await?;
         }
         writer.finish().await?;
         Ok(reader)
     }
+}
+
+/// The next chunk. Before a wait for it, what was written goes out; chunks that are there already join it.
+async fn next(
+    reader: &mut impl ByteReader,
+    writer: &mut impl ByteWriter,
+) -> Result<Option<Bytes>, StreamError> {
+    let mut read = pin!(reader.read());
+    if let Poll::Ready(chunk) = poll!(read.as_mut()) {
+        return chunk;
+    }
+    writer.flush();
+    read.await
 }
 
 /// Writes `chunk`; while there is no room for it, the reader may take what arrives off its carrier.

@@ -305,6 +305,7 @@ fn opened_with(options: Vec<u8>) -> String {
     let bell = Bell::fresh();
     let mut chunk = vec![7; 3000].into();
     let _ = bell.poll(|cx| engine.poll_write(at(3), &flow, &mut chunk, cx));
+    engine.flush(at(3), &flow);
     let sent = engine.outlet().take();
     let largest = sent
         .iter()
@@ -443,6 +444,7 @@ fn wind_up(engine: &Engine<Tap>, flows: &[FlowHandle]) {
         let _ = bell.poll(|cx| engine.poll_read(at(10), flow, 4096, cx));
         let mut chunk = vec![7; 5000].into();
         let _ = bell.poll(|cx| engine.poll_write(at(10), flow, &mut chunk, cx));
+        engine.flush(at(10), flow);
         let _ = bell.poll(|cx| engine.poll_finish(at(10), flow, cx));
         let _ = bell.poll(|cx| engine.poll_reset(flow, cx));
         engine.abandon(at(11), flow);

@@ -457,6 +457,8 @@ fn with_offload_a_burst_leaves_as_one_frame() {
         let bell = Bell::fresh();
         let written = bell.poll(|cx| engine.poll_write(at(2), &flow, &mut chunk, cx));
         assert_eq!(written, Poll::Ready(Ok(())));
+        assert_eq!(engine.outlet().frames() - before, 0);
+        engine.flush(at(2), &flow);
         assert_eq!(engine.outlet().frames() - before, 1);
         let packets = engine.outlet().take();
         let lengths: Vec<_> = packets

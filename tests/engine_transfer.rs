@@ -269,6 +269,7 @@ impl Far {
                 Poll::Pending => return,
             }
         }
+        engine.flush(now, &self.flow);
         if may_end {
             self.finishing = true;
             if let Poll::Ready(end) = bell.poll(|cx| engine.poll_finish(now, &self.flow, cx)) {

@@ -17,6 +17,9 @@ use crate::net::{FlowKey, OpenFailure, StreamError};
 /// What a flow may still hold for its application when all flows together hold too much.
 const CROWDED_SHARE: usize = 32 << 10;
 
+/// Written bytes that are worth a packet of their own: what one frame can carry.
+const FULL_FRAME: usize = 65_000;
+
 /// Should smoltcp ask to be polled at once although everything was drained, it has to wait this long.
 const LEAST_WAIT: Duration = Duration::from_millis(10);
 
@@ -280,11 +283,26 @@ impl Flow {
             socket.register_send_waker(cx.waker());
             Poll::Pending
         };
-        if taken > 0 {
-            stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
+        stack.held_back += taken;
+        if result.is_ready() && stack.held_back < FULL_FRAME {
+            island.account(engine);
+            return (result, Step::default());
         }
+        stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
         let step = island.settle(engine, now, Step::default());
         (result, step)
+    }
+
+    /// See [`Engine::flush`].
+    pub(super) fn flush<O: Outlet>(&self, engine: &Engine<O>, now: Instant) -> Step {
+        let mut island = self.lock();
+        match &mut island.state {
+            State::Open { stack, .. } if stack.held_back > 0 => {
+                stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
+                island.settle(engine, now, Step::default())
+            }
+            _ => Step::default(),
+        }
     }
 
     /// See [`Engine::poll_finish`].
@@ -375,27 +393,33 @@ impl Island {
         step
     }
 
+    /// Keeps the engine's sum of waiting bytes true.
+    fn account<O: Outlet>(&mut self, engine: &Engine<O>) {
+        let queued = match &self.state {
+            State::Open { stack, .. } if !stack.is_over() => stack.queued(),
+            _ => 0,
+        };
+        engine.account_queued(self.accounted, queued);
+        self.accounted = queued;
+    }
+
     /// After every change: is the flow over, what waits in it, and when is it next due?
     fn settle<O: Outlet>(&mut self, engine: &Engine<O>, now: Instant, mut step: Step) -> Step {
-        let (queued, due) = match &mut self.state {
-            State::Held(held, _) | State::Silent(held) => (0, Some(held.gives_up_at())),
+        self.account(engine);
+        let due = match &mut self.state {
+            State::Held(held, _) | State::Silent(held) => Some(held.gives_up_at()),
             // TIME-WAIT protects against segments that a network delayed; there is none between us and the
             // kernel, and a FIN that comes again is answered with a reset that no application sees.
             State::Open { stack, .. } if stack.is_over() => {
                 step.remove = true;
-                (0, None)
+                None
             }
-            State::Open { stack, .. } => (
-                stack.queued(),
-                stack.poll_at(now).map(|at| at.max(now + LEAST_WAIT)),
-            ),
+            State::Open { stack, .. } => stack.poll_at(now).map(|at| at.max(now + LEAST_WAIT)),
             State::Gone => {
                 step.remove = true;
-                (0, None)
+                None
             }
         };
-        engine.account_queued(self.accounted, queued);
-        self.accounted = queued;
         if let Some(at) = due
             && self.armed.last().is_none_or(|earliest| at < *earliest)
         {

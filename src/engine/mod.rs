@@ -20,8 +20,8 @@
 //!
 //! [`handle_packet`](Engine::handle_packet) for every packet, [`handle_timeout`](Engine::handle_timeout) when
 //! [`poll_timeout`](Engine::poll_timeout) has come ([`Outlet::rearm`] says that it moved nearer), and for each
-//! handle: `poll_withdrawn` until `accept` or `refuse`, then `poll_read`, `poll_write`, `poll_finish`,
-//! `poll_reset`, and [`abandon`](Engine::abandon) for what was not ended in order.
+//! handle: `poll_withdrawn` until `accept` or `refuse`, then `poll_read`, `poll_write` and `flush`,
+//! `poll_finish`, `poll_reset`, and [`abandon`](Engine::abandon) for what was not ended in order.
 
 mod flow;
 mod held;
@@ -244,7 +244,8 @@ impl<O: Outlet> Engine<O> {
         flow.0.poll_reset(cx)
     }
 
-    /// Takes bytes for the application off the front of `chunk`; ready when it is empty.
+    /// Takes bytes for the application off the front of `chunk`; ready when it is empty. What fills no packet may be
+    /// held back until [`flush`](Self::flush), so that chunks that come together leave together.
     pub fn poll_write(
         &self,
         now: Instant,
@@ -255,6 +256,12 @@ impl<O: Outlet> Engine<O> {
         let (result, step) = flow.0.poll_write(self, now, chunk, cx);
         self.after(&flow.0, step);
         result
+    }
+
+    /// Sends what [`poll_write`](Self::poll_write) held back.
+    pub fn flush(&self, now: Instant, flow: &FlowHandle) {
+        let step = flow.0.flush(self, now);
+        self.after(&flow.0, step);
     }
 
     /// Ends the direction to the application with a FIN behind all that was written.

@@ -38,6 +38,8 @@ pub(super) struct Stack {
     handle: SocketHandle,
     /// See [`Phy::ipv6_segment`].
     ipv6_segment: Option<NonZeroU16>,
+    /// Bytes that were written since the last [`drain`](Self::drain).
+    pub(super) held_back: usize,
 }
 
 impl std::fmt::Debug for Stack {
@@ -92,6 +94,7 @@ impl Stack {
             sockets,
             handle,
             ipv6_segment: phy.ipv6_segment,
+            held_back: 0,
         })
     }
 
@@ -127,6 +130,7 @@ impl Stack {
     /// Sends everything that may be sent now. Bounded by the windows of the peer.
     pub(super) fn drain<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
         phy.ipv6_segment = self.ipv6_segment;
+        self.held_back = 0;
         while let PollResult::SocketStateChanged =
             self.interface.poll_egress(now, phy, &mut self.sockets)
         {}

@@ -33,9 +33,13 @@ pub trait ByteReader: Send {
 
 /// The writing half of a stream.
 pub trait ByteWriter: Send {
-    /// Hands over all of `chunk`, waiting for room as long as it takes. Not cancel safe: a dropped
+    /// Hands over all of `chunk`, waiting for room as long as it takes; [`flush`](Self::flush) has to follow before a
+    /// wait for the next chunk. Not cancel safe: a dropped
     /// future may have taken a part.
     fn write(&mut self, chunk: Bytes) -> impl Future<Output = Result<(), StreamError>> + Send;
+
+    /// Nothing follows for now: sends on what [`write`](Self::write) may have held back to make larger pieces of it.
+    fn flush(&mut self) {}
 
     /// The orderly end of this direction (FIN, channel EOF). The other direction goes on.
     fn finish(&mut self) -> impl Future<Output = Result<(), StreamError>> + Send;

@@ -111,6 +111,11 @@ impl<D: Device> ByteWriter for TunWriter<D> {
         poll_fn(|cx| shared.engine.poll_write(shared.now(), flow, &mut chunk, cx)).await
     }
 
+    fn flush(&mut self) {
+        let Duty { shared, flow, .. } = &self.0;
+        shared.engine.flush(shared.now(), flow);
+    }
+
     async fn finish(&mut self) -> Result<(), StreamError> {
         let Duty { shared, flow, .. } = &self.0;
         poll_fn(|cx| shared.engine.poll_finish(shared.now(), flow, cx)).await?;
