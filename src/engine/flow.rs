@@ -113,7 +113,7 @@ impl Flow {
         self.lock().settle(engine, Instant::ZERO, Step::default())
     }
 
-    /// A segment from the initiator.
+    /// A segment from the initiator. What an open flow has to say to it waits for [`answer`](Self::answer).
     pub(super) fn handle_segment<O: Outlet>(
         &self,
         engine: &Engine<O>,
@@ -133,11 +133,21 @@ impl Flow {
                 let mut phy = phy(&engine.config, &engine.outlet, Some(parsed.bytes));
                 stack.ingest(&mut phy, now);
                 *reset |= tcp.rst && was_open && stack.state() == TcpState::Closed;
-                stack.drain(&mut phy, now);
+                return Step::default();
             }
             State::Held(..) | State::Silent(_) | State::Gone => {}
         }
         island.settle(engine, now, step)
+    }
+
+    /// Says what there is to say to the segments since the last answer: one ACK for all of them.
+    pub(super) fn answer<O: Outlet>(&self, engine: &Engine<O>, now: Instant) -> Step {
+        let mut island = self.lock();
+        let State::Open { stack, .. } = &mut island.state else {
+            return Step::default();
+        };
+        stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
+        island.settle(engine, now, Step::default())
     }
 
     /// See [`Engine::accept`].

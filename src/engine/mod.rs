@@ -114,6 +114,10 @@ pub enum Checksum {
     Unverified,
 }
 
+/// The flow that packets of one wake-up go to and that has not answered yet.
+#[derive(Debug, Default)]
+pub struct Batch(Option<Arc<Flow>>);
+
 /// The core. Shared by the driver of the device and by every relay.
 #[derive(Debug)]
 pub struct Engine<O> {
@@ -160,6 +164,21 @@ impl<O: Outlet> Engine<O> {
         packet: &[u8],
         checksum: Checksum,
     ) -> Option<FlowHandle> {
+        let mut batch = Batch::default();
+        let opened = self.handle_packet_in(&mut batch, now, packet, checksum);
+        self.end_batch(&mut batch, now);
+        opened
+    }
+
+    /// As [`handle_packet`](Self::handle_packet), one of several packets that came together: what a flow has to say to
+    /// them is said when the next flow's packet comes, or at [`end_batch`](Self::end_batch).
+    pub fn handle_packet_in(
+        &self,
+        batch: &mut Batch,
+        now: Instant,
+        packet: &[u8],
+        checksum: Checksum,
+    ) -> Option<FlowHandle> {
         let parsed = match packet::parse(packet, checksum) {
             Ok(parsed) => parsed,
             Err(reason) => {
@@ -168,7 +187,7 @@ impl<O: Outlet> Engine<O> {
             }
         };
         match route::verdict(&parsed) {
-            Verdict::Flow(tcp) => self.handle_tcp(now, &parsed, tcp),
+            Verdict::Flow(tcp) => self.handle_tcp(batch, now, &parsed, tcp),
             Verdict::Reject(reject, reason) => {
                 self.drops.count(reason);
                 reject::unreachable(reject, &parsed, &mut |f| self.outlet.transmit(f));
@@ -181,10 +200,31 @@ impl<O: Outlet> Engine<O> {
         }
     }
 
-    fn handle_tcp(&self, now: Instant, parsed: &Parsed<'_>, tcp: Tcp) -> Option<FlowHandle> {
-        if let Some(flow) = self.table.get(&tcp.key) {
+    /// Lets the flow of the last packets answer them.
+    pub fn end_batch(&self, batch: &mut Batch, now: Instant) {
+        if let Some(flow) = batch.0.take() {
+            let step = flow.answer(self, now);
+            self.after(&flow, step);
+        }
+    }
+
+    fn handle_tcp(
+        &self,
+        batch: &mut Batch,
+        now: Instant,
+        parsed: &Parsed<'_>,
+        tcp: Tcp,
+    ) -> Option<FlowHandle> {
+        // A SYN may begin a new flow between the ends of one that is over but for its answer.
+        let is_same = |flow: &Arc<Flow>| flow.key == tcp.key && !tcp.syn;
+        if !batch.0.as_ref().is_some_and(is_same) {
+            self.end_batch(batch, now);
+        }
+        let known = batch.0.take().or_else(|| self.table.get(&tcp.key));
+        if let Some(flow) = known {
             let step = flow.handle_segment(self, now, parsed, tcp);
             self.after(&flow, step);
+            batch.0 = Some(flow);
             return None;
         }
         if tcp.is_opening() {

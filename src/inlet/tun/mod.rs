@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time;
 
-use crate::engine::{Checksum, Config, Drops, Engine, Frame, HEADROOM, Outlet};
+use crate::engine::{Batch, Checksum, Config, Drops, Engine, Frame, HEADROOM, Outlet};
 use crate::os::TunDevice;
 
 pub use stream::{TunInbound, TunReader, TunWriter};
@@ -123,9 +123,10 @@ impl<D: Device> Tun<D> {
         let mut buffer = vec![0; HEADROOM + 65_535];
         loop {
             let mut ready = device.readable().await?;
+            let mut batch = Batch::default();
             for _ in 0..BATCH {
                 match nix::unistd::read(device.get_ref(), &mut buffer) {
-                    Ok(len) => shared.take(&buffer[..len], &on_inbound),
+                    Ok(len) => shared.take(&mut batch, &buffer[..len], &on_inbound),
                     Err(Errno::EAGAIN) => {
                         ready.clear_ready();
                         break;
@@ -134,6 +135,7 @@ impl<D: Device> Tun<D> {
                     Err(errno) => return Err(errno.into()),
                 }
             }
+            shared.engine.end_batch(&mut batch, shared.now());
             drop(ready);
             tokio::task::yield_now().await;
         }
@@ -168,14 +170,21 @@ impl<D: Device> Shared<D> {
         self.began + Duration::from_micros(at.total_micros().try_into().unwrap_or(0))
     }
 
-    fn take(self: &Arc<Self>, bytes: &[u8], on_inbound: &impl Fn(TunInbound<D>)) {
+    fn take(
+        self: &Arc<Self>,
+        batch: &mut Batch,
+        bytes: &[u8],
+        on_inbound: &impl Fn(TunInbound<D>),
+    ) {
         let decoded = if self.engine.outlet().device.get_ref().offload() {
             vnet::decode(bytes)
         } else {
             Some((Checksum::Unverified, bytes))
         };
         if let Some((checksum, packet)) = decoded
-            && let Some(flow) = self.engine.handle_packet(self.now(), packet, checksum)
+            && let Some(flow) = self
+                .engine
+                .handle_packet_in(batch, self.now(), packet, checksum)
         {
             on_inbound(TunInbound::new(Arc::clone(self), flow));
         }

@@ -9,9 +9,9 @@ use super::{Device, Shared};
 use crate::engine::FlowHandle;
 use crate::net::{ByteReader, ByteWriter, Inbound, OpenError, Source, StreamError, Target};
 
-/// The most that one read takes: the largest data message that sshd accepts (`CHAN_SES_PACKET_DEFAULT` in
-/// OpenSSH's channels.h).
-const CHUNK: usize = 32 << 10;
+/// The most that one read takes, in bytes: a few packets of the device and a few of SSH at a time, and less than what
+/// the allocator gives a mapping of its own.
+const CHUNK: usize = 96 << 10;
 
 /// A flow, and the duty to leave it in order: unless [`discharged`](Self::discharge), it is abandoned when
 /// dropped.
