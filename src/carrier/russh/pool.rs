@@ -20,14 +20,21 @@ use crate::net::{OpenError, OpenFailure};
 use crate::plan::SshPlan;
 
 /// Connections at most, those that are being let go included.
-const MAX_CONNECTIONS: usize = 8;
+const MAX_CONNECTIONS: usize = 16;
 /// Connections at least, where a login asks nobody: a flow that comes while another transfers in bulk has one to itself,
 /// and of many the two share the work (measured with 8 flows: 1.1 times the download, 1.4 times the upload of one).
 const CONNECTIONS_MIN: usize = 2;
+/// Connections up to which bulk transfers are kept apart from what comes next.
+const CONNECTIONS_APART: usize = 4;
 /// Channels per connection above which a further one is made. russh walks all channels of a connection for each packet
 /// (`has_any_pending_data`), so a busy flow pays for the idle ones beside it; and sshd needs a descriptor for
 /// each, of which a process has 1,024 by default.
 const CHANNELS_WANTED: usize = 900;
+/// A connection with fewer channels is quick: sshd and russh both walk all channels of a connection again and again
+/// (measured: 100 idle ones halve a download beside them, 1,100 bring it down to a sixteenth). One such is kept ready.
+const CHANNELS_QUICK: usize = 32;
+/// Channels per connection on average from which more than [`CONNECTIONS_APART`] are worth their logins.
+const CHANNELS_MANY: usize = 256;
 /// Channels on one connection at most. sshd ends the session at 16,384 (channels.h CHANNELS_MAX_CHANNELS).
 const CHANNELS_MAX: usize = 16_000;
 /// How long an open waits for a connection that is not stalled.
@@ -52,6 +59,7 @@ pub(super) struct Pool {
     store: Arc<Store>,
     lost: watch::Sender<Option<LostReason>>,
     retry: Mutex<Retry>,
+    rush: Mutex<Rush>,
     /// A login is under way.
     growing: AtomicBool,
     /// No further connection is to be made.
@@ -70,6 +78,7 @@ struct Burden {
     full: bool,
     stalled: bool,
     due: bool,
+    slow: bool,
     busy: bool,
     channels: usize,
 }
@@ -81,6 +90,7 @@ impl Burden {
             full: load.channels() >= CHANNELS_MAX,
             stalled: load.stalled() > 0,
             due: connection.is_due(now),
+            slow: load.channels() >= CHANNELS_QUICK,
             busy: load.is_busy(now),
             channels: load.channels(),
         }
@@ -92,17 +102,67 @@ impl Burden {
     }
 }
 
-/// How many connections that are open to new flows there should be.
-fn wanted(burdens: &[Burden]) -> usize {
-    let open = burdens.iter().filter(|b| b.is_open());
-    let channels: usize = open.map(|b| b.channels).sum();
-    channels.div_ceil(CHANNELS_WANTED).max(CONNECTIONS_MIN)
+/// Whether a further connection is to be made now: there should be two, and one that is quick and carries no bulk
+/// transfer, as long as that takes few connections or the flows are many.
+fn should_grow(burdens: &[Burden]) -> bool {
+    let open: Vec<_> = burdens.iter().filter(|b| b.is_open()).collect();
+    let channels: usize = open.iter().map(|b| b.channels).sum();
+    let none_quick = open.iter().all(|b| b.slow);
+    let none_free = open.iter().all(|b| b.slow || b.busy);
+    let wanted = open.len() < CONNECTIONS_MIN
+        || (none_free && open.len() < CONNECTIONS_APART)
+        || (none_quick && channels >= open.len() * CHANNELS_MANY);
+    burdens.len() < MAX_CONNECTIONS && wanted
 }
 
-/// Whether a further connection is to be made now.
-fn should_grow(burdens: &[Burden]) -> bool {
-    let open = burdens.iter().filter(|b| b.is_open()).count();
-    burdens.len() < MAX_CONNECTIONS && open < wanted(burdens)
+/// The place in `burdens` of the connection for the next flow. In a rush (a scan, an application that opens
+/// thousands) flows are packed together, so that the quick connection stays so for who comes next.
+fn choose(burdens: &[Burden], in_rush: bool) -> Option<usize> {
+    let fits = |b: &Burden| b.is_open() && !b.busy && b.slow && b.channels < CHANNELS_WANTED;
+    let packed = || {
+        let fitting = burdens.iter().enumerate().filter(|(_, b)| fits(b));
+        fitting.max_by_key(|(_, b)| b.channels)
+    };
+    let least = || burdens.iter().enumerate().min_by_key(|(_, b)| **b);
+    let chosen = if in_rush { packed() } else { None };
+    chosen.or_else(least).map(|(index, _)| index)
+}
+
+/// Notices when many flows come at once.
+#[derive(Debug)]
+struct Rush {
+    since: Instant,
+    count: u32,
+    last: u32,
+}
+
+impl Rush {
+    /// Time over which new flows are counted, and how many of them make a rush.
+    const SPAN: Duration = Duration::from_millis(100);
+    const MANY: u32 = 50;
+
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            count: 0,
+            last: 0,
+        }
+    }
+
+    /// Counts a new flow; whether it is one of many.
+    fn is_on(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed >= Self::SPAN {
+            self.last = if elapsed < 2 * Self::SPAN {
+                self.count
+            } else {
+                0
+            };
+            (self.since, self.count) = (now, 0);
+        }
+        self.count += 1;
+        self.count.max(self.last) > Self::MANY
+    }
 }
 
 impl Pool {
@@ -122,6 +182,7 @@ impl Pool {
             store: Arc::default(),
             lost: watch::Sender::new(None),
             retry: Mutex::default(),
+            rush: Mutex::new(Rush::new(Instant::now())),
             growing: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         });
@@ -153,6 +214,10 @@ impl Pool {
         self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rush(&self) -> MutexGuard<'_, Rush> {
+        self.rush.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn retry(&self) -> MutexGuard<'_, Retry> {
@@ -200,14 +265,15 @@ impl Pool {
     fn best(&self) -> Result<Place, OpenError> {
         let now = Instant::now();
         let list = self.list();
-        let live = list.iter().filter(|c| c.load().lost().is_none());
-        let (burden, best) = live
-            .map(|c| (Burden::of(c, now), c))
-            .min_by_key(|(burden, _)| *burden)
+        let live: Vec<_> = list.iter().filter(|c| c.load().lost().is_none()).collect();
+        let burdens: Vec<_> = live.iter().map(|c| Burden::of(c, now)).collect();
+        let in_rush = self.rush().is_on(now);
+        let index = choose(&burdens, in_rush)
             .ok_or_else(|| OpenError::new(OpenFailure::ConnectionLost, ""))?;
-        if burden.full {
+        if burdens[index].full {
             return Err(OpenError::new(OpenFailure::NoResources, ""));
         }
+        let best = live[index];
         let place = Place {
             connection: Arc::clone(best),
             place: best.load().channel(),
@@ -324,26 +390,50 @@ mod tests {
         full: false,
         stalled: false,
         due: false,
+        slow: false,
         busy: false,
         channels: 0,
     };
 
+    fn with(channels: usize) -> Burden {
+        Burden {
+            channels,
+            slow: channels >= CHANNELS_QUICK,
+            ..FRESH
+        }
+    }
+
     #[test]
-    fn there_are_two_and_more_for_many_channels() {
+    fn there_are_two_and_one_of_them_is_quick() {
         assert!(should_grow(&[FRESH]));
         assert!(!should_grow(&[FRESH, FRESH]));
-        let many = Burden {
-            channels: CHANNELS_WANTED,
-            ..FRESH
-        };
-        assert!(!should_grow(&[many, FRESH]));
-        let more = Burden {
-            channels: CHANNELS_WANTED + 1,
-            ..FRESH
-        };
-        assert!(should_grow(&[more, more]));
-        assert!(!should_grow(&[more, more, FRESH]));
-        assert!(!should_grow(&[more; MAX_CONNECTIONS]));
+        let some = with(CHANNELS_QUICK);
+        assert!(!should_grow(&[some, FRESH]));
+        assert!(should_grow(&[some, some]));
+        assert!(!should_grow(&[some; CONNECTIONS_APART]));
+        let many = with(CHANNELS_MANY);
+        assert!(should_grow(&[many; CONNECTIONS_APART]));
+        assert!(!should_grow(&[many, many, many, many, FRESH]));
+        assert!(!should_grow(&[many; MAX_CONNECTIONS]));
+    }
+
+    #[test]
+    fn in_a_rush_flows_are_packed_and_others_spread() {
+        let burdens = [with(300), with(899), with(900), with(5)];
+        assert_eq!(choose(&burdens, true), Some(1));
+        assert_eq!(choose(&burdens, false), Some(3));
+        assert_eq!(choose(&[with(900), with(7)], true), Some(1));
+        assert_eq!(choose(&[], true), None);
+    }
+
+    #[test]
+    fn many_at_once_are_a_rush_and_few_are_none() {
+        let now = Instant::now();
+        let mut rush = Rush::new(now);
+        assert!((0..Rush::MANY).all(|_| !rush.is_on(now)));
+        assert!(rush.is_on(now));
+        assert!(rush.is_on(now + Rush::SPAN));
+        assert!(!rush.is_on(now + 5 * Rush::SPAN));
     }
 
     #[test]
@@ -361,16 +451,16 @@ mod tests {
     }
 
     #[test]
-    fn a_new_flow_keeps_away_from_a_bulk_transfer() {
+    fn a_new_flow_keeps_away_from_bulk_but_not_at_any_price() {
         let busy = Burden {
             busy: true,
             ..FRESH
         };
-        let idle_channels = Burden {
-            channels: 500,
-            ..FRESH
-        };
-        assert!(idle_channels < busy);
+        assert!(with(CHANNELS_QUICK - 1) < busy);
+        assert!(busy < with(CHANNELS_QUICK));
+        assert!(should_grow(&[busy, busy]));
+        assert!(!should_grow(&[busy, FRESH]));
+        assert!(!should_grow(&[busy; CONNECTIONS_APART]));
     }
 
     #[test]
