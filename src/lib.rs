@@ -33,7 +33,8 @@
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |
 //! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |
 //! | [`carrier`] | opens the far side: [`carrier::russh`], the dial budget, the table of failure texts | inlets, engine |
-//! | [`os`] | tun, netlink, memory and socket options: desired state in, undo out; the only `unsafe` | engine, carriers |
+//! | [`os`] | tun, netlink, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
+//! | [`stats`] | counters of how flows ended, and their bytes | deciding anything |
 //!
 //! `tests/architecture.rs` holds the table of who may name whom. Rooms to come: `resolve/` (DNS over a carrier
 //! stream), a second carrier `carrier/openssh`, further inlets as one file each.
@@ -62,6 +63,42 @@
 //! 6. Only what was asked for is captured. The SSH connection itself never is; nor, under `0.0.0.0/0` and `::/0`,
 //!    is what the host has a route of its own for.
 //! 7. Bad input (packets, SSH replies, files, arguments) gets a clear error or a counted drop, never a panic.
+//!
+//! # Bounds
+//!
+//! Nothing grows without end. Per flow, and over all flows:
+//!
+//! | what | per flow | in all | where |
+//! |---|---|---|---|
+//! | flows | | 65,536, of which 16,384 may wait for the far side's answer | [`engine::Config`] |
+//! | ring to the application | 512 KiB | 512 MiB, then 32 KiB for each flow | `engine/tcp.rs`, `engine/flow.rs` |
+//! | ring from the application | 256 KiB; 128 KiB for those accepted while 1,024 exist | by the number of flows | `engine/tcp.rs` |
+//! | messages that russh has queued for a flow | 2 MiB (64 of 32 KiB) | by the number of flows | `carrier/russh/login.rs` |
+//! | backlog in memory | 1.5 MiB, and one piece of 256 KiB on its way out of the file | 64 MiB, then 512 KiB for each flow | `carrier/russh/backlog.rs` |
+//! | backlog in a file | 1 GiB | 8 GiB | `carrier/russh/backlog.rs` |
+//! | window granted to the server | 4 MiB, and 160 KiB per ms of round trip, 20 MiB at most | by the number of flows | `carrier/russh/login.rs` |
+//! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
+//! | SSH connections | 1 | 8, at least 2 where the login asks nobody | `carrier/russh/pool.rs` |
+//! | channels | 1 | 900 per connection before a further one is made, 16,000 at most (sshd: 16,384) | `carrier/russh/pool.rs` |
+//!
+//! Rings are committed as they are first touched: a flow that carries little holds little. The file has no name; it
+//! is in `$TMPDIR`, else in `/var/tmp`. A SYN beyond a bound is dropped and counted as `no_room`: the kernel sends it
+//! again. A connection that has carried 32 GiB, is 6 hours old, or has made russh keep 16 MiB takes no new flows
+//! once another can, and is let go with its last one.
+//!
+//! What isolation the embedded carrier lacks, since russh gives the server new window on receipt and one task reads for
+//! all flows of a connection:
+//!
+//! - A flow that nobody reads, or reads slowly, beside others: the server goes on sending at full speed, into the
+//!   file, up to the bounds.
+//! - At the bounds of the file, or when its file system is full, that flow holds up every flow of its connection, both
+//!   ways, until it is read or ended. New flows take the other connections; where all are held up, an open waits 10
+//!   seconds for a better one. The first time is a WARN. A server that asks for signs of life
+//!   (`ClientAliveInterval`) may end a connection that is held up.
+//! - A flow that has its connection to itself takes nothing off the wire: TCP holds the server back. Whoever joins it
+//!   may wait 20 ms for its first bytes.
+//! - Flows of one connection share its TCP connection: a lost packet, or a transfer that fills it, delays them together. A
+//!   new flow goes to the connection without a bulk transfer in the last 200 ms, then to that with the fewest channels.
 //!
 //! # What an application sees
 //!

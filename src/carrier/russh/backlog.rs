@@ -7,7 +7,7 @@
 //!
 //! | | per flow | in all |
 //! |---|---|---|
-//! | memory | 1.25 MiB | 64 MiB, and up to one message per flow |
+//! | memory | 1.5 MiB, and a piece of 256 KiB on its way out of the file | 64 MiB, then 512 KiB for each flow |
 //! | file | 1 GiB | 8 GiB |
 //!
 //! Before it come russh's message queue of the flow (2 MiB at most) and what the kernel holds.
