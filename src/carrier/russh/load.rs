@@ -25,6 +25,7 @@ pub(super) struct Load {
     born: Instant,
     channels: AtomicUsize,
     stalled: AtomicUsize,
+    waiting: AtomicUsize,
     carried: AtomicU64,
     /// When the last bulk message was carried, in milliseconds since `born`, plus one; 0: never.
     last_bulk: AtomicU64,
@@ -42,6 +43,7 @@ impl Load {
             born: Instant::now(),
             channels: AtomicUsize::new(0),
             stalled: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             carried: AtomicU64::new(0),
             last_bulk: AtomicU64::new(0),
             kept: AtomicU64::new(0),
@@ -64,6 +66,12 @@ impl Load {
     /// Flows whose backlog is at its bound: each stops the connection's reader.
     pub(super) fn stalled(&self) -> usize {
         self.stalled.load(Relaxed)
+    }
+
+    /// Flows that nobody reads and that leave what arrives on the wire, since nobody shares the connection: each stops
+    /// its reader until somebody does.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
     }
 
     /// Payload carried both ways, in bytes.
@@ -134,6 +142,13 @@ impl Load {
         }
     }
 
+    /// Counts a flow that leaves what arrives on the wire, until the guard is dropped.
+    pub(super) fn wait(self: &Arc<Self>) -> WaitGuard {
+        self.waiting.fetch_add(1, Relaxed);
+        self.changed.notify_one();
+        WaitGuard(Arc::clone(self))
+    }
+
     /// Counts a flow at its bound until the guard is dropped.
     pub(super) fn stall(self: &Arc<Self>) -> StallGuard {
         self.stalled.fetch_add(1, Relaxed);
@@ -159,6 +174,16 @@ impl Drop for ChannelGuard {
         if self.0.channels.fetch_sub(1, Relaxed) == 1 {
             self.0.changed.notify_one();
         }
+    }
+}
+
+/// One flow that leaves what arrives on the wire.
+#[derive(Debug)]
+pub(super) struct WaitGuard(Arc<Load>);
+
+impl Drop for WaitGuard {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
 

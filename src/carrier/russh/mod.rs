@@ -7,7 +7,7 @@
 //! | `connection` | one connection; `load` counts what it carries |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
 //! | `refusal` | which open a refusal's text belongs to; `failure`: what the text means |
-//! | `stream` | one channel as two halves; `backlog`: what arrives while nobody reads, over `spill` |
+//! | `stream` | one channel as two halves; `backlog`: what arrives while nobody reads, `pace`: from when on, over `spill` |
 
 mod auth;
 mod backlog;
@@ -21,6 +21,7 @@ mod keys;
 mod known_hosts;
 mod load;
 mod login;
+mod pace;
 mod pool;
 mod refusal;
 mod spill;

@@ -88,7 +88,7 @@ impl Burden {
         let load = connection.load();
         Self {
             full: load.channels() >= CHANNELS_MAX,
-            stalled: load.stalled() > 0,
+            stalled: load.stalled() + load.waiting() > 0,
             due: connection.is_due(now),
             slow: load.channels() >= CHANNELS_QUICK,
             busy: load.is_busy(now),

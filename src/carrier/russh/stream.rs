@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, Ordering::AcqRel, Ordering::Acquire, Ordering::Release,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -21,13 +21,11 @@ use tokio::sync::Notify;
 
 use super::backlog::{Backlog, Store};
 use super::load::{ChannelGuard, StallGuard};
+use super::pace::Pace;
 use crate::net::{ByteReader, ByteWriter, StreamError};
 
 /// How long a server may take to close a channel that is at EOF both ways, before we close it.
 const CLOSE_WAIT: Duration = Duration::from_secs(30);
-
-/// How long a flow may keep the others of its connection waiting before it has to take in what arrives.
-const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Splits an open channel.
 pub(super) fn halves(
@@ -46,6 +44,7 @@ pub(super) fn halves(
     let reader = RusshReader {
         read: Some(read),
         backlog: None,
+        pace: Pace::default(),
         store,
         end: None,
         shared: Arc::clone(&shared),
@@ -132,6 +131,7 @@ pub struct RusshReader {
     read: Option<ChannelReadHalf>,
     /// What was taken in while nobody had room.
     backlog: Option<Box<Backlog>>,
+    pace: Pace,
     store: Arc<Store>,
     /// Comes after what is in the backlog.
     end: Option<End>,
@@ -148,6 +148,7 @@ impl RusshReader {
             match read.wait().await {
                 Some(ChannelMsg::Data { data }) if !data.is_empty() => {
                     self.shared.place.load().add_carried(data.len());
+                    self.pace.add(data.len());
                     return Some(data);
                 }
                 Some(ChannelMsg::Eof) => self.end = Some(End::Eof),
@@ -176,11 +177,15 @@ impl RusshReader {
         self.end = Some(End::Broken(error));
     }
 
-    /// Returns when others wait for this flow. Until then what arrives stays on the wire, as it does between any two
-    /// TCP hosts: while no other channel shares the connection nobody waits, and a short wait is ordinary.
-    async fn hold_back(&self) {
-        self.shared.place.load().shared_by_others().await;
-        tokio::time::sleep(PATIENCE).await;
+    /// Returns when this flow has to take in what arrives. Until then it stays on the wire, as it does between any two
+    /// TCP hosts: while no other channel shares the connection nobody waits for this one, and a short wait is ordinary.
+    async fn hold_back(&mut self) {
+        while let Some(until) = self.pace.patient_until(Instant::now()) {
+            tokio::time::sleep_until(until.into()).await;
+        }
+        let load = self.shared.place.load();
+        let _waiting = load.wait();
+        load.shared_by_others().await;
     }
 
     fn at_end(&self) -> Option<Result<Option<Bytes>, StreamError>> {
@@ -209,7 +214,15 @@ impl ByteReader for RusshReader {
             if let Some(end) = self.at_end() {
                 return end;
             }
-            if let Some(data) = self.next().await {
+            let at_once = self.next().now_or_never();
+            let data = match at_once {
+                Some(data) => data,
+                None => {
+                    self.pace.has_caught_up();
+                    self.next().await
+                }
+            };
+            if let Some(data) = data {
                 return Ok(Some(data));
             }
         }
