@@ -78,8 +78,8 @@
 //! | backlog in a file | 1 GiB | 8 GiB | `carrier/russh/backlog.rs` |
 //! | window granted to the server | 4 MiB, and 160 KiB per ms of round trip, 20 MiB at most | by the number of flows | `carrier/russh/login.rs` |
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
-//! | SSH connections | 1 | 8, at least 2 where the login asks nobody | `carrier/russh/pool.rs` |
-//! | channels | 1 | 900 per connection before a further one is made, 16,000 at most (sshd: 16,384) | `carrier/russh/pool.rs` |
+//! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most | `carrier/russh/pool.rs` |
+//! | channels | 1 | 900 per connection where thousands come at once, 16,000 at most (sshd: 16,384) | `carrier/russh/pool.rs` |
 //!
 //! Rings are committed as they are first touched: a flow that carries little holds little. The file has no name; it
 //! is in `$TMPDIR`, else in `/var/tmp`. A SYN beyond a bound is dropped and counted as `no_room`: the kernel sends it
