@@ -319,6 +319,10 @@ impl Running {
         for (reason, count) in self.session.inlet.drops().nonzero() {
             debug!("packets not carried, {reason}: {count}");
         }
+        let failed_writes = self.session.inlet.failed_writes();
+        if failed_writes > 0 {
+            debug!("packets that the device did not take: {failed_writes}");
+        }
         if left.is_empty() {
             info!("stopped; routes and rules are as before");
         }
