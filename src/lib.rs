@@ -28,7 +28,7 @@
 //! | [`cli`] | arguments as typed; one definition feeds help, man page, completions | files, sockets |
 //! | [`plan`] | arguments become one valid [`plan::Plan`], or an error that says what to change | tokio, engine, os |
 //! | [`app`] | wiring, start in stages, shutdown and undo order, exit codes | protocols |
-//! | [`net`] | plain values and the seam traits [`net::Inbound`], [`net::Carrier`] | everything but std, bytes, ipnet |
+//! | [`net`] | plain values and the seam traits [`net::Inbound`], [`net::Carrier`] | everything but std and bytes |
 //! | [`engine`] | the sans-IO core: packets and far-side answers in, packets and new flows out | tokio, clocks, SSH, descriptors |
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |
 //! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |

@@ -4,7 +4,11 @@
 
 mod common;
 
-use nix::sys::signal::Signal;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use common::{Lab, V4, V6, assert_ok, eventually, finished, result_of};
 
@@ -34,6 +38,23 @@ fn sigint_undoes_everything() {
 #[test]
 fn sigterm_undoes_everything() {
     a_signal_undoes_everything(Signal::SIGTERM);
+}
+
+/// Thousands of rules take long enough to be interrupted in the middle.
+#[test]
+fn a_signal_while_rules_are_made_undoes_them() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    let ports: Vec<_> = (1..4000).map(|p| format!("{}:{p}", V4.host)).collect();
+    let mut command = lab.up_command(&format!("-v {}", ports.join(" ")));
+    let mut underpass = command.stderr(Stdio::piped()).spawn().unwrap();
+    let log = BufReader::new(underpass.stderr.take().unwrap()).lines();
+    let mut log = log.map(Result::unwrap);
+    assert!(log.any(|line| line.contains("ip rule add")));
+    kill(Pid::from_raw(underpass.id() as i32), Signal::SIGTERM).unwrap();
+    assert!(log.any(|line| line.contains("as before")));
+    assert_eq!(underpass.wait().unwrap().code(), Some(0));
+    assert_eq!(lab.network_state("client"), before);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `up`: from a plan to packets that flow, and back.
 //!
-//! The stages stand in [`start`] in their order; what each has made is taken back in reverse by
-//! [`Running::stop`]. Whatever happens in between, the device is not persistent and vanishes with this process.
+//! The stages stand in [`prepare`] in their order, and the last in [`Prepared::capture`]; what each has made is
+//! taken back in reverse by [`Running::stop`]. Whatever happens in between, the device is not persistent and vanishes with this process.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -104,10 +104,12 @@ async fn up(plan: &Plan) -> Exit {
 
 async fn until_stopped(plan: &Plan) -> Result<Exit, UpError> {
     let mut signals = Signals::new().map_err(io_error("cannot watch for signals"))?;
-    let mut running = tokio::select! {
-        running = start(plan) => running?,
+    let prepared = tokio::select! {
+        prepared = prepare(plan) => prepared?,
         () = signals.stop() => return Ok(Exit::Success),
     };
+    // To its end, also when a signal comes meanwhile: what was made by then would not be taken back.
+    let mut running = prepared.capture(plan).await?;
     let end = running.until_end(&mut signals).await;
     let undone = running.stop().await;
     match (end, undone) {
@@ -121,9 +123,9 @@ async fn until_stopped(plan: &Plan) -> Result<Exit, UpError> {
     }
 }
 
-/// The stages, in order. An early return drops what was made before: the device goes with its descriptor, and
-/// rules are the last thing made.
-async fn start(plan: &Plan) -> Result<Running, UpError> {
+/// The stages, in order, but for the last. An early return drops what was made before: the device goes with its
+/// descriptor, and routes and rules come last, in [`Prepared::capture`].
+async fn prepare(plan: &Plan) -> Result<Prepared, UpError> {
     let began = Instant::now();
     let netlink = Netlink::new()?;
     let slot = claim(&netlink).await?;
@@ -148,21 +150,46 @@ async fn start(plan: &Plan) -> Result<Running, UpError> {
         .watch()
         .map_err(io_error("cannot watch the TUN device"))?;
     let session = Arc::new(Session::new(Tun::new(device, seed()), carrier));
-    let driver = tokio::spawn(Arc::clone(&session).drive());
-    let undo = apply(&netlink, &name, &entries).await?;
-    info!(
-        "ready: {} through {}@{} on {name} in {:.2} s",
-        Captured(&plan.capture),
-        plan.ssh.user,
-        plan.ssh.host,
-        began.elapsed().as_secs_f32()
-    );
-    Ok(Running {
+    Ok(Prepared {
+        began,
+        netlink,
+        slot,
+        device: name,
+        entries,
         session,
-        driver,
-        undo,
-        _slot: slot,
     })
+}
+
+/// Logged in, with a device that nothing is routed to yet.
+struct Prepared {
+    began: Instant,
+    netlink: Netlink,
+    slot: Slot,
+    device: String,
+    entries: Vec<routes::Entry>,
+    session: Arc<Session>,
+}
+
+impl Prepared {
+    /// The last stage: packets flow from here on.
+    async fn capture(self, plan: &Plan) -> Result<Running, UpError> {
+        let driver = tokio::spawn(Arc::clone(&self.session).drive());
+        let undo = apply(&self.netlink, &self.device, &self.entries).await?;
+        info!(
+            "ready: {} through {}@{} on {} in {:.2} s",
+            Captured(&plan.capture),
+            plan.ssh.user,
+            plan.ssh.host,
+            self.device,
+            self.began.elapsed().as_secs_f32()
+        );
+        Ok(Running {
+            session: self.session,
+            driver,
+            undo,
+            _slot: self.slot,
+        })
+    }
 }
 
 /// A slot of our own, after what killed runs left behind has been removed.
@@ -291,6 +318,10 @@ impl Running {
         debug!("{}", self.session.stats);
         for (reason, count) in self.session.inlet.drops().nonzero() {
             debug!("packets not carried, {reason}: {count}");
+        }
+        let failed_writes = self.session.inlet.failed_writes();
+        if failed_writes > 0 {
+            debug!("packets that the device did not take: {failed_writes}");
         }
         if left.is_empty() {
             info!("stopped; routes and rules are as before");

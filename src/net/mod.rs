@@ -1,5 +1,5 @@
 //! Plain values that every room shares, and the two seams: what an inlet gives ([`Inbound`]) and what
-//! a carrier gives ([`Carrier`]). Knows std, `bytes` and `ipnet`, nothing else.
+//! a carrier gives ([`Carrier`]). Knows std and `bytes`, nothing else.
 
 mod address;
 mod failure;

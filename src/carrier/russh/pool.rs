@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::auth::Credential;
 use super::backlog::Store;
@@ -330,6 +330,11 @@ impl Pool {
         });
         if list.is_empty() {
             return Some(reason.unwrap_or(LostReason::Broken("no connection".to_owned())));
+        }
+        if let Some(lost) = reason
+            && !self.closing.load(Relaxed)
+        {
+            warn!("lost one of the SSH connections, and the flows on it: {lost}");
         }
         if list.iter().any(|c| Burden::of(c, now).is_open()) {
             list.retain(|c| !c.is_due(now) || c.load().channels() > 0);

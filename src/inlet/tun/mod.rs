@@ -96,11 +96,6 @@ impl<D: Device> Tun<D> {
             .load(Ordering::Relaxed)
     }
 
-    /// Flows that exist now.
-    pub fn flow_count(&self) -> usize {
-        self.shared.engine.flow_count()
-    }
-
     /// Resets every flow, so that applications learn at once that nothing carries them any more.
     pub fn reset_flows(&self) {
         self.shared.engine.abandon_all(self.shared.now());
