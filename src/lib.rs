@@ -97,10 +97,11 @@
 //!   all are held up, an open waits 10 seconds for a better one. An open that was under way there waits with it,
 //!   for it cannot be taken back. The first time is a WARN. A server that asks for signs of life
 //!   (`ClientAliveInterval`) may end a connection that is held up.
-//! - A flow that has its connection to itself takes nothing off the wire: TCP holds the server back. Whoever joins it
-//!   may wait 20 ms for its first bytes.
+//! - New flows keep away from a connection with a flow that is not read. While only such flows are on it, it takes
+//!   nothing off the wire: TCP holds the server back. Whoever shares it may wait 20 ms for its first bytes.
 //! - Flows of one connection share its TCP connection: a lost packet, or a transfer that fills it, delays them together. A
-//!   new flow goes to the connection without a bulk transfer in the last 200 ms, then to that with the fewest channels.
+//!   new flow goes to a connection with fewer than 32 channels and without a bulk transfer in the last 200 ms where there
+//!   is one, then to that with the fewest channels; flows that come by the hundred are packed together.
 //!
 //! # What an application sees
 //!

@@ -2,12 +2,12 @@
 //! HTTP 200 and 502 are spellings of the same two verbs.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
-use futures_util::poll;
 use tokio::select;
 
 use crate::net::{ByteReader, ByteWriter, Carrier, Inbound, OpenError, StreamError};
@@ -120,7 +120,8 @@ async fn next(
     writer: &mut impl ByteWriter,
 ) -> Result<Option<Bytes>, StreamError> {
     let mut read = pin!(reader.read());
-    if let Poll::Ready(chunk) = poll!(read.as_mut()) {
+    let at_once = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
+    if let Poll::Ready(chunk) = at_once {
         return chunk;
     }
     writer.flush();

@@ -31,7 +31,7 @@ pub(super) struct Load {
     last_bulk: AtomicU64,
     kept: AtomicU64,
     lost: OnceLock<LostReason>,
-    /// Rung when a second channel joins the first.
+    /// Rung when a channel joins, or a flow is read again.
     joined: Notify,
     /// The pool's bell: a channel ended, a flow stalled, or the connection is lost.
     changed: Arc<Notify>,
@@ -68,8 +68,8 @@ impl Load {
         self.stalled.load(Relaxed)
     }
 
-    /// Flows that nobody reads and that leave what arrives on the wire, since nobody shares the connection: each stops
-    /// its reader until somebody does.
+    /// Flows that are not read fast enough. As long as there are no others on the connection, they leave what arrives on
+    /// the wire; new flows keep away.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
     }
@@ -124,28 +124,28 @@ impl Load {
 
     /// Counts a channel until the guard is dropped.
     pub(super) fn channel(self: &Arc<Self>) -> ChannelGuard {
-        if self.channels.fetch_add(1, Relaxed) == 1 {
-            self.joined.notify_waiters();
-        }
+        self.channels.fetch_add(1, Relaxed);
+        self.joined.notify_waiters();
         ChannelGuard(Arc::clone(self))
     }
 
-    /// Resolves when the connection has more than one channel.
+    /// Resolves when the connection has a channel beside those that wait to be read.
     pub(super) async fn shared_by_others(&self) {
         loop {
             // Made before the look: it hears what rings from here on.
             let joined = self.joined.notified();
-            if self.channels() > 1 {
+            if self.channels() > self.waiting() {
                 return;
             }
             joined.await;
         }
     }
 
-    /// Counts a flow that leaves what arrives on the wire, until the guard is dropped.
+    /// Counts a flow that is not read fast enough, until the guard is dropped.
     pub(super) fn wait(self: &Arc<Self>) -> WaitGuard {
-        self.waiting.fetch_add(1, Relaxed);
-        self.changed.notify_one();
+        if self.waiting.fetch_add(1, Relaxed) == 0 {
+            self.changed.notify_one();
+        }
         WaitGuard(Arc::clone(self))
     }
 
@@ -177,13 +177,14 @@ impl Drop for ChannelGuard {
     }
 }
 
-/// One flow that leaves what arrives on the wire.
+/// One flow that is not read fast enough.
 #[derive(Debug)]
 pub(super) struct WaitGuard(Arc<Load>);
 
 impl Drop for WaitGuard {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Relaxed);
+        self.0.joined.notify_waiters();
     }
 }
 

@@ -216,6 +216,14 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a further connection could be made now.
+    fn can_grow(&self) -> bool {
+        self.credential.is_silent()
+            && self.list().len() < MAX_CONNECTIONS
+            && self.retry().is_time(Instant::now())
+            && !self.closing.load(Relaxed)
+    }
+
     fn rush(&self) -> MutexGuard<'_, Rush> {
         self.rush.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -251,7 +259,9 @@ impl Pool {
             // Made before the look: it hears what rings from here on.
             let tended = self.tended.notified();
             let place = self.best()?;
-            if place.connection.load().stalled() == 0 {
+            let load = place.connection.load();
+            let is_held_up = load.stalled() > 0 || (load.waiting() > 0 && self.can_grow());
+            if !is_held_up {
                 return Ok(place);
             }
             drop(place);
@@ -298,10 +308,7 @@ impl Pool {
             return ControlFlow::Break(());
         }
         let now = Instant::now();
-        let grow = should_grow(&burdens(&self.list(), now))
-            && self.credential.is_silent()
-            && self.retry().is_time(now)
-            && !self.closing.load(Relaxed);
+        let grow = should_grow(&burdens(&self.list(), now)) && self.can_grow();
         if grow && !self.growing.swap(true, Relaxed) {
             // Beside this task: a login that hangs must not hide a loss.
             let pool = Arc::clone(self);

@@ -177,15 +177,11 @@ impl RusshReader {
         self.end = Some(End::Broken(error));
     }
 
-    /// Returns when this flow has to take in what arrives. Until then it stays on the wire, as it does between any two
-    /// TCP hosts: while no other channel shares the connection nobody waits for this one, and a short wait is ordinary.
-    async fn hold_back(&mut self) {
+    /// Returns when this flow has been behind for longer than is ordinary.
+    async fn be_patient(&mut self) {
         while let Some(until) = self.pace.patient_until(Instant::now()) {
             tokio::time::sleep_until(until.into()).await;
         }
-        let load = self.shared.place.load();
-        let _waiting = load.wait();
-        load.shared_by_others().await;
     }
 
     fn at_end(&self) -> Option<Result<Option<Bytes>, StreamError>> {
@@ -243,14 +239,18 @@ impl ByteReader for RusshReader {
 
     async fn absorb(&mut self) -> Infallible {
         if self.backlog.is_none() {
-            self.hold_back().await;
+            self.be_patient().await;
         }
+        let load = Arc::clone(self.shared.place.load());
+        let _waiting = load.wait();
         while self.end.is_none() {
             if self.backlog.as_ref().is_some_and(|b| b.is_full()) {
                 // From here on the connection's reader waits for this flow.
-                let _stalled: StallGuard = self.shared.place.load().stall();
+                let _stalled: StallGuard = load.stall();
                 return pending().await;
             }
+            // While nobody else needs the connection, what arrives stays on the wire, and TCP holds the server back.
+            load.shared_by_others().await;
             let Some(data) = self.next().await else {
                 break;
             };
