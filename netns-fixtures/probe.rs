@@ -80,6 +80,9 @@ enum Probe {
         /// Read nothing until a line comes on standard input
         #[arg(long)]
         wait: bool,
+        /// Ask for so many bytes first (port 5001)
+        #[arg(long)]
+        ask: Option<u64>,
     },
     /// N echoes of 64 bytes one after the other (port 7)
     EchoLatency {
@@ -184,8 +187,12 @@ fn run(probe: Probe, patience: Duration, started: Instant) -> io::Result<Finding
             bytes,
             rate,
             wait,
+            ask,
         } => {
-            let stream = connect(addr, port, patience)?;
+            let mut stream = connect(addr, port, patience)?;
+            if let Some(len) = ask {
+                writeln!(stream, "{len}")?;
+            }
             Finding::new("connected", "")?.print(started);
             if wait {
                 wait_for_line()?;

@@ -314,7 +314,7 @@ async fn inside_a_full_disk() {
         }
     };
     tokio::select! {
-        done = timeout(Duration::from_secs(20), others) => done.unwrap(),
+        done = timeout(Duration::from_secs(60), others) => done.unwrap(),
         never = stalled.absorb() => match never {},
     }
     assert!(read_all(&mut stalled).await.unwrap() == sent);
