@@ -2,41 +2,44 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a flow may keep the others of its connection waiting.
+/// How long a flow may keep the others of its connection waiting; what it takes is judged once in this time.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// A flow that takes this many bytes in that time keeps nobody waiting for long: it is as much as can queue up for it.
-const BRISK: usize = 1 << 20;
+/// A flow that takes this many bytes in that time keeps nobody waiting for long.
+const BRISK: usize = 256 << 10;
 
-/// Since when a flow has been behind what arrives for it, and how much it has taken since.
+/// How fast a flow that is behind what arrives for it takes its bytes.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    behind_since: Option<Instant>,
+    /// Begin of the period that is being judged; `None`: not behind.
+    since: Option<Instant>,
+    /// Bytes taken in it.
     taken: usize,
+    /// The verdict on the period before.
+    slow: bool,
 }
 
 impl Pace {
     /// The flow took so many bytes.
     pub(super) fn add(&mut self, bytes: usize) {
-        self.taken += bytes;
+        self.taken = self.taken.saturating_add(bytes);
     }
 
     /// Nothing waits for the flow.
     pub(super) fn has_caught_up(&mut self) {
-        self.behind_since = None;
+        (self.since, self.slow) = (None, false);
     }
 
     /// Until when the flow, which has no room now, may leave what arrives on the wire; `None`: no longer.
     pub(super) fn patient_until(&mut self, now: Instant) -> Option<Instant> {
-        let is_brisk = self.taken >= BRISK;
-        let until = self.behind_since.map(|since| since + PATIENCE);
-        match until {
-            Some(until) if now < until => Some(until),
-            Some(_) if !is_brisk => None,
-            _ => {
-                (self.behind_since, self.taken) = (Some(now), 0);
-                Some(now + PATIENCE)
-            }
+        let elapsed = self.since.map(|since| now.saturating_duration_since(since));
+        if elapsed.is_none_or(|elapsed| elapsed >= PATIENCE) {
+            self.slow = elapsed.is_some_and(|elapsed| {
+                self.taken as f64 * PATIENCE.as_secs_f64() < BRISK as f64 * elapsed.as_secs_f64()
+            });
+            (self.since, self.taken) = (Some(now), 0);
         }
+        let until = self.since? + PATIENCE;
+        (!self.slow).then_some(until)
     }
 }
 
@@ -64,6 +67,19 @@ mod tests {
         assert_eq!(pace.patient_until(end), Some(end + PATIENCE));
         assert_eq!(pace.patient_until(end + PATIENCE), None);
         pace.has_caught_up();
+        assert_eq!(pace.patient_until(end), Some(end + PATIENCE));
+    }
+
+    #[test]
+    fn what_was_taken_is_judged_by_the_time_it_took() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        pace.patient_until(now);
+        pace.add(10 * BRISK - 1);
+        let later = now + 10 * PATIENCE;
+        assert_eq!(pace.patient_until(later), None);
+        pace.add(BRISK);
+        assert_eq!(pace.patient_until(later + PATIENCE / 2), None);
+        let end = later + PATIENCE;
         assert_eq!(pace.patient_until(end), Some(end + PATIENCE));
     }
 }

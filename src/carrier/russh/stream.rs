@@ -148,7 +148,6 @@ impl RusshReader {
             match read.wait().await {
                 Some(ChannelMsg::Data { data }) if !data.is_empty() => {
                     self.shared.place.load().add_carried(data.len());
-                    self.pace.add(data.len());
                     return Some(data);
                 }
                 Some(ChannelMsg::Eof) => self.end = Some(End::Eof),
@@ -196,7 +195,10 @@ impl ByteReader for RusshReader {
     async fn read(&mut self) -> Result<Option<Bytes>, StreamError> {
         if let Some(backlog) = &mut self.backlog {
             match backlog.pop() {
-                Ok(Some(chunk)) => return Ok(Some(chunk)),
+                Ok(Some(chunk)) => {
+                    self.pace.add(chunk.len());
+                    return Ok(Some(chunk));
+                }
                 Ok(None) => self.backlog = None,
                 // Bytes that cannot be read back are lost: never go on as if they had not been.
                 Err(_) => {
@@ -219,6 +221,7 @@ impl ByteReader for RusshReader {
                 }
             };
             if let Some(data) = data {
+                self.pace.add(data.len());
                 return Ok(Some(data));
             }
         }
@@ -238,9 +241,7 @@ impl ByteReader for RusshReader {
     }
 
     async fn absorb(&mut self) -> Infallible {
-        if self.backlog.is_none() {
-            self.be_patient().await;
-        }
+        self.be_patient().await;
         let load = Arc::clone(self.shared.place.load());
         let _waiting = load.wait();
         while self.end.is_none() {
