@@ -146,6 +146,10 @@ impl Flow {
         let State::Open { stack, .. } = &mut island.state else {
             return Step::default();
         };
+        if stack.wakes_reader() {
+            // It answers when it has taken the bytes, with one ACK that opens the window again.
+            return Step::default();
+        }
         stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
         island.settle(engine, now, Step::default())
     }
@@ -225,6 +229,7 @@ impl Flow {
         if *reset {
             return (Poll::Ready(Err(StreamError::Reset)), Step::default());
         }
+        stack.reader_waits = false;
         let socket = stack.socket();
         if socket.can_recv() {
             let chunk = receive(socket, max);
@@ -238,6 +243,7 @@ impl Flow {
         }
         if socket.may_recv() || socket.state() == TcpState::SynReceived {
             socket.register_recv_waker(cx.waker());
+            stack.reader_waits = true;
             return (Poll::Pending, Step::default());
         }
         (Poll::Ready(Ok(None)), Step::default())

@@ -40,6 +40,8 @@ pub(super) struct Stack {
     ipv6_segment: Option<NonZeroU16>,
     /// Bytes that were written since the last [`drain`](Self::drain).
     pub(super) held_back: usize,
+    /// The last look for bytes from the application found none, and left a waker.
+    pub(super) reader_waits: bool,
 }
 
 impl std::fmt::Debug for Stack {
@@ -95,7 +97,13 @@ impl Stack {
             handle,
             ipv6_segment: phy.ipv6_segment,
             held_back: 0,
+            reader_waits: false,
         })
+    }
+
+    /// Whether what has come in wakes a reader, which will then drain.
+    pub(super) fn wakes_reader(&self) -> bool {
+        self.reader_waits && self.sockets.get::<Socket<'_>>(self.handle).can_recv()
     }
 
     pub(super) fn socket(&mut self) -> &mut Socket<'static> {
