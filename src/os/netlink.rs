@@ -8,13 +8,13 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
 use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteType};
+use rtnetlink::packet_route::route::{RouteMessage, RouteMetric, RouteProtocol, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
 use rtnetlink::packet_route::{AddressFamily, IpProtocol};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use thiserror::Error;
 
-use super::routes::{PROTOCOL, Packets, Route, Rule};
+use super::routes::{CONGESTION_CONTROL, PROTOCOL, Packets, Route, Rule};
 
 /// A failed request.
 #[derive(Debug, Error)]
@@ -205,7 +205,7 @@ pub(super) fn route_message(route: &Route, index: u32) -> RouteMessage {
             .destination_prefix(net.network(), net.prefix_len())
             .build(),
     };
-    use rtnetlink::packet_route::route::RouteAttribute::{Oif, PrefSource, Table};
+    use rtnetlink::packet_route::route::RouteAttribute::{Metrics, Oif, PrefSource, Table};
     message.header.table = 0;
     message.header.protocol = RouteProtocol::Other(PROTOCOL);
     message.attributes.push(Table(route.table));
@@ -213,6 +213,9 @@ pub(super) fn route_message(route: &Route, index: u32) -> RouteMessage {
         Some((_, source)) => {
             message.attributes.push(Oif(index));
             message.attributes.push(PrefSource((*source).into()));
+            message
+                .attributes
+                .push(Metrics(vec![RouteMetric::CcAlgo(CONGESTION_CONTROL.into())]));
         }
         None => message.header.kind = RouteType::Throw,
     }

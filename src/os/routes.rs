@@ -29,6 +29,10 @@ use crate::plan::{CapturePlan, Subnet};
 
 /// Marks our routes and rules (`RTA_PROTOCOL`, `FRA_PROTOCOL`); not in use in iproute2's `rt_protos`.
 pub const PROTOCOL: u8 = 117;
+/// How applications pace what they send into the device: not at all. No packet is lost or queued elsewhere on the way to
+/// us, so what a host's default (bbr, cubic) would find out about the path is not worth its work; bbr's timers alone
+/// cost a third of an upload's throughput. Built into every kernel (net/ipv4/tcp_cong.c), open to every namespace.
+pub(super) const CONGESTION_CONTROL: &str = "reno";
 /// Packets that wait for us in the device at most; the kernel's 500 overflows on bursts of ACKs.
 const QUEUE_PACKETS: u32 = 10_000;
 /// The last port that a rule can name: fib_rule_port_range_valid() in include/net/fib_rules.h.
@@ -385,7 +389,8 @@ impl fmt::Display for Route {
         match to {
             Some((device, source)) => write!(
                 f,
-                "{ip} route add {net} dev {device} src {source} table {table} proto {PROTOCOL}"
+                "{ip} route add {net} dev {device} src {source} table {table} proto {PROTOCOL} \
+                 congctl {CONGESTION_CONTROL}"
             ),
             None => write!(
                 f,
@@ -485,8 +490,8 @@ mod tests {
         ip link set dev underpass0 up
         ip addr add 198.18.0.1/32 dev underpass0
         ip -6 addr add fd75:6e64:6572:7061::1/128 dev underpass0 nodad noprefixroute
-        ip route add 10.0.1.0/24 dev underpass0 src 198.18.0.1 table 30064 proto 117
-        ip -6 route add fd00::/64 dev underpass0 src fd75:6e64:6572:7061::1 table 30064 proto 117
+        ip route add 10.0.1.0/24 dev underpass0 src 198.18.0.1 table 30064 proto 117 congctl reno
+        ip -6 route add fd00::/64 dev underpass0 src fd75:6e64:6572:7061::1 table 30064 proto 117 congctl reno
         ip rule add priority 5000 lookup 30064 protocol 117
         ip -6 rule add priority 5000 lookup 30064 protocol 117
         ");
@@ -499,7 +504,7 @@ mod tests {
             @r"
         ip route add throw 10.0.9.9/32 table 30064 proto 117
         ip route add throw 10.0.5.0/24 table 30064 proto 117
-        ip route add 10.0.0.0/8 dev underpass0 src 198.18.0.1 table 30064 proto 117
+        ip route add 10.0.0.0/8 dev underpass0 src 198.18.0.1 table 30064 proto 117 congctl reno
         ip rule add priority 5000 lookup 30064 protocol 117
         "
         );
@@ -510,7 +515,7 @@ mod tests {
         insta::assert_snapshot!(
             shown(&["10.0.1.0/24", "10.0.1.128/25", "10.1.0.0/16"], &["10.0.1.0/24"], &[]),
             @r"
-        ip route add 10.1.0.0/16 dev underpass0 src 198.18.0.1 table 30064 proto 117
+        ip route add 10.1.0.0/16 dev underpass0 src 198.18.0.1 table 30064 proto 117 congctl reno
         ip rule add priority 5000 lookup 30064 protocol 117
         "
         );
@@ -524,8 +529,8 @@ mod tests {
         ip route add throw 224.0.0.0/4 table 30066 proto 117
         ip -6 route add throw fe80::/10 table 30066 proto 117
         ip -6 route add throw ff00::/8 table 30066 proto 117
-        ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30066 proto 117
-        ip -6 route add ::/0 dev underpass0 src fd75:6e64:6572:7061::1 table 30066 proto 117
+        ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30066 proto 117 congctl reno
+        ip -6 route add ::/0 dev underpass0 src fd75:6e64:6572:7061::1 table 30066 proto 117 congctl reno
         ip rule add priority 5064 lookup main suppress_prefixlength 0 protocol 117
         ip rule add priority 5128 lookup 30066 protocol 117
         ip -6 rule add priority 5064 lookup main suppress_prefixlength 0 protocol 117
@@ -536,10 +541,10 @@ mod tests {
     #[test]
     fn link_local_that_is_asked_for_is_captured() {
         insta::assert_snapshot!(shown(&["0.0.0.0/0", "169.254.169.254/32"], &[], &[]), @r"
-        ip route add 169.254.169.254/32 dev underpass0 src 198.18.0.1 table 30064 proto 117
+        ip route add 169.254.169.254/32 dev underpass0 src 198.18.0.1 table 30064 proto 117 congctl reno
         ip route add throw 169.254.0.0/16 table 30066 proto 117
         ip route add throw 224.0.0.0/4 table 30066 proto 117
-        ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30066 proto 117
+        ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30066 proto 117 congctl reno
         ip rule add priority 5000 lookup 30064 protocol 117
         ip rule add priority 5064 lookup main suppress_prefixlength 0 protocol 117
         ip rule add priority 5128 lookup 30066 protocol 117
@@ -549,10 +554,10 @@ mod tests {
     #[test]
     fn ports_of_a_default_ask_the_host_first_too() {
         insta::assert_snapshot!(shown(&["0.0.0.0/0@443-443", "10.0.0.0/8"], &[], &[]), @r"
-        ip route add 10.0.0.0/8 dev underpass0 src 198.18.0.1 table 30064 proto 117
+        ip route add 10.0.0.0/8 dev underpass0 src 198.18.0.1 table 30064 proto 117 congctl reno
         ip route add throw 169.254.0.0/16 table 30066 proto 117
         ip route add throw 224.0.0.0/4 table 30066 proto 117
-        ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30066 proto 117
+        ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30066 proto 117 congctl reno
         ip rule add priority 5000 lookup 30064 protocol 117
         ip rule add priority 5064 to 0.0.0.0/0 ipproto tcp dport 443 lookup main suppress_prefixlength 0 protocol 117
         ip rule add priority 5128 to 0.0.0.0/0 ipproto tcp dport 443 lookup 30066 protocol 117
@@ -568,12 +573,12 @@ mod tests {
                 &["10.0.5.0/24"], &["10.9.9.9"]
             ),
             @r"
-        ip -6 route add fd00::/8 dev underpass0 src fd75:6e64:6572:7061::1 table 30064 proto 117
+        ip -6 route add fd00::/8 dev underpass0 src fd75:6e64:6572:7061::1 table 30064 proto 117 congctl reno
         ip route add throw 10.9.9.9/32 table 30065 proto 117
         ip route add throw 10.0.5.0/24 table 30065 proto 117
-        ip route add 10.0.0.0/8 dev underpass0 src 198.18.0.1 table 30065 proto 117
-        ip route add 10.0.1.0/24 dev underpass0 src 198.18.0.1 table 30065 proto 117
-        ip route add 10.0.3.0/24 dev underpass0 src 198.18.0.1 table 30065 proto 117
+        ip route add 10.0.0.0/8 dev underpass0 src 198.18.0.1 table 30065 proto 117 congctl reno
+        ip route add 10.0.1.0/24 dev underpass0 src 198.18.0.1 table 30065 proto 117 congctl reno
+        ip route add 10.0.3.0/24 dev underpass0 src 198.18.0.1 table 30065 proto 117 congctl reno
         ip rule add priority 5000 to 10.0.0.0/8 ipproto tcp dport 443 lookup 30065 protocol 117
         ip rule add priority 5000 to 10.0.1.0/24 ipproto tcp dport 80-90 lookup 30065 protocol 117
         ip rule add priority 5000 to 10.0.1.0/24 ipproto tcp lookup 30065 protocol 117
