@@ -17,9 +17,6 @@ use crate::net::{FlowKey, OpenFailure, StreamError};
 /// What a flow may still hold for its application when all flows together hold too much.
 const CROWDED_SHARE: usize = 32 << 10;
 
-/// Written bytes that are worth a packet of their own: what one frame can carry.
-const FULL_FRAME: usize = 65_000;
-
 /// Should smoltcp ask to be polled at once although everything was drained, it has to wait this long.
 const LEAST_WAIT: Duration = Duration::from_millis(10);
 
@@ -300,11 +297,13 @@ impl Flow {
             Poll::Pending
         };
         stack.held_back += taken;
-        if result.is_ready() && stack.held_back < FULL_FRAME {
+        let phy = &mut phy(&engine.config, &engine.outlet, None);
+        if result.is_pending() {
+            stack.drain(phy, now);
+        } else if !stack.drain_full(phy, now) {
             island.account(engine);
             return (result, Step::default());
         }
-        stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
         let step = island.settle(engine, now, Step::default());
         (result, step)
     }

@@ -7,7 +7,7 @@ use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint};
 
-use super::phy::Phy;
+use super::phy::{Phy, full_packet};
 use super::{Checksum, Config, Outlet, packet};
 use crate::net::FlowKey;
 
@@ -142,6 +142,22 @@ impl Stack {
         while let PollResult::SocketStateChanged =
             self.interface.poll_egress(now, phy, &mut self.sockets)
         {}
+    }
+
+    /// Sends what fills packets of what was written, and holds the rest back. Whether anything was sent.
+    pub(super) fn drain_full<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) -> bool {
+        phy.ipv6_segment = self.ipv6_segment;
+        let full = full_packet(phy.config);
+        let mut sent = false;
+        while self.held_back >= full
+            && let PollResult::SocketStateChanged =
+                self.interface.poll_egress(now, phy, &mut self.sockets)
+        {
+            sent = true;
+            // Never none: the packet may have been a smaller one, so only a flush knows that nothing is left.
+            self.held_back = (self.held_back - full).max(1);
+        }
+        sent
     }
 
     /// When [`drain`](Self::drain) has something to do next without any further event.
