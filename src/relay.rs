@@ -51,8 +51,10 @@ pub async fn relay<C: Carrier>(
     carrier: &C,
     traffic: &Traffic,
 ) -> Outcome {
+    // Boxed: what opening needs is given back before the bytes flow.
+    let opening = Box::pin(carrier.open(inbound.source(), inbound.target()));
     let opened = select! {
-        opened = carrier.open(inbound.source(), inbound.target()) => opened,
+        opened = opening => opened,
         () = inbound.withdrawn() => return Outcome::Withdrawn,
     };
     let (far_reader, far_writer) = match opened {
@@ -63,9 +65,10 @@ pub async fn relay<C: Carrier>(
         }
     };
     let (near_reader, near_writer) = inbound.accept();
-    let up = pin!(copy(near_reader, far_writer, &traffic.up));
-    let down = pin!(copy(far_reader, near_writer, &traffic.down));
-    match both(up, down).await {
+    // Each in a box of its own: pinned here, the flow's future would keep either of them twice.
+    let mut up = Box::pin(copy(near_reader, far_writer, &traffic.up));
+    let mut down = Box::pin(copy(far_reader, near_writer, &traffic.down));
+    match both(up.as_mut(), down.as_mut()).await {
         Ok(()) => Outcome::Finished,
         Err(error) => Outcome::Broken(error),
     }
@@ -78,8 +81,8 @@ async fn both<R1: ByteReader, R2: ByteReader>(
     mut down: Pin<&mut impl Future<Output = Result<R2, StreamError>>>,
 ) -> Result<(), StreamError> {
     select! {
-        reader = &mut up => last_leg(reader?, down).await,
-        reader = &mut down => last_leg(reader?, up).await,
+        reader = &mut up => Box::pin(last_leg(reader?, down)).await,
+        reader = &mut down => Box::pin(last_leg(reader?, up)).await,
     }
 }
 
@@ -120,8 +123,7 @@ async fn next(
     writer: &mut impl ByteWriter,
 ) -> Result<Option<Bytes>, StreamError> {
     let mut read = pin!(reader.read());
-    let at_once = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
-    if let Poll::Ready(chunk) = at_once {
+    if let Poll::Ready(chunk) = at_once(read.as_mut()).await {
         return chunk;
     }
     writer.flush();
@@ -134,9 +136,20 @@ async fn hand_over(
     writer: &mut impl ByteWriter,
     chunk: Bytes,
 ) -> Result<(), StreamError> {
+    let mut write = pin!(writer.write(chunk));
+    if let Poll::Ready(written) = at_once(write.as_mut()).await {
+        return written;
+    }
+    // Boxed: most flows are idle, and would carry the room for it with them.
+    let absorb = Box::pin(reader.absorb());
     select! {
         biased;
-        written = writer.write(chunk) => written,
-        never = reader.absorb() => match never {},
+        written = write => written,
+        never = absorb => match never {},
     }
+}
+
+/// What `future` gives without a wait.
+async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }

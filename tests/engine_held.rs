@@ -469,3 +469,68 @@ fn with_offload_a_burst_leaves_as_one_frame() {
         assert_eq!(lengths.iter().sum::<usize>(), 20_000);
     }
 }
+
+#[test]
+fn chunks_that_come_together_leave_in_full_packets_below_64_kib() {
+    let engine = engine(Config {
+        offload: true,
+        ..Config::default()
+    });
+    let ends = Ends::v4(4000);
+    let flow = hold(&engine, at(0), ends);
+    open(&engine, at(1), ends, &flow);
+    let before = engine.outlet().frames();
+    let bell = Bell::fresh();
+    for _ in 0..2 {
+        let mut chunk = vec![7; 32_768].into();
+        let written = bell.poll(|cx| engine.poll_write(at(2), &flow, &mut chunk, cx));
+        assert_eq!(written, Poll::Ready(Ok(())));
+    }
+    let frames = engine.outlet().frames() - before;
+    let sent: usize = payload_lengths(&engine).iter().sum();
+    // A frame that is to be cut must fit into 64 KiB together with the header of an Ethernet or tunnel behind the device.
+    assert!(
+        frames == 1 && (64_000..65_300).contains(&sent),
+        "{frames} {sent}"
+    );
+    engine.flush(at(2), &flow);
+    let rest: usize = payload_lengths(&engine).iter().sum();
+    assert_eq!(sent + rest, 2 * 32_768);
+}
+
+fn payload_lengths(engine: &Engine<Tap>) -> Vec<usize> {
+    let packets = engine.outlet().take();
+    let length = |packet: &Vec<u8>| tcp(packet).unwrap().payload.len();
+    packets.iter().map(length).collect()
+}
+
+#[test]
+fn an_idle_flow_gives_its_memory_back_once_it_is_empty() {
+    let engine = engine(Config::default());
+    let ends = Ends::v4(4000);
+    let flow = hold(&engine, at(0), ends);
+    let next = open(&engine, at(1), ends, &flow);
+    let bell = Bell::fresh();
+    let write = |now, text: &'static str| {
+        let mut chunk = text.into();
+        let written = bell.poll(|cx| engine.poll_write(now, &flow, &mut chunk, cx));
+        assert_eq!(written, Poll::Ready(Ok(())));
+        engine.flush(now, &flow);
+    };
+    write(at(10), "hello");
+    assert_eq!(payload_lengths(&engine), [5]);
+    // Not acknowledged: the bytes are still needed.
+    run(&engine, at(5000));
+    assert_eq!(engine.outlet().take_given_back(), 0);
+    let ack = Segment::new(ACK, 1001, next.wrapping_add(5));
+    give(&engine, at(5001), &ack.packet(ends));
+    run(&engine, at(9000));
+    let ring = engine.outlet().take_given_back();
+    assert!(ring >= 128 << 10, "{ring} bytes");
+    run(&engine, at(60_000));
+    assert_eq!(engine.outlet().take_given_back(), 0, "once");
+    engine.outlet().take();
+    write(at(60_001), "world");
+    let packets = engine.outlet().take();
+    assert_eq!(tcp(&packets[0]).unwrap().payload, b"world");
+}

@@ -22,7 +22,7 @@ use crate::inlet::tun::{Tun, TunInbound};
 use crate::net::{Inbound, OpenFailure, Target};
 use crate::os::{
     ApplyError, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, Undo, apply, host,
-    limits, memory, routes, stale,
+    limits, routes, stale,
 };
 use crate::plan::{CapturePlan, Plan, PlanError, advice};
 use crate::relay::{Outcome, relay};
@@ -73,7 +73,6 @@ impl UpError {
 
 /// Runs until a signal, or until the connection is lost.
 pub fn run(plan: &Plan) -> Exit {
-    memory::keep_large_buffers_lazy();
     limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
@@ -253,7 +252,8 @@ impl Session {
 
     async fn carry(self: Arc<Self>, inbound: TunInbound<TunDevice>) {
         let target = inbound.target();
-        let outcome = relay(inbound, &self.carrier, &self.stats.traffic).await;
+        // Boxed: awaited in place, a future is kept twice.
+        let outcome = Box::pin(relay(inbound, &self.carrier, &self.stats.traffic)).await;
         self.stats.count(&outcome);
         debug!("{target}: {outcome}");
         if let Outcome::Refused(error) = &outcome
@@ -365,5 +365,21 @@ impl std::fmt::Display for Captured<'_> {
             write!(f, "{comma}{subnet}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what `f` returns, in bytes.
+    fn size_of_output<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_flows_task_is_small() {
+        let bytes = size_of_output(Session::carry);
+        assert!(bytes <= 1024, "{bytes} bytes for each open flow");
     }
 }

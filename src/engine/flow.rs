@@ -297,6 +297,7 @@ impl Flow {
             Poll::Pending
         };
         stack.held_back += taken;
+        stack.written_at = Some(now);
         let phy = &mut phy(&engine.config, &engine.outlet, None);
         if result.is_pending() {
             stack.drain(phy, now);
@@ -375,6 +376,9 @@ impl Flow {
             State::Open { stack, reset } => {
                 let was_open = stack.state() != TcpState::Closed;
                 stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
+                if stack.idle_at().is_some_and(|at| at <= now) {
+                    stack.give_back(&engine.outlet);
+                }
                 // Without a segment, only the socket's own time-out closes it.
                 *reset |= was_open && stack.state() == TcpState::Closed;
             }
@@ -429,7 +433,10 @@ impl Island {
                 step.remove = true;
                 None
             }
-            State::Open { stack, .. } => stack.poll_at(now).map(|at| at.max(now + LEAST_WAIT)),
+            State::Open { stack, .. } => {
+                let due = stack.poll_at(now).into_iter().chain(stack.idle_at()).min();
+                due.map(|at| at.max(now + LEAST_WAIT))
+            }
             State::Gone => {
                 step.remove = true;
                 None

@@ -66,13 +66,18 @@ pub struct Frame<'a> {
     pub segment_size: Option<NonZeroU16>,
 }
 
-/// The two things that leave an engine on their own.
+/// What leaves an engine on its own.
 pub trait Outlet: Send + Sync {
     /// Sends a packet to the device. Must not block, and must not call the engine.
     fn transmit(&self, frame: Frame<'_>);
 
     /// [`Engine::poll_timeout`] is now `at`, earlier than before.
     fn rearm(&self, at: Instant);
+
+    /// Nothing is kept in `unused` for now: its memory may go back to the system. What it holds then does not matter.
+    fn give_back(&self, unused: &mut [u8]) {
+        let _ = unused;
+    }
 }
 
 /// What an engine is made for; constant over its life.
@@ -354,7 +359,9 @@ impl<O: Outlet> Engine<O> {
         if step.remove {
             self.table.remove(flow);
         } else if let Some(at) = step.arm_at
-            && self.timers.arm(at, flow.key)
+            && self
+                .timers
+                .arm(at, flow.key, |key| self.table.get(key).is_some())
         {
             self.outlet.rearm(at);
         }

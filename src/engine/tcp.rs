@@ -25,6 +25,9 @@ const CROWD: usize = 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(600);
 
+/// A flow to which nothing was written for so long gives the memory of its ring back.
+const IDLE: Duration = Duration::from_millis(1000);
+
 /// What a host takes that does not say (RFC 9293 section 3.7.1).
 const DEFAULT_MSS_V6: usize = 1220;
 /// Below this a SYN's word is not taken; smoltcp and Linux (`TCP_MIN_SND_MSS`) have the same bound.
@@ -42,6 +45,8 @@ pub(super) struct Stack {
     pub(super) held_back: usize,
     /// The last look for bytes from the application found none, and left a waker.
     pub(super) reader_waits: bool,
+    /// When bytes for the application were last written, until their memory was given back.
+    pub(super) written_at: Option<Instant>,
 }
 
 impl std::fmt::Debug for Stack {
@@ -98,6 +103,7 @@ impl Stack {
             ipv6_segment: phy.ipv6_segment,
             held_back: 0,
             reader_waits: false,
+            written_at: None,
         })
     }
 
@@ -158,6 +164,22 @@ impl Stack {
             self.held_back = (self.held_back - full).max(1);
         }
         sent
+    }
+
+    /// When the memory behind what was written is worth giving back; `None` while there are bytes in it.
+    pub(super) fn idle_at(&self) -> Option<Instant> {
+        let written_at = self.written_at.filter(|_| self.queued() == 0)?;
+        Some(written_at + IDLE)
+    }
+
+    /// Gives the memory of a ring that nobody uses back.
+    pub(super) fn give_back<O: Outlet>(&mut self, outlet: &O) {
+        self.written_at = None;
+        // An error means that nothing can be written any more; the ring goes with the flow then.
+        let _ = self.socket().send(|unused| {
+            outlet.give_back(unused);
+            (0, ())
+        });
     }
 
     /// When [`drain`](Self::drain) has something to do next without any further event.

@@ -213,9 +213,9 @@ pub(super) fn route_message(route: &Route, index: u32) -> RouteMessage {
         Some((_, source)) => {
             message.attributes.push(Oif(index));
             message.attributes.push(PrefSource((*source).into()));
-            message
-                .attributes
-                .push(Metrics(vec![RouteMetric::CcAlgo(CONGESTION_CONTROL.into())]));
+            message.attributes.push(Metrics(vec![RouteMetric::CcAlgo(
+                CONGESTION_CONTROL.into(),
+            )]));
         }
         None => message.header.kind = RouteType::Throw,
     }

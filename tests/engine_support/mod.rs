@@ -19,6 +19,7 @@ pub(crate) struct Tap {
     packets: Mutex<Vec<Vec<u8>>>,
     rearmed: AtomicBool,
     frames: AtomicUsize,
+    given_back: AtomicUsize,
 }
 
 impl Tap {
@@ -29,6 +30,7 @@ impl Tap {
             packets: Mutex::default(),
             rearmed: AtomicBool::new(false),
             frames: AtomicUsize::new(0),
+            given_back: AtomicUsize::new(0),
         }
     }
 
@@ -40,6 +42,11 @@ impl Tap {
     /// Frames that the engine has handed over in all; each may stand for several packets.
     pub(crate) fn frames(&self) -> usize {
         self.frames.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of memory that the engine has given back since the last call.
+    pub(crate) fn take_given_back(&self) -> usize {
+        self.given_back.swap(0, Ordering::Relaxed)
     }
 
     /// Whether the engine has asked for an earlier timer since the last call.
@@ -76,6 +83,12 @@ impl Outlet for Tap {
 
     fn rearm(&self, _: Instant) {
         self.rearmed.store(true, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, unused: &mut [u8]) {
+        // What was given back holds anything.
+        unused.fill(0xee);
+        self.given_back.fetch_add(unused.len(), Ordering::Relaxed);
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, Ordering::AcqRel, Ordering::Acquire, Ordering::Release,
 };
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -81,6 +82,15 @@ impl Shared {
             OPEN => None,
             LOST => Some(StreamError::Lost),
             _ => Some(StreamError::Reset),
+        }
+    }
+
+    /// Runs `sending`, unless the channel ends before: the window of one that is gone never opens.
+    async fn unless_ended<T>(&self, sending: impl Future<Output = T>) -> Result<T, StreamError> {
+        tokio::select! {
+            biased;
+            sent = sending => Ok(sent),
+            error = self.wait_ended() => Err(error),
         }
     }
 
@@ -308,13 +318,14 @@ impl ByteWriter for RusshWriter {
             return Err(error);
         }
         let bytes = chunk.len();
-        // Within the server's window; russh cuts it into packets without copying. The window of a channel that is gone
-        // never opens, hence the other branch.
-        tokio::select! {
-            biased;
-            sent = self.shared.write.data_bytes(chunk) => sent.map_err(|_| StreamError::Lost)?,
-            error = self.shared.wait_ended() => return Err(error),
-        }
+        // Within the server's window; russh cuts it into packets without copying. Boxed: its 1.4 KiB would be part of
+        // every idle flow.
+        let mut sending = Box::pin(self.shared.write.data_bytes(chunk));
+        let sent = match futures_util::poll!(&mut sending) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => Box::pin(self.shared.unless_ended(sending)).await?,
+        };
+        sent.map_err(|_| StreamError::Lost)?;
         self.shared.place.load().add_carried(bytes);
         Ok(())
     }
@@ -325,7 +336,8 @@ impl ByteWriter for RusshWriter {
         if let Some(error) = self.shared.ended() {
             return Err(error);
         }
-        let sent = self.shared.write.eof().await;
+        // Boxed as in `write`.
+        let sent = Box::pin(self.shared.write.eof()).await;
         sent.map_err(|_| StreamError::Lost)
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time;
 
 use crate::engine::{Batch, Checksum, Config, Drops, Engine, Frame, HEADROOM, Outlet};
-use crate::os::TunDevice;
+use crate::os::{TunDevice, memory};
 
 pub use stream::{TunInbound, TunReader, TunWriter};
 
@@ -202,5 +202,9 @@ impl<D: Device> Outlet for Port<D> {
 
     fn rearm(&self, _: Instant) {
         self.timer_moved.notify_one();
+    }
+
+    fn give_back(&self, unused: &mut [u8]) {
+        memory::give_back(unused);
     }
 }
