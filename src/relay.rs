@@ -9,8 +9,12 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use tokio::select;
+use tokio::task::yield_now;
 
 use crate::net::{ByteReader, ByteWriter, Carrier, Inbound, OpenError, StreamError};
+
+/// A chunk of at least so many bytes is one of a bulk transfer: the next one is worth a turn of the other tasks.
+const BULK: usize = 16 << 10;
 
 /// Bytes that went each way, counted as they are handed over.
 #[derive(Debug, Default)]
@@ -108,7 +112,9 @@ fn copy<R: ByteReader>(
     count: &AtomicU64,
 ) -> impl Future<Output = Result<R, StreamError>> + Send {
     async move {
-        while let Some(chunk) = next(&mut reader, &mut writer).await? {
+        let mut is_bulk = false;
+        while let Some(chunk) = next(&mut reader, &mut writer, is_bulk).await? {
+            is_bulk = chunk.len() >= BULK;
             count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             hand_over(&mut reader, &mut writer, chunk).await?;
         }
@@ -121,10 +127,17 @@ fn copy<R: ByteReader>(
 async fn next(
     reader: &mut impl ByteReader,
     writer: &mut impl ByteWriter,
+    is_bulk: bool,
 ) -> Result<Option<Bytes>, StreamError> {
     let mut read = pin!(reader.read());
     if let Poll::Ready(chunk) = at_once(read.as_mut()).await {
         return chunk;
+    }
+    if is_bulk {
+        yield_now().await;
+        if let Poll::Ready(chunk) = at_once(read.as_mut()).await {
+            return chunk;
+        }
     }
     writer.flush();
     read.await

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 
 use super::error::ConnectError;
 
@@ -90,11 +91,17 @@ pub(super) type AckAtOnce = Arc<AtomicBool>;
 /// its body; without this each would be a system call of its own.
 const READ_BUFFER: usize = 128 << 10;
 
-/// A TCP stream that reads in large pieces, and that re-arms TCP_QUICKACK after each read while [`AckAtOnce`] is
+/// What one task takes before the others of its thread get their turn, in bytes. A bulk transfer's session would go on for
+/// milliseconds, and whatever else the process carries waits at each of its steps.
+const TURN: usize = 256 << 10;
+
+/// A TCP stream that reads in large pieces and lets others have their turn, and that re-arms TCP_QUICKACK after each read while [`AckAtOnce`] is
 /// set; the kernel clears the option by itself (tcp(7)).
 pub(super) struct SshTcp {
     stream: BufReader<TcpStream>,
     ack_at_once: AckAtOnce,
+    /// Bytes read since others had their turn.
+    taken: usize,
 }
 
 impl SshTcp {
@@ -102,6 +109,7 @@ impl SshTcp {
         Self {
             stream: BufReader::with_capacity(READ_BUFFER, stream),
             ack_at_once,
+            taken: 0,
         }
     }
 }
@@ -112,7 +120,17 @@ impl AsyncRead for SshTcp {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.taken >= TURN {
+            self.taken = 0;
+            // Comes back after the sockets and the device were looked at.
+            return pin!(yield_now()).poll(cx).map(Ok);
+        }
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.taken = match read {
+            Poll::Ready(_) => self.taken + buf.filled().len() - before,
+            Poll::Pending => 0,
+        };
         if read.is_ready() && self.ack_at_once.load(Relaxed) {
             // Only speed is lost where the kernel refuses.
             let _ = SockRef::from(self.stream.get_ref()).set_tcp_quickack(true);
