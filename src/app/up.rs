@@ -22,7 +22,7 @@ use crate::inlet::tun::{Tun, TunInbound};
 use crate::net::{Inbound, OpenFailure, Target};
 use crate::os::{
     ApplyError, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, Undo, apply, host,
-    limits, routes, stale,
+    limits, memory, routes, stale,
 };
 use crate::plan::{CapturePlan, Plan, PlanError, advice};
 use crate::relay::{Outcome, relay};
@@ -73,6 +73,7 @@ impl UpError {
 
 /// Runs until a signal, or until the connection is lost.
 pub fn run(plan: &Plan) -> Exit {
+    memory::keep_freed_memory();
     limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())

@@ -105,6 +105,25 @@ unsafe impl GlobalAlloc for Mapping {
     }
 }
 
+/// Size in bytes that the allocator keeps of freed memory, per thread.
+#[cfg(target_env = "gnu")]
+const KEPT: libc::c_int = 8 << 20;
+
+/// Lets glibc keep some of what is freed. A transfer frees and allocates megabytes at the top of the heap again and again;
+/// by default every 128 KiB there go back to the kernel at once, to be cleared and mapped again (mallopt(3),
+/// M_TRIM_THRESHOLD). Other C libraries have no such threshold.
+pub fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        #[allow(unsafe_code)]
+        // SAFETY: mallopt(3) takes two integers and is thread-safe in glibc; no memory of ours is involved.
+        let taken = unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT) };
+        if taken != 1 {
+            tracing::debug!("mallopt did not take the trim threshold");
+        }
+    }
+}
+
 /// Gives the whole pages of `unused` back to the kernel (madvise(2), MADV_DONTNEED): they cost nothing until they are
 /// written again. Only for buffers from [`LARGE`] bytes on; bytes that are given back become zero.
 pub fn give_back(unused: &mut [u8]) {
