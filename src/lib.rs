@@ -103,7 +103,7 @@
 //!   nothing off the wire: TCP holds the server back. Whoever shares it may wait 20 ms for its first bytes.
 //! - Flows of one connection share its TCP connection: a lost packet, or a transfer that fills it, delays them together. A
 //!   new flow goes to a connection with fewer than 32 channels and without a bulk transfer in the last 200 ms where there
-//!   is one, then to that with the fewest channels; flows that come by the hundred are packed together.
+//!   is one, to the fullest of them, else to that with the fewest channels; flows that come by the hundred are packed together.
 //!
 //! # What an application sees
 //!

@@ -115,17 +115,26 @@ fn should_grow(burdens: &[Burden]) -> bool {
     burdens.len() < MAX_CONNECTIONS && wanted
 }
 
-/// The place in `burdens` of the connection for the next flow. In a rush (a scan, an application that opens
-/// thousands) flows are packed together, so that the quick connection stays so for who comes next.
+/// The place in `burdens` of the connection for the next flow. Flows gather on one connection while it is quick and
+/// carries no bulk transfer: eight downloads that begin together take a fifth less CPU over one connection than over two,
+/// and the next flow finds a connection to itself. In a rush (a scan, an application that opens thousands) they are packed
+/// together beyond that, so that the quick connection stays so for who comes next.
 fn choose(burdens: &[Burden], in_rush: bool) -> Option<usize> {
     let fits = |b: &Burden| b.is_open() && !b.busy && b.slow && b.channels < CHANNELS_WANTED;
     let packed = || {
         let fitting = burdens.iter().enumerate().filter(|(_, b)| fits(b));
         fitting.max_by_key(|(_, b)| b.channels)
     };
+    let gathered = || {
+        let quick = |b: &Burden| b.is_open() && !b.busy && !b.slow;
+        let fitting = burdens.iter().enumerate().filter(|(_, b)| quick(b));
+        // Of those with as many, the oldest.
+        fitting.rev().max_by_key(|(_, b)| b.channels)
+    };
     let least = || burdens.iter().enumerate().min_by_key(|(_, b)| **b);
     let chosen = if in_rush { packed() } else { None };
-    chosen.or_else(least).map(|(index, _)| index)
+    let chosen = chosen.or_else(gathered).or_else(least);
+    chosen.map(|(index, _)| index)
 }
 
 /// Notices when many flows come at once.
@@ -427,6 +436,19 @@ mod tests {
         assert!(should_grow(&[many; CONNECTIONS_APART]));
         assert!(!should_grow(&[many, many, many, many, FRESH]));
         assert!(!should_grow(&[many; MAX_CONNECTIONS]));
+    }
+
+    #[test]
+    fn flows_gather_where_it_is_quick() {
+        let busy = Burden {
+            busy: true,
+            ..with(20)
+        };
+        assert_eq!(choose(&[with(3), with(5), FRESH], false), Some(1));
+        assert_eq!(choose(&[FRESH, FRESH], false), Some(0));
+        assert_eq!(choose(&[busy, FRESH], false), Some(1));
+        assert_eq!(choose(&[with(CHANNELS_QUICK), with(2)], false), Some(1));
+        assert_eq!(choose(&[busy, with(CHANNELS_QUICK)], false), Some(0));
     }
 
     #[test]
