@@ -26,12 +26,14 @@ class Length:
 
 @dataclass
 class Scenario:
-    """`run(tool, length)` returns {figure: value}; with `starts` it starts the tool itself. `role` runs the load."""
+    """`run(tool, length)` returns {figure: value}; with `starts` it starts the tool itself. `role` runs the load;
+    a `crowd` of connections gets a lab of its own."""
 
     run: Callable
     rtt_ms: int = 0
     role: str = "client"
     starts: bool = False
+    crowd: bool = False
 
 
 def bulk(direction, flows=1):
@@ -153,10 +155,10 @@ SCENARIOS = {
     "echo-busy": Scenario(echo_beside_download),
     "box-download": Scenario(bulk("download"), role="box"),
     "box-upload": Scenario(bulk("upload"), role="box"),
-    "idle1000": Scenario(idle(1000)),
-    "idle5000": Scenario(idle(5000)),
-    "idle10000": Scenario(idle(10000)),
-    "beside9000": Scenario(beside_idle(9000)),
+    "idle1000": Scenario(idle(1000), crowd=True),
+    "idle5000": Scenario(idle(5000), crowd=True),
+    "idle10000": Scenario(idle(10000), crowd=True),
+    "beside9000": Scenario(beside_idle(9000), crowd=True),
     "startup": Scenario(startup, starts=True),
     **at_rtt(20, BULK),
     **at_rtt(100, {**BULK, **SHORTS}),

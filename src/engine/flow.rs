@@ -220,12 +220,9 @@ impl Flow {
         cx: &mut Context<'_>,
     ) -> (Poll<Result<Option<Bytes>, StreamError>>, Step) {
         let mut island = self.lock();
-        let State::Open { stack, reset } = &mut island.state else {
+        let Some(stack) = island.open() else {
             return (Poll::Ready(Err(StreamError::Reset)), Step::default());
         };
-        if *reset {
-            return (Poll::Ready(Err(StreamError::Reset)), Step::default());
-        }
         stack.reader_waits = false;
         let socket = stack.socket();
         if socket.can_recv() {
@@ -269,11 +266,7 @@ impl Flow {
         cx: &mut Context<'_>,
     ) -> (Poll<Result<(), StreamError>>, Step) {
         let mut island = self.lock();
-        let State::Open {
-            stack,
-            reset: false,
-        } = &mut island.state
-        else {
+        let Some(stack) = island.open() else {
             return (Poll::Ready(Err(StreamError::Reset)), Step::default());
         };
         let socket = stack.socket();
@@ -329,11 +322,7 @@ impl Flow {
         cx: &mut Context<'_>,
     ) -> (Poll<Result<(), StreamError>>, Step) {
         let mut island = self.lock();
-        let State::Open {
-            stack,
-            reset: false,
-        } = &mut island.state
-        else {
+        let Some(stack) = island.open() else {
             return (Poll::Ready(Err(StreamError::Reset)), Step::default());
         };
         let socket = stack.socket();
@@ -402,6 +391,17 @@ impl Island {
             step.wake = waker;
         }
         step
+    }
+
+    /// The stack of a flow that is open and that the application has not reset.
+    fn open(&mut self) -> Option<&mut Stack> {
+        match &mut self.state {
+            State::Open {
+                stack,
+                reset: false,
+            } => Some(stack),
+            _ => None,
+        }
     }
 
     /// The initiator wants no answer any more.

@@ -64,8 +64,8 @@ impl Store {
     fn warn(&self, why: &str) {
         if !self.warned.swap(true, Relaxed) {
             warn!(
-                "a flow that its application does not read has filled its store ({why}): \
-                 its SSH connection waits for it, new flows take another one"
+                "a flow that its application does not read has filled its store ({why}): its SSH connection \
+                 waits for it, new flows take another one; the store is a file in $TMPDIR, else in /var/tmp"
             );
         }
     }
