@@ -7,8 +7,8 @@ use super::wire::WireError;
 /// Room that a read gets. Two full packets: a packet that is cut at its end is moved once.
 const CHUNK: usize = 64 * 1024;
 
-/// A shorter packet is copied out of its chunk. A slice keeps its whole chunk in memory, so whoever queues
-/// slices holds at most four times their bytes.
+/// A shorter packet is copied out of its chunk. A slice keeps its whole chunk in memory, with what of a packet was
+/// moved to its front about 100 KiB, so whoever queues slices holds at most seven times their bytes.
 const COPY_BELOW: usize = CHUNK / 4;
 
 const LENGTH: usize = 4;

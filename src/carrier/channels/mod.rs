@@ -6,7 +6,8 @@
 //! Bytes from the socket go through a [`Decoder`], packet by packet into [`Channels::handle`], which gives at most one
 //! [`Event`] each. What is to be written comes out of [`Channels::poll_output`] into an [`Outgoing`]. Decoder and
 //! `Outgoing` belong to whoever reads and writes; `Channels` is what all tasks of a connection share behind one
-//! lock, so that the decision to close and the queueing of data are one step.
+//! lock, so that the decision to close and the queueing of data are one step. Data that an owner does not take at once
+//! waits in an [`Inbox`].
 //!
 //! Nobody waits for anybody. Every channel has a window in each direction: a server sends what was granted to it,
 //! and is granted more as the owner says [`consumed`](Channels::consumed); an owner that does not read stops
@@ -30,7 +31,7 @@
 //! | what | bound |
 //! |---|---|
 //! | channels | [`Config::max_channels`] |
-//! | bytes that a server may make the owners hold | [`Budget::promised`], see `budget.rs`; up to four times that in memory (`frame.rs`) |
+//! | bytes that a server may make the owners of channels hold | [`Budget::promised`], see `budget.rs`; in an [`Inbox`] each takes up to seven in memory (`frame.rs`), full packets up to four |
 //! | data on its way out | [`Config::max_queued`] in all, then [`LEAST_QUEUE`] for each channel; and one [`BATCH`] in the `Outgoing` |
 //! | answers owed to the server | 1,024, and 64 for each channel; beyond is a [`Fault::Flood`] |
 //! | a packet | [`Config::max_payload`] |
@@ -40,6 +41,7 @@ mod channel;
 mod fault;
 mod frame;
 mod half;
+mod inbox;
 mod line;
 mod open;
 mod output;
@@ -58,6 +60,7 @@ pub use budget::Budget;
 use channel::{After, Channel, MAX_REQUESTS};
 pub use fault::{Fault, Full, SendError};
 pub use frame::Decoder;
+pub use inbox::Inbox;
 use line::Line;
 pub use open::{ChannelType, Refusal};
 pub use output::Outgoing;
