@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 
 use super::channel::Channel;
 
+/// Free slots that rest before the first of them is used again, while there is room for new ones.
+const RESTING: usize = 1024;
+
 /// Our number of a channel on one connection. Its meaning ends with the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelId(pub(super) u32);
@@ -55,7 +58,7 @@ impl Slots {
     /// A place for a further channel; `None` when there is none.
     pub(super) fn insert(&mut self, channel: Channel) -> Option<ChannelId> {
         let slot = match u16::try_from(self.slots.len()) {
-            Ok(next) if next < self.limit => {
+            Ok(next) if next < self.limit && self.free.len() < RESTING => {
                 self.slots.push(Slot::default());
                 next
             }
@@ -81,5 +84,28 @@ impl Slots {
         place.generation = place.generation.wrapping_add(1);
         self.free.push_back(id.slot());
         Some(channel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::Budget;
+    use super::super::open::ChannelType;
+    use super::*;
+
+    #[test]
+    fn slots_are_as_many_as_channels_need() {
+        let mut budget = Budget::default();
+        let mut slots = Slots::new(16_000);
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..100_000 {
+            let channel = Channel::new(ChannelType::session(), budget.admit());
+            let id = slots.insert(channel).unwrap();
+            assert!(seen.insert(id), "no number comes twice");
+            budget.release(&slots.remove(id).unwrap().receiving.flow);
+        }
+        assert_eq!((slots.len(), slots.slots.len()), (0, RESTING));
+        assert!(slots.get(ChannelId(u32::MAX)).is_none());
+        assert!(slots.remove(ChannelId(5)).is_none());
     }
 }

@@ -251,6 +251,49 @@ fn the_end_comes_after_what_is_queued() {
 }
 
 #[test]
+fn nothing_follows_the_end() {
+    let mut client = client();
+    let id = client.opened(1000, 1000);
+    client.channels.eof(id).unwrap();
+    let sent = client.channels.send(id, Bytes::from_static(b"x"));
+    assert_eq!(sent, Err(SendError::Closed));
+    assert_eq!(client.channels.eof(id), Err(SendError::Closed));
+    assert_eq!(numbers(&client.write_all()), [96]);
+    assert!(client.channels.send(id, Bytes::from_static(b"x")).is_err());
+    client.channels.close(id);
+    assert_eq!(numbers(&client.write_all()), [97]);
+}
+
+#[test]
+fn window_is_granted_while_it_is_of_use() {
+    let received = |client: &mut Client, id: ChannelId| {
+        for _ in 0..8 {
+            client.read(&data(id.0, &[0; 32 * 1024])).unwrap();
+        }
+        client.channels.consumed(client.now, id, 8 * 32 * 1024);
+    };
+    let mut client = client();
+    let id = client.opened(1000, 1000);
+    received(&mut client, id);
+    let granted = payloads(&client.write_all());
+    assert_eq!((granted[0][0], granted.len()), (93, 1));
+    assert_eq!(field(&granted[0], 5), 8 * 32 * 1024);
+
+    received(&mut client, id);
+    client.read(&request(id.0, "x", true)).unwrap();
+    client.read(&close(id.0)).unwrap();
+    assert_eq!(numbers(&client.write_all()), [97], "the peer has closed");
+
+    let id = client.opened(1000, 1000);
+    for _ in 0..8 {
+        client.read(&data(id.0, &[0; 32 * 1024])).unwrap();
+    }
+    client.read(&eof(id.0)).unwrap();
+    client.channels.consumed(client.now, id, 8 * 32 * 1024);
+    assert!(!client.channels.has_output(), "the peer has ended");
+}
+
+#[test]
 fn an_open_that_was_given_up() {
     let mut client = client();
     let unsent = client.open();
@@ -313,6 +356,43 @@ fn channels_are_bounded_and_numbers_come_back_late() {
     client.read(&close(first.0)).unwrap();
     let again = client.open();
     assert_ne!(again, first, "an old number means nothing");
+}
+
+#[test]
+fn an_old_number_means_nothing_although_its_place_is_taken() {
+    let mut client = Client::new(Config {
+        max_channels: 1,
+        ..Config::default()
+    });
+    let old = client.opened(100, 100);
+    client.read(&close(old.0)).unwrap();
+    client.write_all();
+    let new = client.opened(100, 100);
+    let sent = client.channels.send(old, Bytes::from_static(b"x"));
+    assert_eq!(sent, Err(SendError::Closed));
+    client.channels.abort(old);
+    assert!(!client.channels.has_output());
+    assert_eq!(client.send(new, b"x"), 1);
+    let error = client.read(&data(old.0, b"x")).unwrap_err();
+    assert!(matches!(error, Fault::UnknownChannel { .. }), "{error}");
+}
+
+#[test]
+fn an_answer_measures_the_path() {
+    let mut client = client();
+    let first = client.open();
+    client.write_all();
+    client.pass(Duration::from_millis(30));
+    client.read(&confirmation(first.0, 1, 1, 1)).unwrap();
+    let measured = |client: &Client| client.channels.budget().round_trip();
+    assert_eq!(measured(&client), Some(Duration::from_millis(30)));
+    let second = client.open();
+    // What waits on our side is not the path.
+    client.pass(Duration::from_secs(1));
+    client.write_all();
+    client.pass(Duration::from_millis(20));
+    client.read(&refusal(second.0, 2, "no")).unwrap();
+    assert_eq!(measured(&client), Some(Duration::from_millis(20)));
 }
 
 #[test]

@@ -288,6 +288,19 @@ fn a_channel_that_stops_after_growing_holds_one_window() {
     assert!(path.budget.promised() <= u64::from(32 * MIB));
 }
 
+#[test]
+fn a_channel_that_slows_down_gives_its_window_back() {
+    let mut path = Path::new(Duration::from_millis(100), 1.0);
+    path.add(FAST);
+    path.run(SECOND * 5);
+    assert!(path.channels[0].most_promised > 16 * MIB);
+    path.channels[0].read_time = u64::from(PACKET) * 1000;
+    path.run(SECOND * 60);
+    let promised = path.channels[0].open + path.channels[0].held;
+    assert!(promised <= 2 * MIB, "{promised}");
+    assert!(path.budget.promised() <= u64::from(2 * MIB));
+}
+
 /// A channel that has nothing to send for a while does not become the measure of a long path.
 #[test]
 fn pauses_do_not_shrink_a_window_below_the_share() {
