@@ -38,9 +38,11 @@
 
 mod budget;
 mod channel;
+mod event;
 mod fault;
 mod frame;
 mod half;
+mod hear;
 mod inbox;
 mod line;
 mod open;
@@ -57,7 +59,8 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 
 pub use budget::Budget;
-use channel::{After, Channel, MAX_REQUESTS};
+use channel::{After, Channel};
+pub use event::Event;
 pub use fault::{Fault, Full, SendError};
 pub use frame::Decoder;
 pub use inbox::Inbox;
@@ -66,8 +69,8 @@ pub use open::{ChannelType, Refusal};
 pub use output::Outgoing;
 pub use slots::ChannelId;
 use slots::Slots;
+use wire::DATA_HEAD;
 pub use wire::WireError;
-use wire::{About, DATA_HEAD, Message};
 
 /// Bytes that one [`Channels::poll_output`] fills an [`Outgoing`] to. What is in there can no longer be overtaken.
 pub const BATCH: usize = 128 * 1024;
@@ -77,12 +80,6 @@ pub const LEAST_QUEUE: usize = 4 * 1024;
 
 /// What a channel may have queued otherwise.
 const QUEUE: usize = 128 * 1024;
-
-/// Answers that may be owed to the server, those of single channels aside.
-const MAX_REPLIES: usize = 1024;
-
-/// The longest text of a server that is kept, in characters.
-const MAX_TEXT: usize = 200;
 
 /// Room for the fields of messages that hold no data.
 const MAX_FIELDS: usize = 4096;
@@ -115,59 +112,6 @@ impl Default for Config {
             max_queued: 4 * 1024 * 1024,
         }
     }
-}
-
-/// What has happened to a channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The server has opened it.
-    Opened(ChannelId),
-    /// The server does not open it.
-    Refused {
-        /// Which one.
-        id: ChannelId,
-        /// The kind of reason.
-        reason: Refusal,
-        /// The server's own text: at most 200 characters, control characters removed. May be empty.
-        text: String,
-    },
-    /// Bytes from the far side, never empty. They count against the window until they are
-    /// [`consumed`](Channels::consumed).
-    Data {
-        /// Whose.
-        id: ChannelId,
-        /// The bytes. They may hold a larger buffer in memory.
-        data: Bytes,
-    },
-    /// Bytes of another kind, such as stderr (1); they count like data.
-    ExtendedData {
-        /// Whose.
-        id: ChannelId,
-        /// The kind (RFC 4254 section 5.2).
-        kind: u32,
-        /// The bytes, never empty.
-        data: Bytes,
-    },
-    /// No more data will come.
-    Eof(ChannelId),
-    /// The server has closed it. Before our own EOF, or before its own, that is no orderly end.
-    Closed(ChannelId),
-    /// The server tells something about it, such as `exit-status`. Is answered already if it wants an answer: not known.
-    Request {
-        /// About which.
-        id: ChannelId,
-        /// What kind.
-        name: Bytes,
-        /// What the kind adds.
-        payload: Bytes,
-    },
-    /// The server has answered a [`request`](Channels::request), in their order.
-    Answered {
-        /// Of which channel.
-        id: ChannelId,
-        /// CHANNEL_SUCCESS or CHANNEL_FAILURE.
-        success: bool,
-    },
 }
 
 /// All channels of one connection.
@@ -345,189 +289,6 @@ impl Channels {
         &self.budget
     }
 
-    /// Takes one packet's payload.
-    ///
-    /// # Errors
-    /// The connection is at its end, and why.
-    pub fn handle(&mut self, now: Instant, payload: Bytes) -> Result<Option<Event>, Fault> {
-        match Message::parse(payload)? {
-            Message::Channel(number, about) => self.hear(now, ChannelId(number), about),
-            Message::Ignored => Ok(None),
-            Message::GlobalRequest { want_reply } => {
-                self.global_failures += usize::from(want_reply);
-                self.check_flood()
-            }
-            Message::Open { sender } => {
-                self.unwanted.push(sender);
-                self.check_flood()
-            }
-            Message::GlobalReply => Err(Fault::UnaskedReply),
-            Message::Disconnect { reason, text } => {
-                let text = readable(&text);
-                Err(Fault::Disconnected { reason, text })
-            }
-        }
-    }
-
-    fn check_flood(&self) -> Result<Option<Event>, Fault> {
-        if self.global_failures + self.unwanted.len() > MAX_REPLIES {
-            return Err(Fault::Flood);
-        }
-        Ok(None)
-    }
-
-    fn hear(&mut self, now: Instant, id: ChannelId, about: About) -> Result<Option<Event>, Fault> {
-        let message = about.name();
-        let channel = self.slots.get(id).ok_or(Fault::UnknownChannel {
-            message,
-            channel: id.0,
-        })?;
-        if let Some(state) = out_of_turn(channel, &about) {
-            return Err(Fault::OutOfTurn {
-                message,
-                channel: id.0,
-                state,
-            });
-        }
-        let has_owner = channel.has_owner();
-        let event = match about {
-            About::Confirmed {
-                sender,
-                window,
-                max_packet,
-            } => self.confirmed(now, id, sender, (window, max_packet)),
-            About::Refused { reason, text } => self.refuse(now, id, reason, &text),
-            About::Adjust(bytes) => self.adjusted(id, bytes)?,
-            About::Data(data) => self
-                .take(now, id, &data)?
-                .then_some(Event::Data { id, data }),
-            About::ExtendedData { kind, data } => self
-                .take(now, id, &data)?
-                .then_some(Event::ExtendedData { id, kind, data }),
-            About::Eof => self.ended(id),
-            About::Close => self.closed(id),
-            About::Request {
-                name,
-                want_reply,
-                payload,
-            } => self.asked(id, name, want_reply, payload)?,
-            About::Reply { success } => self.answered(id, success)?,
-        };
-        Ok(event.filter(|_| has_owner))
-    }
-
-    fn confirmed(
-        &mut self,
-        now: Instant,
-        id: ChannelId,
-        remote: u32,
-        (window, max_packet): (u32, u32),
-    ) -> Option<Event> {
-        let channel = self.slots.get(id)?;
-        if let Some(asked) = channel.asked_at() {
-            self.budget.answered(now, asked);
-        }
-        channel.confirm(remote, window, max_packet);
-        self.queue(id);
-        Some(Event::Opened(id))
-    }
-
-    fn refuse(&mut self, now: Instant, id: ChannelId, reason: u32, text: &[u8]) -> Option<Event> {
-        if let Some(asked) = self.slots.get(id)?.asked_at() {
-            self.budget.answered(now, asked);
-        }
-        self.refused += 1;
-        self.remove(id);
-        Some(Event::Refused {
-            id,
-            reason: reason.into(),
-            text: readable(text),
-        })
-    }
-
-    fn adjusted(&mut self, id: ChannelId, bytes: u32) -> Result<Option<Event>, Fault> {
-        let allowance = self.allowance();
-        if let Some(channel) = self.slots.get(id) {
-            let overflow = Fault::WindowOverflow { channel: id.0 };
-            channel.sending.adjust(bytes).ok_or(overflow)?;
-            if channel.sending.wake(allowance) {
-                self.tell(id);
-            }
-        }
-        Ok(None)
-    }
-
-    /// Checks data against the window and the packet size; whether its owner is to have it.
-    fn take(&mut self, now: Instant, id: ChannelId, data: &Bytes) -> Result<bool, Fault> {
-        let limit = self.config.max_packet;
-        let Some(channel) = self.slots.get(id) else {
-            return Ok(false);
-        };
-        let length = match u32::try_from(data.len()) {
-            Ok(length) if length <= limit => length,
-            _ => {
-                return Err(Fault::PacketTooLarge {
-                    channel: id.0,
-                    length: data.len(),
-                    limit,
-                });
-            }
-        };
-        if length > channel.receiving.open {
-            let excess = (length - channel.receiving.open) as usize;
-            return Err(Fault::WindowExceeded {
-                channel: id.0,
-                excess,
-            });
-        }
-        let has_owner = channel.take(now, length, &mut self.budget);
-        Ok(has_owner && length > 0)
-    }
-
-    fn ended(&mut self, id: ChannelId) -> Option<Event> {
-        self.slots.get(id)?.receiving.is_ended = true;
-        Some(Event::Eof(id))
-    }
-
-    fn closed(&mut self, id: ChannelId) -> Option<Event> {
-        let channel = self.slots.get(id)?;
-        channel.is_closed_by_peer = true;
-        if channel.is_close_sent() {
-            self.remove(id);
-        } else {
-            self.queued -= channel.cut();
-            self.queue(id);
-        }
-        Some(Event::Closed(id))
-    }
-
-    fn asked(
-        &mut self,
-        id: ChannelId,
-        name: Bytes,
-        want_reply: bool,
-        payload: Bytes,
-    ) -> Result<Option<Event>, Fault> {
-        if let Some(channel) = self.slots.get(id)
-            && channel.has_owner()
-            && want_reply
-        {
-            channel.failures += 1;
-            if channel.failures > MAX_REQUESTS {
-                return Err(Fault::Flood);
-            }
-            self.queue(id);
-        }
-        Ok(Some(Event::Request { id, name, payload }))
-    }
-
-    fn answered(&mut self, id: ChannelId, success: bool) -> Result<Option<Event>, Fault> {
-        if self.slots.get(id).is_some_and(Channel::take_reply) {
-            return Ok(Some(Event::Answered { id, success }));
-        }
-        Err(Fault::UnaskedReply)
-    }
-
     /// Puts the channel in line if it has something to send and is not there yet.
     fn queue(&mut self, id: ChannelId) {
         if let Some(channel) = self.slots.get(id)
@@ -591,39 +352,4 @@ impl Channels {
             LEAST_QUEUE
         }
     }
-}
-
-/// Why the server may not say this about the channel now; `None` if it may.
-fn out_of_turn(channel: &Channel, about: &About) -> Option<&'static str> {
-    let is_answer = matches!(about, About::Confirmed { .. } | About::Refused { .. });
-    let is_data = matches!(
-        about,
-        About::Data(_) | About::ExtendedData { .. } | About::Eof
-    );
-    if is_answer {
-        let state = if channel.is_open() {
-            "it is open already"
-        } else {
-            "it was not asked for"
-        };
-        return channel.asked_at().is_none().then_some(state);
-    }
-    if !channel.is_open() {
-        return Some("it is not open yet");
-    }
-    // A window that still grows does no harm.
-    if channel.is_closed_by_peer && !matches!(about, About::Adjust(_)) {
-        return Some("the server has closed it");
-    }
-    (is_data && channel.receiving.is_ended).then_some("the server has said its EOF")
-}
-
-/// A server's text for a log line: control characters and the marks that turn the writing direction removed.
-fn readable(text: &[u8]) -> String {
-    let turns_direction = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let text = String::from_utf8_lossy(text);
-    let shown = text
-        .chars()
-        .filter(|c| !c.is_control() && !turns_direction(*c));
-    shown.take(MAX_TEXT).collect()
 }
