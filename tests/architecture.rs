@@ -284,6 +284,31 @@ fn nobody_names_whom_they_may_not() {
     assert!(all.is_empty(), "\n{}", all.join("\n"));
 }
 
+/// The connection protocol has no I/O and no clock, and needs none of SSH's libraries.
+#[test]
+fn the_channel_layer_is_sans_io() {
+    let layer = Room {
+        name: "carrier",
+        rooms: &[],
+        crates: &["bytes"],
+        never: &[
+            "std::fs",
+            "std::env",
+            "std::os",
+            "std::thread",
+            "std::net::TcpStream",
+            "Instant::now",
+            "SystemTime",
+        ],
+    };
+    let crates = known_crates();
+    for file in sources(&root().join("src/carrier/channels")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let found = breaches(&layer, &text, &crates);
+        assert_eq!(found, Vec::<String>::new(), "{}", file.display());
+    }
+}
+
 /// What nobody names needs no permission: a line says what its room is made of.
 #[test]
 fn no_line_allows_what_its_room_does_not_name() {

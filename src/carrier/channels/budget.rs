@@ -1,0 +1,317 @@
+//! How much a server may send before it hears from us again.
+//!
+//! # Theory of operation
+//!
+//! A window is memory twice: in our queues when nobody reads, and in the output buffer of the ssh process that
+//! carries us, which takes everything off the wire and slows down when that buffer is large. So on a
+//! short path windows are small: [`SINGLE`] for one busy channel, [`SHARED`] over all busy channels.
+//!
+//! On a long path such a window caps the rate at one window per round trip. There a channel's window follows twice what the
+//! application has taken in a round trip, as Linux sizes a TCP receive buffer (dynamic right-sizing): while the
+//! window is what limits the rate it doubles every round trip, and when anything else does it stops at twice the
+//! bandwidth-delay product. The round trip that counts is the shortest of the last half minute or minute, so a queue that we
+//! cause ourselves does not look like a long path. How long a channel's own grants take to bring data is measured
+//! too: far above the shortest round trip either something queues or the window is not what limits the rate, and
+//! then it does not grow.
+//!
+//! Windows that were granted cannot be taken back: a target that shrinks is reached by not granting.
+//!
+//! # Bounds
+//!
+//! | what | bytes |
+//! |---|---|
+//! | a new channel's window | [`INITIAL`]: the more is promised, the less, 32 KiB at least |
+//! | one channel | 32 MiB |
+//! | beyond the initial windows, over all channels | 256 MiB, after which channels fall back to their initial ones |
+//!
+//! Nothing here reads a clock.
+
+use std::time::{Duration, Instant};
+
+const KIB: u32 = 1024;
+const MIB: u32 = 1024 * KIB;
+
+/// Over all busy channels on a short path.
+const SHARED: u32 = 4 * MIB;
+/// A busy channel on a short path, at most and at least.
+const SINGLE: u32 = MIB;
+const LEAST: u32 = 64 * KIB;
+
+/// Over all busy channels on a long path, and for one.
+const SHARED_LONG: u32 = 64 * MIB;
+const SINGLE_LONG: u32 = 32 * MIB;
+
+/// What is promised by initial windows in all, and the initial window up to there.
+const INITIAL: [(u64, u32); 3] = [
+    (16 * MIB as u64, SINGLE),
+    (32 * MIB as u64, 256 * KIB),
+    (64 * MIB as u64, 64 * KIB),
+];
+const INITIAL_LEAST: u32 = 32 * KIB;
+
+/// What may be promised beyond the initial windows.
+const MAX_EXCESS: u64 = 256 * MIB as u64;
+
+/// A shorter round trip needs no window above the share.
+const LONG: Duration = Duration::from_millis(5);
+
+/// Grants are gathered up to so much: a message for each packet would cost more than it brings.
+const MAX_STEP: u32 = 128 * KIB;
+
+/// Who has received so much in an epoch is busy.
+const BUSY: u32 = 64 * KIB;
+const EPOCH: Duration = Duration::from_millis(100);
+
+/// How long a shortest round trip is believed, at least; at most twice as long.
+const BELIEVED: Duration = Duration::from_secs(30);
+
+/// What one connection has promised, and what is known of its path.
+#[derive(Debug, Default)]
+pub struct Budget {
+    round_trip: RoundTrip,
+    epoch: Epoch,
+    initial: u64,
+    excess: u64,
+}
+
+/// A channel's part of the budget.
+#[derive(Debug)]
+pub(super) struct Flow {
+    initial: u32,
+    /// What the channel's own rate asks for.
+    wanted: u32,
+    excess: u32,
+    epoch: u64,
+    received_in_epoch: u32,
+    /// Bytes received in all.
+    received: u64,
+    probe: Option<Probe>,
+    /// How long the latest grants took to bring data: a moving average.
+    recent: Option<Duration>,
+    period: Option<Period>,
+}
+
+/// Window was granted at `since`; without it nothing beyond `edge` could come.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    edge: u64,
+    since: Instant,
+}
+
+/// What the application has taken since a moment.
+#[derive(Clone, Copy, Debug)]
+struct Period {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Budget {
+    /// The part of a new channel, and with it its first window.
+    pub(super) fn admit(&mut self) -> Flow {
+        let tier = INITIAL.iter().find(|(below, _)| self.initial < *below);
+        let initial = tier.map_or(INITIAL_LEAST, |(_, window)| *window);
+        self.initial += u64::from(initial);
+        Flow {
+            initial,
+            wanted: initial,
+            excess: 0,
+            epoch: 0,
+            received_in_epoch: 0,
+            received: 0,
+            probe: None,
+            recent: None,
+            period: None,
+        }
+    }
+
+    /// The channel is gone.
+    pub(super) fn release(&mut self, flow: &Flow) {
+        self.initial -= u64::from(flow.initial);
+        self.excess -= u64::from(flow.excess);
+    }
+
+    /// An answer has come for what was asked at `since`: the path is no longer than that.
+    pub(super) fn answered(&mut self, now: Instant, since: Instant) {
+        self.round_trip
+            .sample(now, now.saturating_duration_since(since));
+    }
+
+    /// `length` bytes have come.
+    pub(super) fn received(&mut self, now: Instant, flow: &mut Flow, length: u32) {
+        flow.received += u64::from(length);
+        if let Some(probe) = flow.probe
+            && flow.received > probe.edge
+        {
+            let taken = now.saturating_duration_since(probe.since);
+            flow.probe = None;
+            flow.recent = Some(flow.recent.map_or(taken, |recent| (recent * 3 + taken) / 4));
+            self.answered(now, probe.since);
+        }
+        self.epoch.roll(now, self.round_trip.shortest());
+        if flow.epoch != self.epoch.number {
+            flow.epoch = self.epoch.number;
+            flow.received_in_epoch = 0;
+        }
+        let before = flow.received_in_epoch;
+        flow.received_in_epoch = before.saturating_add(length);
+        if before < BUSY && flow.received_in_epoch >= BUSY {
+            self.epoch.busy += 1;
+        }
+    }
+
+    /// The application has taken `length` bytes: what its rate asks for.
+    pub(super) fn consumed(&mut self, now: Instant, flow: &mut Flow, length: u32) {
+        let since = now;
+        let period = flow.period.get_or_insert(Period { since, bytes: 0 });
+        period.bytes += u64::from(length);
+        let Some(path) = self.round_trip.shortest() else {
+            return;
+        };
+        let elapsed = now.saturating_duration_since(period.since);
+        if elapsed < path.max(LONG) {
+            return;
+        }
+        let rate_needs = 2 * u128::from(period.bytes) * path.as_nanos() / elapsed.as_nanos();
+        let rate_needs = u32::try_from(rate_needs).unwrap_or(u32::MAX);
+        flow.period = Some(Period { since, bytes: 0 });
+        flow.follow(rate_needs, path);
+    }
+
+    /// How much to grant a channel now whose peer may send `open` bytes more, while `held` bytes wait for the
+    /// application; 0 for nothing yet. `open` and `held` together never exceed the bounds above.
+    pub(super) fn grant(&mut self, flow: &mut Flow, open: u32, held: u32) -> u32 {
+        let promised = open.saturating_add(held);
+        let target = self.target(flow);
+        let grant = target.saturating_sub(promised);
+        let grant = if grant < MAX_STEP.min(target / 4) {
+            0
+        } else {
+            grant
+        };
+        self.settle(flow, promised + grant);
+        grant
+    }
+
+    /// The grant of a channel that may now send `open` bytes more leaves at `now`.
+    pub(super) fn granted(&self, now: Instant, flow: &mut Flow, open: u32, grant: u32) {
+        if flow.probe.is_none() {
+            let edge = flow.received + u64::from(open.saturating_sub(grant));
+            flow.probe = Some(Probe { edge, since: now });
+        }
+    }
+
+    /// The shortest round trip seen of late.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip.shortest()
+    }
+
+    /// Bytes that the server may send or that wait for the application, over all channels, at most.
+    pub fn promised(&self) -> u64 {
+        self.initial + self.excess
+    }
+
+    fn target(&self, flow: &Flow) -> u32 {
+        if self.excess >= MAX_EXCESS {
+            return flow.initial;
+        }
+        let busy = self.epoch.busy();
+        let share = (SHARED / busy).clamp(LEAST, SINGLE);
+        if self.round_trip.shortest().is_none_or(|path| path < LONG) {
+            return share;
+        }
+        let most = (SHARED_LONG / busy).clamp(share, SINGLE_LONG);
+        flow.wanted.clamp(share, most)
+    }
+
+    fn settle(&mut self, flow: &mut Flow, promised: u32) {
+        let excess = promised.saturating_sub(flow.initial);
+        self.excess = self.excess - u64::from(flow.excess) + u64::from(excess);
+        flow.excess = excess;
+    }
+}
+
+impl Flow {
+    pub(super) fn initial(&self) -> u32 {
+        self.initial
+    }
+
+    /// Moves what is wanted towards what the rate needs: up at once unless something queues, down slowly.
+    fn follow(&mut self, needs: u32, path: Duration) {
+        match self.queue(path) {
+            Queue::Small if needs > self.wanted => self.wanted = needs.min(SINGLE_LONG),
+            Queue::Small | Queue::Some if needs >= self.wanted / 2 => {}
+            _ => self.wanted -= self.wanted / 8,
+        }
+    }
+
+    /// A window of twice the bandwidth-delay product makes a round trip of twice the path: that is no queue yet.
+    fn queue(&self, path: Duration) -> Queue {
+        let slack = LONG * 2;
+        match self.recent {
+            Some(recent) if recent > path * 4 + slack => Queue::Large,
+            Some(recent) if recent * 2 > path * 5 + slack => Queue::Some,
+            _ => Queue::Small,
+        }
+    }
+}
+
+/// How far fresh round trips are above the shortest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queue {
+    Small,
+    Some,
+    Large,
+}
+
+/// The shortest round trip of a connection in the last [`BELIEVED`] to twice that.
+#[derive(Debug, Default)]
+struct RoundTrip {
+    current: Option<Duration>,
+    previous: Option<Duration>,
+    since: Option<Instant>,
+}
+
+impl RoundTrip {
+    fn sample(&mut self, now: Instant, taken: Duration) {
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) > BELIEVED {
+            self.previous = self.current.take();
+            self.since = Some(now);
+        }
+        self.current = Some(self.current.map_or(taken, |shortest| shortest.min(taken)));
+    }
+
+    fn shortest(&self) -> Option<Duration> {
+        [self.current, self.previous].into_iter().flatten().min()
+    }
+}
+
+/// Counts the busy channels of a stretch of time. The count of the stretch before keeps it from falling to nothing at
+/// each turn.
+#[derive(Debug, Default)]
+struct Epoch {
+    number: u64,
+    since: Option<Instant>,
+    busy: u32,
+    busy_before: u32,
+}
+
+impl Epoch {
+    fn roll(&mut self, now: Instant, path: Option<Duration>) {
+        let length = path.map_or(EPOCH, |path| EPOCH.max(path * 2));
+        let since = *self.since.get_or_insert(now);
+        let elapsed = now.saturating_duration_since(since);
+        if elapsed < length {
+            return;
+        }
+        // After a silence nobody was busy in the stretch before.
+        self.busy_before = if elapsed < length * 2 { self.busy } else { 0 };
+        self.busy = 0;
+        self.number += 1;
+        self.since = Some(now);
+    }
+
+    fn busy(&self) -> u32 {
+        self.busy.max(self.busy_before).max(1)
+    }
+}

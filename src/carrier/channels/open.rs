@@ -1,0 +1,101 @@
+//! What a channel is asked for with: its type, and what the type adds to CHANNEL_OPEN.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::BufMut;
+
+/// A channel of a type that OpenSSH or any other server knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelType {
+    pub(super) name: &'static str,
+    pub(super) specific: Vec<u8>,
+}
+
+impl ChannelType {
+    /// Any type; `specific` follows the common fields of CHANNEL_OPEN (RFC 4254 section 5.1).
+    pub fn new(name: &'static str, specific: impl Into<Vec<u8>>) -> Self {
+        let specific = specific.into();
+        Self { name, specific }
+    }
+
+    /// A TCP connection that the server makes (RFC 4254 section 7.2).
+    pub fn direct_tcpip(target: SocketAddr, originator: SocketAddr) -> Self {
+        let mut specific = Vec::new();
+        for end in [target, originator] {
+            // A server that looks the text up sees an IPv4 address as such.
+            put_address(&mut specific, end.ip().to_canonical());
+            specific.put_u32(end.port().into());
+        }
+        Self::new("direct-tcpip", specific)
+    }
+
+    /// A session, for requests such as `exec` (RFC 4254 section 6.1).
+    pub fn session() -> Self {
+        Self::new("session", [])
+    }
+
+    /// A layer 3 tunnel to any free device of the server's (OpenSSH's PROTOCOL, section 2.3). Each data message is a
+    /// packet behind its address family, a u32: 2 or 24.
+    pub fn tun() -> Self {
+        const POINT_TO_POINT: u32 = 1;
+        const ANY_UNIT: u32 = 0x7fff_ffff;
+        let specific = [POINT_TO_POINT.to_be_bytes(), ANY_UNIT.to_be_bytes()].concat();
+        Self::new("tun@openssh.com", specific)
+    }
+}
+
+fn put_address(out: &mut Vec<u8>, address: IpAddr) {
+    let text = address.to_string();
+    // An address has at most 45 characters.
+    out.put_u32(u32::try_from(text.len()).unwrap_or_default());
+    out.put_slice(text.as_bytes());
+}
+
+/// Why the server opens no channel: the reason codes of RFC 4254 section 5.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// 1: policy.
+    AdministrativelyProhibited,
+    /// 2: the text says why.
+    ConnectFailed,
+    /// 3: the server knows no such type.
+    UnknownChannelType,
+    /// 4: the server has no room.
+    ResourceShortage,
+    /// A code that the RFC does not know.
+    Other(u32),
+}
+
+impl From<u32> for Refusal {
+    fn from(reason: u32) -> Self {
+        match reason {
+            1 => Self::AdministrativelyProhibited,
+            2 => Self::ConnectFailed,
+            3 => Self::UnknownChannelType,
+            4 => Self::ResourceShortage,
+            other => Self::Other(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_asked_for_by_address() {
+        let target = "[::ffff:10.0.0.1]:443".parse().unwrap();
+        let originator = "[fd00::2]:5000".parse().unwrap();
+        let asked = ChannelType::direct_tcpip(target, originator);
+        let expected = b"\0\0\0\x0810.0.0.1\0\0\x01\xbb\0\0\0\x07fd00::2\0\0\x13\x88";
+        assert_eq!(asked.specific, expected);
+    }
+
+    #[test]
+    fn a_tunnel_is_asked_for_as_ssh_does() {
+        assert_eq!(
+            ChannelType::tun().specific,
+            [0, 0, 0, 1, 0x7f, 255, 255, 255]
+        );
+    }
+}
