@@ -4,8 +4,8 @@ pub mod cleanup;
 pub mod dry_run;
 pub mod exit;
 pub mod log;
-mod ssh_config;
-mod surroundings;
+pub mod ssh_config;
+pub mod surroundings;
 pub mod up;
 
 use std::io::Write;

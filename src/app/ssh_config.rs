@@ -24,7 +24,7 @@ const MOST_OUTPUT: u64 = 1 << 20;
 const NO_USER: &str = "No user exists for uid";
 
 /// ssh's configuration, as the person who asked has it.
-pub(super) struct SshConfig {
+pub struct SshConfig {
     person: Person,
     /// What this ssh does by itself, once asked.
     defaults: Option<Settings>,
@@ -39,7 +39,8 @@ enum Silence {
 }
 
 impl SshConfig {
-    pub(super) fn new(person: Person) -> Self {
+    /// Of this person.
+    pub fn new(person: Person) -> Self {
         Self {
             person,
             defaults: None,
@@ -50,7 +51,7 @@ impl SshConfig {
     ///
     /// # Errors
     /// [`PlanError::SshConfig`], with what ssh says.
-    pub(super) fn ask(&mut self, query: &Query) -> Result<Effective, PlanError> {
+    pub fn ask(&mut self, query: &Query) -> Result<Effective, PlanError> {
         match self.ask_ssh(query) {
             Ok(effective) => Ok(effective),
             Err(Silence::NoSsh(why)) => {
@@ -87,7 +88,8 @@ impl SshConfig {
             .build()
             .map_err(failed)?;
         let command = self.command(query);
-        let output = runtime.block_on(tokio::time::timeout(PATIENCE, output(command)));
+        let output =
+            runtime.block_on(async { tokio::time::timeout(PATIENCE, output(command)).await });
         let output = output
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|error| match error.kind() {

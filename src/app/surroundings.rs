@@ -14,16 +14,20 @@ const ANCESTORS: usize = 32;
 
 /// The person who asked: under sudo who called it, and their login name, keys, known hosts and configuration of ssh
 /// count, not root's.
-pub(super) struct Person {
-    pub(super) name: Option<String>,
-    pub(super) home: Option<PathBuf>,
-    uid: u32,
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// Login name here.
+    pub name: Option<String>,
+    /// Home, where `.ssh` is.
+    pub home: Option<PathBuf>,
+    /// Number of the user.
+    pub uid: u32,
     /// User and group of who called sudo.
-    pub(super) behind_sudo: Option<(u32, u32)>,
+    pub behind_sudo: Option<(u32, u32)>,
 }
 
 /// Reads the environment as the plan needs it.
-pub(super) fn environment(person: &Person) -> Environment {
+pub fn environment(person: &Person) -> Environment {
     Environment {
         user: person.name.clone(),
         uid: person.uid,
@@ -36,7 +40,7 @@ pub(super) fn environment(person: &Person) -> Environment {
 }
 
 /// Where the person is logged in from, when over SSH.
-pub(super) fn logged_in_from() -> Option<IpAddr> {
+pub fn logged_in_from() -> Option<IpAddr> {
     let connection = variable(SSH_CONNECTION).or_else(inherited_connection)?;
     connection.split(' ').next()?.parse().ok()
 }
@@ -48,7 +52,7 @@ fn host_name() -> String {
 }
 
 /// The caller of sudo, else the process's own user. As in ssh, passwd(5) goes before `$USER` and `$HOME`.
-pub(super) fn person() -> Person {
+pub fn person() -> Person {
     let own = Uid::effective();
     if own.is_root()
         && let Some(name) = variable("SUDO_USER").filter(|name| name != "root")

@@ -237,7 +237,8 @@ impl<'a> Reader<'a> {
         };
         for named in &self.query.identities {
             let path = self.path("identityfile", named)?;
-            if !exists(&path) {
+            // ssh, too, leaves it out then.
+            if !(self.environment.exists)(&path) {
                 warnings.push(PlanWarning::NoIdentity { path });
             }
         }
