@@ -237,12 +237,16 @@ mod tests {
         resolve(args, environment, &mut |query| {
             let mut settings = query.settings();
             settings.fill_up(Settings::parse(file(&query.host)));
-            Ok(Effective {
-                settings,
-                defaults: Settings::default(),
-                source: Source::Files,
-            })
+            Ok(from(Source::Files, settings))
         })
+    }
+
+    fn from(source: Source, settings: Settings) -> Effective {
+        Effective {
+            settings,
+            defaults: Settings::default(),
+            source,
+        }
     }
 
     fn error(args: &UpArgs) -> PlanError {
@@ -413,6 +417,7 @@ mod tests {
             (|_| "proxycommand nc %z", "%z"),
             (|_| "identityfile ${NOWHERE}/k", "NOWHERE"),
             (|_| "proxyjump a,,b", "jump host"),
+            (|_| "refuseconnection gone", "gone"),
         ] {
             let error = configured(&args("h", &["10/8"]), &environment(), file).unwrap_err();
             let text = error.to_string();
@@ -484,6 +489,24 @@ mod tests {
                 options: vec![option], tun: Some(tun), mtu: Some(mtu), ..UpArgs::default()
             };
             let _ = resolved(&typed, &environment());
+        }
+
+        #[test]
+        fn no_configuration_panics(
+            lines in proptest::collection::vec((any::<prop::sample::Index>(), "\\PC{0,12}|[0-9%~$,:/ {}a-z]{0,12}"), 0..8),
+        ) {
+            const KEYS: [&str; 12] = [
+                "hostname", "user", "port", "proxyjump", "proxycommand", "identityfile", "identityagent",
+                "certificatefile", "userknownhostsfile", "connecttimeout", "rekeylimit", "ciphers",
+            ];
+            for source in [Source::Ssh, Source::Files] {
+                let mut settings = Settings::default();
+                for (key, value) in &lines {
+                    settings.push(KEYS[key.index(KEYS.len())], value.clone());
+                }
+                let mut ask = |_: &Query| Ok(from(source, settings.clone()));
+                let _ = resolve(&args("h", &["10/8"]), &environment(), &mut ask);
+            }
         }
     }
 }

@@ -94,6 +94,12 @@ impl<'a> Reader<'a> {
         if reader.port == 0 {
             return Err(bad("port", "0"));
         }
+        if let Some(said) = reader.text("refuseconnection") {
+            return Err(PlanError::SshConfig {
+                host: query.host.clone(),
+                said: format!("RefuseConnection says {said:?}"),
+            });
+        }
         let user = reader.value("user").or(environment.user.as_deref());
         reader.user = user.ok_or(PlanError::NoUser)?.to_owned();
         if let Some(host) = reader.text("hostname") {
@@ -401,4 +407,61 @@ fn bytes(text: &str) -> Option<u64> {
     };
     let digits = text.get(..text.len() - 1)?;
     digits.parse::<u64>().ok()?.checked_mul(scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn times_and_sizes() {
+        for (text, value) in [
+            ("0", Some(0)),
+            ("90", Some(90)),
+            ("1m30s", Some(90)),
+            ("1H", Some(3600)),
+            ("2d1w", Some(9 * 24 * 3600)),
+            ("", None),
+            ("m", None),
+            ("1y", None),
+            ("-1", None),
+            ("99999999999999999999", None),
+            ("9999999999999999w", None),
+        ] {
+            assert_eq!(seconds(text), value, "{text}");
+        }
+        for (text, value) in [
+            ("7", Some(7)),
+            ("512k", Some(512 << 10)),
+            ("1G", Some(1 << 30)),
+            ("", None),
+            ("G", None),
+            ("1T", None),
+            ("99999999999999999G", None),
+            ("1\u{fc}", None),
+        ] {
+            assert_eq!(bytes(text), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_blanks_stays_whole() {
+        assert_eq!(
+            paths("/g 1/kh /g2 ~/my files/kh"),
+            ["/g 1/kh", "/g2", "~/my files/kh"]
+        );
+        assert_eq!(paths("kh"), ["kh"]);
+        assert_eq!(paths(""), [""; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC*", number in "[0-9a-zA-Z ]{0,12}") {
+            for text in [text, number] {
+                let _ = (paths(&text), seconds(&text), bytes(&text));
+            }
+        }
+    }
 }
