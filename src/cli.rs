@@ -30,7 +30,7 @@ pub struct Cli {
 pub enum Command {
     /// Capture subnets and carry them through an SSH server, until Ctrl-C
     #[command(after_help = UP_AFTER_HELP, after_long_help = UP_AFTER_LONG_HELP)]
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// Remove the routing rules that a killed run left behind
     ///
     /// Such rules capture nothing, for the device went with the process; the next start removes them too, and so
