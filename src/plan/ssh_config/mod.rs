@@ -1,5 +1,23 @@
 //! ssh's effective configuration for a host: what to ask for, how the answer is read, and what of it cannot be
 //! honoured. Running `ssh -G` and reading files is for those who call.
+//!
+//! # How a configuration becomes a plan
+//!
+//! ```text
+//!   arguments --> Query --> [ssh -G, as the person who asked] --> Settings --> read --> SshPlan
+//!                   ^                                                           |
+//!                   +--------------- the last of its jump hosts <---------------+
+//! ```
+//! `ssh -G` applies Match, Include, patterns and canonical names, and expands the tokens of HostName, IdentityAgent and
+//! UserKnownHostsFile. It leaves those of IdentityFile, CertificateFile, ProxyJump and ProxyCommand, which [`tokens`]
+//! expands. What differs from the answer to `ssh -G -F none`, the defaults of this very ssh, was set by the user: only
+//! then do lists of algorithms count, and only then is an option said that is not honoured ([`table`]).
+//!
+//! The way leads through jump hosts as ssh's own does: the last host of ProxyJump is asked about with `-J` of those
+//! before it and the same `-F`, but without other options of the command line; the first keeps a ProxyJump or
+//! ProxyCommand of its own.
+//!
+//! Without ssh the settings are what the files say as it is written ([`Source::Files`]); all tokens are expanded here then.
 
 mod jump;
 mod query;
