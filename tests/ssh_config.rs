@@ -8,8 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use nix::unistd::{Uid, User};
 use tempfile::TempDir;
-use underpass::app::{ssh_config::SshConfig, surroundings};
+use underpass::app::ssh_config::SshConfig;
+use underpass::app::surroundings::{self, Person};
 use underpass::cli::UpArgs;
 use underpass::plan::{
     Agent, Environment, HostKeyPolicy, Plan, PlanError, PlanWarning, Route, resolve,
@@ -40,9 +42,20 @@ fn args(dir: &TempDir, remote: &str) -> UpArgs {
     }
 }
 
+/// Who runs the test, sudo or not, as `ssh` below is run by the same.
+fn person() -> Person {
+    let user = User::from_uid(Uid::effective()).unwrap().unwrap();
+    Person {
+        name: Some(user.name),
+        home: Some(user.dir),
+        uid: user.uid.as_raw(),
+        behind_sudo: None,
+    }
+}
+
 /// As `up` makes it, but every key file is there.
 fn planned(args: &UpArgs) -> Result<(Plan, Vec<PlanWarning>), PlanError> {
-    let person = surroundings::person();
+    let person = person();
     let environment = Environment {
         exists: |_| true,
         ..surroundings::environment(&person)
@@ -141,7 +154,7 @@ fn tokens_mean_what_they_mean_to_ssh() {
     let dir = configured();
     let ssh = plan(&args(&dir, "prod")).ssh;
     let path = |name: &str| dir.path().join(name);
-    let user = surroundings::person().name.unwrap();
+    let user = person().name.unwrap();
     // ssh expands ControlPath by itself: its hash is ours.
     let hashed = PathBuf::from(ssh_says(&dir, "prod", "controlpath "));
     assert_eq!(
