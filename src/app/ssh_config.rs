@@ -28,6 +28,8 @@ pub struct SshConfig {
     person: Person,
     /// What this ssh does by itself, once asked.
     defaults: Option<Settings>,
+    /// Whether it was said that there is no ssh to ask.
+    told: bool,
 }
 
 /// Why ssh gave no answer.
@@ -44,6 +46,7 @@ impl SshConfig {
         Self {
             person,
             defaults: None,
+            told: false,
         }
     }
 
@@ -55,8 +58,11 @@ impl SshConfig {
         match self.ask_ssh(query) {
             Ok(effective) => Ok(effective),
             Err(Silence::NoSsh(why)) => {
-                debug!("no ssh to ask: {why}");
-                files::read(query, self.person.home.as_deref())
+                let home = self.person.home.as_deref();
+                if !std::mem::replace(&mut self.told, true) {
+                    files::tell(query, home, &why);
+                }
+                files::read(query, home)
             }
             Err(Silence::Said(said)) => Err(PlanError::SshConfig {
                 host: query.host.clone(),
@@ -93,7 +99,7 @@ impl SshConfig {
         let output = output
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => Silence::NoSsh("no ssh in PATH".to_owned()),
+                io::ErrorKind::NotFound => Silence::NoSsh("no ssh client is installed".to_owned()),
                 _ => failed(error),
             })?;
         for line in output.errors.lines() {

@@ -14,6 +14,17 @@ use crate::plan::ssh_config::{Effective, Query, Settings, Source};
 /// The configuration of the whole machine (ssh_config(5), FILES).
 const OF_THE_MACHINE: &str = "/etc/ssh/ssh_config";
 
+/// Says what cannot be done without ssh, and `why` there is none; where there is no file nothing is lost.
+pub(super) fn tell(query: &Query, home: Option<&Path>, why: &str) {
+    let files: Vec<_> = files(query, home).iter().map(|file| text(file)).collect();
+    if !files.is_empty() {
+        warn!(
+            "{why}: reading {} without ssh, which knows no Match blocks and no canonical names",
+            files.join(" and ")
+        );
+    }
+}
+
 /// What the command line and the files say about a host.
 ///
 /// # Errors
@@ -21,10 +32,6 @@ const OF_THE_MACHINE: &str = "/etc/ssh/ssh_config";
 pub(super) fn read(query: &Query, home: Option<&Path>) -> Result<Effective, PlanError> {
     let mut settings = query.settings();
     for file in files(query, home) {
-        warn!(
-            "no ssh client is installed: reading {} without it, which knows no Match blocks and no canonical names",
-            file.display()
-        );
         let found = section(&file, &query.host, home).map_err(|said| PlanError::SshConfig {
             host: query.host.clone(),
             said: format!("{}: {said}", file.display()),
