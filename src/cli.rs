@@ -30,7 +30,7 @@ pub struct Cli {
 pub enum Command {
     /// Capture subnets and carry them through an SSH server, until Ctrl-C
     #[command(after_help = UP_AFTER_HELP, after_long_help = UP_AFTER_LONG_HELP)]
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// Remove the routing rules that a killed run left behind
     ///
     /// Such rules capture nothing, for the device went with the process; the next start removes them too, and so
@@ -53,7 +53,7 @@ pub enum Command {
 /// The arguments of `up`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct UpArgs {
-    /// SSH server; the user defaults to the login name, the port to 22; IPv6 in brackets: me@[2001:db8::1]:22
+    /// SSH server: a host, or an alias of ssh's configuration, as for ssh; IPv6 in brackets: me@[2001:db8::1]:22
     #[allow(rustdoc::broken_intra_doc_links)] // the brackets are an address's
     #[arg(short, long, value_name = "[USER@]HOST[:PORT]")]
     pub remote: Option<String>,
@@ -69,15 +69,24 @@ pub struct UpArgs {
     /// Network never to capture, whatever the subnets say; may be repeated. The SSH server is always left out
     #[arg(short = 'x', long = "exclude", value_name = "CIDR")]
     pub excludes: Vec<String>,
-    /// Key file; may be repeated [default: ~/.ssh/id_ed25519, id_ecdsa, id_rsa, those that exist]
+    /// Key file; may be repeated; goes before those of ssh's configuration [default: as ssh]
     #[arg(short, long = "identity", value_name = "FILE")]
     pub identities: Vec<String>,
-    /// SSH port, when it is not in -r [default: 22]
+    /// SSH port, when it is not in -r [default: as ssh]
     #[arg(short, long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// Option in ssh's form: StrictHostKeyChecking=ask|accept-new|yes|no, UserKnownHostsFile=FILE; may be repeated
+    /// Login name on the server, when it is not in -r [default: as ssh]
+    #[arg(short, long, value_name = "USER")]
+    pub login: Option<String>,
+    /// Any option of ssh_config(5), as StrictHostKeyChecking=accept-new; may be repeated
     #[arg(short, long = "option", value_name = "KEY=VALUE")]
     pub options: Vec<String>,
+    /// ssh's configuration file, instead of ~/.ssh/config and /etc/ssh/ssh_config; none for no file
+    #[arg(short = 'F', long, value_name = "FILE")]
+    pub ssh_config: Option<String>,
+    /// Hosts to go through, the nearest first
+    #[arg(short = 'J', long, value_name = "[USER@]HOST[:PORT][,...]")]
+    pub jump: Option<String>,
     /// MTU of the device in bytes, 1280 to 65520 [default: 1500, or 65520 where the kernel has no offload]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,

@@ -26,8 +26,8 @@
 //! | room | lives there | may not know |
 //! |---|---|---|
 //! | [`cli`] | arguments as typed; one definition feeds help, man page, completions | files, sockets |
-//! | [`plan`] | arguments become one valid [`plan::Plan`], or an error that says what to change | tokio, engine, os |
-//! | [`app`] | wiring, start in stages, shutdown and undo order, exit codes | protocols |
+//! | [`plan`] | arguments and ssh's effective configuration become one valid [`plan::Plan`], or an error that says what to change | tokio, engine, os |
+//! | [`app`] | wiring, asking `ssh -G`, start in stages, shutdown and undo order, exit codes | protocols |
 //! | [`net`] | plain values and the seam traits [`net::Inbound`], [`net::Carrier`] | everything but std and bytes |
 //! | [`engine`] | the sans-IO core: packets and far-side answers in, packets and new flows out | tokio, clocks, SSH, descriptors |
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |

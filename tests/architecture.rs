@@ -44,8 +44,8 @@ const TABLE: [Room; 12] = [
     Room {
         name: "plan",
         rooms: &["cli"],
-        crates: &["ipnet"],
-        never: &["std::fs", "std::env"],
+        crates: &["ipnet", "sha1"],
+        never: &["std::fs", "std::env", "std::process"],
     },
     Room {
         name: "app",
@@ -58,6 +58,7 @@ const TABLE: [Room; 12] = [
             "clap_complete",
             "clap_mangen",
             "nix",
+            "ssh2_config",
             "tokio",
             "tracing_subscriber",
         ],

@@ -313,14 +313,13 @@ async fn an_abandoned_open_is_closed_when_it_succeeds() {
 #[ignore = "run by the_agent_is_asked_first"]
 async fn inside_the_agents_environment() {
     let dir = std::path::PathBuf::from(std::env::var_os("RIG_DIR").unwrap());
+    let port = std::env::var("RIG_PORT").unwrap().parse().unwrap();
     let plan = SshPlan {
-        host: Ipv4Addr::LOCALHOST.to_string(),
-        port: std::env::var("RIG_PORT").unwrap().parse().unwrap(),
-        user: "root".to_owned(),
         // Its private half is in the agent alone.
         identities: vec![dir.join("in_agent")],
         host_keys: HostKeyPolicy::Yes,
         known_hosts: vec![dir.join("known_hosts")],
+        ..SshPlan::new("127.0.0.1", port, "root")
     };
     let carrier = RusshCarrier::connect(&plan, Arc::new(NoPrompter))
         .await

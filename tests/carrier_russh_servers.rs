@@ -124,12 +124,9 @@ async fn connect() -> (TempDir, RusshCarrier) {
     });
     let dir = TempDir::new().unwrap();
     let plan = SshPlan {
-        host: Ipv4Addr::LOCALHOST.to_string(),
-        port,
-        user: "me".to_owned(),
-        identities: Vec::new(),
         host_keys: HostKeyPolicy::AcceptNew,
         known_hosts: vec![dir.path().join("known_hosts")],
+        ..SshPlan::new("127.0.0.1", port, "me")
     };
     let carrier = RusshCarrier::connect(&plan, Arc::new(NoPrompter))
         .await

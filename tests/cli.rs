@@ -45,7 +45,7 @@ fn a_mistake_gets_one_line_that_says_what_to_change() {
         ),
         (
             &["up", "-r", "h", "10/8", "-o", "Foo=bar"],
-            "known are StrictHostKeyChecking",
+            "Bad configuration option: foo",
         ),
         (
             &["up", "-r", "h", "10/8", "-o", "StrictHostKeyChecking=si"],
@@ -61,6 +61,13 @@ fn a_mistake_gets_one_line_that_says_what_to_change() {
             "15 bytes",
         ),
         (&["up", "-r", "h:22", "-p", "23", "10/8"], "given twice"),
+        (&["up", "-r", "me@h", "-l", "you", "10/8"], "given twice"),
+        (&["up", "-r", "h", "-l", "me:secret", "10/8"], "-l admin"),
+        (
+            &["up", "-r", "h", "-F", "/no/such/file", "10/8"],
+            "/no/such/file",
+        ),
+        (&["up", "-r", "h", "-J", "a,,b", "10/8"], "Invalid -J"),
     ] {
         let output = underpass(args);
         let line = text(&output.stderr);

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use common::{Lab, V4, V6, assert_ok, eventually, finished, result_of};
+use common::{Lab, Underpass, V4, V6, assert_ok, eventually, finished, result_of};
 
 fn connect(lab: &Lab, host: &str, port: u16) -> String {
     lab.result("client", &format!("connect {host} {port} --timeout 3000"))
@@ -38,6 +38,21 @@ fn sigint_undoes_everything() {
 #[test]
 fn sigterm_undoes_everything() {
     a_signal_undoes_everything(Signal::SIGTERM);
+}
+
+/// `-r` is what `ssh` takes: the address, port, key and known hosts are those of ssh's configuration.
+#[test]
+fn an_alias_of_ssh_is_enough() {
+    let lab = Lab::up();
+    let mut command = lab.command("client", "setsid");
+    command
+        .args([env!("CARGO_BIN_EXE_underpass"), "up", V4.subnet])
+        .args(["-F", &lab.file("ssh_config"), "-r", "bastion-2201"])
+        .env_remove("SSH_AUTH_SOCK")
+        .env("NO_COLOR", "1");
+    let mut underpass = Underpass::start(command);
+    assert_eq!(connect(&lab, V4.host, 80), "open");
+    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
 }
 
 /// Thousands of rules take long enough to be interrupted in the middle.

@@ -30,7 +30,7 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
     let networks = host::networks(&netlink, &slot)
         .await
         .context("could not read the host's networks")?;
-    let from = super::surroundings::environment().logged_in_from;
+    let from = super::surroundings::logged_in_from();
     for line in advice::advise(&plan.capture, &networks, from)? {
         tracing::warn!("{line}");
     }
@@ -56,7 +56,13 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
 
 /// Resolved as the real run would; a name that does not resolve only costs its `throw` routes here.
 async fn server_addresses(plan: &Plan) -> Vec<IpAddr> {
-    match tokio::net::lookup_host((plan.ssh.host.as_str(), plan.ssh.port)).await {
+    let Some(server) = plan.ssh.dialled() else {
+        tracing::warn!(
+            "a ProxyCommand connects to the server: the addresses it uses are missing in the list below"
+        );
+        return Vec::new();
+    };
+    match tokio::net::lookup_host((server.host.as_str(), server.port)).await {
         Ok(addresses) => {
             let mut addresses: Vec<_> = addresses.map(|address| address.ip()).collect();
             addresses.sort_unstable();
@@ -66,7 +72,7 @@ async fn server_addresses(plan: &Plan) -> Vec<IpAddr> {
         Err(error) => {
             tracing::warn!(
                 "{}: {error}; its addresses are missing in the list below",
-                plan.ssh.host
+                server.host
             );
             Vec::new()
         }

@@ -4,6 +4,7 @@ pub mod cleanup;
 pub mod dry_run;
 pub mod exit;
 pub mod log;
+pub mod ssh_config;
 pub mod surroundings;
 pub mod up;
 
@@ -35,16 +36,29 @@ fn dispatch(command: Command) -> Exit {
 
 /// The plan of `up` with its warnings said, or the error said.
 fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
-    match plan::resolve(args, &surroundings::environment()) {
+    let person = surroundings::person();
+    let environment = surroundings::environment(&person);
+    let mut config = ssh_config::SshConfig::new(person);
+    match plan::resolve(args, &environment, &mut |query| config.ask(query)) {
         Ok((plan, warnings)) => {
             for warning in warnings {
                 tracing::warn!("{warning}");
             }
+            warn_of_unheeded(&plan.ssh);
             Some(plan)
         }
         Err(error) => {
             tracing::error!("{error}");
             None
+        }
+    }
+}
+
+/// A line for each option of ssh's configuration that the embedded carrier does not honour.
+fn warn_of_unheeded(ssh: &plan::SshPlan) {
+    for server in ssh.servers() {
+        for option in &server.unheeded {
+            tracing::warn!("{}: {option}", server.alias);
         }
     }
 }

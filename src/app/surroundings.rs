@@ -1,6 +1,7 @@
 //! The surroundings of this process, read once.
 
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 
@@ -11,23 +12,49 @@ const SSH_CONNECTION: &str = "SSH_CONNECTION";
 /// How many ancestors are asked at most.
 const ANCESTORS: usize = 32;
 
-/// Reads the environment. Under sudo the person is who called sudo: their login name, keys and known
-/// hosts count, not root's.
-pub fn environment() -> Environment {
-    let person = person();
+/// The person who asked: under sudo who called it, and their login name, keys, known hosts and configuration of ssh
+/// count, not root's.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// Login name here.
+    pub name: Option<String>,
+    /// Home, where `.ssh` is.
+    pub home: Option<PathBuf>,
+    /// Number of the user.
+    pub uid: u32,
+    /// User and group of who called sudo.
+    pub behind_sudo: Option<(u32, u32)>,
+}
+
+/// Reads the environment as the plan needs it.
+pub fn environment(person: &Person) -> Environment {
     Environment {
-        user: person.as_ref().map(|user| user.name.clone()),
-        home: person.map(|user| user.dir),
-        logged_in_from: variable(SSH_CONNECTION)
-            .or_else(inherited_connection)
-            .and_then(|text| text.split(' ').next()?.parse().ok()),
+        user: person.name.clone(),
+        uid: person.uid,
+        host_name: host_name(),
+        home: person.home.clone(),
+        logged_in_from: logged_in_from(),
         exists: Path::exists,
+        variable,
     }
 }
 
-/// The caller of sudo, else `$USER` and `$HOME` where set, else the passwd entry.
-fn person() -> Option<User> {
-    if Uid::effective().is_root()
+/// Where the person is logged in from, when over SSH.
+pub fn logged_in_from() -> Option<IpAddr> {
+    let connection = variable(SSH_CONNECTION).or_else(inherited_connection)?;
+    connection.split(' ').next()?.parse().ok()
+}
+
+/// What gethostname(2) says.
+fn host_name() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    text.trim_end().to_owned()
+}
+
+/// The caller of sudo, else the process's own user. As in ssh, passwd(5) goes before `$USER` and `$HOME`.
+pub fn person() -> Person {
+    let own = Uid::effective();
+    if own.is_root()
         && let Some(name) = variable("SUDO_USER").filter(|name| name != "root")
         && let Ok(Some(user)) = User::from_name(&name)
     {
@@ -35,18 +62,21 @@ fn person() -> Option<User> {
             "run by sudo: using the keys and known hosts of {name} in {}",
             user.dir.display()
         );
-        return Some(user);
+        return Person {
+            uid: user.uid.as_raw(),
+            behind_sudo: Some((user.uid.as_raw(), user.gid.as_raw())),
+            name: Some(user.name),
+            home: Some(user.dir),
+        };
     }
-    let mut user = User::from_uid(Uid::effective()).ok().flatten();
-    if let Some(user) = &mut user {
-        if let Some(name) = variable("USER") {
-            user.name = name;
-        }
-        if let Some(home) = variable("HOME") {
-            user.dir = home.into();
-        }
+    let user = User::from_uid(own).ok().flatten();
+    let (name, home) = user.map(|user| (user.name, user.dir)).unzip();
+    Person {
+        name: name.or_else(|| variable("USER")),
+        home: home.or_else(|| variable("HOME").map(PathBuf::from)),
+        uid: own.as_raw(),
+        behind_sudo: None,
     }
-    user
 }
 
 /// sudo clears the variable, but the shell that called it still has it (proc_pid_environ(5)).

@@ -207,7 +207,7 @@ async fn claim(netlink: &Netlink) -> Result<Slot, UpError> {
 
 async fn advise(netlink: &Netlink, slot: &Slot, capture: &CapturePlan) -> Result<(), UpError> {
     let networks = host::networks(netlink, slot).await?;
-    let from = surroundings::environment().logged_in_from;
+    let from = surroundings::logged_in_from();
     for line in advice::advise(capture, &networks, from)? {
         warn!("{line}");
     }

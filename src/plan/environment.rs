@@ -8,12 +8,18 @@ use std::path::{Path, PathBuf};
 pub struct Environment {
     /// Login name of the person who asked, for a remote without `user@`.
     pub user: Option<String>,
+    /// Number of that person (`%i` in ssh's configuration).
+    pub uid: u32,
+    /// Name of this host, with its domain where it has one (gethostname(2)).
+    pub host_name: String,
     /// Home of that person: `.ssh` is looked for here, and `~/` means it.
     pub home: Option<PathBuf>,
     /// Where the person is logged in from (`SSH_CONNECTION`), when over SSH.
     pub logged_in_from: Option<IpAddr>,
     /// Whether a file is there. Only asked for key files.
     pub exists: fn(&Path) -> bool,
+    /// The value of an environment variable, for `${NAME}` in ssh's configuration.
+    pub variable: fn(&str) -> Option<String>,
 }
 
 impl Environment {
@@ -23,10 +29,5 @@ impl Environment {
             (Some(rest), Some(home)) => home.join(rest),
             _ => PathBuf::from(path),
         }
-    }
-
-    /// `.ssh/name` in the home, when there is a home.
-    pub(super) fn dot_ssh(&self, name: &str) -> Option<PathBuf> {
-        self.home.as_ref().map(|home| home.join(".ssh").join(name))
     }
 }

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::ssh_option::KNOWN_OPTIONS;
-
 /// Arguments that make no plan. Each message is one line that says what to change.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PlanError {
@@ -32,6 +30,22 @@ pub enum PlanError {
         remote: u16,
         /// The port in `-p`.
         option: u16,
+    },
+    /// Both `-l` and `user@`, and they differ.
+    #[error(
+        "the login name is given twice: {remote:?} in -r and {option:?} in -l; leave one of them out"
+    )]
+    UserTwice {
+        /// The name in `-r`.
+        remote: String,
+        /// The name in `-l`.
+        option: String,
+    },
+    /// A login name that cannot be one.
+    #[error("-l: {reason}; write the name alone, for example -l admin")]
+    BadLogin {
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// Neither `user@` nor a login name.
     #[error("the login name on the server is not known; write -r user@host")]
@@ -81,12 +95,6 @@ pub enum PlanError {
         /// As typed.
         text: String,
     },
-    /// An `-o` that is not known.
-    #[error("-o {key}: this option is not known; known are {}", KNOWN_OPTIONS.join(", "))]
-    UnknownOption {
-        /// The key as typed.
-        key: String,
-    },
     /// An `-o` with a value that it does not take.
     #[error("-o {key}={value}: it takes {takes}")]
     BadOptionValue {
@@ -96,6 +104,58 @@ pub enum PlanError {
         value: String,
         /// What it takes.
         takes: &'static str,
+    },
+    /// A jump host that cannot be read.
+    #[error(
+        "jump host {text:?}: {reason}; write -J or ProxyJump as [user@]host[:port], several with commas between"
+    )]
+    BadJump {
+        /// As written; a password is left out.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Jump hosts that lead through each other.
+    #[error(
+        "{host}: more than {most} jump hosts, one through the other; does a ProxyJump lead back to itself? \"ProxyJump none\" ends the way"
+    )]
+    TooManyJumps {
+        /// The server as typed.
+        host: String,
+        /// How many there may be.
+        most: usize,
+    },
+    /// ssh does not accept its configuration, or its arguments.
+    #[error(
+        "ssh's configuration for {host} cannot be used: {said}; correct that, or choose a file with -F"
+    )]
+    SshConfig {
+        /// The host that it was asked about.
+        host: String,
+        /// What it said, one line.
+        said: String,
+    },
+    /// A value of ssh's configuration that makes no sense.
+    #[error(
+        "ssh's configuration has {key} {value:?}, which is not understood; correct it, or add -o {key}=VALUE"
+    )]
+    BadConfigValue {
+        /// The option, as ssh_config(5) spells it.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A token or variable in a value of ssh's configuration that stands for nothing.
+    #[error(
+        "ssh's configuration has {key} {value:?}: {reason}; the section TOKENS of ssh_config(5) lists what may stand there"
+    )]
+    BadToken {
+        /// The option, as ssh_config(5) spells it.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// An MTU out of range.
     #[error("--mtu {mtu} is out of range; take 1280 to 65520 bytes, or leave it out")]

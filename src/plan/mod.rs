@@ -6,17 +6,22 @@ mod environment;
 mod error;
 mod remote;
 mod resolve;
+mod ssh;
+pub mod ssh_config;
 mod ssh_option;
 mod subnet;
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 
 use ipnet::IpNet;
 
 pub use environment::Environment;
 pub use error::{PlanError, PlanWarning};
 pub use resolve::resolve;
+pub use ssh::{
+    AddressFamily, Agent, Algorithms, Dialling, HostKeyPolicy, Keepalive, Login, RekeyLimit, Route,
+    SshPlan,
+};
 pub use subnet::Ports;
 
 /// Everything that `up` needs to know.
@@ -28,37 +33,6 @@ pub struct Plan {
     pub capture: CapturePlan,
     /// The device to make.
     pub device: DevicePlan,
-}
-
-/// The server, and how to log in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SshPlan {
-    /// Host name or address, as typed.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Login name on the server.
-    pub user: String,
-    /// Key files to try, in order: those named by the user, else the usual ones that exist (as ssh does).
-    pub identities: Vec<PathBuf>,
-    /// Whether a new host key may be taken.
-    pub host_keys: HostKeyPolicy,
-    /// Files of known host keys; new keys are written to the first.
-    pub known_hosts: Vec<PathBuf>,
-}
-
-/// `StrictHostKeyChecking` of ssh_config(5). A changed key is refused by all of them but [`Self::No`],
-/// which never refuses, as in ssh, and says so in a warning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HostKeyPolicy {
-    /// `ask`: a new key is shown and asked for on the terminal; without one it is refused.
-    Ask,
-    /// `accept-new`: a new key is taken and written down.
-    AcceptNew,
-    /// `yes`: a new key is refused.
-    Yes,
-    /// `no`: a new key is taken and written down.
-    No,
 }
 
 /// What to capture.

@@ -1,14 +1,38 @@
 //! `[user@]host[:port]`.
 
+use std::fmt;
+
 use super::PlanError;
 
 /// The server as typed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Remote {
     pub(super) user: Option<String>,
     /// A name or an address, without brackets.
     pub(super) host: String,
     pub(super) port: Option<u16>,
+}
+
+impl fmt::Display for Remote {
+    /// As [`parse`] and ssh's `-J` read it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(user) = &self.user {
+            write!(f, "{user}@")?;
+        }
+        match self.host.contains(':') {
+            true => write!(f, "[{}]", self.host)?,
+            false => f.write_str(&self.host)?,
+        }
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads a login name.
+pub(super) fn user(text: &str) -> Result<String, PlanError> {
+    check_user(text).map_err(|reason| PlanError::BadLogin { reason })
 }
 
 /// Reads a server. `ssh://` in front is taken as ssh takes it.
@@ -127,6 +151,7 @@ mod tests {
             ("fe80::1%eth0", remote(None, "fe80::1%eth0", None)),
             ("ssh://me@host:1", remote(Some("me"), "host", Some(1))),
         ] {
+            assert_eq!(parse(&meant.to_string()).as_ref(), Ok(&meant), "{typed}");
             assert_eq!(parse(typed), Ok(meant), "{typed}");
         }
     }

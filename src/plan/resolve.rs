@@ -1,120 +1,72 @@
 //! From the arguments as typed to the plan as meant.
 
-use std::path::PathBuf;
-
 use ipnet::IpNet;
 
-use super::ssh_option::{self, SshOption};
+use super::ssh_config::{self, Effective, Query};
 use super::{
-    CapturePlan, DevicePlan, Environment, HostKeyPolicy, Plan, PlanError, PlanWarning, SshPlan,
-    Subnet, remote, subnet,
+    CapturePlan, DevicePlan, Environment, Plan, PlanError, PlanWarning, Route, SshPlan, Subnet,
+    subnet,
 };
 use crate::cli::UpArgs;
 
-/// ssh's port (RFC 4253 section 4.1).
-const SSH_PORT: u16 = 22;
-/// ssh's usual key files, in its order (ssh_config(5), IdentityFile).
-const KEY_FILES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
-/// Known hosts of the whole machine (ssh_config(5), GlobalKnownHostsFile).
-const GLOBAL_KNOWN_HOSTS: &str = "/etc/ssh/ssh_known_hosts";
+/// How many hosts may lie on the way to a server.
+const MAX_JUMPS: usize = 16;
 /// IPv6 asks for 1280 bytes (RFC 8200 section 5); the kernel's TUN takes 65535, less room for headers.
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 1280..=65520;
 /// IFNAMSIZ less the final zero (linux/if.h).
 const NAME_BYTES: usize = 15;
 
-/// Makes the plan of `up`.
+/// Makes the plan of `up`. What ssh's configuration says about a host is asked of `ask`: about the server, and about
+/// each host on the way to it.
 ///
 /// # Errors
-/// The first argument that makes no sense, with what to change.
+/// The first argument that makes no sense, with what to change; and those of `ask`.
 pub fn resolve(
     args: &UpArgs,
     environment: &Environment,
+    ask: &mut dyn FnMut(&Query) -> Result<Effective, PlanError>,
 ) -> Result<(Plan, Vec<PlanWarning>), PlanError> {
     let mut warnings = Vec::new();
+    let query = Query::new(args)?;
+    let capture = capture(args, &mut warnings)?;
+    let device = device(args)?;
+    let ssh = ssh(query, environment, ask, &mut warnings)?;
     let plan = Plan {
-        ssh: ssh(args, environment, &mut warnings)?,
-        capture: capture(args, &mut warnings)?,
-        device: device(args)?,
+        ssh,
+        capture,
+        device,
     };
     Ok((plan, warnings))
 }
 
+/// A server and, if need be, those on the way to it, each with a configuration of its own.
 fn ssh(
-    args: &UpArgs,
+    query: Query,
     environment: &Environment,
+    ask: &mut dyn FnMut(&Query) -> Result<Effective, PlanError>,
     warnings: &mut Vec<PlanWarning>,
 ) -> Result<SshPlan, PlanError> {
-    let typed = args.remote.as_deref().ok_or(PlanError::NoRemote)?;
-    let remote = remote::parse(typed)?;
-    let (host_keys, known_hosts) = options(args, environment)?;
-    Ok(SshPlan {
-        host: remote.host,
-        port: port(remote.port, args.port)?,
-        user: remote
-            .user
-            .or_else(|| environment.user.clone())
-            .ok_or(PlanError::NoUser)?,
-        identities: identities(args, environment, warnings),
-        host_keys,
-        known_hosts,
-    })
-}
-
-fn port(remote: Option<u16>, option: Option<u16>) -> Result<u16, PlanError> {
-    match (remote, option) {
-        (Some(remote), Some(option)) if remote != option => {
-            Err(PlanError::PortTwice { remote, option })
+    let host = query.host.clone();
+    let mut servers = Vec::new();
+    let mut next = Some(query);
+    while let Some(query) = next {
+        if servers.len() > MAX_JUMPS {
+            return Err(PlanError::TooManyJumps {
+                host,
+                most: MAX_JUMPS,
+            });
         }
-        (remote, option) => Ok(remote.or(option).unwrap_or(SSH_PORT)),
+        let read = ssh_config::read(&query, &ask(&query)?, environment, warnings)?;
+        servers.push(read.plan);
+        next = read.through;
     }
-}
-
-fn identities(
-    args: &UpArgs,
-    environment: &Environment,
-    warnings: &mut Vec<PlanWarning>,
-) -> Vec<PathBuf> {
-    if args.identities.is_empty() {
-        let usual = KEY_FILES
-            .iter()
-            .filter_map(|name| environment.dot_ssh(name));
-        return usual.filter(|path| (environment.exists)(path)).collect();
-    }
-    let named = args.identities.iter().map(|path| environment.expand(path));
-    let (there, missing): (Vec<_>, Vec<_>) = named.partition(|path| (environment.exists)(path));
-    warnings.extend(
-        missing
-            .into_iter()
-            .map(|path| PlanWarning::NoIdentity { path }),
-    );
-    there
-}
-
-/// As in ssh_config(5), the first value of an option counts.
-fn options(
-    args: &UpArgs,
-    environment: &Environment,
-) -> Result<(HostKeyPolicy, Vec<PathBuf>), PlanError> {
-    let mut policy = None;
-    let mut files: Option<Vec<PathBuf>> = None;
-    for text in &args.options {
-        match ssh_option::parse(text)? {
-            SshOption::HostKeys(value) => policy = policy.or(Some(value)),
-            SshOption::KnownHosts(paths) => {
-                let expanded = || paths.iter().map(|path| environment.expand(path)).collect();
-                files = files.or_else(|| Some(expanded()));
-            }
-        }
-    }
-    let mut known_hosts = files.unwrap_or_else(|| {
-        let usual = ["known_hosts", "known_hosts2"];
-        usual
-            .iter()
-            .filter_map(|name| environment.dot_ssh(name))
-            .collect()
-    });
-    known_hosts.push(GLOBAL_KNOWN_HOSTS.into());
-    Ok((policy.unwrap_or(HostKeyPolicy::Ask), known_hosts))
+    let nearest_first = servers.into_iter().rev();
+    nearest_first
+        .reduce(|hop, mut server| {
+            server.route = Route::Jump(Box::new(hop));
+            server
+        })
+        .ok_or(PlanError::NoRemote)
 }
 
 fn capture(args: &UpArgs, warnings: &mut Vec<PlanWarning>) -> Result<CapturePlan, PlanError> {
@@ -230,18 +182,33 @@ fn check_name(name: &str) -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
+    use super::super::ssh_config::{Settings, Source};
+    use super::super::{
+        AddressFamily, Agent, Algorithms, Dialling, HostKeyPolicy, Keepalive, Login, RekeyLimit,
+    };
     use super::*;
 
     fn environment() -> Environment {
         Environment {
             user: Some("me".into()),
+            uid: 1000,
+            host_name: "laptop.lan".into(),
             home: Some("/home/me".into()),
             logged_in_from: None,
-            exists: |path| path != Path::new("/home/me/.ssh/id_ecdsa") && !path.ends_with("gone"),
+            exists: |path| {
+                let there = [
+                    "/home/me/.ssh/id_ed25519",
+                    "/home/me/.ssh/id_rsa",
+                    "/home/me/k",
+                ];
+                there.iter().any(|file| path == Path::new(file))
+            },
+            variable: |_| None,
         }
     }
 
@@ -253,28 +220,58 @@ mod tests {
         }
     }
 
+    /// Without ssh and without files: the command line is all there is.
+    fn resolved(
+        args: &UpArgs,
+        environment: &Environment,
+    ) -> Result<(Plan, Vec<PlanWarning>), PlanError> {
+        configured(args, environment, |_| "")
+    }
+
+    /// `file`: what ssh's configuration has for a host, in the form of `ssh -G`.
+    fn configured(
+        args: &UpArgs,
+        environment: &Environment,
+        file: fn(&str) -> &'static str,
+    ) -> Result<(Plan, Vec<PlanWarning>), PlanError> {
+        resolve(args, environment, &mut |query| {
+            let mut settings = query.settings();
+            settings.fill_up(Settings::parse(file(&query.host)));
+            Ok(from(Source::Files, settings))
+        })
+    }
+
+    fn from(source: Source, settings: Settings) -> Effective {
+        Effective {
+            settings,
+            defaults: Settings::default(),
+            source,
+        }
+    }
+
     fn error(args: &UpArgs) -> PlanError {
-        resolve(args, &environment()).unwrap_err()
+        resolved(args, &environment()).unwrap_err()
+    }
+
+    fn paths(paths: &[&str]) -> Vec<PathBuf> {
+        paths.iter().map(PathBuf::from).collect()
     }
 
     #[test]
     fn the_defaults_are_those_of_ssh() {
-        let (plan, warnings) = resolve(&args("bastion", &["10/8"]), &environment()).unwrap();
+        let (plan, warnings) = resolved(&args("bastion", &["10/8"]), &environment()).unwrap();
         assert_eq!(warnings, []);
-        assert_eq!((plan.ssh.user.as_str(), plan.ssh.port), ("me", 22));
-        assert_eq!(plan.ssh.host_keys, HostKeyPolicy::Ask);
+        let identities = paths(&["/home/me/.ssh/id_ed25519", "/home/me/.ssh/id_rsa"]);
+        let known_hosts = paths(&["/home/me/.ssh/known_hosts", "/home/me/.ssh/known_hosts2"]);
+        let global_known_hosts = paths(&["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"]);
         assert_eq!(
-            plan.ssh.identities,
-            ["/home/me/.ssh/id_ed25519", "/home/me/.ssh/id_rsa"].map(PathBuf::from)
-        );
-        assert_eq!(
-            plan.ssh.known_hosts,
-            [
-                "/home/me/.ssh/known_hosts",
-                "/home/me/.ssh/known_hosts2",
-                "/etc/ssh/ssh_known_hosts"
-            ]
-            .map(PathBuf::from)
+            plan.ssh,
+            SshPlan {
+                identities,
+                known_hosts,
+                global_known_hosts,
+                ..SshPlan::new("bastion", 22, "me")
+            }
         );
     }
 
@@ -287,9 +284,9 @@ mod tests {
             "StrictHostKeyChecking no".into(),
             "StrictHostKeyChecking yes".into(),
         ];
-        let (plan, warnings) = resolve(&typed, &environment()).unwrap();
-        assert_eq!(plan.ssh.identities, [PathBuf::from("/home/me/k")]);
-        assert_eq!(plan.ssh.known_hosts[0], PathBuf::from("/home/me/kh"));
+        let (plan, warnings) = resolved(&typed, &environment()).unwrap();
+        assert_eq!(plan.ssh.identities, paths(&["/home/me/k"]));
+        assert_eq!(plan.ssh.known_hosts, paths(&["/home/me/kh"]));
         assert_eq!(plan.ssh.host_keys, HostKeyPolicy::No);
         assert_eq!(
             warnings,
@@ -300,9 +297,138 @@ mod tests {
     }
 
     #[test]
+    fn everything_that_a_configuration_sets_is_in_the_plan() {
+        let file = |_: &str| {
+            "hostname %h.example.com\nuser deploy\nport 2222\nidentityfile ~/k\nidentitiesonly yes\n\
+             identityagent ~/agents/%u\ncertificatefile ~/%r-cert.pub\nproxycommand nc -X \"a b\" %h %p\n\
+             userknownhostsfile ~/kh \"/a b\"\nglobalknownhostsfile none\nstricthostkeychecking accept-new\n\
+             hostkeyalias alias\nhashknownhosts yes\ncheckhostip yes\nserveraliveinterval 1m\n\
+             serveralivecountmax 5\nconnecttimeout 7\nconnectionattempts 2\nciphers a,b\nmacs c\n\
+             kexalgorithms d\nhostkeyalgorithms e\naddressfamily inet6\nbindaddress ::1\n\
+             preferredauthentications publickey,password\nnumberofpasswordprompts 1\nbatchmode yes\n\
+             compression yes\nrekeylimit 1G 1h\npubkeyauthentication no\npasswordauthentication no\n\
+             kbdinteractiveauthentication no\ncasignaturealgorithms f\npubkeyacceptedalgorithms g"
+        };
+        let (plan, warnings) = configured(&args("prod", &["10/8"]), &environment(), file).unwrap();
+        assert_eq!(warnings, []);
+        let list = |name: &str| Some(vec![name.to_owned()]);
+        let expected = SshPlan {
+            alias: "prod".into(),
+            route: Route::Command("nc -X \"a b\" prod.example.com 2222".into()),
+            dialling: Dialling {
+                family: AddressFamily::V6,
+                bind_address: Some("::1".into()),
+                timeout: Some(Duration::from_secs(7)),
+                attempts: 2,
+            },
+            keepalive: Some(Keepalive {
+                interval: Duration::from_secs(60),
+                count: 5,
+            }),
+            identities: paths(&["/home/me/k"]),
+            login: Login {
+                identities_only: true,
+                agent: Agent::Socket("/home/me/agents/me".into()),
+                certificates: paths(&["/home/me/deploy-cert.pub"]),
+                public_key: false,
+                password: false,
+                keyboard_interactive: false,
+                preferred: Some(vec!["publickey".into(), "password".into()]),
+                password_prompts: 1,
+                batch: true,
+            },
+            host_keys: HostKeyPolicy::AcceptNew,
+            known_hosts: paths(&["/home/me/kh", "/a b"]),
+            host_key_alias: Some("alias".into()),
+            hash_known_hosts: true,
+            check_host_ip: true,
+            algorithms: Algorithms {
+                ciphers: Some(vec!["a".into(), "b".into()]),
+                macs: list("c"),
+                kex: list("d"),
+                host_keys: list("e"),
+                user_keys: list("g"),
+                authorities: list("f"),
+            },
+            compression: true,
+            rekey: Some(RekeyLimit {
+                bytes: Some(1 << 30),
+                time: Some(Duration::from_secs(3600)),
+            }),
+            unheeded: plan.ssh.unheeded.clone(),
+            ..SshPlan::new("prod.example.com", 2222, "deploy")
+        };
+        assert_eq!(plan.ssh, expected);
+    }
+
+    #[test]
+    fn each_host_on_the_way_has_its_own_configuration() {
+        let file = |host: &str| match host {
+            "prod" => "proxyjump a@outer:2200,inner\nuser deploy",
+            "inner" => "hostname 10.0.0.1\nproxyjump none",
+            "outer" => "hostname outer.example.com\nproxycommand tool %h",
+            _ => "",
+        };
+        let (plan, _) = configured(&args("prod", &["10/8"]), &environment(), file).unwrap();
+        let way: Vec<_> = plan
+            .ssh
+            .servers()
+            .map(|server| format!("{}@{}:{}", server.user, server.host, server.port))
+            .collect();
+        assert_eq!(
+            way,
+            [
+                "deploy@prod:22",
+                "me@10.0.0.1:22",
+                "a@outer.example.com:2200"
+            ]
+        );
+        let nearest = plan.ssh.servers().last().unwrap();
+        assert_eq!(
+            nearest.route,
+            Route::Command("tool outer.example.com".into())
+        );
+        assert_eq!(plan.ssh.dialled(), None);
+        let mut direct = args("prod", &["10/8"]);
+        direct.jump = Some("other".into());
+        let (plan, _) = configured(&direct, &environment(), file).unwrap();
+        assert_eq!(plan.ssh.dialled().unwrap().host, "other");
+    }
+
+    #[test]
+    fn a_way_that_leads_back_ends() {
+        let file = |host: &str| match host {
+            "a" => "proxyjump b",
+            _ => "proxyjump a",
+        };
+        let error = configured(&args("a", &["10/8"]), &environment(), file).unwrap_err();
+        assert!(matches!(error, PlanError::TooManyJumps { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_value_that_makes_no_sense_is_named() {
+        for (file, words) in [
+            ((|_| "port x") as fn(&str) -> &'static str, "Port \"x\""),
+            (|_| "port 0", "Port \"0\""),
+            (|_| "batchmode perhaps", "BatchMode"),
+            (|_| "connecttimeout soon", "ConnectTimeout"),
+            (|_| "rekeylimit 1X", "RekeyLimit"),
+            (|_| "addressfamily inet5", "AddressFamily"),
+            (|_| "proxycommand nc %z", "%z"),
+            (|_| "identityfile ${NOWHERE}/k", "NOWHERE"),
+            (|_| "proxyjump a,,b", "jump host"),
+            (|_| "refuseconnection gone", "gone"),
+        ] {
+            let error = configured(&args("h", &["10/8"]), &environment(), file).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(words) && text.lines().count() == 1, "{text}");
+        }
+    }
+
+    #[test]
     fn duplicates_go_and_host_bits_are_said() {
         let (plan, warnings) =
-            resolve(&args("h", &["10.0.1.5/24", "10.0.1.0/24"]), &environment()).unwrap();
+            resolved(&args("h", &["10.0.1.5/24", "10.0.1.0/24"]), &environment()).unwrap();
         assert_eq!(plan.capture.subnets.len(), 1);
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].to_string().contains("10.0.1.0/24"));
@@ -347,7 +473,7 @@ mod tests {
             ..environment()
         };
         assert_eq!(
-            resolve(&args("h", &["10/8"]), &nobody).unwrap_err(),
+            resolved(&args("h", &["10/8"]), &nobody).unwrap_err(),
             PlanError::NoUser
         );
     }
@@ -362,7 +488,25 @@ mod tests {
                 remote: Some(remote), subnets: vec![subnet], excludes: vec![exclude],
                 options: vec![option], tun: Some(tun), mtu: Some(mtu), ..UpArgs::default()
             };
-            let _ = resolve(&typed, &environment());
+            let _ = resolved(&typed, &environment());
+        }
+
+        #[test]
+        fn no_configuration_panics(
+            lines in proptest::collection::vec((any::<prop::sample::Index>(), "\\PC{0,12}|[0-9%~$,:/ {}a-z]{0,12}"), 0..8),
+        ) {
+            const KEYS: [&str; 12] = [
+                "hostname", "user", "port", "proxyjump", "proxycommand", "identityfile", "identityagent",
+                "certificatefile", "userknownhostsfile", "connecttimeout", "rekeylimit", "ciphers",
+            ];
+            for source in [Source::Ssh, Source::Files] {
+                let mut settings = Settings::default();
+                for (key, value) in &lines {
+                    settings.push(KEYS[key.index(KEYS.len())], value.clone());
+                }
+                let mut ask = |_: &Query| Ok(from(source, settings.clone()));
+                let _ = resolve(&args("h", &["10/8"]), &environment(), &mut ask);
+            }
         }
     }
 }

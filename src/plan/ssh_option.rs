@@ -2,52 +2,42 @@
 
 use super::{HostKeyPolicy, PlanError};
 
-/// The keys that are understood, as ssh_config(5) spells them.
-pub(super) const KNOWN_OPTIONS: [&str; 2] = ["StrictHostKeyChecking", "UserKnownHostsFile"];
-
-/// An option, read.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum SshOption {
-    HostKeys(HostKeyPolicy),
-    /// Unexpanded paths, at least one.
-    KnownHosts(Vec<String>),
+/// Checks one `-o` as far as that is possible without ssh: it has a value, and a policy for host keys is one.
+pub(super) fn check(text: &str) -> Result<(), PlanError> {
+    let (key, value) = split(text);
+    if key.is_empty() || value.is_empty() {
+        return Err(PlanError::OptionWithoutValue {
+            text: text.to_owned(),
+        });
+    }
+    if key.eq_ignore_ascii_case(STRICT) {
+        policy(value.trim_matches('"'))?;
+    }
+    Ok(())
 }
 
-/// Reads one `-o`.
-pub(super) fn parse(text: &str) -> Result<SshOption, PlanError> {
+const STRICT: &str = "StrictHostKeyChecking";
+
+/// Key and value of one `-o`.
+pub(super) fn split(text: &str) -> (&str, &str) {
     let trimmed = text.trim();
     let end = trimmed
         .find(|c: char| c == '=' || c.is_whitespace())
         .unwrap_or(trimmed.len());
     let (key, rest) = trimmed.split_at(end);
     let rest = rest.trim_start();
-    let value = rest.strip_prefix('=').unwrap_or(rest).trim();
-    let known = KNOWN_OPTIONS
-        .into_iter()
-        .find(|known| known.eq_ignore_ascii_case(key))
-        .ok_or_else(|| PlanError::UnknownOption {
-            key: key.to_owned(),
-        })?;
-    if value.is_empty() {
-        return Err(PlanError::OptionWithoutValue {
-            text: text.to_owned(),
-        });
-    }
-    if known == KNOWN_OPTIONS[0] {
-        policy(known, value).map(SshOption::HostKeys)
-    } else {
-        Ok(SshOption::KnownHosts(words(value)))
-    }
+    (key, rest.strip_prefix('=').unwrap_or(rest).trim())
 }
 
-fn policy(key: &'static str, value: &str) -> Result<HostKeyPolicy, PlanError> {
+/// Reads the value of StrictHostKeyChecking.
+pub(super) fn policy(value: &str) -> Result<HostKeyPolicy, PlanError> {
     match value.to_ascii_lowercase().as_str() {
         "ask" => Ok(HostKeyPolicy::Ask),
         "accept-new" => Ok(HostKeyPolicy::AcceptNew),
         "yes" | "true" | "on" => Ok(HostKeyPolicy::Yes),
         "no" | "false" | "off" => Ok(HostKeyPolicy::No),
         _ => Err(PlanError::BadOptionValue {
-            key,
+            key: STRICT,
             value: value.to_owned(),
             takes: "ask, accept-new, yes or no",
         }),
@@ -55,7 +45,7 @@ fn policy(key: &'static str, value: &str) -> Result<HostKeyPolicy, PlanError> {
 }
 
 /// Several files are separated by blanks; one with blanks in it stands in double quotes.
-fn words(value: &str) -> Vec<String> {
+pub(super) fn words(value: &str) -> Vec<String> {
     let quoted = value.split('"').enumerate();
     quoted
         .flat_map(|(index, part)| {
@@ -76,40 +66,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_and_any_case() {
+    fn both_forms() {
         for typed in [
             "StrictHostKeyChecking=accept-new",
-            "stricthostkeychecking accept-new",
-            "STRICTHOSTKEYCHECKING = accept-new",
+            "StrictHostKeyChecking accept-new",
+            " StrictHostKeyChecking = accept-new ",
         ] {
-            assert_eq!(
-                parse(typed),
-                Ok(SshOption::HostKeys(HostKeyPolicy::AcceptNew)),
-                "{typed}"
-            );
+            assert_eq!(split(typed), ("StrictHostKeyChecking", "accept-new"));
+            assert_eq!(check(typed), Ok(()), "{typed}");
         }
-        assert_eq!(
-            parse("UserKnownHostsFile=/dev/null \"/a b\""),
-            Ok(SshOption::KnownHosts(vec![
-                "/dev/null".into(),
-                "/a b".into()
-            ]))
-        );
+        assert_eq!(split("SetEnv A=b"), ("SetEnv", "A=b"));
+        assert_eq!(policy("ON"), Ok(HostKeyPolicy::Yes));
     }
 
     #[test]
-    fn an_unknown_key_is_told_which_are_known() {
-        let message = parse("Compression=yes").unwrap_err().to_string();
-        assert!(message.contains("Compression") && message.contains("UserKnownHostsFile"));
-        assert!(parse("StrictHostKeyChecking").is_err());
-        assert!(parse("StrictHostKeyChecking=maybe").is_err());
+    fn files_are_words() {
+        assert_eq!(words("/dev/null \"/a b\""), ["/dev/null", "/a b"]);
+    }
+
+    #[test]
+    fn what_is_no_option_is_said() {
+        assert!(check("stricthostkeychecking").is_err());
+        assert!(check("=yes").is_err());
+        let message = check("strictHostKeyChecking=maybe")
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("accept-new"), "{message}");
     }
 
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC*") {
-            let _ = parse(&text);
-            let _ = parse(&format!("UserKnownHostsFile={text}"));
+            let _ = check(&text);
+            let _ = check(&format!("StrictHostKeyChecking={text}"));
+            let _ = words(&text);
         }
     }
 }

@@ -129,12 +129,10 @@ impl Sshd {
     /// How to log in here.
     pub(crate) fn plan(&self) -> SshPlan {
         SshPlan {
-            host: "127.0.0.1".to_owned(),
-            port: self.port,
-            user: "root".to_owned(),
             identities: vec![self.path("id_ed25519")],
             host_keys: HostKeyPolicy::Yes,
             known_hosts: vec![self.path("known_hosts")],
+            ..SshPlan::new("127.0.0.1", self.port, "root")
         }
     }
 }

@@ -309,7 +309,8 @@ pub struct Underpass {
 }
 
 impl Underpass {
-    fn start(mut command: Command) -> Self {
+    /// Runs `command`, an `underpass up`, and returns when it has said that it is ready.
+    pub fn start(mut command: Command) -> Self {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command
             .spawn()

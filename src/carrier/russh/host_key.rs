@@ -27,9 +27,11 @@ pub(super) struct HostKeyCheck {
 impl HostKeyCheck {
     /// Reads the known_hosts files of `plan`.
     pub(super) fn new(plan: &SshPlan, prompter: Option<Arc<dyn Prompter>>) -> Self {
+        let files = plan.known_hosts.iter().chain(&plan.global_known_hosts);
+        let files: Vec<_> = files.cloned().collect();
         Self {
             plan: plan.clone(),
-            known: KnownKeys::load(&plan.known_hosts, &plan.host, plan.port),
+            known: KnownKeys::load(&files, &plan.host, plan.port),
             prompter,
         }
     }
@@ -228,12 +230,9 @@ mod tests {
 
     fn check(dir: &Path, policy: HostKeyPolicy, person: Option<&Arc<Person>>) -> HostKeyCheck {
         let plan = SshPlan {
-            host: "bastion".to_owned(),
-            port: 2222,
-            user: "me".to_owned(),
-            identities: Vec::new(),
             host_keys: policy,
             known_hosts: vec![dir.join("known_hosts"), dir.join("known_hosts2")],
+            ..SshPlan::new("bastion", 2222, "me")
         };
         HostKeyCheck::new(&plan, person.map(|p| Arc::clone(p) as Arc<dyn Prompter>))
     }

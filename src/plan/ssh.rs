@@ -1,0 +1,237 @@
+//! The server, how to get there and how to log in: ssh's effective configuration as values.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::ssh_config::Unheeded;
+
+/// The server, how to get there, and how to log in. Names are those of ssh_config(5); tokens are expanded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshPlan {
+    /// The host as typed: a name, an address or an alias of the configuration.
+    pub alias: String,
+    /// Host name or address to connect to.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Login name on the server.
+    pub user: String,
+    /// How bytes get to the server.
+    pub route: Route,
+    /// How the TCP connection is made, where underpass makes it.
+    pub dialling: Dialling,
+    /// How a dead peer is noticed; `None` leaves it to the carrier.
+    pub keepalive: Option<Keepalive>,
+    /// Key files to try, in order: those named on the command line, those of the configuration, or ssh's usual ones.
+    /// Those that are not there are left out.
+    pub identities: Vec<PathBuf>,
+    /// How to log in.
+    pub login: Login,
+    /// Whether a new host key may be taken.
+    pub host_keys: HostKeyPolicy,
+    /// The user's files of known host keys; new keys are written to the first. May be empty.
+    pub known_hosts: Vec<PathBuf>,
+    /// Files of known host keys for the whole machine, only read.
+    pub global_known_hosts: Vec<PathBuf>,
+    /// The name that the server has in these files, where it is not `host`.
+    pub host_key_alias: Option<String>,
+    /// Whether names are written hashed.
+    pub hash_known_hosts: bool,
+    /// Whether the server's address is looked for in these files too.
+    pub check_host_ip: bool,
+    /// Algorithms that were chosen by the user.
+    pub algorithms: Algorithms,
+    /// Whether to compress.
+    pub compression: bool,
+    /// When to change keys; `None` leaves it to the carrier.
+    pub rekey: Option<RekeyLimit>,
+    /// Options that the embedded carrier does not honour, for a warning each. ssh itself honours them all.
+    pub unheeded: Vec<Unheeded>,
+}
+
+impl SshPlan {
+    /// What ssh's configuration says where nothing was set, without key files and known hosts.
+    pub fn new(host: &str, port: u16, user: &str) -> Self {
+        Self {
+            alias: host.to_owned(),
+            host: host.to_owned(),
+            port,
+            user: user.to_owned(),
+            route: Route::Direct,
+            dialling: Dialling::default(),
+            keepalive: None,
+            identities: Vec::new(),
+            login: Login::default(),
+            host_keys: HostKeyPolicy::Ask,
+            known_hosts: Vec::new(),
+            global_known_hosts: Vec::new(),
+            host_key_alias: None,
+            hash_known_hosts: false,
+            check_host_ip: false,
+            algorithms: Algorithms::default(),
+            compression: false,
+            rekey: None,
+            unheeded: Vec::new(),
+        }
+    }
+
+    /// The servers on the way, the target first: the last is the one that is connected to from here.
+    pub fn servers(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |plan| match &plan.route {
+            Route::Jump(hop) => Some(hop),
+            Route::Direct | Route::Command(_) => None,
+        })
+    }
+
+    /// The server that underpass itself makes a TCP connection to; `None` where a command does.
+    pub fn dialled(&self) -> Option<&Self> {
+        let nearest = self.servers().last()?;
+        matches!(nearest.route, Route::Direct).then_some(nearest)
+    }
+}
+
+/// How bytes get to a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// By a TCP connection from here.
+    Direct,
+    /// By a channel of another server, which has a route of its own (ProxyJump).
+    Jump(Box<SshPlan>),
+    /// Over stdin and stdout of a command, for the user's shell to `exec` (ProxyCommand).
+    Command(String),
+}
+
+/// How a TCP connection is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dialling {
+    /// AddressFamily.
+    pub family: AddressFamily,
+    /// BindAddress: the address to connect from.
+    pub bind_address: Option<String>,
+    /// ConnectTimeout, for TCP and the SSH handshake; `None` is the system's.
+    pub timeout: Option<Duration>,
+    /// ConnectionAttempts, a second apart; at least 1.
+    pub attempts: u32,
+}
+
+impl Default for Dialling {
+    fn default() -> Self {
+        Self {
+            family: AddressFamily::Any,
+            bind_address: None,
+            timeout: None,
+            attempts: 1,
+        }
+    }
+}
+
+/// AddressFamily of ssh_config(5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressFamily {
+    /// `any`.
+    Any,
+    /// `inet`: IPv4 only.
+    V4,
+    /// `inet6`: IPv6 only.
+    V6,
+}
+
+/// ServerAliveInterval and ServerAliveCountMax.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence after which the server is asked for a sign of life.
+    pub interval: Duration,
+    /// How many questions may go unanswered.
+    pub count: u32,
+}
+
+/// How to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// IdentitiesOnly: of the agent's keys only those that a key file or certificate names.
+    pub identities_only: bool,
+    /// IdentityAgent.
+    pub agent: Agent,
+    /// CertificateFile, in order; beside those that lie next to a key file.
+    pub certificates: Vec<PathBuf>,
+    /// PubkeyAuthentication.
+    pub public_key: bool,
+    /// PasswordAuthentication.
+    pub password: bool,
+    /// KbdInteractiveAuthentication.
+    pub keyboard_interactive: bool,
+    /// PreferredAuthentications, in order, where set; methods that are not named are not tried.
+    pub preferred: Option<Vec<String>>,
+    /// NumberOfPasswordPrompts.
+    pub password_prompts: u32,
+    /// BatchMode: nobody is asked anything.
+    pub batch: bool,
+}
+
+impl Default for Login {
+    fn default() -> Self {
+        Self {
+            identities_only: false,
+            agent: Agent::Environment,
+            certificates: Vec::new(),
+            public_key: true,
+            password: true,
+            keyboard_interactive: true,
+            preferred: None,
+            password_prompts: 3,
+            batch: false,
+        }
+    }
+}
+
+/// IdentityAgent of ssh_config(5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Agent {
+    /// The socket that `SSH_AUTH_SOCK` names.
+    Environment,
+    /// The agent at this socket.
+    Socket(PathBuf),
+    /// No agent.
+    None,
+}
+
+/// Algorithms in the order to offer them; `None` where the user left them alone, which leaves the choice to the
+/// carrier. Names are those of the protocol (RFC 4253 section 7.1 and the names with `@`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Algorithms {
+    /// Ciphers.
+    pub ciphers: Option<Vec<String>>,
+    /// MACs.
+    pub macs: Option<Vec<String>>,
+    /// KexAlgorithms.
+    pub kex: Option<Vec<String>>,
+    /// HostKeyAlgorithms.
+    pub host_keys: Option<Vec<String>>,
+    /// PubkeyAcceptedAlgorithms: signatures to log in with.
+    pub user_keys: Option<Vec<String>>,
+    /// CASignatureAlgorithms: signatures under certificates.
+    pub authorities: Option<Vec<String>>,
+}
+
+/// RekeyLimit of ssh_config(5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RekeyLimit {
+    /// After so many bytes; `None` is the cipher's own limit.
+    pub bytes: Option<u64>,
+    /// After so long; `None` is never.
+    pub time: Option<Duration>,
+}
+
+/// `StrictHostKeyChecking` of ssh_config(5). A changed key is refused by all of them but [`Self::No`],
+/// which never refuses, as in ssh, and says so in a warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostKeyPolicy {
+    /// `ask`: a new key is shown and asked for on the terminal; without one it is refused.
+    Ask,
+    /// `accept-new`: a new key is taken and written down.
+    AcceptNew,
+    /// `yes`: a new key is refused.
+    Yes,
+    /// `no`: a new key is taken and written down.
+    No,
+}

@@ -1,0 +1,467 @@
+//! From options as texts to the plan of a server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::{
+    AddressFamily, Agent, Algorithms, Dialling, Environment, HostKeyPolicy, Keepalive, Login,
+    PlanError, PlanWarning, RekeyLimit, Route, SshPlan, ssh_option,
+};
+use super::tokens::{self, TokenError, Tokens};
+use super::{Effective, Query, Source, jump, table};
+
+/// ssh's usual key files (ssh_config(5), IdentityFile), for a configuration read without ssh.
+const KEY_FILES: [&str; 5] = [
+    "~/.ssh/id_ed25519",
+    "~/.ssh/id_ecdsa",
+    "~/.ssh/id_rsa",
+    "~/.ssh/id_ed25519_sk",
+    "~/.ssh/id_ecdsa_sk",
+];
+
+/// A server's plan but for the way there, and the question about the host that the way leads through.
+pub(in super::super) struct Read {
+    pub(in super::super) plan: SshPlan,
+    pub(in super::super) through: Option<Query>,
+}
+
+/// Reads the answer to `query`.
+///
+/// # Errors
+/// [`PlanError`] for a value that makes no sense.
+pub(in super::super) fn read(
+    query: &Query,
+    effective: &Effective,
+    environment: &Environment,
+    warnings: &mut Vec<PlanWarning>,
+) -> Result<Read, PlanError> {
+    let mut reader = Reader::new(query, effective, environment)?;
+    let hops = jump::parse(&reader.jump()?)?;
+    let plan = SshPlan {
+        alias: query.host.clone(),
+        host: reader.host.clone(),
+        port: reader.port,
+        user: reader.user.clone(),
+        route: reader.route()?,
+        dialling: reader.dialling()?,
+        keepalive: reader.keepalive()?,
+        identities: reader.identities(warnings)?,
+        login: reader.login()?,
+        host_keys: reader.host_keys()?,
+        known_hosts: reader.files("userknownhostsfile")?,
+        global_known_hosts: reader.files("globalknownhostsfile")?,
+        host_key_alias: reader.text("hostkeyalias").map(str::to_owned),
+        hash_known_hosts: reader.flag("hashknownhosts")?,
+        check_host_ip: reader.flag("checkhostip")?,
+        algorithms: reader.algorithms(),
+        compression: reader.flag("compression")?,
+        rekey: reader.rekey()?,
+        unheeded: table::unheeded(effective),
+    };
+    Ok(Read {
+        plan,
+        through: query.last_hop(&hops),
+    })
+}
+
+/// Options with the place to look them up, and what tokens stand for.
+struct Reader<'a> {
+    query: &'a Query,
+    effective: &'a Effective,
+    environment: &'a Environment,
+    host: String,
+    port: u16,
+    user: String,
+    jump: String,
+}
+
+impl<'a> Reader<'a> {
+    fn new(
+        query: &'a Query,
+        effective: &'a Effective,
+        environment: &'a Environment,
+    ) -> Result<Self, PlanError> {
+        let mut reader = Self {
+            query,
+            effective,
+            environment,
+            host: query.host.clone(),
+            port: 0,
+            user: String::new(),
+            jump: String::new(),
+        };
+        reader.port = reader.number("port")?;
+        if reader.port == 0 {
+            return Err(bad("port", "0"));
+        }
+        if let Some(said) = reader.text("refuseconnection") {
+            return Err(PlanError::SshConfig {
+                host: query.host.clone(),
+                said: format!("RefuseConnection says {said:?}"),
+            });
+        }
+        let user = reader.value("user").or(environment.user.as_deref());
+        reader.user = user.ok_or(PlanError::NoUser)?.to_owned();
+        if let Some(host) = reader.text("hostname") {
+            reader.host = match effective.source {
+                Source::Ssh => host.to_owned(),
+                Source::Files => reader.expand("hostname", host, tokens::HOST_NAME)?,
+            };
+        }
+        Ok(reader)
+    }
+
+    fn value(&self, key: &str) -> Option<&'a str> {
+        self.effective.value(key)
+    }
+
+    /// A value, unless there is none, or it is the word for that.
+    fn text(&self, key: &str) -> Option<&'a str> {
+        self.value(key)
+            .filter(|value| !value.is_empty() && !value.eq_ignore_ascii_case("none"))
+    }
+
+    fn flag(&self, key: &'static str) -> Result<bool, PlanError> {
+        match self.value(key) {
+            None => Ok(false),
+            Some(value) => match value.to_ascii_lowercase().as_str() {
+                // PubkeyAuthentication has values between yes and no.
+                "yes" | "true" | "on" | "unbound" | "host-bound" => Ok(true),
+                "no" | "false" | "off" => Ok(false),
+                _ => Err(bad(key, value)),
+            },
+        }
+    }
+
+    /// A number; 0 where there is none.
+    fn number<N: std::str::FromStr + Default>(&self, key: &'static str) -> Result<N, PlanError> {
+        match self.text(key) {
+            None => Ok(N::default()),
+            Some(value) => value.parse().map_err(|_| bad(key, value)),
+        }
+    }
+
+    /// A time as sshd_config(5), TIME FORMATS, has it; `None` for 0, too.
+    fn time(&self, key: &'static str) -> Result<Option<Duration>, PlanError> {
+        let Some(value) = self.text(key) else {
+            return Ok(None);
+        };
+        let seconds = seconds(value).ok_or_else(|| bad(key, value))?;
+        Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+    }
+
+    /// A list that was set by the user; ssh's own is not that of the carrier.
+    fn list(&self, key: &str) -> Option<Vec<String>> {
+        let value = self.text(key).filter(|_| self.effective.is_set(key))?;
+        Some(value.split(',').map(str::to_owned).collect())
+    }
+
+    fn expand(&self, key: &'static str, text: &str, known: &str) -> Result<String, PlanError> {
+        let home = self.environment.home.as_deref().unwrap_or("".as_ref());
+        let tokens = Tokens {
+            host: &self.host,
+            alias: &self.query.host,
+            key_alias: self.text("hostkeyalias").unwrap_or(&self.query.host),
+            port: self.port,
+            user: &self.user,
+            jump: &self.jump,
+            local_user: self.environment.user.as_deref().unwrap_or_default(),
+            uid: self.environment.uid,
+            home: &home.to_string_lossy(),
+            local_host: &self.environment.host_name,
+            variable: self.environment.variable,
+        };
+        tokens
+            .expand(text, known)
+            .map_err(|error: TokenError| PlanError::BadToken {
+                key: spelled(key),
+                value: text.to_owned(),
+                reason: error.to_string(),
+            })
+    }
+
+    /// A path with `~/` and tokens.
+    fn path(&self, key: &'static str, text: &str) -> Result<PathBuf, PlanError> {
+        let text = self.environment.expand(text);
+        self.expand(key, &text.to_string_lossy(), tokens::PATH)
+            .map(PathBuf::from)
+    }
+
+    /// A path of which `ssh -G` has expanded all that there was to expand (ssh.c `main`, before `config_test`).
+    fn expanded_path(&self, key: &'static str, text: &str) -> Result<PathBuf, PlanError> {
+        match self.effective.source {
+            Source::Ssh => Ok(self.environment.expand(text)),
+            Source::Files => self.path(key, text),
+        }
+    }
+
+    fn jump(&mut self) -> Result<String, PlanError> {
+        let text = self.text("proxyjump").unwrap_or_default();
+        self.jump = self.expand("proxyjump", text, tokens::PROXY)?;
+        Ok(self.jump.clone())
+    }
+
+    /// A jump is put in by who asks about its host.
+    fn route(&self) -> Result<Route, PlanError> {
+        match self.text("proxycommand") {
+            Some(command) if self.jump.is_empty() => {
+                let command = self.expand("proxycommand", command, tokens::PROXY)?;
+                Ok(Route::Command(command))
+            }
+            _ => Ok(Route::Direct),
+        }
+    }
+
+    fn dialling(&self) -> Result<Dialling, PlanError> {
+        let family = match self.value("addressfamily").unwrap_or("any") {
+            "any" => AddressFamily::Any,
+            "inet" => AddressFamily::V4,
+            "inet6" => AddressFamily::V6,
+            other => return Err(bad("addressfamily", other)),
+        };
+        Ok(Dialling {
+            family,
+            bind_address: self.text("bindaddress").map(str::to_owned),
+            timeout: self.time("connecttimeout")?,
+            attempts: self.number("connectionattempts").map(|n: u32| n.max(1))?,
+        })
+    }
+
+    fn keepalive(&self) -> Result<Option<Keepalive>, PlanError> {
+        let count = self.number("serveralivecountmax")?;
+        let interval = self.time("serveraliveinterval")?;
+        Ok(interval.map(|interval| Keepalive { interval, count }))
+    }
+
+    /// Of the files that the configuration names, ssh too leaves out what is not there without a word.
+    fn identities(&self, warnings: &mut Vec<PlanWarning>) -> Result<Vec<PathBuf>, PlanError> {
+        let exists = |path: &PathBuf| {
+            let mut public = path.clone().into_os_string();
+            public.push(".pub");
+            // The private half may be in the agent alone.
+            (self.environment.exists)(path) || (self.environment.exists)(public.as_ref())
+        };
+        for named in &self.query.identities {
+            let path = self.path("identityfile", named)?;
+            // ssh, too, leaves it out then.
+            if !(self.environment.exists)(&path) {
+                warnings.push(PlanWarning::NoIdentity { path });
+            }
+        }
+        let mut values: Vec<&str> = self.effective.settings.all("identityfile").collect();
+        if values.is_empty() && self.effective.source == Source::Files {
+            values.extend(KEY_FILES);
+        }
+        let values = values.iter().filter(|value| **value != "none");
+        let paths: Result<Vec<_>, _> = values
+            .map(|value| self.path("identityfile", value))
+            .collect();
+        Ok(paths?.into_iter().filter(exists).collect())
+    }
+
+    fn login(&self) -> Result<Login, PlanError> {
+        let certificates = self.effective.settings.all("certificatefile");
+        let certificates = certificates
+            .filter(|value| *value != "none")
+            .map(|value| self.path("certificatefile", value));
+        Ok(Login {
+            identities_only: self.flag("identitiesonly")?,
+            agent: self.agent()?,
+            certificates: certificates.collect::<Result<_, _>>()?,
+            public_key: self.flag("pubkeyauthentication")?,
+            password: self.flag("passwordauthentication")?,
+            keyboard_interactive: self.flag("kbdinteractiveauthentication")?,
+            preferred: self.list("preferredauthentications"),
+            password_prompts: self.number("numberofpasswordprompts")?,
+            batch: self.flag("batchmode")?,
+        })
+    }
+
+    fn agent(&self) -> Result<Agent, PlanError> {
+        let Some(value) = self
+            .value("identityagent")
+            .filter(|value| !value.is_empty())
+        else {
+            return Ok(Agent::Environment);
+        };
+        let variable = value
+            .strip_prefix('$')
+            .filter(|name| !name.starts_with('{'));
+        Ok(match variable {
+            _ if value.eq_ignore_ascii_case("none") => Agent::None,
+            _ if value == "SSH_AUTH_SOCK" => Agent::Environment,
+            // As in ssh, a variable that is not set means no agent.
+            Some(name) => (self.environment.variable)(name)
+                .map_or(Agent::None, |path| Agent::Socket(path.into())),
+            None => Agent::Socket(self.expanded_path("identityagent", value)?),
+        })
+    }
+
+    fn host_keys(&self) -> Result<HostKeyPolicy, PlanError> {
+        ssh_option::policy(self.value("stricthostkeychecking").unwrap_or("ask"))
+    }
+
+    fn files(&self, key: &'static str) -> Result<Vec<PathBuf>, PlanError> {
+        let value = self.text(key).unwrap_or_default();
+        let words = match self.effective.source {
+            Source::Ssh => paths(value),
+            Source::Files => ssh_option::words(value),
+        };
+        let words = words.iter().filter(|word| *word != "none");
+        words.map(|word| self.expanded_path(key, word)).collect()
+    }
+
+    fn algorithms(&self) -> Algorithms {
+        Algorithms {
+            ciphers: self.list("ciphers"),
+            macs: self.list("macs"),
+            kex: self.list("kexalgorithms"),
+            host_keys: self.list("hostkeyalgorithms"),
+            user_keys: self.list("pubkeyacceptedalgorithms"),
+            authorities: self.list("casignaturealgorithms"),
+        }
+    }
+
+    /// `ssh -G` prints two numbers, 0 for the default and for none.
+    fn rekey(&self) -> Result<Option<RekeyLimit>, PlanError> {
+        let Some(value) = self.text("rekeylimit") else {
+            return Ok(None);
+        };
+        let odd = || bad("rekeylimit", value);
+        let mut words = value.split_whitespace();
+        let bytes = match words.next() {
+            None | Some("default") => 0,
+            Some(word) => bytes(word).ok_or_else(odd)?,
+        };
+        let time = match words.next() {
+            None | Some("none") => 0,
+            Some(word) => seconds(word).ok_or_else(odd)?,
+        };
+        let limit = RekeyLimit {
+            bytes: (bytes > 0).then_some(bytes),
+            time: (time > 0).then(|| Duration::from_secs(time)),
+        };
+        Ok((bytes > 0 || time > 0).then_some(limit))
+    }
+}
+
+fn spelled(key: &'static str) -> &'static str {
+    table::spelled(key).unwrap_or(key)
+}
+
+fn bad(key: &'static str, value: &str) -> PlanError {
+    PlanError::BadConfigValue {
+        key: spelled(key),
+        value: value.to_owned(),
+    }
+}
+
+/// The files of a line of `ssh -G`, which does not quote: a word that is the start of no path belongs to the path
+/// before it, which had a blank.
+fn paths(value: &str) -> Vec<String> {
+    let mut paths: Vec<String> = Vec::new();
+    for word in value.split(' ') {
+        match paths.last_mut() {
+            Some(path) if !word.starts_with(['/', '~']) => {
+                path.push(' ');
+                path.push_str(word);
+            }
+            _ => paths.push(word.to_owned()),
+        }
+    }
+    paths.retain(|path| !path.is_empty());
+    paths
+}
+
+/// A time in seconds: `90`, `1m30s` (misc.c `convtime`).
+fn seconds(text: &str) -> Option<u64> {
+    let mut total: u64 = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let (digits, unit) = rest.split_at(end);
+        let scale = match unit.chars().next().map(|c| c.to_ascii_lowercase()) {
+            None | Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            Some('d') => 24 * 3600,
+            Some('w') => 7 * 24 * 3600,
+            Some(_) => return None,
+        };
+        let part = digits.parse::<u64>().ok()?.checked_mul(scale)?;
+        total = total.checked_add(part)?;
+        rest = unit.get(1..).unwrap_or_default();
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// A size in bytes: `512K`, `1G` (misc.c `scan_scaled`).
+fn bytes(text: &str) -> Option<u64> {
+    let scale = match text.chars().last()?.to_ascii_uppercase() {
+        'K' => 1 << 10,
+        'M' => 1 << 20,
+        'G' => 1 << 30,
+        _ => return text.parse().ok(),
+    };
+    let digits = text.get(..text.len() - 1)?;
+    digits.parse::<u64>().ok()?.checked_mul(scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn times_and_sizes() {
+        for (text, value) in [
+            ("0", Some(0)),
+            ("90", Some(90)),
+            ("1m30s", Some(90)),
+            ("1H", Some(3600)),
+            ("2d1w", Some(9 * 24 * 3600)),
+            ("", None),
+            ("m", None),
+            ("1y", None),
+            ("-1", None),
+            ("99999999999999999999", None),
+            ("9999999999999999w", None),
+        ] {
+            assert_eq!(seconds(text), value, "{text}");
+        }
+        for (text, value) in [
+            ("7", Some(7)),
+            ("512k", Some(512 << 10)),
+            ("1G", Some(1 << 30)),
+            ("", None),
+            ("G", None),
+            ("1T", None),
+            ("99999999999999999G", None),
+            ("1\u{fc}", None),
+        ] {
+            assert_eq!(bytes(text), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_blanks_stays_whole() {
+        assert_eq!(
+            paths("/g 1/kh /g2 ~/my files/kh"),
+            ["/g 1/kh", "/g2", "~/my files/kh"]
+        );
+        assert_eq!(paths("kh"), ["kh"]);
+        assert_eq!(paths(""), [""; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC*", number in "[0-9a-zA-Z ]{0,12}") {
+            for text in [text, number] {
+                let _ = (paths(&text), seconds(&text), bytes(&text));
+            }
+        }
+    }
+}

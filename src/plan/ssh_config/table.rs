@@ -1,0 +1,300 @@
+//! Every option of ssh_config(5), and what becomes of it here: an option that matters and is not honoured is said,
+//! never silently dropped.
+
+use thiserror::Error;
+
+use super::{Effective, Source};
+
+/// What becomes of an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// The embedded carrier does what it says.
+    Honoured,
+    /// It says nothing about a carrier's connection.
+    Harmless,
+    /// `ssh -G` has done what it says; without ssh nobody does.
+    BySsh(&'static str),
+    /// The embedded carrier does not do what it says, but this.
+    Unheeded(&'static str),
+    /// The same, for a way to log in: it matters where there is no other.
+    Method(&'static str),
+}
+
+use Standing::{BySsh, Harmless, Honoured, Method, Unheeded as Not};
+
+/// An option: its name as ssh_config(5) spells it, ssh's default, and its standing here.
+type Row = (&'static str, &'static str, Standing);
+
+const NOT_BY_LOGIN: &str = "the embedded SSH logs in by public key only";
+const OTHER_ALGORITHMS: &str = "the embedded SSH offers its own list";
+
+/// OpenSSH 6.5 to 10.2, readconf.c `keywords`; options that ssh itself no longer knows are left out.
+#[rustfmt::skip]
+const TABLE: [Row; 110] = [
+    // Where to, and by which way.
+    ("Host", "", Harmless),
+    ("Match", "", Harmless),
+    ("HostName", "", Honoured),
+    ("Port", "22", Honoured),
+    ("User", "", Honoured),
+    ("AddressFamily", "any", Not("IPv4 and IPv6 are both tried")),
+    ("BindAddress", "", Not("the system chooses the address to connect from")),
+    ("BindInterface", "", Not("the routing table chooses the interface; name an address with BindAddress")),
+    ("ConnectTimeout", "none", Not("the embedded SSH has its own time-outs")),
+    ("ConnectionAttempts", "1", Not("one attempt is made")),
+    ("ProxyJump", "none", Not("the server is connected to directly")),
+    ("ProxyCommand", "none", Not("the server is connected to directly")),
+    ("ProxyUseFdpass", "no", Not("the command's stdin and stdout are used")),
+    ("RefuseConnection", "none", Honoured),
+    ("TCPKeepAlive", "yes", Harmless),
+    ("IPQoS", "", Harmless),
+    ("ServerAliveInterval", "0", Not("a silent server is noticed after 15 seconds")),
+    ("ServerAliveCountMax", "3", Not("a silent server is noticed after 15 seconds")),
+    // Logging in.
+    ("IdentityFile", "", Honoured),
+    ("IdentitiesOnly", "no", Not("the agent's other keys are tried too")),
+    ("IdentityAgent", "", Not("the agent of SSH_AUTH_SOCK is asked")),
+    ("CertificateFile", "", Not("it is not tried; load it into the agent with ssh-add")),
+    ("PreferredAuthentications", "", Not(NOT_BY_LOGIN)),
+    ("PubkeyAuthentication", "yes", Not("public keys are tried all the same")),
+    ("PasswordAuthentication", "yes", Harmless),
+    ("KbdInteractiveAuthentication", "yes", Harmless),
+    ("KbdInteractiveDevices", "", Harmless),
+    ("GSSAPIAuthentication", "no", Method(NOT_BY_LOGIN)),
+    ("HostbasedAuthentication", "no", Method(NOT_BY_LOGIN)),
+    ("NumberOfPasswordPrompts", "3", Not("a passphrase may be typed three times")),
+    ("BatchMode", "no", Not("questions are asked where there is a terminal")),
+    ("PubkeyAcceptedAlgorithms", "", Not(OTHER_ALGORITHMS)),
+    ("PKCS11Provider", "none", Not("the token's keys are not tried; load them into the agent with ssh-add -s")),
+    ("SecurityKeyProvider", "internal", Not("hardware keys are reached through the agent only; load them with ssh-add")),
+    ("AddKeysToAgent", "no", Harmless),
+    ("ForwardAgent", "no", Harmless),
+    // Host keys.
+    ("StrictHostKeyChecking", "ask", Honoured),
+    ("UserKnownHostsFile", "~/.ssh/known_hosts ~/.ssh/known_hosts2", Honoured),
+    ("GlobalKnownHostsFile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2", Honoured),
+    // Set by Debian's own ssh_config, so a warning would come with every start.
+    ("HashKnownHosts", "no", Harmless),
+    ("HostKeyAlias", "", Not("the key is looked for under the host's own name")),
+    ("CheckHostIP", "no", Not("the key is looked for under the host's name only")),
+    ("HostKeyAlgorithms", "", Not(OTHER_ALGORITHMS)),
+    ("CASignatureAlgorithms", "", Not("host certificates are not taken")),
+    ("KnownHostsCommand", "none", Not("host keys are looked for in files only")),
+    ("RevokedHostKeys", "none", Not("mark revoked keys with @revoked in known_hosts")),
+    ("VerifyHostKeyDNS", "no", Not("host keys are looked for in files only")),
+    ("NoHostAuthenticationForLocalhost", "no", Not("the key of localhost is checked too")),
+    ("RequiredRSASize", "1024", Not("short RSA keys are not refused")),
+    ("UpdateHostKeys", "", Harmless),
+    ("FingerprintHash", "SHA256", Harmless),
+    ("VisualHostKey", "no", Harmless),
+    // The connection.
+    ("Ciphers", "", Not(OTHER_ALGORITHMS)),
+    ("MACs", "", Not(OTHER_ALGORITHMS)),
+    ("KexAlgorithms", "", Not(OTHER_ALGORITHMS)),
+    ("Compression", "no", Not("nothing is compressed")),
+    ("RekeyLimit", "default none", Not("keys are changed when the server asks, and with each new connection")),
+    ("VersionAddendum", "none", Harmless),
+    ("WarnWeakCrypto", "yes", Harmless),
+    ("ObscureKeystrokeTiming", "yes", Harmless),
+    ("ChannelTimeout", "none", Harmless),
+    // What ssh -G has applied.
+    ("Include", "", Harmless),
+    ("IgnoreUnknown", "", Harmless),
+    ("Tag", "", Harmless),
+    ("CanonicalDomains", "none", BySsh("names are taken as they are")),
+    ("CanonicalizeFallbackLocal", "yes", Harmless),
+    ("CanonicalizeHostname", "no", BySsh("names are taken as they are")),
+    ("CanonicalizeMaxDots", "1", Harmless),
+    ("CanonicalizePermittedCNAMEs", "none", Harmless),
+    // For shells, other forwardings and other programs.
+    ("ClearAllForwardings", "no", Harmless),
+    ("ControlMaster", "no", Harmless),
+    ("ControlPath", "none", Harmless),
+    ("ControlPersist", "no", Harmless),
+    ("DynamicForward", "", Harmless),
+    ("EnableEscapeCommandline", "no", Harmless),
+    ("EnableSSHKeysign", "no", Harmless),
+    ("EscapeChar", "~", Harmless),
+    ("ExitOnForwardFailure", "no", Harmless),
+    ("ForkAfterAuthentication", "no", Harmless),
+    ("ForwardX11", "no", Harmless),
+    ("ForwardX11Timeout", "1200", Harmless),
+    ("ForwardX11Trusted", "no", Harmless),
+    ("GatewayPorts", "no", Harmless),
+    ("GSSAPIClientIdentity", "", Harmless),
+    ("GSSAPIDelegateCredentials", "no", Harmless),
+    ("GSSAPIKexAlgorithms", "", Harmless),
+    ("GSSAPIKeyExchange", "no", Harmless),
+    ("GSSAPIRenewalForcesRekey", "no", Harmless),
+    ("GSSAPIServerIdentity", "", Harmless),
+    ("GSSAPITrustDNS", "no", Harmless),
+    ("HostbasedAcceptedAlgorithms", "", Harmless),
+    ("LocalCommand", "", Harmless),
+    ("PermitLocalCommand", "no", Not("no local command is run")),
+    ("LocalForward", "", Harmless),
+    ("LogLevel", "INFO", Harmless),
+    ("LogVerbose", "none", Harmless),
+    ("PermitRemoteOpen", "any", Harmless),
+    ("RemoteCommand", "none", Harmless),
+    ("RemoteForward", "", Harmless),
+    ("RequestTTY", "auto", Harmless),
+    ("SendEnv", "", Harmless),
+    ("SessionType", "default", Harmless),
+    ("SetEnv", "", Harmless),
+    ("StdinNull", "no", Harmless),
+    ("StreamLocalBindMask", "0177", Harmless),
+    ("StreamLocalBindUnlink", "no", Harmless),
+    ("SyslogFacility", "USER", Harmless),
+    ("Tunnel", "no", Not("no tunnel of ssh's own is made")),
+    ("TunnelDevice", "any:any", Harmless),
+    ("XAuthLocation", "/usr/bin/xauth", Harmless),
+];
+
+/// A value longer than this, or one with blanks, is not repeated in a warning: it is a list or a command.
+const SHORT: usize = 40;
+
+/// An option of ssh's configuration that matters and that the embedded carrier does not honour.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{option}{} is not honoured: {instead}", shown(value))]
+pub struct Unheeded {
+    /// Its name, as ssh_config(5) spells it where that is known.
+    pub option: String,
+    /// Its value, as `ssh -G` prints it.
+    pub value: String,
+    /// What happens instead.
+    pub instead: &'static str,
+}
+
+fn shown(value: &str) -> String {
+    if value.is_empty() || value.len() > SHORT || value.contains(' ') {
+        String::new()
+    } else {
+        format!(" {value}")
+    }
+}
+
+/// The name of an option as ssh_config(5) spells it.
+pub(super) fn spelled(key: &str) -> Option<&'static str> {
+    row(key).map(|row| row.0)
+}
+
+/// ssh's default, where it can be told in general; what depends on ssh's version is left out.
+pub(super) fn default(key: &str) -> Option<&'static str> {
+    row(key).map(|row| row.1).filter(|value| !value.is_empty())
+}
+
+fn row(key: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.0.eq_ignore_ascii_case(key))
+}
+
+/// The options set to something else than ssh's default that are not honoured, in the order of `effective`.
+pub(super) fn unheeded(effective: &Effective) -> Vec<Unheeded> {
+    let set = effective
+        .settings
+        .keys()
+        .filter(|key| effective.is_set(key));
+    set.filter_map(|key| one(key, effective)).collect()
+}
+
+fn one(key: &str, effective: &Effective) -> Option<Unheeded> {
+    let (option, instead) = match row(key) {
+        None => (key, "underpass does not know it"),
+        Some((name, _, Not(instead))) => (*name, *instead),
+        Some((name, _, Method(instead))) if is_only_method(effective) => (*name, *instead),
+        Some((name, _, BySsh(instead))) if effective.source == Source::Files => (*name, *instead),
+        Some(_) => return None,
+    };
+    let values: Vec<_> = effective.settings.all(key).collect();
+    Some(Unheeded {
+        option: option.to_owned(),
+        value: values.join(" "),
+        instead,
+    })
+}
+
+/// Whether no way to log in is left but those by Kerberos or by the client's host.
+fn is_only_method(effective: &Effective) -> bool {
+    let on = |key| !matches!(effective.value(key), Some("no" | "false"));
+    !(on("pubkeyauthentication")
+        || on("passwordauthentication")
+        || on("kbdinteractiveauthentication"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Settings;
+    use super::*;
+
+    fn effective(source: Source, text: &str) -> Effective {
+        Effective {
+            settings: Settings::parse(text),
+            defaults: Settings::parse("compression no\nciphers a,b\ngssapiauthentication no"),
+            source,
+        }
+    }
+
+    fn lines(source: Source, text: &str) -> Vec<String> {
+        let unheeded = unheeded(&effective(source, text));
+        unheeded.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_option_stands_once() {
+        let mut names: Vec<_> = TABLE.iter().map(|row| row.0.to_lowercase()).collect();
+        names.sort();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        assert_eq!(spelled("proxyjump"), Some("ProxyJump"));
+    }
+
+    #[test]
+    fn what_matters_is_said() {
+        assert_eq!(
+            lines(
+                Source::Ssh,
+                "pkcs11provider /usr/lib/token.so\nknownhostscommand /x %H\nciphers b\nmadeup 7\ncompression yes"
+            ),
+            [
+                "PKCS11Provider /usr/lib/token.so is not honoured: the token's keys are not tried; load them into \
+                 the agent with ssh-add -s",
+                "KnownHostsCommand is not honoured: host keys are looked for in files only",
+                "Ciphers b is not honoured: the embedded SSH offers its own list",
+                "madeup 7 is not honoured: underpass does not know it",
+                "Compression yes is not honoured: nothing is compressed",
+            ]
+        );
+    }
+
+    #[test]
+    fn defaults_and_what_does_not_matter_are_not() {
+        let text = "compression no\nciphers a,b\nverifyhostkeydns no\ncontrolmaster auto\nsendenv LANG\nuser me";
+        assert_eq!(lines(Source::Ssh, text), [""; 0]);
+        // Debian's own configuration.
+        assert_eq!(
+            lines(Source::Ssh, "gssapiauthentication yes\nhashknownhosts yes"),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn kerberos_as_the_only_way_in_is_said() {
+        let text = "gssapiauthentication yes\npubkeyauthentication no\npasswordauthentication no\n\
+                    kbdinteractiveauthentication no";
+        let lines = lines(Source::Ssh, text);
+        assert!(
+            lines[0].starts_with("GSSAPIAuthentication yes is not"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn what_ssh_would_have_done_is_said_without_it() {
+        let text = "canonicalizehostname yes";
+        assert_eq!(lines(Source::Ssh, text), [""; 0]);
+        assert_eq!(
+            lines(Source::Files, text),
+            ["CanonicalizeHostname yes is not honoured: names are taken as they are"]
+        );
+    }
+}
