@@ -32,7 +32,7 @@
 //! | [`engine`] | the sans-IO core: packets and far-side answers in, packets and new flows out | tokio, clocks, SSH, descriptors |
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |
 //! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |
-//! | [`carrier`] | opens the far side: [`carrier::russh`], the dial budget, the table of failure texts | inlets, engine |
+//! | [`carrier`] | opens the far side: [`carrier::russh`], the dial budget, the table of failure texts; [`carrier::channels`] for the carrier to come | inlets, engine |
 //! | [`os`] | tun, netlink, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
 //! | [`stats`] | counters of how flows ended, and their bytes | deciding anything |
 //!
