@@ -111,6 +111,20 @@ fn a_lost_ssh_connection_resets_open_flows_and_ends_with_255() {
 }
 
 #[test]
+fn a_deleted_device_ends_it_with_a_word() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    let mut underpass = lab.underpass(V4.subnet);
+    assert_eq!(connect(&lab, V4.host, 80), "open");
+    let mut delete = lab.command("client", "ip");
+    delete.args(["link", "del", "underpass0"]);
+    assert!(finished(delete).status.success());
+    assert_eq!(underpass.wait().code(), Some(1));
+    underpass.wait_for_line("the TUN device is gone");
+    assert_eq!(lab.network_state("client"), before);
+}
+
+#[test]
 fn two_of_them_side_by_side() {
     let lab = Lab::up();
     let before = lab.network_state("client");

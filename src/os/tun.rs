@@ -16,6 +16,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
 use nix::unistd::dup3;
 use thiserror::Error;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 use tun_tap::{Iface, Mode};
@@ -117,7 +118,11 @@ impl TunDevice {
         #[allow(unsafe_code)]
         // SAFETY: `as_raw_fd` gives the descriptor that `self.fd` owns: valid and the same for as long as
         // the device lives, and the `AsyncFd` owns the device.
-        let watched = unsafe { AsyncFd::register(self) };
+        let watched = unsafe {
+            // An error alone is how a device that was deleted shows itself (EPOLLERR; tun_chr_poll() in
+            // drivers/net/tun.c).
+            AsyncFd::register_with_interest(self, Interest::READABLE | Interest::ERROR)
+        };
         Ok(watched?)
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use smoltcp::time::Instant;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time;
@@ -117,7 +118,8 @@ impl<D: Device> Tun<D> {
         let device = &shared.engine.outlet().device;
         let mut buffer = vec![0; HEADROOM + 65_535];
         loop {
-            let mut ready = device.readable().await?;
+            // A read says what the error is.
+            let mut ready = device.ready(Interest::READABLE | Interest::ERROR).await?;
             let mut batch = Batch::default();
             for _ in 0..BATCH {
                 match nix::unistd::read(device.get_ref(), &mut buffer) {
