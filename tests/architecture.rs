@@ -22,6 +22,18 @@ struct Room {
 /// What every room may name.
 const EVERYWHERE: [&str; 4] = ["std", "core", "thiserror", "tracing"];
 
+/// What code without I/O and without a clock never names.
+const SANS_IO: &[&str] = &[
+    "std::fs",
+    "std::env",
+    "std::os",
+    "std::thread",
+    "std::net::TcpStream",
+    "std::net::UdpSocket",
+    "Instant::now",
+    "SystemTime",
+];
+
 const TABLE: [Room; 12] = [
     Room {
         name: "lib",
@@ -74,16 +86,7 @@ const TABLE: [Room; 12] = [
         name: "engine",
         rooms: &["net"],
         crates: &["bytes", "smoltcp"],
-        never: &[
-            "std::fs",
-            "std::env",
-            "std::os",
-            "std::thread",
-            "std::net::TcpStream",
-            "std::net::UdpSocket",
-            "Instant::now",
-            "SystemTime",
-        ],
+        never: SANS_IO,
     },
     Room {
         name: "inlet",
@@ -292,15 +295,7 @@ fn the_channel_layer_is_sans_io() {
         name: "carrier",
         rooms: &[],
         crates: &["bytes"],
-        never: &[
-            "std::fs",
-            "std::env",
-            "std::os",
-            "std::thread",
-            "std::net::TcpStream",
-            "Instant::now",
-            "SystemTime",
-        ],
+        never: SANS_IO,
     };
     let crates = known_crates();
     for file in sources(&root().join("src/carrier/channels")) {

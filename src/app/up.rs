@@ -1,7 +1,8 @@
 //! `up`: from a plan to packets that flow, and back.
 //!
 //! The stages stand in [`prepare`] in their order, and the last in [`Prepared::capture`]; what each has made is
-//! taken back in reverse by [`Running::stop`]. Whatever happens in between, the device is not persistent and vanishes with this process.
+//! taken back in reverse by [`Running::stop`]. Whatever happens in between, the device is not persistent and vanishes
+//! with this process.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;

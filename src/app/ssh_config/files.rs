@@ -84,33 +84,33 @@ fn settings(params: &HostParams) -> Settings {
             settings.push(key, value);
         }
     };
-    push("hostname", params.host_name.clone());
-    push("user", params.user.clone());
-    push("port", params.port.map(|port| port.to_string()));
-    push("bindaddress", params.bind_address.clone());
-    push("bindinterface", params.bind_interface.clone());
-    push("compression", params.compression.map(flag));
-    push(
-        "pubkeyauthentication",
-        params.pubkey_authentication.map(flag),
-    );
-    push(
-        "connectionattempts",
-        params.connection_attempts.map(|n| n.to_string()),
-    );
-    push("connecttimeout", params.connect_timeout.map(seconds));
-    push(
-        "serveraliveinterval",
-        params.server_alive_interval.map(seconds),
-    );
-    push(
-        "proxyjump",
-        params.proxy_jump.as_ref().map(|hops| hops.join(",")),
-    );
-    push(
-        "certificatefile",
-        params.certificate_file.as_deref().map(text),
-    );
+    let hops = params.proxy_jump.as_ref().map(|hops| hops.join(","));
+    let attempts = params.connection_attempts.map(|n| n.to_string());
+    for (key, value) in [
+        ("hostname", params.host_name.clone()),
+        ("user", params.user.clone()),
+        ("port", params.port.map(|port| port.to_string())),
+        ("bindaddress", params.bind_address.clone()),
+        ("bindinterface", params.bind_interface.clone()),
+        ("compression", params.compression.map(flag)),
+        (
+            "pubkeyauthentication",
+            params.pubkey_authentication.map(flag),
+        ),
+        ("connectionattempts", attempts),
+        ("connecttimeout", params.connect_timeout.map(seconds)),
+        (
+            "serveraliveinterval",
+            params.server_alive_interval.map(seconds),
+        ),
+        ("proxyjump", hops),
+        (
+            "certificatefile",
+            params.certificate_file.as_deref().map(text),
+        ),
+    ] {
+        push(key, value);
+    }
     for file in params.identity_file.iter().flatten() {
         push("identityfile", Some(text(file)));
     }

@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_rush_flows_are_packed_and_others_spread() {
+    fn in_a_rush_flows_are_packed() {
         let burdens = [with(300), with(899), with(900), with(5)];
         assert_eq!(choose(&burdens, true), Some(1));
         assert_eq!(choose(&burdens, false), Some(3));

@@ -95,8 +95,8 @@ const READ_BUFFER: usize = 128 << 10;
 /// milliseconds, and whatever else the process carries waits at each of its steps.
 const TURN: usize = 256 << 10;
 
-/// A TCP stream that reads in large pieces and lets others have their turn, and that re-arms TCP_QUICKACK after each read while [`AckAtOnce`] is
-/// set; the kernel clears the option by itself (tcp(7)).
+/// A TCP stream that reads in large pieces, lets others have their turn, and re-arms TCP_QUICKACK after each read while
+/// [`AckAtOnce`] is set; the kernel clears the option by itself (tcp(7)).
 pub(super) struct SshTcp {
     stream: BufReader<TcpStream>,
     ack_at_once: AckAtOnce,
