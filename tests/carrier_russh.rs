@@ -14,6 +14,7 @@ use bytes::Bytes;
 use rig::{Echo, Sshd, connect, local, read_all};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
+use underpass::carrier::Link;
 use underpass::carrier::{ConnectError, NoPrompter, RusshCarrier};
 use underpass::net::{ByteReader, ByteWriter, Carrier, OpenFailure, StreamError, Target};
 use underpass::plan::HostKeyPolicy;

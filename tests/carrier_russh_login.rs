@@ -15,6 +15,7 @@ use std::time::Duration;
 use rig::{Echo, Sshd, keygen, local};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
+use underpass::carrier::Link;
 use underpass::carrier::{ConnectError, HostKeyError, NoPrompter, Prompter, RusshCarrier};
 use underpass::net::Carrier;
 use underpass::plan::{HostKeyPolicy, SshPlan};

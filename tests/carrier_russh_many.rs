@@ -14,6 +14,7 @@ use rig::{Echo, Sshd, connect, local, read_all};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use underpass::carrier::Link;
 use underpass::net::{ByteWriter, Carrier, OpenError, OpenFailure, Target};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());

@@ -14,6 +14,7 @@ use russh::{Channel, ChannelMsg, ChannelOpenFailure};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
+use underpass::carrier::Link;
 use underpass::carrier::{NoPrompter, RusshCarrier};
 use underpass::net::{ByteReader, ByteWriter, Carrier, OpenFailure, Source, StreamError, Target};
 use underpass::plan::{HostKeyPolicy, SshPlan};

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use super::exit::Exit;
 use super::surroundings;
 use crate::carrier::prompt::TtyPrompter;
-use crate::carrier::russh::{ConnectError, LostReason, RusshCarrier};
+use crate::carrier::{ConnectError, Link, LostReason, RusshCarrier};
 use crate::inlet::tun::{Tun, TunInbound};
 use crate::net::{Inbound, OpenFailure, Target};
 use crate::os::{

@@ -12,11 +12,11 @@ use russh::{MethodKind, MethodSet};
 use tokio::net::UnixStream;
 use tracing::debug;
 
-use super::error::ConnectError;
-use super::failure::harmless;
 use super::handler::ClientHandler;
 use super::host_key::{fingerprint, type_name};
 use super::keys::{FileSigner, KeyFile, needs_touch};
+use crate::carrier::error::ConnectError;
+use crate::carrier::failure::harmless;
 use crate::carrier::prompt::Prompter;
 use crate::plan::SshPlan;
 

@@ -8,11 +8,11 @@ use russh::keys::{PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Names};
 use tracing::info;
 
-use super::error::{HostKeyError, LostReason};
-use super::failure::harmless;
 use super::host_key::HostKeyCheck;
 use super::load::Load;
 use super::refusal::refused_with;
+use crate::carrier::error::{HostKeyError, LostReason};
+use crate::carrier::failure::harmless;
 
 /// What ends a session: russh's own error, or a host key that is not accepted.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use russh::keys::ssh_key::HashAlg;
 use russh::keys::{Algorithm, PublicKey};
 use tracing::{info, warn};
 
-use super::error::HostKeyError;
 use super::known_hosts::{KnownKeys, Place, Verdict, host_name, learn};
+use crate::carrier::error::HostKeyError;
 use crate::carrier::prompt::Prompter;
 use crate::plan::{HostKeyPolicy, SshPlan};
 

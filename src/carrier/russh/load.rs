@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::error::LostReason;
+use crate::carrier::error::LostReason;
 
 /// What russh keeps for a channel that we closed before the server did, in bytes (measured: an entry of its
 /// channel table with a message queue; the server's CLOSE no longer removes it).

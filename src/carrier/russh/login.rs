@@ -16,12 +16,12 @@ use tracing::debug;
 
 use super::auth::{Authentication, Credential};
 use super::connection::Connection;
-use super::error::ConnectError;
-use super::failure::harmless;
 use super::handler::{ClientHandler, Handshake, SessionError};
 use super::host_key::HostKeyCheck;
 use super::load::Load;
 use super::tcp::{self, AckAtOnce, Connected, SshTcp};
+use crate::carrier::error::ConnectError;
+use crate::carrier::failure::harmless;
 use crate::carrier::prompt::Prompter;
 use crate::plan::SshPlan;
 

@@ -6,15 +6,13 @@
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
-//! | `refusal` | which open a refusal's text belongs to; `failure`: what the text means |
+//! | `refusal` | which open a refusal's text belongs to |
 //! | `stream` | one channel as two halves; `backlog`: what arrives while nobody reads, `pace`: from when on, over `spill` |
 
 mod auth;
 mod backlog;
 mod connection;
 mod detach;
-mod error;
-mod failure;
 mod handler;
 mod host_key;
 mod keys;
@@ -28,7 +26,6 @@ mod spill;
 mod stream;
 mod tcp;
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,11 +35,12 @@ use tokio::sync::Notify;
 use self::detach::detached;
 use self::pool::{Place, Pool};
 use super::dial::{DialBudget, DialPermit};
+use super::error::{ConnectError, LostReason};
+use super::link::{Description, Link};
 use super::prompt::Prompter;
 use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
 use crate::plan::SshPlan;
 
-pub use self::error::{ConnectError, HostKeyError, LostReason};
 pub use self::stream::{RusshReader, RusshWriter};
 
 /// How long [`RusshCarrier::shutdown`] waits for the goodbyes to be sent.
@@ -54,34 +52,6 @@ pub struct RusshCarrier {
     dial: Arc<DialBudget>,
     addresses: Vec<SocketAddr>,
     description: Description,
-}
-
-/// Who answered, and how we got in: for the ready line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Description {
-    /// The server's address and port.
-    pub server: SocketAddr,
-    /// Type and fingerprint of its host key, `ED25519 SHA256:...`.
-    pub host_key: String,
-    /// The cipher, as SSH names it.
-    pub cipher: String,
-    /// What the server took: `key SHA256:... from the agent`, `key /home/me/.ssh/id_ed25519`.
-    pub authentication: String,
-}
-
-impl fmt::Display for Description {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            server,
-            host_key,
-            cipher,
-            authentication,
-        } = self;
-        write!(
-            f,
-            "{server} (host key {host_key}, {cipher}, {authentication})"
-        )
-    }
 }
 
 impl RusshCarrier {
@@ -98,7 +68,7 @@ impl RusshCarrier {
         let bell = Arc::clone(&changed);
         let (first, credential) = login::first(plan, &addresses, prompter, bell).await?;
         let description = Description {
-            server: first.peer(),
+            server: Some(first.peer()),
             host_key: first.host_key().map(describe_key).unwrap_or_default(),
             cipher: first.cipher().to_owned(),
             authentication: credential.describe(),
@@ -110,15 +80,19 @@ impl RusshCarrier {
             description,
         })
     }
+}
 
-    /// Who answered, and how we got in.
-    pub fn description(&self) -> &Description {
+fn describe_key(key: &russh::keys::PublicKey) -> String {
+    let kind = host_key::type_name(&key.algorithm());
+    format!("{kind} {}", host_key::fingerprint(key))
+}
+
+impl Link for RusshCarrier {
+    fn description(&self) -> &Description {
         &self.description
     }
 
-    /// All addresses that the server's name has, and those that our connections go to. They must never be
-    /// captured.
-    pub fn server_addresses(&self) -> Vec<IpAddr> {
+    fn server_addresses(&self) -> Vec<IpAddr> {
         let connections = self.pool.all();
         let peers = connections.iter().map(|c| c.peer());
         let mut addresses: Vec<IpAddr> = self
@@ -133,15 +107,11 @@ impl RusshCarrier {
         addresses
     }
 
-    /// Resolves when no connection is left.
-    pub async fn lost(&self) -> LostReason {
+    async fn lost(&self) -> LostReason {
         self.pool.lost().await
     }
 
-    /// Ends all connections in good order. Streams that are still open are [`crate::net::StreamError::Lost`]. Gives up
-    /// after half a second, when a flow that nobody reads or absorbs holds its connection up: the end of the
-    /// process does the rest.
-    pub async fn shutdown(&self) {
+    async fn shutdown(&self) {
         let goodbye = async {
             for connection in self.pool.close() {
                 connection.disconnect().await;
@@ -151,11 +121,6 @@ impl RusshCarrier {
         // The sessions end when the goodbye is written; a server that does not read does not hold us up.
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
     }
-}
-
-fn describe_key(key: &russh::keys::PublicKey) -> String {
-    let kind = host_key::type_name(&key.algorithm());
-    format!("{kind} {}", host_key::fingerprint(key))
 }
 
 impl Carrier for RusshCarrier {

@@ -13,9 +13,9 @@ use tracing::{debug, info, warn};
 use super::auth::Credential;
 use super::backlog::Store;
 use super::connection::Connection;
-use super::error::LostReason;
 use super::load::ChannelGuard;
 use super::login;
+use crate::carrier::error::LostReason;
 use crate::net::{OpenError, OpenFailure};
 use crate::plan::SshPlan;
 

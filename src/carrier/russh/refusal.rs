@@ -21,7 +21,7 @@ use std::time::Duration;
 use russh::ChannelOpenFailure;
 use tokio::sync::oneshot;
 
-use super::failure::open_error;
+use crate::carrier::failure::open_error;
 use crate::net::{OpenError, OpenFailure};
 
 /// How long an open waits for its text after the refusal. The text follows within microseconds.
@@ -96,7 +96,18 @@ async fn refusal(reason: &ChannelOpenFailure, text: oneshot::Receiver<String>) -
         Ok(Ok(text)) => text,
         _ => String::new(),
     };
-    open_error(reason, &text)
+    open_error(code(reason), &text)
+}
+
+/// The reason code that russh made `reason` of (RFC 4254 section 5.1).
+fn code(reason: &ChannelOpenFailure) -> u32 {
+    match reason {
+        ChannelOpenFailure::AdministrativelyProhibited => 1,
+        ChannelOpenFailure::ConnectFailed => 2,
+        ChannelOpenFailure::UnknownChannelType => 3,
+        ChannelOpenFailure::ResourceShortage => 4,
+        ChannelOpenFailure::Other { code, .. } => *code,
+    }
 }
 
 /// A future polled with the waker of its note.

@@ -5,8 +5,6 @@
 //! a missing route. It depends on libc, locale and server: the table knows the usual wordings, and whatever
 //! it does not know is [`OpenFailure::Other`].
 
-use russh::ChannelOpenFailure;
-
 use crate::net::{OpenError, OpenFailure};
 
 /// The longest text that is kept, in characters.
@@ -47,19 +45,20 @@ const TEXTS: &[(&str, OpenFailure)] = &[
     ("open failed", OpenFailure::NetworkUnreachable),
 ];
 
-/// The error for a refused open: the kind by `reason` and `text`, and the text made harmless.
-pub(super) fn open_error(reason: &ChannelOpenFailure, text: &str) -> OpenError {
-    OpenError::new(classify(reason, text), harmless(text))
-}
+/// Reason codes of a refused open (RFC 4254 section 5.1); every other one is as good as `CONNECT_FAILED`, 2.
+const ADMINISTRATIVELY_PROHIBITED: u32 = 1;
+const UNKNOWN_CHANNEL_TYPE: u32 = 3;
+const RESOURCE_SHORTAGE: u32 = 4;
 
-fn classify(reason: &ChannelOpenFailure, text: &str) -> OpenFailure {
-    match reason {
-        ChannelOpenFailure::AdministrativelyProhibited => OpenFailure::Prohibited,
+/// The error for a refused open: the kind by reason code and `text`, and the text made harmless.
+pub(super) fn open_error(reason: u32, text: &str) -> OpenError {
+    let failure = match reason {
         // A server without direct-tcpip forbids all of it.
-        ChannelOpenFailure::UnknownChannelType => OpenFailure::Prohibited,
-        ChannelOpenFailure::ResourceShortage => OpenFailure::NoResources,
-        ChannelOpenFailure::ConnectFailed | ChannelOpenFailure::Other { .. } => by_text(text),
-    }
+        ADMINISTRATIVELY_PROHIBITED | UNKNOWN_CHANNEL_TYPE => OpenFailure::Prohibited,
+        RESOURCE_SHORTAGE => OpenFailure::NoResources,
+        _ => by_text(text),
+    };
+    OpenError::new(failure, harmless(text))
 }
 
 fn by_text(text: &str) -> OpenFailure {
@@ -117,7 +116,7 @@ mod tests {
             ("Verbindungsaufbau abgelehnt", OpenFailure::Other),
             ("", OpenFailure::Other),
         ] {
-            let error = open_error(&ChannelOpenFailure::ConnectFailed, text);
+            let error = open_error(2, text);
             assert_eq!(error.failure, failure, "{text:?}");
             assert_eq!(error.text, text);
         }
@@ -125,19 +124,10 @@ mod tests {
 
     #[test]
     fn the_reason_decides_where_it_is_plain() {
-        let kind = |reason| open_error(&reason, "open failed").failure;
-        assert_eq!(
-            kind(ChannelOpenFailure::AdministrativelyProhibited),
-            OpenFailure::Prohibited
-        );
-        assert_eq!(
-            kind(ChannelOpenFailure::UnknownChannelType),
-            OpenFailure::Prohibited
-        );
-        assert_eq!(
-            kind(ChannelOpenFailure::ResourceShortage),
-            OpenFailure::NoResources
-        );
+        let kind = |reason| open_error(reason, "open failed").failure;
+        assert_eq!(kind(ADMINISTRATIVELY_PROHIBITED), OpenFailure::Prohibited);
+        assert_eq!(kind(UNKNOWN_CHANNEL_TYPE), OpenFailure::Prohibited);
+        assert_eq!(kind(RESOURCE_SHORTAGE), OpenFailure::NoResources);
     }
 
     #[test]

@@ -1,0 +1,52 @@
+//! A carrier with a life: it was connected, and may be lost.
+
+use std::fmt;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+
+use super::error::LostReason;
+use crate::net::Carrier;
+
+/// A carrier that is logged in to a server, until it is lost.
+pub trait Link: Carrier {
+    /// Who answered, and how we got in.
+    fn description(&self) -> &Description;
+
+    /// All addresses that its connections go to, and those that they may go to. They must never be captured. Empty where
+    /// the way is another program's.
+    fn server_addresses(&self) -> Vec<IpAddr>;
+
+    /// Resolves when it carries no flow any more, and never will.
+    fn lost(&self) -> impl Future<Output = LostReason> + Send;
+
+    /// Ends it in good order, within a second. Streams that are still open are [`crate::net::StreamError::Lost`].
+    fn shutdown(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Who answered, and how we got in: for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The server's address and port; `None` where another program makes the connection.
+    pub server: Option<SocketAddr>,
+    /// Type and fingerprint of its host key, `ED25519 SHA256:...`.
+    pub host_key: String,
+    /// The cipher, as SSH names it.
+    pub cipher: String,
+    /// What the server took: `key SHA256:... from the agent`, `key /home/me/.ssh/id_ed25519`.
+    pub authentication: String,
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            server,
+            host_key,
+            cipher,
+            authentication,
+        } = self;
+        if let Some(server) = server {
+            write!(f, "{server} ")?;
+        }
+        write!(f, "(host key {host_key}, {cipher}, {authentication})")
+    }
+}
