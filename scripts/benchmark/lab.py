@@ -17,6 +17,7 @@ BASTION = "192.168.77.1"
 CLIENT_FOR_BOX = "172.31.0.1"
 CIPHER = "aes128-gcm@openssh.com"
 LOAD = "lab-load"
+PROBE = "lab-probe"
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -90,8 +91,8 @@ class Lab:
         return found
 
     def tool_processes(self):
-        """The process ids of everything in the client but the load: the tool, its ssh and its helpers."""
-        return [pid for pid in self._processes("client") if command_of(pid) != LOAD]
+        """The process ids of everything in the client but load and probes: the tool, its ssh and its helpers."""
+        return [pid for pid in self._processes("client") if command_of(pid) not in (LOAD, PROBE)]
 
     def end_leftovers(self):
         """Ends what a tool has left in the client, and sshd's sessions, which may close channels for minutes."""
@@ -172,3 +173,40 @@ class Load:
         self._process.kill()
         self._process.wait()
         self._process.stdin.close()
+
+
+class Probe:
+    """A lab-probe at work on the tool's host of the lab, which checks every byte; ended at the end of the `with` block."""
+
+    def __init__(self, tool, command, address, *arguments):
+        host, _, port = address.rpartition(":")
+        self._process = subprocess.Popen(
+            tool.lab.inside(tool.role, tool.lab.built / "examples" / PROBE, command, host, port, *arguments),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            start_new_session=True,
+        )
+
+    def line(self):
+        """Sends the line that ends a wait of the probe."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def wait(self, timeout):
+        """Its last finding, once it has ended."""
+        try:
+            output, _ = self._process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"a probe did not end in {timeout:.0f} s") from None
+        lines = output.splitlines()
+        if not lines:
+            raise Failed("a probe ended without a word")
+        return json.loads(lines[-1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()

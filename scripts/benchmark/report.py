@@ -50,6 +50,11 @@ TARGETS = [
     Target("10,000 idle connections: client memory, MB", "idle10000", "client MB", most=150,
            absolute=True),
     Target("echo beside a full download, p50", "echo-busy", "p50 ms", most=1.5),
+    Target("download beside a stopped and a slow reader, of that beside an ordinary flow", "laggards",
+           "of ordinary", least=0.8, absolute=True),
+    Target("echo beside those and a download, p50", "laggards", "p50 ms", most=1.5),
+    Target("client memory with those, MB", "laggards", "client MB", most=100, absolute=True),
+    Target("streams of those that did not arrive whole", "laggards", "not whole", most=0, absolute=True),
 ]
 
 

@@ -5,11 +5,15 @@ import time
 from dataclasses import dataclass
 from typing import Callable
 
-from .lab import Failed, Load
+from .lab import Failed, Load, Probe
 
-ECHO, DISCARD, SOURCE, SHORT = 7, 9, 19, 5007
+ECHO, DISCARD, SOURCE, SOURCE_OF, SHORT = 7, 9, 19, 5001, 5007
 # Opening thousands of connections takes the slow ones minutes, but not more.
 OPEN_PATIENCE_S = 300
+# A reader that reads nothing for so long, of a stream that no tool can take in meanwhile; and how slow a slow one is.
+STOP_S = 20
+STOPPED_BYTES = 3_000_000_000
+SLOW_BYTES_PER_S = 1_000_000
 
 
 @dataclass
@@ -79,9 +83,7 @@ def echo(tool, length):
 
 
 def echo_beside_download(tool, length):
-    with Load(tool, "download", tool.address(SOURCE), "--warmup-ms",
-              length.warmup, "--measure-ms", 10 * length.measure + 60_000) as load:
-        load.wait("start", length.warmup / 1e3 + 30)
+    with endless_download(tool, length):
         return echo(tool, length)
 
 
@@ -121,6 +123,42 @@ def startup(tool, _length):
     return {"ms": (done["at"] - began) * 1e3}
 
 
+def laggards(tool, length):
+    """What a reader that stops for 20 s and one of 1 MB/s cost an echo and a download beside them, and whether they get
+    every byte in the end."""
+    with endless_download(tool, length):
+        ordinary = transfer(tool, length, "download", 1)["Mbit/s"]
+    address = tool.address(SOURCE_OF)
+    slow_bytes = STOP_S * SLOW_BYTES_PER_S
+    with Probe(tool, "source", address, "--ask", STOPPED_BYTES, "--bytes", STOPPED_BYTES, "--wait") as stopped, \
+            Probe(tool, "source", address, "--ask", STOPPED_BYTES, "--bytes", slow_bytes,
+                  "--rate", SLOW_BYTES_PER_S) as slow:
+        began = time.monotonic()
+        # Once the far side has sent ahead whatever it can.
+        time.sleep(STOP_S / 4)
+        beside = transfer(tool, length, "download", 1)["Mbit/s"]
+        with endless_download(tool, length):
+            latency = echo(tool, length)
+        time.sleep(max(0, STOP_S - (time.monotonic() - began)))
+        memory = tool.lab.tool_memory()
+        stopped.line()
+        ends = [stopped.wait(120)["result"], slow.wait(120)["result"]]
+    return {"Mbit/s": beside, "of ordinary": beside / ordinary, **latency, "client MB": memory,
+            "not whole": sum(end != "ok" for end in ends)}
+
+
+def endless_download(tool, length):
+    """A download that goes on, once it has begun."""
+    load = Load(tool, "download", tool.address(SOURCE), "--warmup-ms", length.warmup,
+                "--measure-ms", 10 * length.measure + 60_000)
+    try:
+        load.wait("start", length.warmup / 1e3 + 30)
+    except Failed:
+        load.__exit__()
+        raise
+    return load
+
+
 class Attempt:
     """A call on a thread of its own, whose failure is not lost."""
 
@@ -155,6 +193,7 @@ SCENARIOS = {
     "echo-busy": Scenario(echo_beside_download),
     "box-download": Scenario(bulk("download"), role="box"),
     "box-upload": Scenario(bulk("upload"), role="box"),
+    "laggards": Scenario(laggards, crowd=True),
     "idle1000": Scenario(idle(1000), crowd=True),
     "idle5000": Scenario(idle(5000), crowd=True),
     "idle10000": Scenario(idle(10000), crowd=True),

@@ -107,11 +107,21 @@ def wait_until(condition, what):
 class Underpass(Tool):
     name = "underpass"
 
+    OPTIONS = ()
+
     def start(self):
         state = self.lab.state
         self.spawn(self.lab.built / "underpass", "up", "-r", f"root@{BASTION}", "-i", state / "id",
-                   "-o", f"UserKnownHostsFile={state / 'known_hosts'}", SUBNET,
+                   "-o", f"UserKnownHostsFile={state / 'known_hosts'}", *self.OPTIONS, SUBNET,
                    ready=r"\bready\b", environment={"HOME": str(state), "NO_COLOR": "1"})
+
+
+class UnderpassOpenssh(Underpass):
+    """The same over the user's own ssh."""
+
+    name = "underpass-openssh"
+
+    OPTIONS = ("--carrier", "openssh", "-o", f"Ciphers={CIPHER}")
 
 
 class Direct(Tool):
@@ -128,7 +138,7 @@ class Direct(Tool):
 class SshLocal(Tool):
     name = "ssh-L"
 
-    PORTS = (7, 9, 19, 5007)
+    PORTS = (7, 9, 19, 5001, 5007)
 
     def start(self):
         forwards = [f"-L*:{self._local(port)}:{SERVICES}:{port}" for port in self.PORTS]
@@ -237,4 +247,4 @@ def command(*arguments):
 
 
 TOOLS = {tool.name: tool
-         for tool in (Underpass, SshLocal, SshSocks, Sshuttle, SshTunnel, Direct)}
+         for tool in (Underpass, UnderpassOpenssh, SshLocal, SshSocks, Sshuttle, SshTunnel, Direct)}
