@@ -76,7 +76,8 @@ impl Query {
         let identities = self.identities.iter().map(|value| ("-i", value));
         let options = self.options.iter().map(|value| ("-o", value));
         let flags = singles.chain(identities).chain(options);
-        let mut arguments = vec!["-G".to_owned()];
+        // -T, or ssh complains about a stdin that is no terminal.
+        let mut arguments = vec!["-G".to_owned(), "-T".to_owned()];
         arguments.extend(flags.flat_map(|(flag, value)| [flag.to_owned(), value.clone()]));
         arguments.extend(["--".to_owned(), self.host.clone()]);
         arguments
@@ -157,6 +158,7 @@ mod tests {
             query.arguments(),
             [
                 "-G",
+                "-T",
                 "-F",
                 "/a b",
                 "-J",
@@ -177,7 +179,7 @@ mod tests {
         );
         assert_eq!(
             Query::for_defaults().arguments(),
-            ["-G", "-F", "none", "--", "localhost"]
+            ["-G", "-T", "-F", "none", "--", "localhost"]
         );
     }
 
@@ -225,7 +227,16 @@ mod tests {
         let hop = query.last_hop(&hops).unwrap();
         assert_eq!(
             hop.arguments(),
-            ["-G", "-F", "f", "-J", "a@h1:22,b@[::1]:23", "--", "h3"]
+            [
+                "-G",
+                "-T",
+                "-F",
+                "f",
+                "-J",
+                "a@h1:22,b@[::1]:23",
+                "--",
+                "h3"
+            ]
         );
         assert_eq!(query.last_hop(&[]), None);
     }
