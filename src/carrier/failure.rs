@@ -11,7 +11,7 @@ use crate::net::{OpenError, OpenFailure};
 const MAX_TEXT: usize = 200;
 
 /// Wordings by substring, lower case; the first that matches decides. Sources: glibc, musl and BSD
-/// `strerror`, Go's `net` package, `gai_strerror`.
+/// `strerror`, Go's `net` package, `gai_strerror`, Python's `OSError`.
 const TEXTS: &[(&str, OpenFailure)] = &[
     ("refused", OpenFailure::Refused),
     ("network is unreachable", OpenFailure::NetworkUnreachable),
@@ -43,6 +43,20 @@ const TEXTS: &[(&str, OpenFailure)] = &[
     // sshd's text when connect() itself fails at once (channels.c connect_next): no route to the network,
     // nearly always, since every other error of a non-blocking connect comes later and has its own text.
     ("open failed", OpenFailure::NetworkUnreachable),
+    // Python's asyncio, so asyncssh, puts words of its own in the place of strerror's (selector_events.py
+    // _sock_connect_cb): only the number tells. Linux's numbers, then those of the BSDs and macOS.
+    ("[errno 111]", OpenFailure::Refused),
+    ("[errno 113]", OpenFailure::HostUnreachable),
+    ("[errno 112]", OpenFailure::HostUnreachable),
+    ("[errno 101]", OpenFailure::NetworkUnreachable),
+    ("[errno 110]", OpenFailure::TimedOut),
+    ("[errno 13]", OpenFailure::Filtered),
+    ("[errno 1]", OpenFailure::Filtered),
+    ("[errno 61]", OpenFailure::Refused),
+    ("[errno 65]", OpenFailure::HostUnreachable),
+    ("[errno 64]", OpenFailure::HostUnreachable),
+    ("[errno 51]", OpenFailure::NetworkUnreachable),
+    ("[errno 60]", OpenFailure::TimedOut),
 ];
 
 /// Reason codes of a refused open (RFC 4254 section 5.1); every other one is as good as `CONNECT_FAILED`, 2.
@@ -114,6 +128,20 @@ mod tests {
             ("Operation not permitted", OpenFailure::Filtered),
             ("Too many open files", OpenFailure::NoResources),
             ("Verbindungsaufbau abgelehnt", OpenFailure::Other),
+            (
+                "[Errno 111] Connect call failed ('10.0.0.1', 80)",
+                OpenFailure::Refused,
+            ),
+            (
+                "[Errno 113] Connect call failed ('10.0.0.1', 80)",
+                OpenFailure::HostUnreachable,
+            ),
+            (
+                "[Errno 110] Connect call failed ('10.0.0.1', 80)",
+                OpenFailure::TimedOut,
+            ),
+            // russh's server, whatever the reason was.
+            ("Connect failed", OpenFailure::Other),
             ("", OpenFailure::Other),
         ] {
             let error = open_error(2, text);

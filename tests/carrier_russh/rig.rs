@@ -157,7 +157,7 @@ fn children(pid: &str) -> Vec<String> {
     children.split_whitespace().map(str::to_owned).collect()
 }
 
-fn kill(pid: &str) {
+pub(crate) fn kill(pid: &str) {
     children(pid).iter().for_each(|child| kill(child));
     let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
@@ -184,7 +184,7 @@ pub(crate) fn keygen(path: &std::path::Path, kind: &str, passphrase: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }

@@ -11,7 +11,6 @@ use russh::keys::PublicKey;
 use super::backlog::Store;
 use super::handler::ClientHandler;
 use super::load::{ChannelGuard, Load};
-use super::refusal::with_text;
 use super::stream::{RusshReader, RusshWriter, halves};
 use crate::net::{OpenError, Source, Target};
 
@@ -86,7 +85,7 @@ impl Connection {
             source.0.ip().to_canonical().to_string(),
             u32::from(source.0.port()),
         );
-        let channel = with_text(open).await?;
+        let channel = self.load.refusals().with_text(open).await?;
         Ok(halves(channel, place, Arc::clone(store)))
     }
 

@@ -10,7 +10,6 @@ use tracing::info;
 
 use super::host_key::HostKeyCheck;
 use super::load::Load;
-use super::refusal::refused_with;
 use crate::carrier::error::{HostKeyError, LostReason};
 use crate::carrier::failure::harmless;
 
@@ -117,8 +116,8 @@ impl Handler for ClientHandler {
         _language: &str,
         _session: &mut Session,
     ) -> Result<(), SessionError> {
-        refused_with(description);
         self.load.add_refusal();
+        self.load.refusals().hand_over(description).await;
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::refusal::Refusals;
 use crate::carrier::error::LostReason;
 
 /// What russh keeps for a channel that we closed before the server did, in bytes (measured: an entry of its
@@ -30,6 +31,7 @@ pub(super) struct Load {
     /// When the last bulk message was carried, in milliseconds since `born`, plus one; 0: never.
     last_bulk: AtomicU64,
     kept: AtomicU64,
+    refusals: Refusals,
     lost: OnceLock<LostReason>,
     /// Rung when a channel joins, or a flow is read again.
     joined: Notify,
@@ -47,6 +49,7 @@ impl Load {
             carried: AtomicU64::new(0),
             last_bulk: AtomicU64::new(0),
             kept: AtomicU64::new(0),
+            refusals: Refusals::default(),
             lost: OnceLock::new(),
             joined: Notify::new(),
             changed,
@@ -82,6 +85,11 @@ impl Load {
     /// Memory that russh will not give back while the connection lives, in bytes, about.
     pub(super) fn kept(&self) -> u64 {
         self.kept.load(Relaxed)
+    }
+
+    /// Where the texts of refused opens are handed over.
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Why the connection is lost, once it is.

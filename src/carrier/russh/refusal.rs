@@ -2,101 +2,114 @@
 //!
 //! russh gives the text of a refused open to `Handler::channel_open_failure` with a channel id, and the
 //! caller of the open an error without text and without id: it never learns the id of a channel that was
-//! not confirmed. What joins the two is the session task itself. It sends the reason into the opener's message
-//! queue, which wakes the opener's waker on the spot, and calls the handler next, on the same thread with
-//! no await point that could yield between (russh 0.65.1, client/encrypted.rs, `CHANNEL_OPEN_FAILURE`; tokio's mpsc wakes its
-//! receiver inside `send`). So each open is polled with a waker of its own that leaves a note on
-//! the thread that woke it, and the handler takes the last note: the text goes to the open woken just before.
-//!
-//! An open that was not yet waiting (its message sent, its thread preempted before it polled the queue)
-//! leaves no note. It then gets no text, never another's, and its failure is told by the reason code alone.
+//! not confirmed. What joins the two is that one task runs the session, and that it calls the handler right after
+//! it has told the opener (russh 0.65.1, client/encrypted.rs, `CHANNEL_OPEN_FAILURE`). So the handler holds
+//! the session until the opener has taken the text: no other open can be refused meanwhile, and the one open that
+//! has an error and no text is the one that the text belongs to. The opener is woken before the handler is called and
+//! has nothing to wait for, so this takes about as long as a task switch.
 
-use std::cell::RefCell;
 use std::future::Future;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Acquire};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use russh::ChannelOpenFailure;
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::carrier::failure::open_error;
 use crate::net::{OpenError, OpenFailure};
 
-/// How long an open waits for its text after the refusal. The text follows within microseconds.
-const TEXT_WAIT: Duration = Duration::from_millis(200);
+/// How long the two wait for each other. Only a server that refuses what it has confirmed before, which no opener
+/// waits for, makes the session wait this long.
+const MEETING: Duration = Duration::from_secs(1);
 
-thread_local! {
-    static LAST_WOKEN: RefCell<Option<Arc<Note>>> = const { RefCell::new(None) };
+/// Where the handler of a connection and its openers meet.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// The text of the last refusal, until its opener has it.
+    text: Mutex<Option<String>>,
+    /// Opens in flight.
+    opening: AtomicUsize,
+    /// Rung when any of the two has changed.
+    changed: Notify,
 }
 
-/// An open in flight: where its text goes, and who really waits.
-struct Note {
-    text: Mutex<Option<oneshot::Sender<String>>>,
-    waiting: Mutex<Waker>,
-}
-
-impl Wake for Note {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+impl Refusals {
+    /// Called by the handler: the server refused an open with this text. Returns when the opener has it, or when there is
+    /// none: the first session of a connection asks for no text.
+    pub(super) async fn hand_over(&self, text: &str) {
+        if self.opening.load(Acquire) == 0 {
+            return;
+        }
+        self.put(Some(text.to_owned()));
+        let taken = self.until(|| {
+            let done = self.text().is_none() || self.opening.load(Acquire) == 0;
+            done.then_some(())
+        });
+        if timeout(MEETING, taken).await.is_err() {
+            // Nobody's: not to be found by the next one.
+            self.put(None);
+        }
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        LAST_WOKEN.with_borrow_mut(|last| *last = Some(Arc::clone(self)));
-        let waker = locked(&self.waiting).clone();
-        waker.wake();
+    /// Runs russh's `open` and gives its refusal the server's own text.
+    ///
+    /// # Errors
+    /// What the server said; [`OpenFailure::ConnectionLost`] when the connection went away.
+    pub(super) async fn with_text<T>(
+        &self,
+        open: impl Future<Output = Result<T, russh::Error>>,
+    ) -> Result<T, OpenError> {
+        let _opening = self.opening();
+        match open.await {
+            Ok(opened) => Ok(opened),
+            Err(russh::Error::ChannelOpenFailure(reason)) => {
+                let text = timeout(MEETING, self.until(|| self.text().take())).await;
+                self.changed.notify_waiters();
+                Err(open_error(code(&reason), &text.unwrap_or_default()))
+            }
+            Err(_) => Err(OpenError::new(OpenFailure::ConnectionLost, "")),
+        }
+    }
+
+    /// Counts an open until the guard is dropped.
+    fn opening(&self) -> Opening<'_> {
+        self.opening.fetch_add(1, AcqRel);
+        Opening(self)
+    }
+
+    fn put(&self, text: Option<String>) {
+        *self.text() = text;
+        self.changed.notify_waiters();
+    }
+
+    fn text(&self) -> MutexGuard<'_, Option<String>> {
+        // What is inside is whole at every moment, whoever panicked.
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `look` finds something.
+    async fn until<T>(&self, look: impl Fn() -> Option<T>) -> T {
+        loop {
+            // Made before the look: it hears what rings from here on.
+            let rung = self.changed.notified();
+            if let Some(found) = look() {
+                return found;
+            }
+            rung.await;
+        }
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is inside is whole at every moment, whoever panicked.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// An open in flight.
+struct Opening<'a>(&'a Refusals);
 
-/// Called by the handler: the server refused an open with this text.
-pub(super) fn refused_with(text: &str) {
-    let Some(note) = LAST_WOKEN.take() else {
-        return;
-    };
-    if let Some(sender) = locked(&note.text).take() {
-        // The open may have been given up.
-        let _ = sender.send(text.to_owned());
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.opening.fetch_sub(1, AcqRel);
+        self.0.changed.notify_waiters();
     }
-}
-
-/// Runs russh's `open` and gives its refusal the server's own text.
-///
-/// # Errors
-/// What the server said; [`OpenFailure::ConnectionLost`] when the connection went away.
-pub(super) async fn with_text<T>(
-    open: impl Future<Output = Result<T, russh::Error>>,
-) -> Result<T, OpenError> {
-    let (sender, text) = oneshot::channel();
-    let note = Arc::new(Note {
-        text: Mutex::new(Some(sender)),
-        waiting: Mutex::new(Waker::noop().clone()),
-    });
-    // A poll that tokio's cooperative budget cuts short would not reach the queue, and leave no waker there.
-    let open = pin!(tokio::task::unconstrained(open));
-    let outcome = Noted {
-        open,
-        note: Arc::clone(&note),
-    }
-    .await;
-    match outcome {
-        Ok(opened) => Ok(opened),
-        Err(russh::Error::ChannelOpenFailure(reason)) => Err(refusal(&reason, text).await),
-        Err(_) => Err(OpenError::new(OpenFailure::ConnectionLost, "")),
-    }
-}
-
-async fn refusal(reason: &ChannelOpenFailure, text: oneshot::Receiver<String>) -> OpenError {
-    let text = match tokio::time::timeout(TEXT_WAIT, text).await {
-        Ok(Ok(text)) => text,
-        _ => String::new(),
-    };
-    open_error(code(reason), &text)
 }
 
 /// The reason code that russh made `reason` of (RFC 4254 section 5.1).
@@ -110,62 +123,62 @@ fn code(reason: &ChannelOpenFailure) -> u32 {
     }
 }
 
-/// A future polled with the waker of its note.
-struct Noted<'a, F> {
-    open: Pin<&'a mut F>,
-    note: Arc<Note>,
-}
-
-impl<F: Future> Future for Noted<'_, F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        locked(&self.note.waiting).clone_from(cx.waker());
-        let waker = Waker::from(Arc::clone(&self.note));
-        self.open.as_mut().poll(&mut Context::from_waker(&waker))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::time::Instant;
     use tokio::sync::mpsc;
 
+    type Queue = mpsc::Receiver<ChannelOpenFailure>;
+
     /// What russh's session does for a refused open.
-    async fn refuse(to: &mpsc::Sender<ChannelOpenFailure>, text: &str) {
+    async fn refuse(refusals: &Refusals, to: mpsc::Sender<ChannelOpenFailure>, text: &str) {
         let _ = to.send(ChannelOpenFailure::ConnectFailed).await;
-        refused_with(text);
+        refusals.hand_over(text).await;
     }
 
     fn open(
-        mut queue: mpsc::Receiver<ChannelOpenFailure>,
+        refusals: &Arc<Refusals>,
+        mut queue: Queue,
     ) -> tokio::task::JoinHandle<Result<(), OpenError>> {
-        tokio::spawn(with_text(async move {
-            match queue.recv().await {
-                Some(reason) => Err(russh::Error::ChannelOpenFailure(reason)),
-                None => Err(russh::Error::Disconnect),
-            }
-        }))
+        let refusals = Arc::clone(refusals);
+        tokio::spawn(async move {
+            let answer = async {
+                match queue.recv().await {
+                    Some(reason) => Err(russh::Error::ChannelOpenFailure(reason)),
+                    None => Err(russh::Error::Disconnect),
+                }
+            };
+            refusals.with_text(answer).await
+        })
     }
 
+    /// Also of an open that has not looked into its queue yet, and with confirmed and lost ones between.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn concurrent_refusals_get_each_its_own_text() {
-        let mut opens = Vec::new();
-        let mut queues = Vec::new();
-        for _ in 0..1000 {
+        let refusals = Arc::new(Refusals::default());
+        let (mut opens, mut queues) = (Vec::new(), Vec::new());
+        for _ in 0..10_000 {
             let (to, queue) = mpsc::channel(1);
-            opens.push(open(queue));
+            opens.push(open(&refusals, queue));
             queues.push(to);
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
         let session = tokio::spawn(async move {
-            for (i, to) in queues.iter().enumerate().rev() {
-                refuse(to, &format!("text {i}")).await;
+            for (i, to) in queues.into_iter().enumerate().rev() {
+                if i % 5 > 0 {
+                    refuse(&refusals, to, &format!("text {i}")).await;
+                }
             }
         });
         for (i, open) in opens.into_iter().enumerate() {
             let error = open.await.unwrap().unwrap_err();
-            assert_eq!(error.text, format!("text {i}"));
+            let text = if i % 5 > 0 {
+                format!("text {i}")
+            } else {
+                String::new()
+            };
+            assert_eq!(error.text, text);
         }
         session.await.unwrap();
     }
@@ -174,15 +187,38 @@ mod tests {
     async fn without_a_text_the_reason_stays() {
         let (to, queue) = mpsc::channel(1);
         to.send(ChannelOpenFailure::ResourceShortage).await.unwrap();
-        let error = open(queue).await.unwrap().unwrap_err();
+        let error = open(&Arc::default(), queue).await.unwrap().unwrap_err();
         assert_eq!(error, OpenError::new(OpenFailure::NoResources, ""));
+    }
+
+    #[tokio::test]
+    async fn a_text_for_nobody_holds_the_session_for_a_moment_and_is_dropped() {
+        let refusals = Arc::new(Refusals::default());
+        refusals.hand_over("nobody's").await;
+        let (to, queue) = mpsc::channel(1);
+        let open = open(&refusals, queue);
+        tokio::task::yield_now().await;
+        refusals.hand_over("nobody's either").await;
+        refuse(&refusals, to, "its own").await;
+        assert_eq!(open.await.unwrap().unwrap_err().text, "its own");
+    }
+
+    #[tokio::test]
+    async fn an_open_that_is_given_up_lets_the_session_go_on() {
+        let refusals = Arc::new(Refusals::default());
+        let (_to, queue) = mpsc::channel(1);
+        let open = open(&refusals, queue);
+        tokio::task::yield_now().await;
+        let began = Instant::now();
+        tokio::join!(refusals.hand_over("text"), async { open.abort() });
+        assert!(began.elapsed() < MEETING);
     }
 
     #[tokio::test]
     async fn a_lost_connection_is_told() {
         let (to, queue) = mpsc::channel(1);
         drop(to);
-        let error = open(queue).await.unwrap().unwrap_err();
+        let error = open(&Arc::default(), queue).await.unwrap().unwrap_err();
         assert_eq!(error.failure, OpenFailure::ConnectionLost);
     }
 }

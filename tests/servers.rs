@@ -1,0 +1,131 @@
+//! The servers that people have, one row each: what it is, how one logs in, and what it must carry. A server that
+//! is not installed fails its row.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "servers/check.rs"]
+mod check;
+#[path = "servers/forwarder.rs"]
+mod forwarder;
+#[path = "servers/place.rs"]
+mod place;
+#[path = "servers/python.rs"]
+mod python;
+#[path = "carrier_russh/rig.rs"]
+mod rig;
+#[path = "servers/small.rs"]
+mod small;
+
+use check::{Forwards, Row};
+use forwarder::Forwarder;
+use python::Asyncssh;
+use rig::{Echo, Sshd};
+use small::{Dropbear, Tinysshd};
+use underpass::net::{OpenError, OpenFailure};
+
+const REFUSED: &str = "Connection refused";
+
+async fn sshd_forwards(sshd: &Sshd) {
+    Row::new(sshd.plan(), Forwards::all(REFUSED)).holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openssh() {
+    sshd_forwards(&Sshd::start("")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openssh_with_a_key_for_port_forwarding_only() {
+    let options = "restrict,port-forwarding";
+    sshd_forwards(&Sshd::start_with_key_options("", options)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openssh_with_a_forced_command() {
+    sshd_forwards(&Sshd::start("ForceCommand echo no shell here; exit 1")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openssh_with_a_forced_command_that_goes_on() {
+    sshd_forwards(&Sshd::start("ForceCommand exec sleep 600")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openssh_without_sessions() {
+    sshd_forwards(&Sshd::start("MaxSessions 0")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openssh_that_compresses_rekeys_and_asks_for_signs_of_life() {
+    let extra = "Compression yes\nRekeyLimit 1M\nClientAliveInterval 1\nClientAliveCountMax 2";
+    sshd_forwards(&Sshd::start(extra)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openssh_that_permits_one_target() {
+    let echo = Echo::start().await;
+    let sshd = Sshd::start(&format!("PermitOpen {}", echo.target()));
+    let forwards = Forwards::Only {
+        target: echo.target(),
+        others: OpenError::new(OpenFailure::Prohibited, "open failed"),
+    };
+    Row::new(sshd.plan(), forwards).holds().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openssh_that_forwards_nothing() {
+    let sshd = Sshd::start("AllowTcpForwarding no");
+    let error = OpenError::new(OpenFailure::Prohibited, "open failed");
+    Row::new(sshd.plan(), Forwards::Nothing(error))
+        .holds()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropbear() {
+    let dropbear = Dropbear::start(&[]);
+    Row::new(dropbear.plan(), Forwards::all(REFUSED))
+        .holds()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropbear_that_forwards_nothing() {
+    let dropbear = Dropbear::start(&["-j"]);
+    let error = OpenError::new(OpenFailure::Prohibited, "");
+    Row::new(dropbear.plan(), Forwards::Nothing(error))
+        .holds()
+        .await;
+}
+
+/// It knows neither forwarding nor a second channel.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tinysshd() {
+    let tinysshd = Tinysshd::start();
+    let text = "only one 'session' channel allowed";
+    let error = OpenError::new(OpenFailure::Prohibited, text);
+    Row::new(tinysshd.plan(), Forwards::Nothing(error))
+        .holds()
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asyncssh() {
+    let asyncssh = Asyncssh::start("forwarder.py");
+    let text = "[Errno 111] Connect call failed ('127.0.0.1', PORT)";
+    Row::new(asyncssh.plan(), Forwards::all(text)).holds().await;
+}
+
+/// russh's server says nothing of the reason.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn russh() {
+    let server = Forwarder::start().await;
+    let refused = OpenError::new(OpenFailure::Other, "Connect failed");
+    Row::new(server.plan(), Forwards::All { refused })
+        .holds()
+        .await;
+}
