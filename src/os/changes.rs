@@ -13,6 +13,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
 use rtnetlink::packet_core::NetlinkBuffer;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::routes::PROTOCOL;
@@ -56,8 +57,11 @@ impl Changes {
             SockProtocol::NetlinkRoute,
         )?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS as u32))?;
+        #[allow(unsafe_code)]
+        // SAFETY: the `AsyncFd` owns the descriptor, which stays open and the same as long as it lives.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
         Ok(Self {
-            socket: AsyncFd::new(socket)?,
+            socket,
             seen: Seen {
                 own_device: if_nametoindex(device)?,
                 links: HashMap::new(),
@@ -101,9 +105,7 @@ impl Seen {
     fn news(&mut self, mut datagram: &[u8]) -> Option<&'static str> {
         let mut news = None;
         while let Ok(message) = NetlinkBuffer::new_checked(datagram) {
-            news = self
-                .one(message.message_type(), message.payload())
-                .or(news);
+            news = self.one(message.message_type(), message.payload()).or(news);
             // NLMSG_ALIGN: each message begins at a multiple of four.
             let next = (message.length() as usize).next_multiple_of(4);
             datagram = datagram.get(next..).unwrap_or_default();
@@ -164,7 +166,10 @@ mod tests {
     }
 
     fn route(protocol: u8) -> Vec<u8> {
-        message(libc::RTM_NEWROUTE, &[2, 0, 0, 0, 254, protocol, 0, 0, 0, 0, 0, 0])
+        message(
+            libc::RTM_NEWROUTE,
+            &[2, 0, 0, 0, 254, protocol, 0, 0, 0, 0, 0, 0],
+        )
     }
 
     fn seen() -> Seen {

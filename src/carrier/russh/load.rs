@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::cut::Cut;
 use crate::carrier::error::LostReason;
 
 /// What russh keeps for a channel that we closed before the server did, in bytes (measured: an entry of its
@@ -31,6 +32,7 @@ pub(super) struct Load {
     last_bulk: AtomicU64,
     kept: AtomicU64,
     lost: OnceLock<LostReason>,
+    cut: Arc<Cut>,
     /// Rung when a channel joins, or a flow is read again.
     joined: Notify,
     /// The pool's bell: a channel ended, a flow stalled, or the connection is lost.
@@ -48,6 +50,7 @@ impl Load {
             last_bulk: AtomicU64::new(0),
             kept: AtomicU64::new(0),
             lost: OnceLock::new(),
+            cut: Arc::default(),
             joined: Notify::new(),
             changed,
         }
@@ -87,6 +90,11 @@ impl Load {
     /// Why the connection is lost, once it is.
     pub(super) fn lost(&self) -> Option<&LostReason> {
         self.lost.get()
+    }
+
+    /// Ends the connection.
+    pub(super) fn cut(&self) -> &Arc<Cut> {
+        &self.cut
     }
 
     pub(super) fn add_carried(&self, bytes: usize) {

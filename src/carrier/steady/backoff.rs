@@ -51,7 +51,7 @@ impl Failure {
             {
                 Self::NotReached
             }
-            ConnectError::Refused { .. } => Self::Refused,
+            ConnectError::Refused { .. } | ConnectError::HostKey(_) => Self::Refused,
             _ => Self::NoLogin,
         }
     }
@@ -81,12 +81,7 @@ impl Backoff {
     }
 
     /// The wait after a try that failed; `down_for`: since the connection was lost.
-    pub(super) fn failed(
-        &mut self,
-        failure: Failure,
-        down_for: Duration,
-        random: u64,
-    ) -> Duration {
+    pub(super) fn failed(&mut self, failure: Failure, down_for: Duration, random: u64) -> Duration {
         match failure {
             Failure::NotReached if down_for < KNOCK_FOR => sooner(KNOCK, random),
             Failure::NotReached => {
@@ -99,7 +94,10 @@ impl Backoff {
             }
             Failure::Refused => {
                 self.refused += 1;
-                later(doubled(REFUSED_FIRST, REFUSED_LAST, self.refused - 1), random)
+                later(
+                    doubled(REFUSED_FIRST, REFUSED_LAST, self.refused - 1),
+                    random,
+                )
             }
         }
     }
@@ -173,7 +171,10 @@ mod tests {
         assert_eq!(ms(backoff.lost(LONG, 7)), 0);
         let mut wait = || ms(backoff.failed(Failure::NoLogin, LONG, 0));
         assert_eq!([wait(), wait(), wait(), wait()], [500, 1000, 2000, 4000]);
-        assert_eq!([wait(), wait(), wait(), wait()], [8000, 16000, 30000, 30000]);
+        assert_eq!(
+            [wait(), wait(), wait(), wait()],
+            [8000, 16000, 30000, 30000]
+        );
         let most = backoff.failed(Failure::NoLogin, LONG, u64::MAX);
         assert!((44_000..45_000).contains(&ms(most)), "{most:?}");
     }

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::select;
@@ -38,8 +39,8 @@ impl<L: Link> Steady<L> {
             host_key: String::new(),
         };
         loop {
-            let lost = keeper.until_lost().await;
-            if let Err(error) = keeper.until_up(lost).await {
+            let loss = keeper.until_lost().await;
+            if let Err(error) = keeper.until_up(loss).await {
                 return error;
             }
         }
@@ -55,6 +56,13 @@ struct Keeper<'a, L, C> {
     host_key: String,
 }
 
+/// A link that was lost.
+struct Loss<L> {
+    last: Arc<L>,
+    teller: Teller,
+    next: Next,
+}
+
 /// When the next try is.
 #[derive(Clone, Copy)]
 struct Next {
@@ -64,7 +72,7 @@ struct Next {
 }
 
 impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
-    async fn until_lost(&mut self) -> (Teller, Next) {
+    async fn until_lost(&mut self) -> Loss<L> {
         let current = self.steady.current().await;
         if self.host_key.is_empty() {
             let known = &current.link.description().host_key;
@@ -79,7 +87,11 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
         };
         let teller = Teller::lost(since, &why, current.streams.lost());
         self.down(&teller, why.to_string(), Some(next.at));
-        (teller, next)
+        Loss {
+            last: current.link,
+            teller,
+            next,
+        }
     }
 
     fn down(&self, teller: &Teller, why: String, next_try: Option<Instant>) {
@@ -97,10 +109,12 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
 
     /// # Errors
     /// What no further try mends.
-    async fn until_up(
-        &mut self,
-        (mut teller, mut next): (Teller, Next),
-    ) -> Result<(), ConnectError> {
+    async fn until_up(&mut self, loss: Loss<L>) -> Result<(), ConnectError> {
+        let Loss {
+            last,
+            mut teller,
+            mut next,
+        } = loss;
         let mut with_person = false;
         let mut why = String::new();
         let mut refusals = 0;
@@ -108,13 +122,13 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
             self.pause(next).await;
             self.down(&teller, why, None);
             let began = Instant::now();
-            let error = match self.attempt(with_person).await {
+            let error = match self.attempt(&last, with_person).await {
                 Ok(link) => {
                     teller.up(link.description());
                     self.steady.now.send_replace(Now::up(link));
                     return Ok(());
                 }
-                Err(error @ ConnectError::HostKey(_)) => return Err(error),
+                Err(error) if self.is_final(&error) => return Err(error),
                 Err(error) => error,
             };
             why = error.to_string();
@@ -160,14 +174,14 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
     }
 
     /// One try; begun anew when the network changes under it.
-    async fn attempt(&mut self, with_person: bool) -> Result<L, ConnectError> {
+    async fn attempt(&mut self, last: &L, with_person: bool) -> Result<L, ConnectError> {
         loop {
             let changed = async {
                 self.changed.notified().await;
                 sleep(CHANGED).await;
             };
             select! {
-                link = self.connector.connect(with_person) => return self.recognised(link?),
+                link = self.connector.connect(last, with_person) => return self.recognised(link?),
                 () = changed, if !with_person => {}
             }
         }
@@ -186,6 +200,15 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
             offered: offered.clone(),
             before: self.host_key.clone(),
         }))
+    }
+
+    /// Whether nobody can mend it here. A person may take a key that no file knows yet, as at the start.
+    fn is_final(&self, error: &ConnectError) -> bool {
+        match error {
+            ConnectError::HostKey(HostKeyError::Unknown { .. }) => !self.connector.has_person(),
+            ConnectError::HostKey(_) => true,
+            _ => false,
+        }
     }
 
     /// Whether somebody is there to log in.

@@ -4,6 +4,16 @@
 //! there is a link again or they give up. How many may wait is bounded by whoever lets them in (for the TUN, the
 //! engine's held flows).
 //!
+//! | what happens | what is done |
+//! |---|---|
+//! | the server says goodbye, is silent for ServerAliveInterval x ServerAliveCountMax, or the connection breaks | tried again at once, then as `backoff` says, for ever |
+//! | links, addresses or routes of the host change, or it has slept | the link has [`super::link::LIFE`] for a sign of life; a wait for the next try is cut short |
+//! | the server is not reached | tried twice a second or more for five minutes, later twice a minute |
+//! | the server ends the login, or the connection does not last 10 s | tried after 0.5, 1, 2, 4 ... 30 s |
+//! | the login is refused, or asks somebody | a person on the terminal is called, and waited for; where there is none, it is tried three times over 90 to 135 s and then ends (exit code 4): nothing mends that by itself, and whoever started it should know |
+//! | a new host key, which no file knows | a person is called; where there is none it ends (exit code 6) |
+//! | another host key than the first link's, one that was changed or revoked | it ends (exit code 6) |
+//!
 //! | file | idea |
 //! |---|---|
 //! | `keeper` | notices the loss, and brings the next link |
@@ -41,13 +51,14 @@ pub trait Connector: Send + Sync {
     /// What it makes.
     type Link: Link;
 
-    /// Logs in again. Unless `with_person`, nobody is asked anything. Dropped at any moment when the network changes, unless
-    /// `with_person`.
+    /// Logs in again, after `last` was lost. Unless `with_person`, nobody is asked anything, and the network may change under
+    /// it: it is dropped then and called again.
     ///
     /// # Errors
-    /// [`ConnectError`].
+    /// [`ConnectError`]. [`ConnectError::Refused`] and an unknown host key are what a person may mend.
     fn connect(
         &self,
+        last: &Self::Link,
         with_person: bool,
     ) -> impl Future<Output = Result<Self::Link, ConnectError>> + Send;
 
@@ -87,9 +98,9 @@ pub enum State {
     },
 }
 
-/// A carrier over links that come and go. Clones share them.
+/// A carrier over links that come and go.
 pub struct Steady<L> {
-    now: Arc<watch::Sender<Now<L>>>,
+    now: watch::Sender<Now<L>>,
 }
 
 /// The state, and with it the link.
@@ -137,7 +148,7 @@ impl<L: Link> Steady<L> {
     /// Over a first link.
     pub fn new(first: L) -> Self {
         Self {
-            now: Arc::new(watch::Sender::new(Now::up(first))),
+            now: watch::Sender::new(Now::up(first)),
         }
     }
 

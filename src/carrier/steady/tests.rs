@@ -141,7 +141,7 @@ impl Script {
 impl Connector for Script {
     type Link = Fake;
 
-    async fn connect(&self, with_person: bool) -> Result<Fake, ConnectError> {
+    async fn connect(&self, _last: &Fake, with_person: bool) -> Result<Fake, ConnectError> {
         self.tries.fetch_add(1, Relaxed);
         self.with_person.fetch_add(with_person.into(), Relaxed);
         let answer = self.answers.lock().unwrap().pop_front();
@@ -206,7 +206,11 @@ impl Rig {
     fn over(first: Fake, script: Arc<Script>) -> Self {
         let steady = Arc::new(Steady::new(first.clone()));
         let changed = Arc::new(Notify::new());
-        let (s, c, n) = (Arc::clone(&steady), Arc::clone(&script), Arc::clone(&changed));
+        let (s, c, n) = (
+            Arc::clone(&steady),
+            Arc::clone(&script),
+            Arc::clone(&changed),
+        );
         let keeper = tokio::spawn(async move { s.keep(&*c, &n).await });
         Self {
             steady,
