@@ -87,6 +87,17 @@ pub struct UpArgs {
     /// Hosts to go through, the nearest first
     #[arg(short = 'J', long, value_name = "[USER@]HOST[:PORT][,...]")]
     pub jump: Option<String>,
+    /// SSH connections to spread the flows over, 1 to 16 [default: 2 to 16, as needed, where a login asks nobody]
+    ///
+    /// A connection that is lost resets the flows on it alone. Where each login asks somebody there is one.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub connections: Option<u8>,
+    /// End after this time, as 30s, 10m, 2h, 1h30m, with exit code 0
+    #[arg(long = "for", value_name = "DURATION")]
+    pub limit: Option<String>,
+    /// End when no connection has been open for this time, with exit code 0
+    #[arg(long, value_name = "DURATION")]
+    pub idle_timeout: Option<String>,
     /// MTU of the device in bytes, 1280 to 65520 [default: 1500, or 65520 where the kernel has no offload]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
@@ -151,15 +162,15 @@ macro_rules! exit_codes {
     () => {
         "\
 Exit codes:
-  0    success, also when stopped by Ctrl-C or SIGTERM
+  0    success, also when stopped by Ctrl-C, SIGTERM, --for or --idle-timeout
   1    any other failure
   2    the arguments make no sense
   3    a privilege or /dev/net/tun is missing
-  4    the SSH server refused the login
+  4    the SSH server refused the login; after a lost connection: three times, over about two minutes
   5    the device's name or every routing table is taken
-  6    the server's host key is unknown, refused or has changed
+  6    the server's host key is unknown, refused or has changed, also after a lost connection
   7    something of the set-up could not be taken back
-  255  the SSH connection failed"
+  255  the first SSH connection failed; one that is lost later is made again"
     };
 }
 

@@ -32,7 +32,7 @@
 //! | [`engine`] | the sans-IO core: packets and far-side answers in, packets and new flows out | tokio, clocks, SSH, descriptors |
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |
 //! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |
-//! | [`carrier`] | opens the far side: [`carrier::russh`], the dial budget, the table of failure texts; [`carrier::channels`] for the carrier to come | inlets, engine |
+//! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::channels`] for the carrier to come | inlets, engine |
 //! | [`os`] | tun, netlink, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
 //! | [`stats`] | counters of how flows ended, and their bytes | deciding anything |
 //!
@@ -118,7 +118,8 @@
 //! | permission denied: a packet filter beyond the server said prohibited | ICMP 3/13, ICMPv6 1/1 | EHOSTUNREACH over IPv4, EACCES over IPv6 |
 //! | far EOF | FIN | `read()` returns 0; writing goes on |
 //! | channel closed before our own EOF | RST | ECONNRESET |
-//! | SSH connection lost | RST | ECONNRESET |
+//! | SSH connection lost | RST | ECONNRESET; what it opens next waits |
+//! | no SSH connection at the moment | nothing, until there is one | waits, up to the application's own time-out |
 //! | UDP | ICMP 3/3, ICMPv6 1/4 | ECONNREFUSED: QUIC falls back to TCP at once |
 //! | ping | nothing | silence: no reply that was not heard from the host |
 pub mod app;

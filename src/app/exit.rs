@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::carrier::ConnectError;
 use crate::os::{ApplyError, SlotError, TunError};
 
 /// How a run ended. [`crate::cli::EXIT_CODES`] says it to the user.
@@ -16,7 +17,8 @@ pub enum Exit {
     Usage = 2,
     /// No `CAP_NET_ADMIN`, or no `/dev/net/tun`.
     Privilege = 3,
-    /// The SSH server refused every way to log in.
+    /// The SSH server refused every way to log in; after a lost connection: [three times][crate::carrier::steady], where
+    /// nobody can be asked on a terminal.
     LoginRefused = 4,
     /// The device's name or every routing table is taken. sshuttle's code for "already running".
     Busy = 5,
@@ -24,13 +26,23 @@ pub enum Exit {
     HostKey = 6,
     /// Rules or routes could not be taken back.
     NotUndone = 7,
-    /// The SSH connection failed; ssh's own code (ssh(1), EXIT STATUS).
+    /// The first SSH connection failed; one that is lost later is made again. ssh's own code (ssh(1), EXIT STATUS).
     Ssh = 255,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+impl From<&ConnectError> for Exit {
+    fn from(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::Refused { .. } => Self::LoginRefused,
+            ConnectError::HostKey(_) => Self::HostKey,
+            _ => Self::Ssh,
+        }
     }
 }
 

@@ -103,6 +103,16 @@ pub enum HostKeyError {
         /// The line of that key, from 1.
         line: usize,
     },
+    /// The server that answers after a loss is not the one that was lost.
+    #[error(
+        "host key verification failed: another host key than before the connection was lost ({offered} instead of {before}). If the change is expected, start again"
+    )]
+    NotAsBefore {
+        /// Type and fingerprint of the key offered.
+        offered: String,
+        /// Type and fingerprint of the key before.
+        before: String,
+    },
     /// A file has marked the key as revoked.
     #[error("host key verification failed: the host key {fingerprint} of {host} is marked as revoked in {}:{line}. Ask the server's administrator for its new key", .file.display())]
     Revoked {

@@ -1,11 +1,15 @@
 //! A carrier with a life: it was connected, and may be lost.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::error::LostReason;
 use crate::net::Carrier;
+
+/// How long a link may take to give a sign of life.
+pub const LIFE: Duration = Duration::from_millis(1500);
 
 /// A carrier that is logged in to a server, until it is lost.
 pub trait Link: Carrier {
@@ -18,6 +22,12 @@ pub trait Link: Carrier {
 
     /// Resolves when it carries no flow any more, and never will.
     fn lost(&self) -> impl Future<Output = LostReason> + Send;
+
+    /// Asks for a sign of life, and ends at once what gives none within [`LIFE`]: the network has changed, or the host has
+    /// slept. A carrier that cannot tell does nothing.
+    fn check(&self) -> impl Future<Output = ()> + Send {
+        ready(())
+    }
 
     /// Ends it in good order, within a second. Streams that are still open are [`crate::net::StreamError::Lost`].
     fn shutdown(&self) -> impl Future<Output = ()> + Send;

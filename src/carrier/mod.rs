@@ -5,6 +5,7 @@
 //! - [`channels`]: the SSH connection protocol without I/O, for a carrier that speaks it over another program.
 //! - [`dial`]: the budget in front of every open, so that hosts that never answer delay no host that does.
 //! - [`link`]: a carrier with a life: it was connected, and may be lost. [`error`]: why it was not, or no longer is.
+//! - [`steady`]: a carrier that stays, over links that are replaced when they are lost.
 //! - `failure`: what a server's words for a refused open mean.
 //! - [`prompt`]: the questions that a login asks of a person.
 
@@ -15,8 +16,10 @@ mod failure;
 pub mod link;
 pub mod prompt;
 pub mod russh;
+pub mod steady;
 
 pub use self::error::{ConnectError, HostKeyError, LostReason};
 pub use self::link::{Description, Link};
 pub use self::prompt::{NoPrompter, Prompter, TtyPrompter};
 pub use self::russh::RusshCarrier;
+pub use self::steady::Steady;

@@ -102,21 +102,52 @@ fn set_sysctl(path: &str, value: &str) {
 }
 
 impl Undo {
+    /// Makes `entries` hold instead of those that were made before: what is missing is made, routes and rules that are no
+    /// longer among them go. What was made is taken back also when this is not run to its end.
+    ///
+    /// # Errors
+    /// The first entry that fails. What was changed before it stays so.
+    pub async fn change(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
+        let is_held = |entry: &Entry| matches!(entry, Entry::Route(_) | Entry::Rule(_));
+        let gone = |entry: &Entry| is_held(entry) && !entries.contains(entry);
+        for entry in self.made.iter().filter(|entry| gone(entry)) {
+            debug!("taking back: {entry}");
+            match self.take_back(entry).await {
+                Err(source) if !is_gone(&source) => return Err(failed(entry, source)),
+                _ => {}
+            }
+        }
+        self.made.retain(|entry| !gone(entry));
+        for entry in entries.iter().filter(|entry| is_held(entry)) {
+            if self.made.contains(entry) {
+                continue;
+            }
+            debug!("{entry}");
+            // Before it is made: taking back what is not there is no error.
+            self.made.push(entry.clone());
+            let made = make(&self.netlink, self.index, entry).await;
+            made.map_err(|source| failed(entry, source))?;
+        }
+        Ok(())
+    }
+
+    async fn take_back(&self, entry: &Entry) -> Result<(), NetlinkError> {
+        match entry {
+            Entry::Rule(rule) => self.netlink.delete_rule(rule_message(rule)).await,
+            Entry::Route(route) => {
+                let message = route_message(route, self.index);
+                self.netlink.delete_route(message).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes everything back in reverse order, going on when a part fails; addresses and settings of the
     /// device go with the device. Gives a line for each part that could not be taken back.
-    pub async fn undo(self) -> Vec<String> {
+    pub async fn undo(&mut self) -> Vec<String> {
         let mut left = Vec::new();
-        for entry in self.made.iter().rev() {
-            let result = match entry {
-                Entry::Rule(rule) => self.netlink.delete_rule(rule_message(rule)).await,
-                Entry::Route(route) => {
-                    self.netlink
-                        .delete_route(route_message(route, self.index))
-                        .await
-                }
-                _ => Ok(()),
-            };
-            match result {
+        for entry in std::mem::take(&mut self.made).iter().rev() {
+            match self.take_back(entry).await {
                 Err(error) if !is_gone(&error) => left.push(format!("{entry}: {error}")),
                 _ => {}
             }

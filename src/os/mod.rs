@@ -5,18 +5,22 @@
 //! its protocol number and an unclaimed [`Slot`], and removed by [`stale::clear`].
 
 mod apply;
+mod changes;
 pub mod host;
 pub mod limits;
 pub mod memory;
 mod netlink;
 mod orphan;
 mod others;
+mod resume;
 pub mod routes;
 mod slot;
 pub mod stale;
 mod tun;
 
 pub use apply::{ApplyError, Undo, apply};
+pub use changes::Changes;
 pub use netlink::{Netlink, NetlinkError};
+pub use resume::Resume;
 pub use slot::{Slot, SlotError, Tables};
 pub use tun::{DEFAULT_MTU, PLAIN_MTU, TunDevice, TunError, first_free_name};

@@ -157,6 +157,14 @@ pub enum PlanError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A time that cannot be read.
+    #[error("{option} {text:?} is no time; write 90 for seconds, or 30s, 10m, 2h, 1h30m")]
+    BadDuration {
+        /// The option.
+        option: &'static str,
+        /// As typed.
+        text: String,
+    },
     /// An MTU out of range.
     #[error("--mtu {mtu} is out of range; take 1280 to 65520 bytes, or leave it out")]
     BadMtu {

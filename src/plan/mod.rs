@@ -12,6 +12,7 @@ mod ssh_option;
 mod subnet;
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -33,6 +34,26 @@ pub struct Plan {
     pub capture: CapturePlan,
     /// The device to make.
     pub device: DevicePlan,
+    /// When to end.
+    pub life: LifePlan,
+}
+
+/// When to end by itself, and in good order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LifePlan {
+    /// So long after the start.
+    pub limit: Option<Span>,
+    /// When no connection has been open, or asked for, for so long.
+    pub idle: Option<Span>,
+}
+
+/// A time, and how it was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The time.
+    pub time: Duration,
+    /// As typed.
+    pub typed: String,
 }
 
 /// What to capture.

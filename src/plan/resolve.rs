@@ -1,11 +1,13 @@
 //! From the arguments as typed to the plan as meant.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 
 use super::ssh_config::{self, Effective, Query};
 use super::{
-    CapturePlan, DevicePlan, Environment, Plan, PlanError, PlanWarning, Route, SshPlan, Subnet,
-    subnet,
+    CapturePlan, DevicePlan, Environment, LifePlan, Plan, PlanError, PlanWarning, Route, Span,
+    SshPlan, Subnet, subnet,
 };
 use crate::cli::UpArgs;
 
@@ -13,6 +15,8 @@ use crate::cli::UpArgs;
 const MAX_JUMPS: usize = 16;
 /// IPv6 asks for 1280 bytes (RFC 8200 section 5); the kernel's TUN takes 65535, less room for headers.
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 1280..=65520;
+/// A hundred years, which every clock here can count.
+const MAX_SECONDS: u64 = 100 * 365 * 24 * 3600;
 /// IFNAMSIZ less the final zero (linux/if.h).
 const NAME_BYTES: usize = 15;
 
@@ -32,9 +36,13 @@ pub fn resolve(
     let device = device(args)?;
     let ssh = ssh(query, environment, ask, &mut warnings)?;
     let plan = Plan {
-        ssh,
+        ssh: SshPlan {
+            connections: args.connections.map(usize::from),
+            ..ssh
+        },
         capture,
         device,
+        life: life(args)?,
     };
     Ok((plan, warnings))
 }
@@ -140,6 +148,28 @@ fn last_port(subnet: &Subnet) -> Option<PlanWarning> {
     let ports = subnet.ports.as_ref()?;
     (*ports.end() == u16::MAX && *ports.start() > 1)
         .then_some(PlanWarning::LastPort { net: subnet.net })
+}
+
+fn life(args: &UpArgs) -> Result<LifePlan, PlanError> {
+    Ok(LifePlan {
+        limit: span("--for", args.limit.as_deref())?,
+        idle: span("--idle-timeout", args.idle_timeout.as_deref())?,
+    })
+}
+
+fn span(option: &'static str, typed: Option<&str>) -> Result<Option<Span>, PlanError> {
+    let Some(typed) = typed else {
+        return Ok(None);
+    };
+    let seconds = ssh_config::seconds(typed).filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
+    let time = seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| PlanError::BadDuration {
+            option,
+            text: typed.to_owned(),
+        })?;
+    let typed = typed.to_owned();
+    Ok(Some(Span { time, typed }))
 }
 
 fn device(args: &UpArgs) -> Result<DevicePlan, PlanError> {
@@ -258,6 +288,19 @@ mod tests {
     }
 
     #[test]
+    fn times_are_as_ssh_has_them() {
+        let time = |typed| span("--for", Some(typed)).map(|span| span.unwrap().time.as_secs());
+        assert_eq!(time("30s"), Ok(30));
+        assert_eq!(time("10m"), Ok(600));
+        assert_eq!(time("1h30m"), Ok(5400));
+        assert_eq!(time("90"), Ok(90));
+        for bad in ["", "0", "-1", "1.5h", "h", "1y", "1 h", "99999999999w", "é"] {
+            let error = time(bad).unwrap_err();
+            assert!(matches!(error, PlanError::BadDuration { .. }), "{bad}");
+        }
+    }
+
+    #[test]
     fn the_defaults_are_those_of_ssh() {
         let (plan, warnings) = resolved(&args("bastion", &["10/8"]), &environment()).unwrap();
         assert_eq!(warnings, []);
@@ -355,6 +398,7 @@ mod tests {
                 bytes: Some(1 << 30),
                 time: Some(Duration::from_secs(3600)),
             }),
+            connections: None,
             unheeded: plan.ssh.unheeded.clone(),
             ..SshPlan::new("prod.example.com", 2222, "deploy")
         };

@@ -45,6 +45,8 @@ pub struct SshPlan {
     pub compression: bool,
     /// When to change keys; `None` leaves it to the carrier.
     pub rekey: Option<RekeyLimit>,
+    /// How many SSH connections to hold; `None` leaves it to the carrier.
+    pub connections: Option<usize>,
     /// Options that the embedded carrier does not honour, for a warning each. ssh itself honours them all.
     pub unheeded: Vec<Unheeded>,
 }
@@ -71,6 +73,7 @@ impl SshPlan {
             algorithms: Algorithms::default(),
             compression: false,
             rekey: None,
+            connections: None,
             unheeded: Vec::new(),
         }
     }

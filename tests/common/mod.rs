@@ -189,12 +189,22 @@ impl Lab {
 
     /// Kills every sshd of the bastion, sessions included, as a crash would.
     pub fn kill_sshd(&self) {
+        self.signal_sshd(Signal::SIGKILL);
+    }
+
+    /// Sends a signal to every sshd of the bastion, sessions included.
+    pub fn signal_sshd(&self, signal: Signal) {
         let mut command = Command::new("ip");
         command.args(["netns", "pids", &format!("{}-bastion", self.prefix)]);
         for pid in output(command).split_whitespace() {
             // One may be gone by now because its parent is.
-            let _ = kill(Pid::from_raw(pid.parse().expect("a pid")), Signal::SIGKILL);
+            let _ = kill(Pid::from_raw(pid.parse().expect("a pid")), signal);
         }
+    }
+
+    /// Starts them again.
+    pub fn start_sshd(&self) {
+        output(lab_script(&["sshd", &self.prefix]));
     }
 
     /// TCP connections that the far side has at one of its ports.
@@ -353,6 +363,11 @@ impl Underpass {
     pub fn log(&mut self) -> &[String] {
         self.log.extend(self.lines.try_iter());
         &self.log
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
     }
 
     /// Sends a signal and waits for the end.

@@ -1,17 +1,21 @@
 //! One SSH connection that is logged in.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use russh::Disconnect;
 use russh::client::Handle;
 use russh::keys::PublicKey;
+use tokio::time::timeout;
 
 use super::backlog::Store;
 use super::handler::ClientHandler;
 use super::load::{ChannelGuard, Load};
 use super::stream::{RusshReader, RusshWriter, halves};
+use crate::carrier::error::LostReason;
+use crate::carrier::link::LIFE;
 use crate::net::{OpenError, Source, Target};
 
 /// Payload after which a connection takes no new flows, in bytes. Far below where a key is worn out
@@ -19,6 +23,8 @@ use crate::net::{OpenError, Source, Target};
 const RETIRE_BYTES: u64 = 32 << 30;
 /// Age after which it takes none.
 const RETIRE_AGE: Duration = Duration::from_secs(6 * 3600);
+/// What was sent before the way was gone may arrive for so long, and is no sign of life.
+const LATE_ARRIVALS: Duration = Duration::from_millis(500);
 /// Memory that russh will not give back, after which it takes none, in bytes.
 const RETIRE_KEPT: u64 = 16 << 20;
 
@@ -87,6 +93,24 @@ impl Connection {
         );
         let channel = self.load.refusals().with_text(open).await?;
         Ok(halves(channel, place, Arc::clone(store)))
+    }
+
+    /// Asks the server for a sign of life; without one the connection is lost. An answer to our question is one, and so is
+    /// whatever else arrives: the question may wait behind an upload. A connection that is held up by a flow that nobody
+    /// reads cannot tell.
+    pub(super) async fn check(&self) {
+        let load = &self.load;
+        let mut answer = pin!(self.handle.send_ping());
+        if timeout(LATE_ARRIVALS, &mut answer).await.is_ok() {
+            return;
+        }
+        let heard = load.cut().heard();
+        let answered = timeout(LIFE - LATE_ARRIVALS, answer).await.is_ok();
+        let is_held_up = load.stalled() + load.waiting() > 0;
+        if !answered && !is_held_up && load.cut().heard() == heard {
+            load.set_lost(LostReason::Silent);
+            load.cut().cut();
+        }
     }
 
     /// Says goodbye to the server (RFC 4253 section 11.1).

@@ -218,6 +218,12 @@ fn lost_reason(reason: &DisconnectReason<SessionError>) -> LostReason {
         DisconnectReason::Error(SessionError::Ssh(
             russh::Error::KeepaliveTimeout | russh::Error::InactivityTimeout,
         )) => LostReason::Silent,
+        // Nobody took what we wrote.
+        DisconnectReason::Error(SessionError::Ssh(russh::Error::IO(error)))
+            if error.kind() == std::io::ErrorKind::TimedOut =>
+        {
+            LostReason::Silent
+        }
         DisconnectReason::Error(SessionError::Ssh(error)) => LostReason::Broken(error.to_string()),
         DisconnectReason::Error(SessionError::HostKey(error)) => {
             LostReason::Broken(error.to_string())

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::cut::Cut;
 use super::refusal::Refusals;
 use crate::carrier::error::LostReason;
 
@@ -33,6 +34,7 @@ pub(super) struct Load {
     kept: AtomicU64,
     refusals: Refusals,
     lost: OnceLock<LostReason>,
+    cut: Arc<Cut>,
     /// Rung when a channel joins, or a flow is read again.
     joined: Notify,
     /// The pool's bell: a channel ended, a flow stalled, or the connection is lost.
@@ -51,6 +53,7 @@ impl Load {
             kept: AtomicU64::new(0),
             refusals: Refusals::default(),
             lost: OnceLock::new(),
+            cut: Arc::default(),
             joined: Notify::new(),
             changed,
         }
@@ -95,6 +98,11 @@ impl Load {
     /// Why the connection is lost, once it is.
     pub(super) fn lost(&self) -> Option<&LostReason> {
         self.lost.get()
+    }
+
+    /// Ends the connection.
+    pub(super) fn cut(&self) -> &Arc<Cut> {
+        &self.cut
     }
 
     pub(super) fn add_carried(&self, bytes: usize) {

@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::auth::{Authentication, Credential};
 use super::connection::Connection;
+use super::cut::Cuttable;
 use super::handler::{ClientHandler, Handshake, SessionError};
 use super::host_key::HostKeyCheck;
 use super::load::Load;
@@ -23,7 +24,7 @@ use super::tcp::{self, AckAtOnce, Connected, SshTcp};
 use crate::carrier::error::ConnectError;
 use crate::carrier::failure::harmless;
 use crate::carrier::prompt::Prompter;
-use crate::plan::SshPlan;
+use crate::plan::{Keepalive, SshPlan};
 
 /// Bytes that the server may send ahead per channel on the shortest path, and what each millisecond of round trip
 /// adds. russh opens the window again when half of it is used, so a download gets at least half a window per round
@@ -38,8 +39,10 @@ const MAX_PACKET: u32 = 32 * 1024;
 /// Messages that may wait for one flow's reader; at most [`MAX_PACKET`] each.
 const MESSAGES_PER_FLOW: usize = 64;
 /// Silence after which the server is asked whether it is there, and how often before it counts as gone.
-const KEEPALIVE: Duration = Duration::from_secs(5);
-const KEEPALIVES: usize = 3;
+const KEEPALIVE: Keepalive = Keepalive {
+    interval: Duration::from_secs(5),
+    count: 3,
+};
 /// How long the handshake may take, without the time that a person takes to answer.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the first session may take to be answered. The connection is used without it then.
@@ -55,7 +58,8 @@ const CIPHERS: &[cipher::Name] = &[
     cipher::AES_128_CTR,
 ];
 
-/// Makes the first connection: asks `prompter` whatever has to be asked.
+/// Makes the first connection: with what let us in `before`, where it still does, else asks `prompter` whatever has to
+/// be asked.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -63,11 +67,20 @@ pub(super) async fn first(
     plan: &SshPlan,
     addresses: &[SocketAddr],
     prompter: Arc<dyn Prompter>,
+    before: Option<&Credential>,
     changed: Arc<Notify>,
 ) -> Result<(Connection, Credential), ConnectError> {
     let connected = tcp::connect(addresses).await?;
     let check = HostKeyCheck::new(plan, Some(Arc::clone(&prompter)));
     let mut start = Start::new(plan, connected, check, changed).await?;
+    if let Some(before) = before {
+        let auth = Authentication::new(&mut start.handle, plan, Some(Arc::clone(&prompter)));
+        match auth.again(before).await {
+            Ok(()) => return Ok((start.ready().await, before.clone())),
+            Err(ConnectError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
     let auth = Authentication::new(&mut start.handle, plan, Some(prompter));
     let credential = auth.any().await?;
     Ok((start.ready().await, credential))
@@ -112,11 +125,12 @@ impl Start {
             peer,
             round_trip,
         } = connected;
-        let config = Arc::new(config(&check, window(round_trip)));
+        let config = Arc::new(config(plan, &check, window(round_trip)));
         let handshake = Arc::new(Handshake::default());
         let load = Arc::new(Load::new(changed));
         let ack_at_once = AckAtOnce::new(AtomicBool::new(false));
         let stream = SshTcp::new(stream, Arc::clone(&ack_at_once));
+        let stream = Cuttable::new(stream, Arc::clone(load.cut()), patience(plan));
         let handler = ClientHandler::new(check, Arc::clone(&handshake), Arc::clone(&load));
         let connecting = connect_stream(config, stream, handler);
         let handle = patient(connecting, &handshake)
@@ -169,6 +183,12 @@ async fn patient<F: Future>(connecting: F, handshake: &Handshake) -> Option<F::O
     }
 }
 
+/// How long a server may take nothing before it counts as gone.
+fn patience(plan: &SshPlan) -> Duration {
+    let keepalive = plan.keepalive.unwrap_or(KEEPALIVE);
+    keepalive.interval * keepalive.count
+}
+
 /// The receive window of a channel, in bytes.
 fn window(round_trip: Duration) -> u32 {
     let ms = u32::try_from(round_trip.as_millis()).unwrap_or(u32::MAX);
@@ -177,7 +197,8 @@ fn window(round_trip: Duration) -> u32 {
         .min(WINDOW_MAX)
 }
 
-fn config(check: &HostKeyCheck, window_size: u32) -> Config {
+fn config(plan: &SshPlan, check: &HostKeyCheck, window_size: u32) -> Config {
+    let keepalive = plan.keepalive.unwrap_or(KEEPALIVE);
     let preferred = Preferred {
         key: Cow::Owned(check.preferred(&Preferred::DEFAULT.key)),
         cipher: Cow::Borrowed(CIPHERS),
@@ -202,8 +223,9 @@ fn config(check: &HostKeyCheck, window_size: u32) -> Config {
         maximum_packet_size: MAX_PACKET,
         channel_buffer_size: MESSAGES_PER_FLOW,
         preferred,
-        keepalive_interval: Some(KEEPALIVE),
-        keepalive_max: KEEPALIVES,
+        keepalive_interval: Some(keepalive.interval),
+        // russh waits one interval longer, and takes 0 for never.
+        keepalive_max: (keepalive.count as usize).saturating_sub(1).max(1),
         nodelay: true,
         ..Config::default()
     }

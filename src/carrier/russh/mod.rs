@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `login` | from a plan to a connection: `tcp`, `host_key` over `known_hosts`, `auth` over `keys` |
 //! | `handler` | what the server may say to us |
-//! | `connection` | one connection; `load` counts what it carries |
+//! | `connection` | one connection; `load` counts what it carries, `cut` ends it |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
 //! | `refusal` | which open a refusal's text belongs to |
 //! | `stream` | one channel as two halves; `backlog`: what arrives while nobody reads, `pace`: from when on, over `spill` |
@@ -12,6 +12,7 @@
 mod auth;
 mod backlog;
 mod connection;
+mod cut;
 mod detach;
 mod handler;
 mod host_key;
@@ -32,12 +33,13 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use self::auth::Credential;
 use self::detach::detached;
 use self::pool::{Place, Pool};
 use super::dial::{DialBudget, DialPermit};
 use super::error::{ConnectError, LostReason};
 use super::link::{Description, Link};
-use super::prompt::Prompter;
+use super::prompt::{NoPrompter, Prompter};
 use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
 use crate::plan::SshPlan;
 
@@ -63,10 +65,33 @@ impl RusshCarrier {
         plan: &SshPlan,
         prompter: Arc<dyn Prompter>,
     ) -> Result<Self, ConnectError> {
+        Self::log_in(plan, prompter, None).await
+    }
+
+    /// Logs in once more, with what let this one in. Where that asks somebody, or is not taken any more, `prompter` asks;
+    /// `None` asks nobody.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::Refused`], too, where somebody would have to be asked.
+    pub async fn again(&self, prompter: Option<Arc<dyn Prompter>>) -> Result<Self, ConnectError> {
+        let plan = self.pool.plan();
+        let credential = self.pool.credential();
+        let with_person = prompter.is_some();
+        let prompter = prompter.unwrap_or_else(|| Arc::new(NoPrompter));
+        // A key that is to be touched, a code: not while nobody knows of it.
+        let before = (with_person || credential.is_silent()).then_some(credential);
+        Self::log_in(plan, prompter, before).await
+    }
+
+    async fn log_in(
+        plan: &SshPlan,
+        prompter: Arc<dyn Prompter>,
+        before: Option<&Credential>,
+    ) -> Result<Self, ConnectError> {
         let addresses = tcp::resolve(&plan.host, plan.port).await?;
         let changed = Arc::new(Notify::new());
         let bell = Arc::clone(&changed);
-        let (first, credential) = login::first(plan, &addresses, prompter, bell).await?;
+        let (first, credential) = login::first(plan, &addresses, prompter, before, bell).await?;
         let description = Description {
             server: Some(first.peer()),
             host_key: first.host_key().map(describe_key).unwrap_or_default(),
@@ -109,6 +134,10 @@ impl Link for RusshCarrier {
 
     async fn lost(&self) -> LostReason {
         self.pool.lost().await
+    }
+
+    async fn check(&self) {
+        self.pool.check().await;
     }
 
     async fn shutdown(&self) {

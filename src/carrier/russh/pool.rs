@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::auth::Credential;
@@ -43,6 +44,8 @@ const STALL_WAIT: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_secs(30);
 /// How long a login in the background may take.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections lost within this time are lost together.
+const LOST_TOGETHER: Duration = Duration::from_millis(300);
 /// Wait after a login that failed; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_LAST: Duration = Duration::from_secs(600);
@@ -58,6 +61,7 @@ pub(super) struct Pool {
     tended: Notify,
     store: Arc<Store>,
     lost: watch::Sender<Option<LostReason>>,
+    losses: Mutex<Losses>,
     retry: Mutex<Retry>,
     rush: Mutex<Rush>,
     /// A login is under way.
@@ -104,7 +108,12 @@ impl Burden {
 
 /// Whether a further connection is to be made now: there should be two, and one that is quick and carries no bulk
 /// transfer, as long as that takes few connections or the flows are many.
-fn should_grow(burdens: &[Burden]) -> bool {
+/// Where a number was `asked` for, there should be so many.
+fn should_grow(burdens: &[Burden], asked: Option<usize>) -> bool {
+    if let Some(asked) = asked {
+        let staying = burdens.iter().filter(|b| !b.due).count();
+        return staying < asked && burdens.len() <= MAX_CONNECTIONS;
+    }
     let open: Vec<_> = burdens.iter().filter(|b| b.is_open()).collect();
     let channels: usize = open.iter().map(|b| b.channels).sum();
     let none_quick = open.iter().all(|b| b.slow);
@@ -118,8 +127,9 @@ fn should_grow(burdens: &[Burden]) -> bool {
 /// The place in `burdens` of the connection for the next flow. Flows gather on one connection while it is quick and
 /// carries no bulk transfer: eight downloads that begin together take a fifth less CPU over one connection than over two,
 /// and the next flow finds a connection to itself. In a rush (a scan, an application that opens thousands) they are packed
-/// together beyond that, so that the quick connection stays so for who comes next.
-fn choose(burdens: &[Burden], in_rush: bool) -> Option<usize> {
+/// together beyond that, so that the quick connection stays so for who comes next. Where a number of connections was
+/// `asked` for, flows are spread over them.
+fn choose(burdens: &[Burden], in_rush: bool, asked: Option<usize>) -> Option<usize> {
     let fits = |b: &Burden| b.is_open() && !b.busy && b.slow && b.channels < CHANNELS_WANTED;
     let packed = || {
         let fitting = burdens.iter().enumerate().filter(|(_, b)| fits(b));
@@ -132,8 +142,12 @@ fn choose(burdens: &[Burden], in_rush: bool) -> Option<usize> {
         fitting.rev().max_by_key(|(_, b)| b.channels)
     };
     let least = || burdens.iter().enumerate().min_by_key(|(_, b)| **b);
-    let chosen = if in_rush { packed() } else { None };
-    let chosen = chosen.or_else(gathered).or_else(least);
+    let chosen = match (asked, in_rush) {
+        (Some(_), _) => None,
+        (None, true) => packed().or_else(gathered),
+        (None, false) => gathered(),
+    };
+    let chosen = chosen.or_else(least);
     chosen.map(|(index, _)| index)
 }
 
@@ -181,6 +195,11 @@ impl Pool {
         first: Connection,
         changed: Arc<Notify>,
     ) -> Arc<Self> {
+        if plan.connections.is_some_and(|asked| asked > 1) && !credential.is_silent() {
+            warn!(
+                "this login asks somebody each time: there is one connection, whatever --connections says"
+            );
+        }
         let pool = Arc::new(Self {
             plan,
             credential,
@@ -190,6 +209,7 @@ impl Pool {
             tended: Notify::new(),
             store: Arc::default(),
             lost: watch::Sender::new(None),
+            losses: Mutex::default(),
             retry: Mutex::default(),
             rush: Mutex::new(Rush::new(Instant::now())),
             growing: AtomicBool::new(false),
@@ -214,6 +234,23 @@ impl Pool {
         pool
     }
 
+    pub(super) fn plan(&self) -> &SshPlan {
+        &self.plan
+    }
+
+    pub(super) fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// Asks every connection for a sign of life; those that give none are lost.
+    pub(super) async fn check(&self) {
+        let mut checks = JoinSet::new();
+        for connection in self.all() {
+            checks.spawn(async move { connection.check().await });
+        }
+        while checks.join_next().await.is_some() {}
+    }
+
     pub(super) fn store(&self) -> &Arc<Store> {
         &self.store
     }
@@ -225,10 +262,14 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn should_grow(&self, now: Instant) -> bool {
+        should_grow(&burdens(&self.list(), now), self.plan.connections)
+    }
+
     /// Whether a further connection could be made now.
     fn can_grow(&self) -> bool {
         self.credential.is_silent()
-            && self.list().len() < MAX_CONNECTIONS
+            && self.list().len() <= MAX_CONNECTIONS
             && self.retry().is_time(Instant::now())
             && !self.closing.load(Relaxed)
     }
@@ -259,7 +300,7 @@ impl Pool {
     /// [`OpenFailure::ConnectionLost`], or [`OpenFailure::NoResources`] when all are full.
     pub(super) async fn place(&self) -> Result<Place, OpenError> {
         // Once per open, not per look: a look rings the bell that the next one waits for.
-        if should_grow(&burdens(&self.list(), Instant::now())) {
+        if self.should_grow(Instant::now()) {
             self.changed.notify_one();
         }
         let patience = tokio::time::sleep(STALL_WAIT);
@@ -287,7 +328,7 @@ impl Pool {
         let live: Vec<_> = list.iter().filter(|c| c.load().lost().is_none()).collect();
         let burdens: Vec<_> = live.iter().map(|c| Burden::of(c, now)).collect();
         let in_rush = self.rush().is_on(now);
-        let index = choose(&burdens, in_rush)
+        let index = choose(&burdens, in_rush, self.plan.connections)
             .ok_or_else(|| OpenError::new(OpenFailure::ConnectionLost, ""))?;
         if burdens[index].full {
             return Err(OpenError::new(OpenFailure::NoResources, ""));
@@ -306,18 +347,23 @@ impl Pool {
         match lost.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(reason)) => reason.clone(),
             // The sender lives as long as self.
-            _ => LostReason::Broken("no connection".to_owned()),
+            _ => no_connection(),
         }
     }
 
     fn tend(self: &Arc<Self>) -> ControlFlow<()> {
-        if let Some(reason) = self.sweep() {
+        let (left, lost) = self.sweep();
+        if !left {
+            let reason = lost.map_or_else(no_connection, |(_, reason)| reason);
             let _ = self.lost.send_replace(Some(reason));
             self.tended.notify_waiters();
             return ControlFlow::Break(());
         }
+        if let Some((count, reason)) = lost {
+            self.tell_of(count, reason);
+        }
         let now = Instant::now();
-        let grow = should_grow(&burdens(&self.list(), now)) && self.can_grow();
+        let grow = self.should_grow(now) && self.can_grow();
         if grow && !self.growing.swap(true, Relaxed) {
             // Beside this task: a login that hangs must not hide a loss.
             let pool = Arc::clone(self);
@@ -332,30 +378,44 @@ impl Pool {
         ControlFlow::Continue(())
     }
 
-    /// Removes connections that are lost, and old ones whose last flow has ended. The reason of the last loss
-    /// when none is left.
-    fn sweep(&self) -> Option<LostReason> {
+    /// Removes connections that are lost, and old ones whose last flow has ended. Whether any is left, and how many
+    /// were lost, with the reason of the last.
+    fn sweep(&self) -> (bool, Option<(usize, LostReason)>) {
         let now = Instant::now();
         let mut list = self.list();
-        let mut reason = None;
+        let mut lost: Option<(usize, LostReason)> = None;
         list.retain(|c| {
-            if let Some(lost) = c.load().lost() {
-                reason = Some(lost.clone());
-            }
-            c.load().lost().is_none()
+            let Some(reason) = c.load().lost() else {
+                return true;
+            };
+            let count = lost.as_ref().map_or(0, |(count, _)| *count);
+            lost = Some((count + 1, reason.clone()));
+            false
         });
-        if list.is_empty() {
-            return Some(reason.unwrap_or(LostReason::Broken("no connection".to_owned())));
-        }
-        if let Some(lost) = reason
-            && !self.closing.load(Relaxed)
-        {
-            warn!("lost one of the SSH connections, and the flows on it: {lost}");
-        }
         if list.iter().any(|c| Burden::of(c, now).is_open()) {
             list.retain(|c| !c.is_due(now) || c.load().channels() > 0);
         }
-        None
+        (!list.is_empty(), lost)
+    }
+
+    /// One line for connections that are lost together, and none when all are: that has a line of its own.
+    fn tell_of(self: &Arc<Self>, count: usize, reason: LostReason) {
+        let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        losses.count += count;
+        losses.reason = Some(reason);
+        if std::mem::replace(&mut losses.is_told_of, true) {
+            return;
+        }
+        let pool = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(LOST_TOGETHER).await;
+            let mut losses = pool.losses.lock().unwrap_or_else(PoisonError::into_inner);
+            let Losses { count, reason, .. } = std::mem::take(&mut *losses);
+            let all = pool.lost.borrow().is_some() || pool.closing.load(Relaxed);
+            if let (false, Some(reason)) = (all, reason) {
+                warn!("lost {count} of the SSH connections, and the flows on it: {reason}");
+            }
+        });
     }
 
     async fn grow(&self) {
@@ -381,6 +441,19 @@ impl Pool {
 
 fn burdens(list: &[Arc<Connection>], now: Instant) -> Vec<Burden> {
     list.iter().map(|c| Burden::of(c, now)).collect()
+}
+
+fn no_connection() -> LostReason {
+    LostReason::Broken("no connection".to_owned())
+}
+
+/// Connections that were lost and not told of yet.
+#[derive(Debug, Default)]
+struct Losses {
+    count: usize,
+    reason: Option<LostReason>,
+    /// A line is to come.
+    is_told_of: bool,
 }
 
 /// When the next login may be tried.
@@ -426,16 +499,31 @@ mod tests {
 
     #[test]
     fn there_are_two_and_one_of_them_is_quick() {
-        assert!(should_grow(&[FRESH]));
-        assert!(!should_grow(&[FRESH, FRESH]));
+        assert!(should_grow(&[FRESH], None));
+        assert!(!should_grow(&[FRESH, FRESH], None));
         let some = with(CHANNELS_QUICK);
-        assert!(!should_grow(&[some, FRESH]));
-        assert!(should_grow(&[some, some]));
-        assert!(!should_grow(&[some; CONNECTIONS_APART]));
+        assert!(!should_grow(&[some, FRESH], None));
+        assert!(should_grow(&[some, some], None));
+        assert!(!should_grow(&[some; CONNECTIONS_APART], None));
         let many = with(CHANNELS_MANY);
-        assert!(should_grow(&[many; CONNECTIONS_APART]));
-        assert!(!should_grow(&[many, many, many, many, FRESH]));
-        assert!(!should_grow(&[many; MAX_CONNECTIONS]));
+        assert!(should_grow(&[many; CONNECTIONS_APART], None));
+        assert!(!should_grow(&[many, many, many, many, FRESH], None));
+        assert!(!should_grow(&[many; MAX_CONNECTIONS], None));
+    }
+
+    #[test]
+    fn as_many_as_asked_for_and_flows_are_spread() {
+        let asked = Some(3);
+        let (busy, due) = (true, true);
+        assert!(should_grow(&[FRESH, FRESH], asked));
+        assert!(!should_grow(&[with(900), with(900), with(900)], asked));
+        assert!(!should_grow(&[Burden { busy, ..FRESH }], Some(1)));
+        assert!(should_grow(&[FRESH, FRESH, Burden { due, ..FRESH }], asked));
+        assert_eq!(choose(&[with(3), with(5), with(2)], false, asked), Some(2));
+        assert_eq!(
+            choose(&[with(300), with(899), with(5)], true, asked),
+            Some(2)
+        );
     }
 
     #[test]
@@ -444,20 +532,23 @@ mod tests {
             busy: true,
             ..with(20)
         };
-        assert_eq!(choose(&[with(3), with(5), FRESH], false), Some(1));
-        assert_eq!(choose(&[FRESH, FRESH], false), Some(0));
-        assert_eq!(choose(&[busy, FRESH], false), Some(1));
-        assert_eq!(choose(&[with(CHANNELS_QUICK), with(2)], false), Some(1));
-        assert_eq!(choose(&[busy, with(CHANNELS_QUICK)], false), Some(0));
+        assert_eq!(choose(&[with(3), with(5), FRESH], false, None), Some(1));
+        assert_eq!(choose(&[FRESH, FRESH], false, None), Some(0));
+        assert_eq!(choose(&[busy, FRESH], false, None), Some(1));
+        assert_eq!(
+            choose(&[with(CHANNELS_QUICK), with(2)], false, None),
+            Some(1)
+        );
+        assert_eq!(choose(&[busy, with(CHANNELS_QUICK)], false, None), Some(0));
     }
 
     #[test]
     fn in_a_rush_flows_are_packed() {
         let burdens = [with(300), with(899), with(900), with(5)];
-        assert_eq!(choose(&burdens, true), Some(1));
-        assert_eq!(choose(&burdens, false), Some(3));
-        assert_eq!(choose(&[with(900), with(7)], true), Some(1));
-        assert_eq!(choose(&[], true), None);
+        assert_eq!(choose(&burdens, true, None), Some(1));
+        assert_eq!(choose(&burdens, false, None), Some(3));
+        assert_eq!(choose(&[with(900), with(7)], true, None), Some(1));
+        assert_eq!(choose(&[], true, None), None);
     }
 
     #[test]
@@ -478,8 +569,8 @@ mod tests {
             Burden { due, ..FRESH },
             Burden { full, ..FRESH },
         ] {
-            assert!(should_grow(&[closed, FRESH]));
-            assert!(!should_grow(&[closed, FRESH, FRESH]));
+            assert!(should_grow(&[closed, FRESH], None));
+            assert!(!should_grow(&[closed, FRESH, FRESH], None));
             assert!(FRESH < closed);
         }
     }
@@ -492,9 +583,9 @@ mod tests {
         };
         assert!(with(CHANNELS_QUICK - 1) < busy);
         assert!(busy < with(CHANNELS_QUICK));
-        assert!(should_grow(&[busy, busy]));
-        assert!(!should_grow(&[busy, FRESH]));
-        assert!(!should_grow(&[busy; CONNECTIONS_APART]));
+        assert!(should_grow(&[busy, busy], None));
+        assert!(!should_grow(&[busy, FRESH], None));
+        assert!(!should_grow(&[busy; CONNECTIONS_APART], None));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use query::Query;
 pub use settings::Settings;
 pub use table::Unheeded;
 
-pub(super) use read::read;
+pub(super) use read::{read, seconds};
 
 /// What ssh's configuration says about a host.
 #[derive(Clone, Debug, PartialEq, Eq)]

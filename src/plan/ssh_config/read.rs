@@ -56,6 +56,7 @@ pub(in super::super) fn read(
         algorithms: reader.algorithms(),
         compression: reader.flag("compression")?,
         rekey: reader.rekey()?,
+        connections: None,
         unheeded: table::unheeded(effective),
     };
     Ok(Read {
@@ -374,7 +375,7 @@ fn paths(value: &str) -> Vec<String> {
 }
 
 /// A time in seconds: `90`, `1m30s` (misc.c `convtime`).
-fn seconds(text: &str) -> Option<u64> {
+pub(in crate::plan) fn seconds(text: &str) -> Option<u64> {
     let mut total: u64 = 0;
     let mut rest = text;
     while !rest.is_empty() {

@@ -1,0 +1,88 @@
+//! Logs in again when the connection was lost.
+
+use std::fs::OpenOptions;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::lookup_host;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::setup::Setup;
+use crate::carrier::prompt::{Prompter, TtyPrompter};
+use crate::carrier::steady::Connector;
+use crate::carrier::{ConnectError, RusshCarrier};
+use crate::plan::{Route, SshPlan};
+
+/// How long the resolver may take to say where the server is now.
+const LOOKUP: Duration = Duration::from_secs(5);
+
+/// Logs in with what let the last connection in; asks on the terminal where that is not enough.
+pub(super) struct Reconnect {
+    plan: SshPlan,
+    prompter: Arc<dyn Prompter>,
+    setup: Arc<Mutex<Setup>>,
+}
+
+impl Reconnect {
+    pub(super) fn new(
+        plan: &SshPlan,
+        prompter: Arc<dyn Prompter>,
+        setup: Arc<Mutex<Setup>>,
+    ) -> Self {
+        Self {
+            plan: plan.clone(),
+            prompter,
+            setup,
+        }
+    }
+
+    /// The server's name may lead elsewhere by now, and that may be in a subnet that is captured.
+    async fn exempt(&self) {
+        let Some(server) = self.plan.dialled() else {
+            return;
+        };
+        let lookup = lookup_host((server.host.as_str(), server.port));
+        // Whoever connects says so, too.
+        let Ok(Ok(found)) = timeout(LOOKUP, lookup).await else {
+            return;
+        };
+        let found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+        if let Err(error) = self.setup.lock().await.exempt(&found).await {
+            warn!("the SSH server has a new address, which is still captured: {error}");
+        }
+    }
+}
+
+impl Connector for Reconnect {
+    type Link = RusshCarrier;
+
+    async fn connect(
+        &self,
+        last: &RusshCarrier,
+        with_person: bool,
+    ) -> Result<RusshCarrier, ConnectError> {
+        self.exempt().await;
+        last.again(with_person.then(|| Arc::clone(&self.prompter)))
+            .await
+    }
+
+    fn has_person(&self) -> bool {
+        let tty = || OpenOptions::new().read(true).write(true).open("/dev/tty");
+        !self.plan.login.batch && tty().is_ok()
+    }
+
+    /// A login is begun when somebody is there to end it: sshd waits two minutes (LoginGraceTime) and counts in vain ones.
+    async fn summon(&self) -> bool {
+        let ask = || TtyPrompter.line("underpass: press Enter to log in again: ");
+        let answer = spawn_blocking(ask).await;
+        answer.is_ok_and(|line| line.is_some())
+    }
+
+    fn is_direct(&self) -> bool {
+        matches!(self.plan.route, Route::Direct)
+    }
+}

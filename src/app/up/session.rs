@@ -1,0 +1,87 @@
+//! What every flow's task shares, and the task.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tracing::{debug, warn};
+
+use super::life::Activity;
+use crate::carrier::{Link, Steady};
+use crate::inlet::tun::{Tun, TunInbound};
+use crate::net::{Inbound, OpenFailure, Target};
+use crate::os::TunDevice;
+use crate::relay::{Outcome, relay};
+use crate::stats::Stats;
+
+/// Inlet, carrier and counters: what every flow's task shares.
+pub(super) struct Session<L> {
+    pub(super) inlet: Tun<TunDevice>,
+    pub(super) carrier: Steady<L>,
+    pub(super) stats: Stats,
+    pub(super) activity: Activity,
+    told_of_policy: AtomicBool,
+}
+
+impl<L: Link + 'static> Session<L> {
+    pub(super) fn new(inlet: Tun<TunDevice>, carrier: L) -> Self {
+        Self {
+            inlet,
+            carrier: Steady::new(carrier),
+            stats: Stats::default(),
+            activity: Activity::default(),
+            told_of_policy: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs the inlet; each flow gets a task of its own. How many there can be is bounded by the engine.
+    pub(super) async fn drive(self: Arc<Self>) -> io::Result<()> {
+        let session = &self;
+        self.inlet
+            .run(|inbound| {
+                tokio::spawn(Arc::clone(session).carry(inbound));
+            })
+            .await
+    }
+
+    async fn carry(self: Arc<Self>, inbound: TunInbound<TunDevice>) {
+        let _active = self.activity.begin();
+        let target = inbound.target();
+        // Boxed: awaited in place, a future is kept twice.
+        let outcome = Box::pin(relay(inbound, &self.carrier, &self.stats.traffic)).await;
+        self.stats.count(&outcome);
+        debug!("{target}: {outcome}");
+        if let Outcome::Refused(error) = &outcome
+            && error.failure == OpenFailure::Prohibited
+        {
+            self.tell_of_policy(target);
+        }
+    }
+
+    /// Once: an application that tries again must not fill the log.
+    fn tell_of_policy(&self, target: Target) {
+        if !self.told_of_policy.swap(true, Ordering::Relaxed) {
+            warn!(
+                "the SSH server forbids {target}; its administrator can allow it with PermitOpen or \
+                 AllowTcpForwarding in sshd_config, or permitopen= in authorized_keys"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::carrier::RusshCarrier;
+
+    /// The size of what `f` returns, in bytes.
+    fn size_of_output<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_flows_task_is_small() {
+        let bytes = size_of_output(Session::<RusshCarrier>::carry);
+        assert!(bytes <= 1024, "{bytes} bytes for each open flow");
+    }
+}

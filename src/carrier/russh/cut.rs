@@ -1,0 +1,173 @@
+//! A stream to a server that may be gone: it can be cut from outside, and ends when nothing is taken off our hands.
+//!
+//! russh waits for a write to end before it does anything else, its keepalive included. To a server that has vanished
+//! under an upload it would wait for as long as TCP repeats itself (tcp(7), tcp_retries2: 15 minutes and more).
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// Cuts a [`Cuttable`], and knows whether anything is heard on it.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    is_cut: AtomicBool,
+    reads: AtomicU64,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
+impl Cut {
+    /// Both directions fail from here on.
+    pub(super) fn cut(&self) {
+        self.is_cut.store(true, SeqCst);
+        self.reader.wake();
+        self.writer.wake();
+    }
+
+    /// A number that grows whenever the server is heard.
+    pub(super) fn heard(&self) -> u64 {
+        self.reads.load(Relaxed)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.is_cut.load(SeqCst) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
+
+    /// Has `waker` woken by a cut; fails when that came before.
+    fn watch(&self, waker: &AtomicWaker, cx: &Context<'_>) -> io::Result<()> {
+        waker.register(cx.waker());
+        self.check()
+    }
+}
+
+/// See the module.
+pub(super) struct Cuttable<S> {
+    stream: S,
+    cut: Arc<Cut>,
+    /// How long a write may wait.
+    patience: Duration,
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Cuttable<S> {
+    pub(super) fn new(stream: S, cut: Arc<Cut>, patience: Duration) -> Self {
+        Self {
+            stream,
+            cut,
+            patience,
+            stuck: None,
+        }
+    }
+
+    /// What a write that waits comes to.
+    fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.cut.watch(&self.cut.writer, cx)?;
+        let patience = self.patience;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
+        match stuck.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn settle<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_pending() {
+            return self.wait(cx);
+        }
+        self.stuck = None;
+        written
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Cuttable<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.cut.check()?;
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() {
+            self.cut.watch(&self.cut.reader, cx)?;
+        } else {
+            self.cut.reads.fetch_add(1, Relaxed);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Cuttable<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.cut.check()?;
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.settle(written, cx)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.cut.check()?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.settle(flushed, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(15);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_ends_whoever_waits() {
+        let (near, mut far) = duplex(4);
+        let cut = Arc::new(Cut::default());
+        let (mut reader, mut writer) =
+            tokio::io::split(Cuttable::new(near, Arc::clone(&cut), PATIENCE));
+        far.write_all(b"one").await.unwrap();
+        let mut bytes = [0; 3];
+        reader.read_exact(&mut bytes).await.unwrap();
+        assert!(cut.heard() > 0);
+        let reading = tokio::spawn(async move { reader.read(&mut [0]).await });
+        let writing = tokio::spawn(async move { writer.write_all(b"too much").await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cut.cut();
+        let read = reading.await.unwrap().unwrap_err();
+        let written = writing.await.unwrap().unwrap_err();
+        assert_eq!(read.kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(written.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_nobody_takes_fails() {
+        let (near, _far) = duplex(4);
+        let mut stream = Cuttable::new(near, Arc::default(), PATIENCE);
+        let began = tokio::time::Instant::now();
+        let error = stream.write_all(b"too much").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+    }
+}

@@ -1,0 +1,219 @@
+//! What the kernel tells of changes in the host's links, addresses and routes (rtnetlink(7), multicast groups).
+//!
+//! A socket of its own: what matters is that something changed, so messages are looked at and forgotten, and a burst
+//! that overruns the socket's buffer is a change as well.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::libc;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use rtnetlink::packet_core::NetlinkBuffer;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::routes::PROTOCOL;
+
+/// `RTMGRP_*` of linux/rtnetlink.h: links, and addresses and routes of both IP versions.
+const GROUPS: i32 = libc::RTMGRP_LINK
+    | libc::RTMGRP_IPV4_IFADDR
+    | libc::RTMGRP_IPV4_ROUTE
+    | libc::RTMGRP_IPV6_IFADDR
+    | libc::RTMGRP_IPV6_ROUTE;
+/// What one read takes, in bytes: NLMSG_GOODSIZE is a page, and notifications of one event come together.
+const BUFFER: usize = 32 << 10;
+/// What of a link's flags says whether packets go through.
+const CARRIES: u32 = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_LOWER_UP) as u32;
+
+/// Hears of changes that are not our own: in what `protocol` [`PROTOCOL`] or our device does, nothing is new.
+#[derive(Debug)]
+pub struct Changes {
+    socket: AsyncFd<OwnedFd>,
+    seen: Seen,
+}
+
+/// What is known, to tell news from repetitions.
+#[derive(Debug, Default)]
+struct Seen {
+    own_device: u32,
+    /// The flags of links by index, of those that have been told of. As many as there are links at most.
+    links: HashMap<u32, u32>,
+}
+
+impl Changes {
+    /// Listens from here on, in the network namespace of this thread; `device` is ours.
+    ///
+    /// # Errors
+    /// When the socket cannot be made, or there is no such device.
+    pub fn new(device: &str) -> io::Result<Self> {
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            SockProtocol::NetlinkRoute,
+        )?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS as u32))?;
+        #[allow(unsafe_code)]
+        // SAFETY: the `AsyncFd` owns the descriptor, which stays open and the same as long as it lives.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Self {
+            socket,
+            seen: Seen {
+                own_device: if_nametoindex(device)?,
+                links: HashMap::new(),
+            },
+        })
+    }
+
+    /// Waits for the next change; what changed, in a word. Cancel safe.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub async fn next(&mut self) -> io::Result<&'static str> {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let mut ready = self.socket.readable().await?;
+            let read = ready.try_io(|socket| {
+                Ok(recv(
+                    socket.as_raw_fd(),
+                    &mut buffer,
+                    MsgFlags::MSG_DONTWAIT,
+                )?)
+            });
+            match read {
+                Err(_) => {}
+                Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    return Ok("many things");
+                }
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(length)) => {
+                    if let Some(what) = self.seen.news(&buffer[..length]) {
+                        return Ok(what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Seen {
+    /// What is new in the messages of one datagram.
+    fn news(&mut self, mut datagram: &[u8]) -> Option<&'static str> {
+        let mut news = None;
+        while let Ok(message) = NetlinkBuffer::new_checked(datagram) {
+            news = self.one(message.message_type(), message.payload()).or(news);
+            // NLMSG_ALIGN: each message begins at a multiple of four.
+            let next = (message.length() as usize).next_multiple_of(4);
+            datagram = datagram.get(next..).unwrap_or_default();
+        }
+        news
+    }
+
+    /// The fixed part of `struct ifinfomsg`, `ifaddrmsg` or `rtmsg` (linux/rtnetlink.h, linux/if_addr.h) decides.
+    fn one(&mut self, kind: u16, body: &[u8]) -> Option<&'static str> {
+        match kind {
+            libc::RTM_NEWLINK => {
+                let (index, flags) = (word(body, 4)?, word(body, 8)? & CARRIES);
+                let is_new = self.links.insert(index, flags) != Some(flags);
+                (is_new && index != self.own_device).then_some("a link")
+            }
+            libc::RTM_DELLINK => {
+                let index = word(body, 4)?;
+                self.links.remove(&index);
+                (index != self.own_device).then_some("a link")
+            }
+            libc::RTM_NEWADDR | libc::RTM_DELADDR => {
+                (word(body, 4)? != self.own_device).then_some("an address")
+            }
+            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+                (*body.get(5)? != PROTOCOL).then_some("a route")
+            }
+            _ => None,
+        }
+    }
+}
+
+fn word(body: &[u8], at: usize) -> Option<u32> {
+    let bytes = body.get(at..at + 4)?.try_into().ok()?;
+    Some(u32::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message with its header (netlink(7)).
+    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+        let length = 16 + body.len() as u32;
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend([0; 10]);
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn link(index: u32, flags: i32) -> Vec<u8> {
+        let mut body = vec![0; 4];
+        body.extend(index.to_ne_bytes());
+        body.extend(flags.to_ne_bytes());
+        body.extend([0; 4]);
+        message(libc::RTM_NEWLINK, &body)
+    }
+
+    fn route(protocol: u8) -> Vec<u8> {
+        message(
+            libc::RTM_NEWROUTE,
+            &[2, 0, 0, 0, 254, protocol, 0, 0, 0, 0, 0, 0],
+        )
+    }
+
+    fn seen() -> Seen {
+        Seen {
+            own_device: 7,
+            ..Seen::default()
+        }
+    }
+
+    #[test]
+    fn a_link_is_news_when_it_begins_or_ends_to_carry() {
+        let mut seen = seen();
+        let up = libc::IFF_UP | libc::IFF_RUNNING;
+        assert_eq!(seen.news(&link(3, up)), Some("a link"));
+        assert_eq!(seen.news(&link(3, up | libc::IFF_PROMISC)), None);
+        assert_eq!(seen.news(&link(3, libc::IFF_UP)), Some("a link"));
+        assert_eq!(seen.news(&link(7, up)), None);
+    }
+
+    #[test]
+    fn what_we_do_ourselves_is_no_news() {
+        let mut seen = seen();
+        assert_eq!(seen.news(&route(PROTOCOL)), None);
+        assert_eq!(seen.news(&route(3)), Some("a route"));
+        let both = [route(PROTOCOL), route(3), route(PROTOCOL)].concat();
+        assert_eq!(seen.news(&both), Some("a route"));
+        let address = |index: u32| {
+            let body = [[2, 24, 0, 0], index.to_ne_bytes()].concat();
+            message(libc::RTM_NEWADDR, &body)
+        };
+        assert_eq!(seen.news(&address(7)), None);
+        assert_eq!(seen.news(&address(3)), Some("an address"));
+    }
+
+    #[test]
+    fn cut_messages_are_no_news() {
+        let whole = route(3);
+        for length in 0..whole.len() {
+            assert_eq!(seen().news(&whole[..length]), None, "{length}");
+        }
+        let mut lies = whole;
+        lies[..4].copy_from_slice(&u32::MAX.to_ne_bytes());
+        assert_eq!(seen().news(&lies), None);
+        lies[..4].copy_from_slice(&0u32.to_ne_bytes());
+        assert_eq!(seen().news(&lies), None);
+    }
+}
