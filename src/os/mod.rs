@@ -5,6 +5,7 @@
 //! its protocol number and an unclaimed [`Slot`], and removed by [`stale::clear`].
 
 mod apply;
+pub mod child;
 pub mod host;
 pub mod limits;
 pub mod memory;
