@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use super::exit::Exit;
 use super::surroundings;
 use crate::carrier::prompt::TtyPrompter;
-use crate::carrier::{ConnectError, Link, LostReason, RusshCarrier};
+use crate::carrier::{AnyCarrier, ConnectError, Link, LostReason};
 use crate::inlet::tun::{Tun, TunInbound};
 use crate::net::{Inbound, OpenFailure, Target};
 use crate::os::{
@@ -132,7 +132,7 @@ async fn prepare(plan: &Plan) -> Result<Prepared, UpError> {
     let slot = claim(&netlink).await?;
     let device = TunDevice::open(&plan.device)?;
     advise(&netlink, &slot, &plan.capture).await?;
-    let carrier = RusshCarrier::connect(&plan.ssh, Arc::new(TtyPrompter)).await?;
+    let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, Arc::new(TtyPrompter)).await?;
     debug!("logged in to {}", carrier.description());
     let exempt = carrier.server_addresses();
     let source = host::source(&netlink, &slot, &plan.capture).await?;
@@ -227,13 +227,13 @@ fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> UpError {
 /// Inlet, carrier and counters: what every flow's task shares.
 struct Session {
     inlet: Tun<TunDevice>,
-    carrier: RusshCarrier,
+    carrier: AnyCarrier,
     stats: Stats,
     told_of_policy: AtomicBool,
 }
 
 impl Session {
-    fn new(inlet: Tun<TunDevice>, carrier: RusshCarrier) -> Self {
+    fn new(inlet: Tun<TunDevice>, carrier: AnyCarrier) -> Self {
         Self {
             inlet,
             carrier,

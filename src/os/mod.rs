@@ -8,6 +8,7 @@ mod apply;
 pub mod child;
 pub mod host;
 pub mod limits;
+mod made;
 pub mod memory;
 mod netlink;
 mod orphan;
@@ -18,6 +19,7 @@ pub mod stale;
 mod tun;
 
 pub use apply::{ApplyError, Undo, apply};
+pub use made::Made;
 pub use netlink::{Netlink, NetlinkError};
 pub use slot::{Slot, SlotError, Tables};
 pub use tun::{DEFAULT_MTU, PLAIN_MTU, TunDevice, TunError, first_free_name};

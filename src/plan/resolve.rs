@@ -4,8 +4,8 @@ use ipnet::IpNet;
 
 use super::ssh_config::{self, Effective, Query, Source};
 use super::{
-    CapturePlan, CarrierPlan, DevicePlan, Environment, Plan, PlanError, PlanWarning, Route, SshClient, SshPlan, Subnet,
-    subnet,
+    CapturePlan, CarrierPlan, DevicePlan, Environment, Plan, PlanError, PlanWarning, Route,
+    SshClient, SshPlan, Subnet, subnet,
 };
 use crate::cli::UpArgs;
 
