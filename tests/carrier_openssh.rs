@@ -48,7 +48,8 @@ async fn connect(sshd: &Sshd) -> Arc<OpensshCarrier> {
 }
 
 async fn refusal(sshd: &Sshd, more: &[&str]) -> ConnectError {
-    let carrier = OpensshCarrier::connect(&sshd.plan(), &client(sshd, more));
+    let (plan, client) = (sshd.plan(), client(sshd, more));
+    let carrier = OpensshCarrier::connect(&plan, &client);
     timeout(Duration::from_secs(20), carrier)
         .await
         .unwrap()
