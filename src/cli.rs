@@ -87,6 +87,9 @@ pub struct UpArgs {
     /// Hosts to go through, the nearest first
     #[arg(short = 'J', long, value_name = "[USER@]HOST[:PORT][,...]")]
     pub jump: Option<String>,
+    /// What carries the connections: SSH built in, or the ssh that is installed
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub carrier: CarrierArg,
     /// SSH connections to spread the flows over, 1 to 16 [default: 2 to 16, as needed, where a login asks nobody]
     ///
     /// A connection that is lost resets the flows on it alone. Where each login asks somebody there is one.
@@ -107,6 +110,18 @@ pub struct UpArgs {
     /// Print what would be set up, as commands of ip(8), and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// What carries the connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CarrierArg {
+    /// The SSH that is built in, unless ssh's configuration asks for what only ssh can do
+    #[default]
+    Auto,
+    /// The SSH that is built in
+    Russh,
+    /// The ssh that is installed: all its options, keys and prompts
+    Openssh,
 }
 
 /// How much to say, and how.

@@ -103,7 +103,7 @@ const TABLE: [Room; 12] = [
     },
     Room {
         name: "carrier",
-        rooms: &["net", "plan"],
+        rooms: &["net", "os", "plan"],
         crates: &[
             "bytes",
             "data_encoding",

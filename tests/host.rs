@@ -109,7 +109,7 @@ impl Up {
         }
     }
 
-    async fn stop(self) {
+    async fn stop(mut self) {
         assert_eq!(self.undo.undo().await, Vec::<String>::new());
     }
 }
@@ -289,7 +289,7 @@ fn syn(tun: &TunDevice, target: SocketAddr) -> (Vec<u8>, u16) {
 fn a_dropped_device_takes_its_routes_along_and_undo_goes_on() {
     in_namespace(|| async {
         let before = state();
-        let up = Up::start(&capture(&["10.0.0.0/8"], &["10.1.0.0/16"]), &[]).await;
+        let mut up = Up::start(&capture(&["10.0.0.0/8"], &["10.1.0.0/16"]), &[]).await;
         let name = up.tun.name().to_owned();
         drop(up.tun);
         assert!(!run("ip", &["-j", "link"]).contains(&name));

@@ -57,6 +57,7 @@ fn person() -> Person {
 fn planned(args: &UpArgs) -> Result<(Plan, Vec<PlanWarning>), PlanError> {
     let person = person();
     let environment = Environment {
+        behind_sudo: None,
         exists: |_| true,
         ..surroundings::environment(&person)
     };

@@ -44,7 +44,9 @@ fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
             for warning in warnings {
                 tracing::warn!("{warning}");
             }
-            warn_of_unheeded(&plan.ssh);
+            if plan.carrier.kind == plan::CarrierKind::Russh {
+                warn_of_unheeded(&plan.ssh);
+            }
             Some(plan)
         }
         Err(error) => {

@@ -31,6 +31,7 @@ pub fn environment(person: &Person) -> Environment {
     Environment {
         user: person.name.clone(),
         uid: person.uid,
+        behind_sudo: person.behind_sudo,
         host_name: host_name(),
         home: person.home.clone(),
         logged_in_from: logged_in_from(),

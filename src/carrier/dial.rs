@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use crate::net::{OpenError, OpenFailure};
+
 /// Opens in flight at most.
 const TOTAL: usize = 4096;
 /// Of these, kept for hosts that have answered before.
@@ -267,9 +269,14 @@ pub struct DialPermit {
 }
 
 impl DialPermit {
-    /// Tells whether the host itself answered the open.
-    pub fn answered(&mut self, live: bool) {
-        self.live = Some(live);
+    /// Gives the place back, and tells what the answer says about the host.
+    pub fn give_back(mut self, error: Option<&OpenError>) {
+        self.live = match error.map(|error| error.failure) {
+            None | Some(OpenFailure::Refused) => Some(true),
+            Some(OpenFailure::TimedOut | OpenFailure::HostUnreachable) => Some(false),
+            // The server's word, not the host's.
+            Some(_) => None,
+        };
     }
 }
 

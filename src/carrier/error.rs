@@ -47,6 +47,9 @@ pub enum ConnectError {
     /// The server's host key is not accepted.
     #[error(transparent)]
     HostKey(#[from] HostKeyError),
+    /// The user's own ssh carries nothing.
+    #[error(transparent)]
+    Ssh(#[from] super::openssh::SshError),
     /// The server took none of the keys.
     #[error(
         "{user}@{host}: permission denied (the server takes: {methods}; tried: {tried}). Name a key with -i FILE, or ssh-add it"
@@ -124,6 +127,14 @@ pub enum HostKeyError {
         file: PathBuf,
         /// The line of the mark, from 1.
         line: usize,
+    },
+    /// The user's own ssh does not take it.
+    #[error("host key verification failed: ssh does not take the key of {host}: {said}")]
+    Ssh {
+        /// The host as typed.
+        host: String,
+        /// Why, and what to do.
+        said: String,
     },
 }
 

@@ -2,24 +2,29 @@
 //! no carrier knows an inlet or the engine.
 //!
 //! - [`RusshCarrier`]: the embedded SSH client, over the russh library.
-//! - [`channels`]: the SSH connection protocol without I/O, for a carrier that speaks it over another program.
+//! - [`OpensshCarrier`]: the user's own ssh, over [`channels`]: the SSH connection protocol without I/O.
+//! - [`AnyCarrier`]: one of the two, as the plan says.
 //! - [`dial`]: the budget in front of every open, so that hosts that never answer delay no host that does.
 //! - [`link`]: a carrier with a life: it was connected, and may be lost. [`error`]: why it was not, or no longer is.
 //! - [`steady`]: a carrier that stays, over links that are replaced when they are lost.
 //! - `failure`: what a server's words for a refused open mean.
 //! - [`prompt`]: the questions that a login asks of a person.
 
+mod any;
 pub mod channels;
 pub mod dial;
 pub mod error;
 mod failure;
 pub mod link;
+pub mod openssh;
 pub mod prompt;
 pub mod russh;
 pub mod steady;
 
+pub use self::any::{AnyCarrier, AnyReader, AnyWriter};
 pub use self::error::{ConnectError, HostKeyError, LostReason};
 pub use self::link::{Description, Link};
+pub use self::openssh::OpensshCarrier;
 pub use self::prompt::{NoPrompter, Prompter, TtyPrompter};
 pub use self::russh::RusshCarrier;
 pub use self::steady::Steady;

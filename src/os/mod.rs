@@ -6,8 +6,10 @@
 
 mod apply;
 mod changes;
+pub mod child;
 pub mod host;
 pub mod limits;
+mod made;
 pub mod memory;
 mod netlink;
 mod orphan;
@@ -20,6 +22,7 @@ mod tun;
 
 pub use apply::{ApplyError, Undo, apply};
 pub use changes::Changes;
+pub use made::Made;
 pub use netlink::{Netlink, NetlinkError};
 pub use resume::Resume;
 pub use slot::{Slot, SlotError, Tables};

@@ -10,6 +10,8 @@ pub struct Environment {
     pub user: Option<String>,
     /// Number of that person (`%i` in ssh's configuration).
     pub uid: u32,
+    /// User and group of that person where they called sudo, and this process is root.
+    pub behind_sudo: Option<(u32, u32)>,
     /// Name of this host, with its domain where it has one (gethostname(2)).
     pub host_name: String,
     /// Home of that person: `.ssh` is looked for here, and `~/` means it.

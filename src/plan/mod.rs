@@ -2,6 +2,7 @@
 //! change. Nothing below this room parses text that a person wrote.
 
 pub mod advice;
+mod carrier;
 mod environment;
 mod error;
 mod remote;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use carrier::{CarrierKind, CarrierPlan, Person, SshClient};
 pub use environment::Environment;
 pub use error::{PlanError, PlanWarning};
 pub use resolve::resolve;
@@ -30,6 +32,8 @@ pub use subnet::Ports;
 pub struct Plan {
     /// The server, and how to log in.
     pub ssh: SshPlan,
+    /// What carries the connections.
+    pub carrier: CarrierPlan,
     /// What to capture.
     pub capture: CapturePlan,
     /// The device to make.

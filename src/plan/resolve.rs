@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::ssh_config::{self, Effective, Query};
+use super::ssh_config::{self, Effective, Query, Source};
 use super::{
-    CapturePlan, DevicePlan, Environment, LifePlan, Plan, PlanError, PlanWarning, Route, Span,
-    SshPlan, Subnet, subnet,
+    CapturePlan, CarrierPlan, DevicePlan, Environment, LifePlan, Plan, PlanError, PlanWarning,
+    Route, Span, SshClient, SshPlan, Subnet, subnet,
 };
 use crate::cli::UpArgs;
 
@@ -34,8 +34,10 @@ pub fn resolve(
     let query = Query::new(args)?;
     let capture = capture(args, &mut warnings)?;
     let device = device(args)?;
-    let ssh = ssh(query, environment, ask, &mut warnings)?;
+    let client = SshClient::new(query.flags(), environment);
+    let (ssh, source) = ssh(query, environment, ask, &mut warnings)?;
     let plan = Plan {
+        carrier: CarrierPlan::new(args.carrier, &ssh, source, client),
         ssh: SshPlan {
             connections: args.connections.map(usize::from),
             ..ssh
@@ -47,14 +49,15 @@ pub fn resolve(
     Ok((plan, warnings))
 }
 
-/// A server and, if need be, those on the way to it, each with a configuration of its own.
+/// A server and, if need be, those on the way to it, each with a configuration of its own; and where it comes from.
 fn ssh(
     query: Query,
     environment: &Environment,
     ask: &mut dyn FnMut(&Query) -> Result<Effective, PlanError>,
     warnings: &mut Vec<PlanWarning>,
-) -> Result<SshPlan, PlanError> {
+) -> Result<(SshPlan, Source), PlanError> {
     let host = query.host.clone();
+    let mut source = Source::Ssh;
     let mut servers = Vec::new();
     let mut next = Some(query);
     while let Some(query) = next {
@@ -64,17 +67,18 @@ fn ssh(
                 most: MAX_JUMPS,
             });
         }
-        let read = ssh_config::read(&query, &ask(&query)?, environment, warnings)?;
+        let effective = ask(&query)?;
+        source = effective.source;
+        let read = ssh_config::read(&query, &effective, environment, warnings)?;
         servers.push(read.plan);
         next = read.through;
     }
     let nearest_first = servers.into_iter().rev();
-    nearest_first
-        .reduce(|hop, mut server| {
-            server.route = Route::Jump(Box::new(hop));
-            server
-        })
-        .ok_or(PlanError::NoRemote)
+    let server = nearest_first.reduce(|hop, mut server| {
+        server.route = Route::Jump(Box::new(hop));
+        server
+    });
+    Ok((server.ok_or(PlanError::NoRemote)?, source))
 }
 
 fn capture(args: &UpArgs, warnings: &mut Vec<PlanWarning>) -> Result<CapturePlan, PlanError> {
@@ -217,7 +221,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::ssh_config::{Settings, Source};
+    use super::super::ssh_config::Settings;
     use super::super::{
         AddressFamily, Agent, Algorithms, Dialling, HostKeyPolicy, Keepalive, Login, RekeyLimit,
     };
@@ -227,6 +231,7 @@ mod tests {
         Environment {
             user: Some("me".into()),
             uid: 1000,
+            behind_sudo: None,
             host_name: "laptop.lan".into(),
             home: Some("/home/me".into()),
             logged_in_from: None,

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use std::sync::Arc;
+
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use underpass::carrier::{NoPrompter, RusshCarrier};
@@ -143,6 +145,12 @@ impl Sshd {
         children(&self.child.id().to_string()).len()
     }
 
+    /// Stops the processes of its connections, as a network that has gone away would.
+    pub(crate) fn freeze(&self) {
+        let children = children(&self.child.id().to_string());
+        children.iter().for_each(|pid| signal(pid, Signal::SIGSTOP));
+    }
+
     /// Ends the server and the processes of its connections, as a crash of the machine would.
     pub(crate) fn cut(&mut self) {
         let children = children(&self.child.id().to_string());
@@ -157,10 +165,14 @@ fn children(pid: &str) -> Vec<String> {
     children.split_whitespace().map(str::to_owned).collect()
 }
 
+fn signal(pid: &str, signal: Signal) {
+    let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+    let _ = nix::sys::signal::kill(pid, signal);
+}
+
 pub(crate) fn kill(pid: &str) {
     children(pid).iter().for_each(|child| kill(child));
-    let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
-    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    signal(pid, Signal::SIGKILL);
 }
 
 impl Drop for Sshd {

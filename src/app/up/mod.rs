@@ -29,7 +29,7 @@ use self::signals::Signals;
 use super::exit::Exit;
 use super::surroundings;
 use crate::carrier::prompt::{Prompter, TtyPrompter};
-use crate::carrier::{ConnectError, Link, RusshCarrier};
+use crate::carrier::{AnyCarrier, ConnectError, Link};
 use crate::inlet::tun::Tun;
 use crate::os::{
     ApplyError, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, host, limits, memory,
@@ -144,7 +144,7 @@ async fn prepare(plan: &Plan) -> Result<Prepared, UpError> {
     let device = TunDevice::open(&plan.device)?;
     advise(&netlink, &slot, &plan.capture).await?;
     let prompter: Arc<dyn Prompter> = Arc::new(TtyPrompter);
-    let carrier = RusshCarrier::connect(&plan.ssh, Arc::clone(&prompter)).await?;
+    let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, Arc::clone(&prompter)).await?;
     debug!("logged in to {}", carrier.description());
     let source = host::source(&netlink, &slot, &plan.capture).await?;
     let exempt = carrier.server_addresses();
@@ -170,7 +170,7 @@ struct Prepared {
     slot: Slot,
     wanted: Wanted,
     prompter: Arc<dyn Prompter>,
-    session: Arc<Session<RusshCarrier>>,
+    session: Arc<Session<AnyCarrier>>,
 }
 
 impl Prepared {

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::setup::Setup;
 use crate::carrier::prompt::{Prompter, TtyPrompter};
 use crate::carrier::steady::Connector;
-use crate::carrier::{ConnectError, RusshCarrier};
+use crate::carrier::{AnyCarrier, ConnectError};
 use crate::plan::{Route, SshPlan};
 
 /// How long the resolver may take to say where the server is now.
@@ -58,13 +58,13 @@ impl Reconnect {
 }
 
 impl Connector for Reconnect {
-    type Link = RusshCarrier;
+    type Link = AnyCarrier;
 
     async fn connect(
         &self,
-        last: &RusshCarrier,
+        last: &AnyCarrier,
         with_person: bool,
-    ) -> Result<RusshCarrier, ConnectError> {
+    ) -> Result<AnyCarrier, ConnectError> {
         self.exempt().await;
         last.again(with_person.then(|| Arc::clone(&self.prompter)))
             .await

@@ -36,11 +36,11 @@ use tokio::sync::Notify;
 use self::auth::Credential;
 use self::detach::detached;
 use self::pool::{Place, Pool};
-use super::dial::{DialBudget, DialPermit};
+use super::dial::DialBudget;
 use super::error::{ConnectError, LostReason};
 use super::link::{Description, Link};
 use super::prompt::{NoPrompter, Prompter};
-use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
+use crate::net::{Carrier, OpenError, Source, Target};
 use crate::plan::SshPlan;
 
 pub use self::stream::{RusshReader, RusshWriter};
@@ -166,19 +166,9 @@ impl Carrier for RusshCarrier {
         let store = Arc::clone(self.pool.store());
         detached(async move {
             let opened = connection.open(source, target, place, &store).await;
-            give_back(permit, opened.as_ref().err());
+            permit.give_back(opened.as_ref().err());
             opened
         })
         .await
-    }
-}
-
-/// Gives the place in the budget back, and tells what the answer says about the host.
-fn give_back(mut permit: DialPermit, error: Option<&OpenError>) {
-    match error.map(|e| e.failure) {
-        None | Some(OpenFailure::Refused) => permit.answered(true),
-        Some(OpenFailure::TimedOut | OpenFailure::HostUnreachable) => permit.answered(false),
-        // The server's word, not the host's.
-        Some(_) => {}
     }
 }

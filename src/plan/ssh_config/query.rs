@@ -63,6 +63,15 @@ impl Query {
 
     /// The arguments of ssh(1) that print the effective configuration.
     pub fn arguments(&self) -> Vec<String> {
+        // -T, or ssh complains about a stdin that is no terminal.
+        let mut arguments = vec!["-G".to_owned(), "-T".to_owned()];
+        arguments.extend(self.flags());
+        arguments.extend(["--".to_owned(), self.host.clone()]);
+        arguments
+    }
+
+    /// The arguments of ssh(1) but for the host.
+    pub fn flags(&self) -> Vec<String> {
         let port = self.port.map(|port| port.to_string());
         let singles = [
             ("-F", &self.config_file),
@@ -76,11 +85,9 @@ impl Query {
         let identities = self.identities.iter().map(|value| ("-i", value));
         let options = self.options.iter().map(|value| ("-o", value));
         let flags = singles.chain(identities).chain(options);
-        // -T, or ssh complains about a stdin that is no terminal.
-        let mut arguments = vec!["-G".to_owned(), "-T".to_owned()];
-        arguments.extend(flags.flat_map(|(flag, value)| [flag.to_owned(), value.clone()]));
-        arguments.extend(["--".to_owned(), self.host.clone()]);
-        arguments
+        flags
+            .flat_map(|(flag, value)| [flag.to_owned(), value.clone()])
+            .collect()
     }
 
     /// What the command line sets, which goes before all files: for a configuration that is read without ssh.

@@ -1,0 +1,160 @@
+//! One of the carriers, as the plan says.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tracing::info;
+
+use super::error::{ConnectError, LostReason};
+use super::link::{Description, Link};
+use super::openssh::{OpensshCarrier, OpensshReader, OpensshWriter};
+use super::prompt::Prompter;
+use super::russh::{RusshCarrier, RusshReader, RusshWriter};
+use crate::net::{ByteReader, ByteWriter, Carrier, OpenError, Source, StreamError, Target};
+use crate::plan::{CarrierKind, CarrierPlan, SshPlan};
+
+/// Calls the same method of whichever it is.
+macro_rules! either {
+    ($any:ident, $one:ident => $call:expr) => {
+        match $any {
+            Self::Russh($one) => $call,
+            Self::Openssh($one) => $call,
+        }
+    };
+}
+
+/// A carrier of either kind.
+pub enum AnyCarrier {
+    /// The SSH client that is built in.
+    Russh(RusshCarrier),
+    /// The user's own ssh.
+    Openssh(OpensshCarrier),
+}
+
+impl AnyCarrier {
+    /// Logs in to the server of `server` with the carrier of `plan`. `prompter` asks what a person has to answer, unless ssh does.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: one line for a person, with what to do.
+    pub async fn connect(
+        plan: &CarrierPlan,
+        server: &SshPlan,
+        prompter: Arc<dyn Prompter>,
+    ) -> Result<Self, ConnectError> {
+        match plan.kind {
+            CarrierKind::Russh => {
+                info!("carrier: the built-in SSH ({})", plan.why);
+                RusshCarrier::connect(server, prompter)
+                    .await
+                    .map(Self::Russh)
+            }
+            CarrierKind::Openssh => {
+                info!("carrier: the installed ssh ({})", plan.why);
+                let carrier = OpensshCarrier::connect(server, &plan.client).await;
+                carrier.map(Self::Openssh)
+            }
+        }
+    }
+
+    /// Logs in once more, with what let this one in. Where that asks somebody, or is not taken any more, `prompter` asks, or
+    /// ssh does; with `None` nobody is asked.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::Refused`], too, where somebody would have to be asked.
+    pub async fn again(&self, prompter: Option<Arc<dyn Prompter>>) -> Result<Self, ConnectError> {
+        match self {
+            Self::Russh(carrier) => carrier.again(prompter).await.map(Self::Russh),
+            Self::Openssh(carrier) => carrier.again(prompter.is_some()).await.map(Self::Openssh),
+        }
+    }
+}
+
+impl Link for AnyCarrier {
+    fn description(&self) -> &Description {
+        either!(self, carrier => carrier.description())
+    }
+
+    fn server_addresses(&self) -> Vec<IpAddr> {
+        either!(self, carrier => carrier.server_addresses())
+    }
+
+    async fn lost(&self) -> LostReason {
+        either!(self, carrier => carrier.lost().await)
+    }
+
+    async fn check(&self) {
+        either!(self, carrier => carrier.check().await);
+    }
+
+    async fn shutdown(&self) {
+        either!(self, carrier => carrier.shutdown().await);
+    }
+}
+
+impl Carrier for AnyCarrier {
+    type Reader = AnyReader;
+    type Writer = AnyWriter;
+
+    async fn open(
+        &self,
+        source: Source,
+        target: Target,
+    ) -> Result<(AnyReader, AnyWriter), OpenError> {
+        match self {
+            Self::Russh(carrier) => {
+                let (reader, writer) = carrier.open(source, target).await?;
+                Ok((AnyReader::Russh(reader), AnyWriter::Russh(writer)))
+            }
+            Self::Openssh(carrier) => {
+                let (reader, writer) = carrier.open(source, target).await?;
+                Ok((AnyReader::Openssh(reader), AnyWriter::Openssh(writer)))
+            }
+        }
+    }
+}
+
+/// The reading half of a channel of either kind.
+pub enum AnyReader {
+    /// Of the SSH client that is built in.
+    Russh(RusshReader),
+    /// Of the user's own ssh.
+    Openssh(OpensshReader),
+}
+
+impl ByteReader for AnyReader {
+    async fn read(&mut self) -> Result<Option<Bytes>, StreamError> {
+        either!(self, reader => reader.read().await)
+    }
+
+    async fn reset(&mut self) -> StreamError {
+        either!(self, reader => reader.reset().await)
+    }
+
+    async fn absorb(&mut self) -> Infallible {
+        either!(self, reader => reader.absorb().await)
+    }
+}
+
+/// The writing half of a channel of either kind.
+pub enum AnyWriter {
+    /// Of the SSH client that is built in.
+    Russh(RusshWriter),
+    /// Of the user's own ssh.
+    Openssh(OpensshWriter),
+}
+
+impl ByteWriter for AnyWriter {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), StreamError> {
+        either!(self, writer => writer.write(chunk).await)
+    }
+
+    fn flush(&mut self) {
+        either!(self, writer => writer.flush());
+    }
+
+    async fn finish(&mut self) -> Result<(), StreamError> {
+        either!(self, writer => writer.finish().await)
+    }
+}

@@ -1,0 +1,274 @@
+//! Which ssh is installed, and how it is run.
+
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+
+use thiserror::Error;
+use tokio::process::Command;
+use tracing::debug;
+
+use crate::carrier::failure::harmless;
+use crate::os::child::{self, Terminal};
+use crate::plan::{Person, SshClient, SshPlan};
+
+/// Mux proxy mode came with OpenSSH 7.4.
+const PROXY_MODE: Version = Version(7, 4);
+
+/// What a login tells about itself: the address, the host key, the cipher, what the server took. LogVerbose names the functions
+/// that say it (log.c), without the line for each channel that LogLevel DEBUG brings.
+const TELLING: &str = "LogVerbose=*:ssh_connect_direct():*,*:verify_host_key():*,*:ssh_userauth2():*,\
+                       *:input_userauth_pk_ok():*,*:kex_choose_conf():*";
+
+/// Where the user set none: a dead peer is noticed within 15 seconds.
+const KEEPALIVE: [&str; 2] = ["ServerAliveInterval=5", "ServerAliveCountMax=3"];
+/// Where the user set none, in seconds.
+const CONNECT_TIMEOUT: &str = "ConnectTimeout=30";
+/// Where the user chose no ciphers: with AES-NI 1.5 to 2 times as fast as ssh's first choice.
+const CIPHERS: &str = "Ciphers=^aes128-gcm@openssh.com,aes256-gcm@openssh.com";
+
+/// Why the user's ssh carries nothing.
+#[derive(Debug, Error)]
+pub enum SshError {
+    /// There is none in `PATH`.
+    #[error(
+        "no ssh client is installed. Install one (apt install openssh-client), or use --carrier russh"
+    )]
+    Missing,
+    /// It is no OpenSSH, or one from before 7.4.
+    #[error(
+        "ssh is {version}, and only OpenSSH 7.4 or later can carry connections. Use --carrier russh"
+    )]
+    TooOld {
+        /// What it says of itself.
+        version: String,
+    },
+    /// It, or its control socket, could not be set up.
+    #[error("cannot start ssh: {step}: {source}. Use --carrier russh")]
+    Start {
+        /// What was tried.
+        step: &'static str,
+        /// The system's words.
+        #[source]
+        source: io::Error,
+    },
+    /// It ended before it was ready.
+    #[error("ssh ended: {said}. Try it by itself: ssh {host}")]
+    Ended {
+        /// The host as typed.
+        host: String,
+        /// Its last words.
+        said: String,
+    },
+    /// It does not speak on its control socket as it should.
+    #[error("ssh does not carry channels: {0}. Use --carrier russh")]
+    Socket(String),
+}
+
+/// OpenSSH's major and minor version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u32, u32);
+
+/// The user's ssh, and what to log in to with it.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    version: Version,
+    has_aes_gcm: bool,
+    person: Option<Person>,
+    arguments: Vec<String>,
+    plan: SshPlan,
+}
+
+/// Who may be asked during a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// A person at the terminal.
+    Person,
+    /// Nobody.
+    Nobody,
+}
+
+impl Client {
+    /// Asks the installed ssh for its version.
+    ///
+    /// # Errors
+    /// There is none, or one that cannot carry us.
+    pub(super) async fn find(plan: &SshPlan, client: &SshClient) -> Result<Self, SshError> {
+        let output = Command::new("ssh").arg("-V").stdin(Stdio::null()).output();
+        let output = output.await.map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => SshError::Missing,
+            _ => SshError::Start {
+                step: "ssh -V",
+                source,
+            },
+        })?;
+        let said = harmless(&String::from_utf8_lossy(&output.stderr));
+        debug!("ssh is {said}");
+        let version = version(&said).filter(|version| *version >= PROXY_MODE);
+        let Some(version) = version else {
+            return Err(SshError::TooOld { version: said });
+        };
+        Ok(Self {
+            version,
+            has_aes_gcm: !said.contains("without OpenSSL"),
+            person: client.person.clone(),
+            arguments: client.arguments.clone(),
+            plan: plan.clone(),
+        })
+    }
+
+    pub(super) fn plan(&self) -> &SshPlan {
+        &self.plan
+    }
+
+    pub(super) fn person(&self) -> Option<&Person> {
+        self.person.as_ref()
+    }
+
+    /// A master with its control socket at `socket`.
+    pub(super) fn master(&self, socket: &Path, asks: Asks) -> Command {
+        let mut command = Command::new("ssh");
+        command
+            .args(self.options(socket, asks))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        // Not as root: ssh takes the home from passwd(5), and runs what the configuration names.
+        if let Some(person) = &self.person {
+            command
+                .uid(person.uid)
+                .gid(person.gid)
+                .env("HOME", &person.home)
+                .env("USER", &person.name)
+                .env("LOGNAME", &person.name);
+        }
+        let terminal = match asks {
+            Asks::Person => Terminal::Shared,
+            Asks::Nobody => Terminal::None,
+        };
+        child::tie(&mut command, terminal);
+        command
+    }
+
+    /// The first value of an option counts: what must be as it is comes before what the user typed, and what the user may
+    /// choose behind it, and only where no file chose either.
+    fn options(&self, socket: &Path, asks: Asks) -> Vec<String> {
+        // ssh expands tokens in the path.
+        let socket = socket.display().to_string().replace('%', "%%");
+        let mut all: Vec<String> = ["-N", "-T", "-a", "-x", "-S", &socket]
+            .map(str::to_owned)
+            .into();
+        let mut set = |option: &str| all.extend(["-o".to_owned(), option.to_owned()]);
+        for (since, option) in FIXED {
+            if self.version >= since {
+                set(option);
+            }
+        }
+        if asks == Asks::Nobody {
+            set("BatchMode=yes");
+        }
+        all.extend(self.arguments.iter().cloned());
+        for option in self.unless_chosen() {
+            all.extend(["-o".to_owned(), option.to_owned()]);
+        }
+        all.extend(["--".to_owned(), self.plan.alias.clone()]);
+        all
+    }
+
+    fn unless_chosen(&self) -> Vec<&'static str> {
+        let mut options = Vec::new();
+        if self.plan.keepalive.is_none() {
+            options.extend(KEEPALIVE);
+        }
+        if self.plan.dialling.timeout.is_none() {
+            options.push(CONNECT_TIMEOUT);
+        }
+        let may_choose = self.version >= Version(8, 1) && self.has_aes_gcm;
+        if may_choose && self.plan.algorithms.ciphers.is_none() {
+            options.push(CIPHERS);
+        }
+        options
+    }
+}
+
+/// What a master of ours must be, each with the version that knows it (ssh's release notes).
+const FIXED: [(Version, &str); 11] = [
+    (PROXY_MODE, "ControlMaster=yes"),
+    (PROXY_MODE, "ControlPersist=no"),
+    (PROXY_MODE, "ClearAllForwardings=yes"),
+    (PROXY_MODE, "ExitOnForwardFailure=no"),
+    (PROXY_MODE, "Tunnel=no"),
+    (PROXY_MODE, "EscapeChar=none"),
+    // Its errors are wanted, whatever the configuration says.
+    (PROXY_MODE, "LogLevel=INFO"),
+    (Version(7, 6), "RemoteCommand=none"),
+    (Version(8, 5), TELLING),
+    (Version(8, 7), "SessionType=none"),
+    (Version(8, 7), "ForkAfterAuthentication=no"),
+];
+
+/// Reads `OpenSSH_9.2p1 Debian-2, OpenSSL 3.0`, also with words in front as `OpenSSH_for_Windows_9.5p1` has them.
+fn version(said: &str) -> Option<Version> {
+    let rest = said.strip_prefix("OpenSSH_")?;
+    let from = rest.find(|c: char| c.is_ascii_digit())?;
+    let (major, rest) = rest[from..].split_once('.')?;
+    let end = rest.find(|c: char| !c.is_ascii_digit());
+    let minor = &rest[..end.unwrap_or(rest.len())];
+    Some(Version(major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(version: Version) -> Client {
+        Client {
+            version,
+            has_aes_gcm: true,
+            person: None,
+            arguments: vec!["-o".into(), "LogLevel=QUIET".into()],
+            plan: SshPlan::new("h", 22, "me"),
+        }
+    }
+
+    #[test]
+    fn versions_are_read() {
+        for (said, expected) in [
+            (
+                "OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3",
+                Some(Version(9, 2)),
+            ),
+            ("OpenSSH_10.2p1", Some(Version(10, 2))),
+            ("OpenSSH_for_Windows_9.5p1, LibreSSL", Some(Version(9, 5))),
+            ("OpenSSH_7.3", Some(Version(7, 3))),
+            ("Dropbear v2022.83", None),
+            ("", None),
+        ] {
+            assert_eq!(version(said), expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn what_must_be_goes_first_and_what_may_be_last() {
+        let options = client(Version(9, 2)).options(Path::new("/tmp/a%b/m"), Asks::Nobody);
+        let at = |text: &str| options.iter().position(|option| option == text);
+        assert!(at("LogLevel=INFO") < at("LogLevel=QUIET"));
+        assert!(at("LogLevel=QUIET") < at("ServerAliveInterval=5"));
+        assert!(at("BatchMode=yes").is_some() && at("/tmp/a%%b/m").is_some());
+        assert_eq!(options[options.len() - 2..], ["--", "h"]);
+        let old = client(Version(7, 4)).options(Path::new("/m"), Asks::Person);
+        assert!(!old.iter().any(|option| option.starts_with("LogVerbose")));
+    }
+
+    #[test]
+    fn what_the_user_chose_stays() {
+        let mut client = client(Version(9, 2));
+        client.plan.keepalive = Some(crate::plan::Keepalive {
+            interval: std::time::Duration::from_secs(60),
+            count: 1,
+        });
+        client.plan.algorithms.ciphers = Some(vec!["aes256-ctr".into()]);
+        assert_eq!(client.unless_chosen(), [CONNECT_TIMEOUT]);
+    }
+}

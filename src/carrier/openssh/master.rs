@@ -1,0 +1,243 @@
+//! One ssh process: its start, until its control socket answers, and its end.
+
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Pid, Uid, chown};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::process::{Child, ChildStderr};
+use tokio::sync::{oneshot, watch};
+use tracing::debug;
+
+use super::client::{Asks, Client, SshError};
+use super::hello;
+use super::terminal;
+use super::words::Words;
+use crate::carrier::error::{ConnectError, LostReason};
+use crate::carrier::link::Description;
+use crate::os::Made;
+use crate::plan::Person;
+
+/// How long ssh may take to end when it is asked to.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long an ssh that has closed its control socket may take to end by itself, and to say why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long what it has said is still waited for when it has ended.
+const DRAIN: Duration = Duration::from_millis(100);
+/// The longest line of ssh's that is taken, in bytes.
+const MAX_LINE: u64 = 4096;
+
+/// An ssh that is logged in. It ends when this is dropped.
+pub(super) struct Master {
+    pid: Pid,
+    words: Arc<Mutex<Words>>,
+    stop: Option<oneshot::Sender<()>>,
+    ended: watch::Receiver<bool>,
+    /// It has been waited for.
+    gone: Arc<AtomicBool>,
+    /// The terminal's, while it may ask there.
+    settings: Option<terminal::Settings>,
+}
+
+impl Master {
+    /// Starts ssh and waits until it is logged in and its control socket carries channels.
+    ///
+    /// # Errors
+    /// [`ConnectError`], with ssh's last words.
+    pub(super) async fn start(
+        client: &Client,
+        asks: Asks,
+    ) -> Result<(Self, UnixStream), ConnectError> {
+        let since = Instant::now();
+        let directory = directory(client.person()).map_err(failed("a directory for its socket"))?;
+        let path = directory.path().join("m");
+        let made = Made::watch(directory.path()).map_err(failed("inotify"))?;
+        let mut master = Self::spawn(client, &path, asks)?;
+        let is_there = tokio::select! {
+            made = made.until(&path) => made.map(|()| true).map_err(failed("inotify"))?,
+            () = master.wait() => false,
+        };
+        if !is_there {
+            return Err(master.words().refusal(client.plan(), since.elapsed()));
+        }
+        let mut socket = UnixStream::connect(&path)
+            .await
+            .map_err(failed("its control socket"))?;
+        hello::proxy(&mut socket).await?;
+        // Nobody else is to find it. ssh needs it no more.
+        drop(directory);
+        master.settings = None;
+        Ok((master, socket))
+    }
+
+    fn spawn(client: &Client, path: &Path, asks: Asks) -> Result<Self, SshError> {
+        let settings = (asks == Asks::Person).then(terminal::Settings::keep);
+        let mut child =
+            client
+                .master(path, asks)
+                .spawn()
+                .map_err(|source| match source.kind() {
+                    io::ErrorKind::NotFound => SshError::Missing,
+                    _ => failed("the process")(source),
+                })?;
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        let Some(id) = id else {
+            return Err(failed("the process")(io::ErrorKind::NotFound.into()));
+        };
+        let words = Arc::new(Mutex::new(Words::default()));
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = watch::channel(false);
+        let stderr = child.stderr.take();
+        let heard = Arc::clone(&words);
+        let gone = Arc::new(AtomicBool::new(false));
+        let is_gone = Arc::clone(&gone);
+        let pid = Pid::from_raw(id);
+        tokio::spawn(async move {
+            supervise(child, stderr, &heard, &is_gone, stopped).await;
+            let _ = end.send(true);
+        });
+        Ok(Self {
+            pid,
+            words,
+            stop: Some(stop),
+            ended,
+            gone,
+            settings,
+        })
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    pub(super) fn description(&self) -> Description {
+        self.words().description()
+    }
+
+    /// Ends ssh, which may be ending by itself, and tells why it has.
+    pub(super) async fn end(mut self, is_ending: bool) -> LostReason {
+        if is_ending {
+            // One that does not is ended below.
+            let _ = tokio::time::timeout(LAST_WORDS, self.wait()).await;
+        }
+        drop(self.stop.take());
+        self.wait().await;
+        self.words().loss()
+    }
+
+    async fn wait(&mut self) {
+        // The sender goes only after it has sent, or with the runtime.
+        let _ = self.ended.wait_for(|ended| *ended).await;
+    }
+
+    fn words(&self) -> MutexGuard<'_, Words> {
+        // Texts for people: nothing depends on them.
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Master {
+    /// In the middle of a login there may be a question on the terminal, and the next one behind it: ended at once, so that what is put
+    /// back stays so.
+    fn drop(&mut self) {
+        if self.settings.is_some() && !self.gone.load(Relaxed) {
+            // An error means that it is gone.
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+    }
+}
+
+fn failed(step: &'static str) -> impl Fn(io::Error) -> SshError {
+    move |source| SshError::Start { step, source }
+}
+
+/// Hears what ssh says until it has ended; ends it when it is told to.
+async fn supervise(
+    mut child: Child,
+    stderr: Option<ChildStderr>,
+    words: &Mutex<Words>,
+    gone: &AtomicBool,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut listening = std::pin::pin!(listen(stderr, words));
+    let (mut is_heard, mut deadline) = (false, None);
+    let (mut is_told, never) = (false, Instant::now() + Duration::from_secs(1 << 30));
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status,
+            () = &mut listening, if !is_heard => is_heard = true,
+            // Nothing is ever sent: the sender is dropped.
+            _ = &mut stopped, if !is_told => {
+                is_told = true;
+                deadline = Some(Instant::now() + GRACE);
+                terminate(&child);
+            }
+            () = tokio::time::sleep_until(deadline.unwrap_or(never).into()) => {
+                deadline = None;
+                // An error means that it is gone.
+                let _ = child.start_kill();
+            }
+        }
+    };
+    gone.store(true, Relaxed);
+    if !is_heard {
+        // What ssh has started may keep the pipe open.
+        let _ = tokio::time::timeout(DRAIN, listening).await;
+    }
+    debug!("ssh has ended: {status:?}");
+}
+
+fn terminate(child: &Child) {
+    // There is no number once it has been waited for.
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    if let Some(id) = id {
+        // An error means that it is gone.
+        let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
+    }
+}
+
+/// To the end of stderr.
+async fn listen(stderr: Option<ChildStderr>, words: &Mutex<Words>) {
+    let Some(stderr) = stderr else {
+        return;
+    };
+    let mut lines = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut lines)
+            .take(MAX_LINE)
+            .read_until(b'\n', &mut line)
+            .await;
+        if !matches!(read, Ok(1..)) {
+            return;
+        }
+        let text = String::from_utf8_lossy(&line);
+        words
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .hear(&text);
+    }
+}
+
+/// For the control socket: nobody but the person who runs ssh gets in. A short path, for a socket's has 107 bytes at most (unix(7)), and
+/// ssh makes a longer one first.
+fn directory(person: Option<&Person>) -> io::Result<TempDir> {
+    let directory = tempfile::Builder::new()
+        .prefix("underpass-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in("/tmp")?;
+    if let Some(person) = person {
+        let (uid, gid) = (Uid::from_raw(person.uid), Gid::from_raw(person.gid));
+        chown(directory.path(), Some(uid), Some(gid))?;
+    }
+    Ok(directory)
+}

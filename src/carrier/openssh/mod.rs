@@ -1,0 +1,159 @@
+//! The carrier over the user's own OpenSSH: ssh logs in with all its options, keys and prompts, and carries our channels
+//! over its control socket (mux proxy mode).
+//!
+//! # Theory of operation
+//!
+//! We start `ssh -M -N` for ourselves, never use a master of the user's: a master dies after some 16,380 refused opens, and when
+//! its proxy socket closes at a bad moment, and takes everything down that is on it. So ours and its socket
+//! live and die together. On the socket we speak the connection protocol through [`channels`](super::channels): a flow's window opens
+//! as the flow is read, so all that arrives can be taken off the socket at once, and no flow waits for another.
+//!
+//! A master that has refused many opens, or carries many flows, is joined by a fresh one that logs in without asking anybody;
+//! new flows go there, and the old one ends with its last flow.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `client` | which ssh is installed, and its arguments |
+//! | `master` | one ssh process: start, wait until it is ready, end; `words`: what it says on stderr |
+//! | `hello` | the control socket until it carries channels |
+//! | `connection` | one master's channels, its reader and its writer; `flow`: one channel's state |
+//! | `stream` | one channel as two halves |
+//! | `pool` | all masters: which one a flow goes to, when one more is started, when one goes |
+//! | `peers` | where ssh's TCP connections go |
+//! | `terminal` | a terminal without echo is put back when a prompt is cut short |
+
+mod client;
+mod connection;
+mod flow;
+mod hello;
+mod master;
+mod peers;
+mod pool;
+mod stream;
+mod terminal;
+mod words;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::debug;
+
+use self::client::{Asks, Client};
+use self::pool::Pool;
+use super::dial::DialBudget;
+use super::error::{ConnectError, LostReason};
+use super::link::{Description, Link};
+use crate::net::{Carrier, OpenError, Source, Target};
+use crate::plan::{SshClient, SshPlan};
+
+pub use self::client::SshError;
+pub use self::stream::{OpensshReader, OpensshWriter};
+
+/// How long [`OpensshCarrier::shutdown`] waits for the masters' ends.
+const GOODBYE: Duration = Duration::from_millis(900);
+
+/// Opens streams as `direct-tcpip` channels (RFC 4254 section 7.2) of the user's own ssh.
+pub struct OpensshCarrier {
+    pool: Arc<Pool>,
+    dial: Arc<DialBudget>,
+    addresses: Vec<SocketAddr>,
+    description: Description,
+}
+
+impl OpensshCarrier {
+    /// Lets ssh log in to the server of `plan`. It asks on the terminal whatever it has to ask.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: one line for a person, with what to do.
+    pub async fn connect(plan: &SshPlan, client: &SshClient) -> Result<Self, ConnectError> {
+        let client = Client::find(plan, client).await?;
+        Self::log_in(client, Asks::Person).await
+    }
+
+    /// Logs in once more. Unless `with_person`, ssh asks nobody.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::Refused`], too, where somebody would have to be asked.
+    pub async fn again(&self, with_person: bool) -> Result<Self, ConnectError> {
+        let asks = if with_person {
+            Asks::Person
+        } else {
+            Asks::Nobody
+        };
+        Self::log_in(self.pool.client().clone(), asks).await
+    }
+
+    async fn log_in(client: Client, asks: Asks) -> Result<Self, ConnectError> {
+        let addresses = resolve(client.plan()).await;
+        let (pool, description) = Pool::start(client, asks).await?;
+        Ok(Self {
+            pool,
+            dial: Arc::default(),
+            addresses,
+            description,
+        })
+    }
+}
+
+/// The addresses that the nearest server's name has. ssh looks them up by itself: a failure is its to tell.
+async fn resolve(plan: &SshPlan) -> Vec<SocketAddr> {
+    let Some(nearest) = plan.dialled() else {
+        return Vec::new();
+    };
+    match tokio::net::lookup_host((nearest.host.as_str(), nearest.port)).await {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => {
+            debug!("looking up {}: {error}", nearest.host);
+            Vec::new()
+        }
+    }
+}
+
+impl Link for OpensshCarrier {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn server_addresses(&self) -> Vec<IpAddr> {
+        let named = self.addresses.iter().map(|address| address.ip());
+        let mut addresses: Vec<IpAddr> = named
+            .chain(self.pool.peers())
+            .map(|address| address.to_canonical())
+            .collect();
+        addresses.sort();
+        addresses.dedup();
+        addresses
+    }
+
+    async fn lost(&self) -> LostReason {
+        self.pool.lost().await
+    }
+
+    async fn shutdown(&self) {
+        self.pool.close();
+        // Masters that do not end in time are killed when the runtime or this process ends.
+        let _ = tokio::time::timeout(GOODBYE, self.pool.ended()).await;
+    }
+}
+
+impl Drop for OpensshCarrier {
+    fn drop(&mut self) {
+        self.pool.close();
+    }
+}
+
+impl Carrier for OpensshCarrier {
+    type Reader = OpensshReader;
+    type Writer = OpensshWriter;
+
+    async fn open(
+        &self,
+        source: Source,
+        target: Target,
+    ) -> Result<(OpensshReader, OpensshWriter), OpenError> {
+        let permit = self.dial.acquire(target.0.ip()).await;
+        let connection = self.pool.place()?;
+        connection.open(source, target, permit)?.await
+    }
+}

@@ -1,0 +1,300 @@
+//! The masters of one carrier: which one a new flow goes to, when a further one is started, and when an old one is let go.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tracing::{debug, info, warn};
+
+use super::client::{Asks, Client};
+use super::connection::{Burden, Connection};
+use super::master::Master;
+use crate::carrier::error::{ConnectError, LostReason};
+use crate::carrier::link::Description;
+use crate::net::{OpenError, OpenFailure};
+
+/// Masters at most, those that are being let go included.
+const MOST: usize = 16;
+/// How often is looked at what no event tells.
+const TICK: Duration = Duration::from_secs(10);
+/// How long a login that asks nobody may take.
+const LOGIN: Duration = Duration::from_secs(60);
+/// Wait after such a login has failed; doubled each time, up to the second.
+const WAITS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(600)];
+
+/// The masters.
+pub(super) struct Pool {
+    client: Client,
+    masters: Mutex<Vec<Arc<Connection>>>,
+    /// Rung when something has happened to a master.
+    changed: Arc<Notify>,
+    /// Why nothing is left, once that is so.
+    lost: watch::Sender<Option<LostReason>>,
+    next_try: Mutex<NextTry>,
+    /// A login is under way.
+    is_growing: AtomicBool,
+    is_closing: AtomicBool,
+}
+
+/// When the next login may be tried.
+#[derive(Debug, Default)]
+struct NextTry {
+    after: Option<Instant>,
+    wait: Duration,
+    /// It was said that no fresh master comes.
+    is_told: bool,
+}
+
+/// Whether a further master is wanted: all are used up, or crowded.
+fn should_grow(burdens: &[Burden]) -> bool {
+    burdens.len() < MOST && burdens.iter().all(|b| b.is_due() || b.is_crowded())
+}
+
+/// The place in `burdens` of the master for the next flow: flows gather on the first that has room, else they go where the fewest are.
+fn choose(burdens: &[Option<Burden>]) -> Option<usize> {
+    let live = || {
+        let all = burdens.iter().enumerate();
+        all.filter_map(|(index, burden)| Some((index, (*burden)?)))
+    };
+    let roomy = live().find(|(_, burden)| !burden.is_due() && !burden.is_crowded());
+    let fewest = || live().min_by_key(|(_, b)| (b.is_full(), b.is_due(), b.channels));
+    roomy.or_else(fewest).map(|(index, _)| index)
+}
+
+/// The master that is needed no more, if there is one: without a flow, and used up or beside a roomy one.
+fn superfluous(burdens: &[Option<Burden>]) -> Option<usize> {
+    let kept = choose(burdens)?;
+    let is_roomy = burdens[kept].is_some_and(|b| !b.is_due() && !b.is_crowded());
+    let mut all = burdens.iter().enumerate();
+    let idle = |burden: &Option<Burden>| burden.is_some_and(|b| b.channels == 0);
+    all.position(|(index, burden)| is_roomy && index != kept && idle(burden))
+}
+
+impl Pool {
+    /// Starts the first master.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub(super) async fn start(
+        client: Client,
+        asks: Asks,
+    ) -> Result<(Arc<Self>, Description), ConnectError> {
+        let (master, socket) = Master::start(&client, asks).await?;
+        let description = master.description();
+        let changed = Arc::new(Notify::new());
+        let first = Connection::start(master, socket, Arc::clone(&changed));
+        if !first.run_true().await {
+            debug!("the server runs no session: short exchanges may take 40 ms");
+        }
+        let pool = Arc::new(Self {
+            client,
+            masters: Mutex::new(vec![first]),
+            changed,
+            lost: watch::Sender::new(None),
+            next_try: Mutex::default(),
+            is_growing: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
+        });
+        tokio::spawn(Arc::clone(&pool).tend_always());
+        Ok((pool, description))
+    }
+
+    /// The ssh that the masters are.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Where the masters' TCP connections go.
+    pub(super) fn peers(&self) -> Vec<IpAddr> {
+        let masters = self.masters();
+        masters.iter().flat_map(|m| m.peers()).copied().collect()
+    }
+
+    /// The master for a new flow.
+    ///
+    /// # Errors
+    /// There is none any more.
+    pub(super) fn place(&self) -> Result<Arc<Connection>, OpenError> {
+        let masters = self.masters();
+        let index = choose(&burdens(&masters));
+        let master = index.and_then(|index| masters.get(index));
+        master
+            .cloned()
+            .ok_or_else(|| OpenError::new(OpenFailure::ConnectionLost, ""))
+    }
+
+    /// Resolves when no master is left.
+    pub(super) async fn lost(&self) -> LostReason {
+        let mut lost = self.lost.subscribe();
+        match lost.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(reason)) => reason.clone(),
+            // The sender lives as long as self.
+            _ => LostReason::Broken("ssh has ended".to_owned()),
+        }
+    }
+
+    /// Ends all masters.
+    pub(super) fn close(&self) {
+        self.is_closing.store(true, Relaxed);
+        self.masters().iter().for_each(|master| master.stop());
+        self.changed.notify_one();
+    }
+
+    /// Resolves when all masters have ended after [`close`](Self::close).
+    pub(super) async fn ended(&self) {
+        self.lost().await;
+    }
+
+    fn masters(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+        self.masters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_try(&self) -> MutexGuard<'_, NextTry> {
+        self.next_try.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn tend_always(self: Arc<Self>) {
+        while self.tend().is_continue() {
+            // The time-out is a reason to look too.
+            let _ = tokio::time::timeout(TICK, self.changed.notified()).await;
+        }
+    }
+
+    fn tend(self: &Arc<Self>) -> ControlFlow<()> {
+        if let Some(reason) = self.clear() {
+            let _ = self.lost.send_replace(Some(reason));
+            return ControlFlow::Break(());
+        }
+        let now = Instant::now();
+        let masters = self.masters().clone();
+        masters.iter().for_each(|master| master.sweep(now));
+        let burdens = burdens(&masters);
+        if let Some(index) = superfluous(&burdens) {
+            debug!("an ssh that is needed no more is ended");
+            masters[index].stop();
+        }
+        let live: Vec<_> = burdens.into_iter().flatten().collect();
+        let is_time = self.next_try().after.is_none_or(|after| now >= after);
+        let may_grow = is_time && !self.is_closing.load(Relaxed);
+        if may_grow && should_grow(&live) && !self.is_growing.swap(true, Relaxed) {
+            // Beside this task: a login that hangs must not hide a loss.
+            let pool = Arc::clone(self);
+            tokio::spawn(async move {
+                pool.grow().await;
+                pool.is_growing.store(false, Relaxed);
+                pool.changed.notify_one();
+            });
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Removes masters that have ended. The reason of the last one when none is left.
+    fn clear(&self) -> Option<LostReason> {
+        let mut masters = self.masters();
+        let mut ended = Vec::new();
+        masters.retain(|master| {
+            let lost = master
+                .lost()
+                .map(|lost| (lost.clone(), master.was_stopped()));
+            ended.extend(lost.clone());
+            lost.is_none()
+        });
+        if masters.is_empty() {
+            return ended.pop().map(|(lost, _)| lost);
+        }
+        for (lost, _) in ended.iter().filter(|(_, was_stopped)| !was_stopped) {
+            warn!("lost one of the SSH connections, and the flows on it: {lost}");
+        }
+        None
+    }
+
+    async fn grow(&self) {
+        let login = Master::start(&self.client, Asks::Nobody);
+        let failure = match tokio::time::timeout(LOGIN, login).await {
+            Ok(Ok((master, socket))) => {
+                let fresh = Connection::start(master, socket, Arc::clone(&self.changed));
+                fresh.run_true().await;
+                *self.next_try() = NextTry::default();
+                return self.add(fresh);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the login takes too long".to_owned(),
+        };
+        self.put_off(&failure);
+    }
+
+    fn add(&self, fresh: Arc<Connection>) {
+        let mut masters = self.masters();
+        if self.is_closing.load(Relaxed) {
+            // Nobody waits for it: it ends by itself.
+            fresh.stop();
+            return;
+        }
+        // In front: flows gather on the first.
+        masters.insert(0, fresh);
+        debug!("ssh processes: {}", masters.len());
+    }
+
+    fn put_off(&self, failure: &str) {
+        let mut next = self.next_try();
+        next.wait = (next.wait * 2).clamp(WAITS[0], WAITS[1]);
+        next.after = Some(Instant::now() + next.wait);
+        if std::mem::replace(&mut next.is_told, true) {
+            info!("no further ssh for now: {failure}");
+            return;
+        }
+        warn!(
+            "this ssh has nearly used itself up, with refused or with open connections, and a further one cannot log in by \
+             itself ({failure}). When its 16,000 places are gone there will be no new connections until the open ones have \
+             ended. A key in an agent helps"
+        );
+    }
+}
+
+fn burdens(masters: &[Arc<Connection>]) -> Vec<Option<Burden>> {
+    masters.iter().map(|master| master.burden()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn burden(channels: usize, refused: u64) -> Option<Burden> {
+        Some(Burden { channels, refused })
+    }
+
+    #[test]
+    fn flows_gather_where_there_is_room() {
+        assert_eq!(choose(&[]), None);
+        assert_eq!(choose(&[None]), None);
+        assert_eq!(choose(&[burden(5, 0), burden(1, 0)]), Some(0));
+        assert_eq!(choose(&[burden(900, 0), burden(5, 7_999)]), Some(1));
+        assert_eq!(choose(&[None, burden(0, 8_000)]), Some(1));
+        assert_eq!(choose(&[burden(1_500, 0), burden(1_000, 0)]), Some(1));
+        assert_eq!(choose(&[burden(0, 16_000), burden(9_000, 0)]), Some(1));
+    }
+
+    #[test]
+    fn one_more_is_started_before_the_last_one_is_used_up() {
+        let grows = |burdens: &[Option<Burden>]| {
+            should_grow(&burdens.iter().flatten().copied().collect::<Vec<_>>())
+        };
+        assert!(!grows(&[burden(899, 7_999)]));
+        assert!(grows(&[burden(0, 8_000)]));
+        assert!(grows(&[burden(900, 0)]));
+        assert!(!grows(&[burden(900, 0), burden(3, 0)]));
+        assert!(!grows(&[burden(900, 0); MOST]));
+    }
+
+    #[test]
+    fn what_is_needed_no_more_goes() {
+        assert_eq!(superfluous(&[burden(0, 0)]), None);
+        assert_eq!(superfluous(&[burden(0, 8_000)]), None);
+        assert_eq!(superfluous(&[burden(3, 0), burden(0, 8_000)]), Some(1));
+        assert_eq!(superfluous(&[burden(3, 0), burden(1, 8_000)]), None);
+        assert_eq!(superfluous(&[burden(3, 0), None, burden(0, 0)]), Some(2));
+    }
+}

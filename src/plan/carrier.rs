@@ -1,0 +1,144 @@
+//! Which carrier is taken, and how the user's own ssh is run.
+
+use std::path::PathBuf;
+
+use super::ssh_config::Source;
+use super::{Environment, SshPlan};
+use crate::cli::CarrierArg;
+
+/// What carries the connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarrierPlan {
+    /// The one to take.
+    pub kind: CarrierKind,
+    /// Why this one, for the log.
+    pub why: String,
+    /// How ssh is run, if it is.
+    pub client: SshClient,
+}
+
+/// A carrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CarrierKind {
+    /// The SSH client that is built in, over the russh library.
+    Russh,
+    /// The user's own ssh.
+    Openssh,
+}
+
+/// The user's own ssh: what was typed for it, and who runs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SshClient {
+    /// Arguments of ssh(1) as they were typed for underpass, but for the host.
+    pub arguments: Vec<String>,
+    /// Who ssh runs as, where that is not who runs this process.
+    pub person: Option<Person>,
+}
+
+/// A user of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// Number of the user.
+    pub uid: u32,
+    /// Number of the user's group.
+    pub gid: u32,
+    /// Login name.
+    pub name: String,
+    /// Home, where `.ssh` is.
+    pub home: PathBuf,
+}
+
+impl SshClient {
+    /// ssh, run by the person who asked: under sudo not as root.
+    pub(super) fn new(arguments: Vec<String>, environment: &Environment) -> Self {
+        let person = environment.behind_sudo.map(|(uid, gid)| Person {
+            uid,
+            gid,
+            name: environment.user.clone().unwrap_or_default(),
+            home: environment.home.clone().unwrap_or_else(|| "/".into()),
+        });
+        Self { arguments, person }
+    }
+}
+
+impl CarrierPlan {
+    /// The built-in client, unless ssh is installed and something is configured that only ssh honours.
+    pub(super) fn new(
+        asked: CarrierArg,
+        server: &SshPlan,
+        source: Source,
+        client: SshClient,
+    ) -> Self {
+        let unheeded = server.servers().flat_map(|server| &server.unheeded).next();
+        let (kind, why) = match (asked, unheeded, source) {
+            (CarrierArg::Russh, ..) => (CarrierKind::Russh, "--carrier".to_owned()),
+            (CarrierArg::Openssh, ..) => (CarrierKind::Openssh, "--carrier".to_owned()),
+            (CarrierArg::Auto, Some(option), Source::Ssh) => (
+                CarrierKind::Openssh,
+                format!("only ssh honours {}", option.option),
+            ),
+            (CarrierArg::Auto, Some(_), Source::Files) => {
+                (CarrierKind::Russh, "no ssh is installed".to_owned())
+            }
+            (CarrierArg::Auto, None, _) => (
+                CarrierKind::Russh,
+                "it honours all that is configured".to_owned(),
+            ),
+        };
+        Self { kind, why, client }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ssh_config::Unheeded;
+    use super::*;
+
+    fn taken(asked: CarrierArg, is_unheeded: bool, source: Source) -> CarrierKind {
+        let mut server = SshPlan::new("h", 22, "me");
+        if is_unheeded {
+            server.unheeded.push(Unheeded {
+                option: "Made".into(),
+                value: "up".into(),
+                instead: "",
+            });
+        }
+        CarrierPlan::new(asked, &server, source, SshClient::default()).kind
+    }
+
+    #[test]
+    fn what_was_asked_for_is_taken() {
+        for is_unheeded in [false, true] {
+            for source in [Source::Ssh, Source::Files] {
+                let taken = |asked| taken(asked, is_unheeded, source);
+                assert_eq!(taken(CarrierArg::Russh), CarrierKind::Russh);
+                assert_eq!(taken(CarrierArg::Openssh), CarrierKind::Openssh);
+            }
+        }
+    }
+
+    #[test]
+    fn ssh_is_taken_where_only_it_will_do() {
+        let taken = |is_unheeded, source| taken(CarrierArg::Auto, is_unheeded, source);
+        assert_eq!(taken(false, Source::Ssh), CarrierKind::Russh);
+        assert_eq!(taken(true, Source::Ssh), CarrierKind::Openssh);
+        assert_eq!(taken(true, Source::Files), CarrierKind::Russh);
+    }
+
+    #[test]
+    fn under_sudo_ssh_is_run_by_who_called_it() {
+        let environment = Environment {
+            user: Some("me".into()),
+            uid: 1000,
+            behind_sudo: Some((1000, 100)),
+            host_name: "laptop".into(),
+            home: Some("/home/me".into()),
+            logged_in_from: None,
+            exists: |_| false,
+            variable: |_| None,
+        };
+        let person = SshClient::new(Vec::new(), &environment).person.unwrap();
+        assert_eq!((person.uid, person.gid), (1000, 100));
+        assert_eq!(person.home, PathBuf::from("/home/me"));
+    }
+}

@@ -1,0 +1,565 @@
+//! The carrier over the user's own ssh against a real sshd on loopback, started by each test with its own port, keys and
+//! configuration.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "carrier_russh/rig.rs"]
+mod rig;
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rig::{Echo, Sshd, local, read_all};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use underpass::carrier::{ConnectError, Link, LostReason, OpensshCarrier};
+use underpass::net::{ByteReader, ByteWriter, Carrier, OpenFailure, StreamError, Target};
+use underpass::plan::SshClient;
+
+/// What a person would have typed.
+fn client(sshd: &Sshd, more: &[&str]) -> SshClient {
+    let plan = sshd.plan();
+    let known_hosts = format!("UserKnownHostsFile={}", sshd.path("known_hosts").display());
+    let key = sshd.path("id_ed25519").display().to_string();
+    let port = plan.port.to_string();
+    let typed = ["-F", "none", "-l", "root", "-p", &port, "-i", &key];
+    let options = [
+        "-o",
+        &known_hosts,
+        "-o",
+        "StrictHostKeyChecking=yes",
+        "-o",
+        "IdentityAgent=none",
+    ];
+    let arguments = more.iter().chain(&typed).chain(&options);
+    SshClient {
+        arguments: arguments.map(ToString::to_string).collect(),
+        person: None,
+    }
+}
+
+async fn connect(sshd: &Sshd) -> Arc<OpensshCarrier> {
+    let carrier = OpensshCarrier::connect(&sshd.plan(), &client(sshd, &[])).await;
+    Arc::new(carrier.unwrap())
+}
+
+async fn refusal(sshd: &Sshd, more: &[&str]) -> ConnectError {
+    let (plan, client) = (sshd.plan(), client(sshd, more));
+    let carrier = OpensshCarrier::connect(&plan, &client);
+    timeout(Duration::from_secs(20), carrier)
+        .await
+        .unwrap()
+        .err()
+        .unwrap()
+}
+
+/// The ssh processes that this process has started for an sshd.
+fn masters(sshd: &Sshd) -> Vec<String> {
+    let mark = format!("UserKnownHostsFile={}", sshd.path("known_hosts").display());
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let command = |pid: &str| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    all.map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|pid| String::from_utf8_lossy(&command(pid)).contains(&mark))
+        .collect()
+}
+
+/// `len` bytes in which every position is told apart from its neighbours.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
+}
+
+/// Sends `bytes` and ends.
+async fn source(bytes: Vec<u8>) -> Target {
+    let bytes = Arc::new(bytes);
+    let address = rig::serve(move |mut stream| {
+        let bytes = Arc::clone(&bytes);
+        async move {
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.shutdown().await;
+            // Until the peer ends, so that the end is orderly.
+            let _ = stream.read(&mut [0]).await;
+        }
+    })
+    .await;
+    Target(address)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_goes_both_ways_and_half_closes() {
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let carrier = connect(&sshd).await;
+    let description = carrier.description();
+    assert!(
+        description.host_key.starts_with("ED25519 SHA256:"),
+        "{description}"
+    );
+    assert_eq!(description.cipher, "aes128-gcm@openssh.com");
+    assert!(
+        description.authentication.contains("id_ed25519"),
+        "{description}"
+    );
+    assert_eq!(description.server.unwrap().port(), sshd.plan().port);
+    let (mut reader, mut writer) = carrier.open(local(1), echo.target()).await.unwrap();
+    writer.write(Bytes::from_static(b"hello")).await.unwrap();
+    assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
+    writer.finish().await.unwrap();
+    assert_eq!(read_all(&mut reader).await.unwrap(), b"");
+    // The far side may end first, too.
+    let far = rig::serve(|mut stream| async move {
+        let _ = stream.write_all(b"first").await;
+        let _ = stream.shutdown().await;
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all).await;
+        assert_eq!(all, b"later");
+    });
+    let (mut reader, mut writer) = carrier.open(local(1), Target(far.await)).await.unwrap();
+    assert_eq!(read_all(&mut reader).await.unwrap(), b"first");
+    writer.write(Bytes::from_static(b"later")).await.unwrap();
+    writer.finish().await.unwrap();
+    carrier.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_transfers_arrive_whole_both_ways() {
+    let sshd = Sshd::start("RekeyLimit 4M");
+    let sent = Arc::new(pattern(12 << 20));
+    let down = source(sent.to_vec()).await;
+    let echo = Echo::start().await;
+    let carrier = connect(&sshd).await;
+    let mut flows = JoinSet::new();
+    for i in 0..6 {
+        let (carrier, sent, echo) = (Arc::clone(&carrier), Arc::clone(&sent), echo.target());
+        flows.spawn(async move {
+            let target = if i % 2 == 0 { down } else { echo };
+            let (mut reader, mut writer) = carrier.open(local(1), target).await.unwrap();
+            let writing = async {
+                for chunk in sent.chunks(50_000).filter(|_| i % 2 == 1) {
+                    writer.write(Bytes::copy_from_slice(chunk)).await.unwrap();
+                }
+                writer.finish().await.unwrap();
+            };
+            let (got, ()) = tokio::join!(read_all(&mut reader), writing);
+            assert!(got.unwrap() == *sent);
+        });
+    }
+    timeout(Duration::from_secs(60), flows.join_all())
+        .await
+        .unwrap();
+    carrier.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_are_told_apart() {
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let carrier = connect(&sshd).await;
+    let closed = rig::closed_port().await;
+    let error = carrier.open(local(1), closed).await.err().unwrap();
+    assert_eq!(error.failure, OpenFailure::Refused);
+    assert_eq!(error.text, "Connection refused");
+    let no_network = "127.255.255.255:1".parse().map(Target).unwrap();
+    let targets = [closed, echo.target(), no_network];
+    let mut opens = JoinSet::new();
+    for i in 0..900 {
+        let carrier = Arc::clone(&carrier);
+        opens.spawn(async move {
+            let outcome = carrier.open(local(1), targets[i % 3]).await;
+            (i % 3, outcome.err().map(|e| e.failure))
+        });
+    }
+    while let Some(outcome) = opens.join_next().await {
+        let (kind, failure) = outcome.unwrap();
+        let expected = [
+            Some(OpenFailure::Refused),
+            None,
+            Some(OpenFailure::NetworkUnreachable),
+        ];
+        assert_eq!(failure, expected[kind]);
+    }
+    carrier.shutdown().await;
+    let sshd = Sshd::start("PermitOpen 192.0.2.1:1");
+    let carrier = connect(&sshd).await;
+    let error = carrier.open(local(1), echo.target()).await.err().unwrap();
+    assert_eq!(error.failure, OpenFailure::Prohibited);
+    carrier.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_far_reset_is_a_reset() {
+    let sshd = Sshd::start("");
+    let resetting = rig::serve(|stream| async move {
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(stream);
+    })
+    .await;
+    let carrier = connect(&sshd).await;
+    let (mut reader, mut writer) = carrier.open(local(1), Target(resetting)).await.unwrap();
+    // sshd sends EOF for the read error; the CLOSE comes when it cannot write.
+    let end = timeout(Duration::from_secs(5), async {
+        assert_eq!(reader.read().await, Ok(None));
+        let ticks = async {
+            while writer.write(Bytes::from_static(b"x")).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            pending::<()>().await;
+        };
+        tokio::select! {
+            error = reader.reset() => error,
+            () = ticks => unreachable!(),
+        }
+    });
+    assert_eq!(end.await.unwrap(), StreamError::Reset);
+    carrier.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_half_resets_the_far_side() {
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let carrier = connect(&sshd).await;
+    for dropped in 0..3 {
+        let (reader, writer) = carrier.open(local(1), echo.target()).await.unwrap();
+        let (mut reader, mut writer) = (Some(reader), Some(writer));
+        writer
+            .as_mut()
+            .unwrap()
+            .write(Bytes::from_static(b"x"))
+            .await
+            .unwrap();
+        reader.as_mut().unwrap().read().await.unwrap();
+        if dropped != 0 {
+            reader = None;
+        }
+        if dropped != 1 {
+            writer = None;
+        }
+        if let Some(reader) = &mut reader {
+            assert_eq!(reader.read().await, Err(StreamError::Reset));
+        }
+        if let Some(writer) = &mut writer {
+            let error = writer.write(Bytes::from_static(b"x")).await;
+            assert_eq!(error, Err(StreamError::Reset));
+        }
+        let ended = async {
+            while echo.open() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), ended).await.unwrap();
+    }
+    // An open that nobody waits for any more is closed when it succeeds.
+    for _ in 0..20 {
+        let opening = carrier.open(local(1), echo.target());
+        assert!(timeout(Duration::from_micros(1), opening).await.is_err());
+    }
+    let seen = async {
+        while echo.seen() < 3 + 20 || echo.open() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), seen).await.unwrap();
+    carrier.shutdown().await;
+}
+
+/// The resident memory of this process in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Sends without end, and counts what was taken from it.
+async fn firehose() -> (Target, Arc<AtomicU64>) {
+    let sent = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&sent);
+    let address = rig::serve(move |mut stream| {
+        let count = Arc::clone(&count);
+        async move {
+            let chunk = vec![7; 64 << 10];
+            while let Ok(n) = stream.write(&chunk).await {
+                count.fetch_add(n as u64, Relaxed);
+            }
+        }
+    });
+    (Target(address.await), sent)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flow_that_nobody_reads_stops_no_other_and_holds_one_window() {
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let (hose, sent) = firehose().await;
+    let rest = pattern(48 << 20);
+    let whole = source(rest.clone()).await;
+    let carrier = connect(&sshd).await;
+    let (mut reader, mut writer) = carrier.open(local(2), echo.target()).await.unwrap();
+    let before = resident();
+    let _stopped = carrier.open(local(1), hose).await.unwrap();
+    let (mut stalled, mut stalled_writer) = carrier.open(local(1), whole).await.unwrap();
+    let live = async {
+        for i in 0u32..200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let word = i.to_be_bytes();
+            writer.write(Bytes::copy_from_slice(&word)).await.unwrap();
+            let mut got = Vec::new();
+            while got.len() < word.len() {
+                got.extend_from_slice(&reader.read().await.unwrap().unwrap());
+            }
+            assert_eq!(got, word);
+        }
+    };
+    timeout(Duration::from_secs(30), live).await.unwrap();
+    // A window each here; what sshd and the sockets between hold is not ours.
+    assert!(
+        sent.load(Relaxed) < 16 << 20,
+        "{} bytes were taken",
+        sent.load(Relaxed)
+    );
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 24 * 1024, "{grown} KiB");
+    assert!(read_all(&mut stalled).await.unwrap() == rest);
+    stalled_writer.finish().await.unwrap();
+    carrier.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_at_a_time() {
+    let pid = std::process::id().to_string();
+    let mut prlimit = std::process::Command::new("prlimit");
+    let limit = prlimit.args(["--pid", &pid, "--nofile=8192:"]).status();
+    assert!(limit.unwrap().success());
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let carrier = connect(&sshd).await;
+    for _ in 0..3 {
+        let mut flows = JoinSet::new();
+        for i in 0..1000u32 {
+            let (carrier, target) = (Arc::clone(&carrier), echo.target());
+            flows.spawn(async move {
+                let (mut reader, mut writer) = carrier.open(local(1), target).await.unwrap();
+                let word = Bytes::copy_from_slice(&i.to_be_bytes());
+                writer.write(word.clone()).await.unwrap();
+                writer.finish().await.unwrap();
+                assert_eq!(read_all(&mut reader).await.unwrap(), word);
+            });
+        }
+        timeout(Duration::from_secs(60), flows.join_all())
+            .await
+            .unwrap();
+    }
+    carrier.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_is_needed() {
+    for (sshd, is_quick) in [
+        (Sshd::start("MaxSessions 0"), false),
+        (Sshd::start("ForceCommand /bin/false"), true),
+        (Sshd::start("ForceCommand /bin/sleep 100"), true),
+        (
+            Sshd::start_with_key_options("", "restrict,port-forwarding"),
+            true,
+        ),
+    ] {
+        let echo = Echo::start().await;
+        let carrier = connect(&sshd).await;
+        let (mut reader, mut writer) = carrier.open(local(1), echo.target()).await.unwrap();
+        let start = Instant::now();
+        for _ in 0..50 {
+            for byte in [b"a", b"b"] {
+                writer.write(Bytes::from_static(byte)).await.unwrap();
+            }
+            let mut got = 0;
+            while got < 2 {
+                got += reader.read().await.unwrap().unwrap().len();
+            }
+        }
+        // With Nagle at the far side each of the 50 would take 40 ms.
+        let taken = start.elapsed();
+        assert!(!is_quick || taken < Duration::from_millis(800), "{taken:?}");
+        carrier.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_ends_its_streams_and_the_carrier() {
+    for kill_ssh in [false, true] {
+        let mut sshd = Sshd::start("");
+        let echo = Echo::start().await;
+        let carrier = connect(&sshd).await;
+        let (mut reader, mut writer) = carrier.open(local(1), echo.target()).await.unwrap();
+        writer.write(Bytes::from_static(b"x")).await.unwrap();
+        reader.read().await.unwrap();
+        if kill_ssh {
+            let ssh = masters(&sshd);
+            assert_eq!(ssh.len(), 1);
+            let pid = nix::unistd::Pid::from_raw(ssh[0].parse().unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        } else {
+            sshd.cut();
+        }
+        assert_eq!(reader.read().await, Err(StreamError::Lost));
+        let written = writer.write(Bytes::from_static(b"x")).await;
+        assert_eq!(written, Err(StreamError::Lost));
+        let lost = timeout(Duration::from_secs(5), carrier.lost())
+            .await
+            .unwrap();
+        if !kill_ssh {
+            assert!(matches!(lost, LostReason::Disconnected(_)), "{lost}");
+        }
+        let error = carrier.open(local(1), echo.target()).await.err().unwrap();
+        assert_eq!(error.failure, OpenFailure::ConnectionLost);
+        assert_eq!(masters(&sshd), [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_server_is_noticed() {
+    let sshd = Sshd::start("");
+    let keepalive = ["-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1"];
+    let carrier = OpensshCarrier::connect(&sshd.plan(), &client(&sshd, &keepalive))
+        .await
+        .unwrap();
+    sshd.freeze();
+    let lost = timeout(Duration::from_secs(10), carrier.lost())
+        .await
+        .unwrap();
+    assert_eq!(lost, LostReason::Silent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_behind() {
+    let left = || {
+        let all = std::fs::read_dir("/tmp").unwrap().flatten();
+        all.filter(|e| e.file_name().to_string_lossy().starts_with("underpass-"))
+            .count()
+    };
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    for drop_only in [false, true] {
+        let carrier = connect(&sshd).await;
+        let flow = carrier.open(local(1), echo.target()).await.unwrap();
+        assert_eq!(masters(&sshd).len(), 1);
+        let since = Instant::now();
+        if !drop_only {
+            carrier.shutdown().await;
+            assert!(
+                since.elapsed() < Duration::from_millis(500),
+                "{:?}",
+                since.elapsed()
+            );
+            assert_eq!(masters(&sshd), [""; 0]);
+        }
+        drop((flow, carrier));
+        let gone = async {
+            while !masters(&sshd).is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), gone).await.unwrap();
+    }
+    // Other tests may be in the middle of a login.
+    let gone = async {
+        while left() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), gone).await.unwrap();
+}
+
+/// An OpenSSH master dies of 16,380 refused opens.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_used_up_master_is_replaced_and_no_flow_dies() {
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let closed = rig::closed_port().await;
+    let carrier = connect(&sshd).await;
+    let (mut reader, mut writer) = carrier.open(local(1), echo.target()).await.unwrap();
+    let logins = || sshd.log().matches("Accepted publickey").count();
+    let refuse = async |count: usize| {
+        for _ in 0..count / 100 {
+            let mut opens = JoinSet::new();
+            for _ in 0..100 {
+                let carrier = Arc::clone(&carrier);
+                opens.spawn(async move { carrier.open(local(1), closed).await.err() });
+            }
+            while let Some(error) = opens.join_next().await {
+                let error = error.unwrap().unwrap();
+                assert_eq!(error.failure, OpenFailure::Refused);
+            }
+        }
+    };
+    refuse(7_900).await;
+    assert_eq!(logins(), 1);
+    refuse(1_100).await;
+    let replaced = async {
+        while logins() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), replaced).await.unwrap();
+    // More than one master survives.
+    refuse(6_900).await;
+    writer
+        .write(Bytes::from_static(b"still here"))
+        .await
+        .unwrap();
+    assert_eq!(reader.read().await.unwrap().unwrap(), "still here");
+    assert_eq!(logins(), 2);
+    assert_eq!(masters(&sshd).len(), 2);
+    writer.finish().await.unwrap();
+    assert_eq!(read_all(&mut reader).await.unwrap(), b"");
+    let ended = async {
+        while masters(&sshd).len() > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), ended).await.unwrap();
+    carrier.open(local(1), echo.target()).await.unwrap();
+    carrier.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_that_fail_are_told_apart() {
+    let sshd = Sshd::start("");
+    let nothing = format!("UserKnownHostsFile={}", sshd.path("nothing").display());
+    let error = refusal(&sshd, &["-o", &nothing]).await;
+    assert!(matches!(error, ConnectError::HostKey(_)), "{error}");
+    assert!(error.to_string().contains("SHA256:"), "{error}");
+    let other = format!(
+        "[127.0.0.1]:{} {}",
+        sshd.plan().port,
+        std::fs::read_to_string(sshd.path("id_ed25519.pub")).unwrap()
+    );
+    std::fs::write(sshd.path("changed"), other).unwrap();
+    let changed = format!("UserKnownHostsFile={}", sshd.path("changed").display());
+    let error = refusal(&sshd, &["-o", &changed]).await;
+    assert!(
+        error.to_string().contains("ssh-keygen -R '[127.0.0.1]:"),
+        "{error}"
+    );
+    let error = refusal(&sshd, &["-o", "PubkeyAuthentication=no"]).await;
+    assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
+    let port = rig::closed_port().await.0.port().to_string();
+    let error = refusal(&sshd, &["-o", &format!("Port={port}")]).await;
+    assert!(
+        matches!(
+            error,
+            ConnectError::Ssh(_) | ConnectError::Unreachable { .. }
+        ),
+        "{error}"
+    );
+    let error = refusal(&sshd, &["-o", "HostName=nowhere.invalid"]).await;
+    assert!(matches!(error, ConnectError::UnknownHost { .. }), "{error}");
+    let error = refusal(&sshd, &["-o", "Ciphers=nono"]).await;
+    assert!(error.to_string().contains("nono"), "{error}");
+    assert_eq!(masters(&sshd), [""; 0]);
+}
