@@ -76,7 +76,7 @@
 //! | messages that russh has queued for a flow | 2 MiB (64 of 32 KiB) | by the number of flows | `carrier/russh/login.rs` |
 //! | backlog in memory | 1.5 MiB, and one piece of 256 KiB on its way out of the file | 64 MiB, then 512 KiB for each flow | `carrier/russh/backlog.rs` |
 //! | backlog in a file | 1 GiB | 8 GiB | `carrier/russh/backlog.rs` |
-//! | window granted to the server | 4 MiB, and 160 KiB per ms of round trip, 20 MiB at most | by the number of flows | `carrier/russh/login.rs` |
+//! | window granted to the server | 3 MiB, and 160 KiB per ms of round trip, 20 MiB at most | by the number of flows | `carrier/russh/login.rs` |
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
 //! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most | `carrier/russh/pool.rs` |
 //! | channels | 1 | 900 per connection where thousands come at once, 16,000 at most (sshd: 16,384) | `carrier/russh/pool.rs` |
