@@ -199,8 +199,8 @@ fn a_silent_server_is_noticed_under_an_upload_too() {
 #[test]
 fn as_many_connections_as_asked_for_and_each_is_replaced() {
     let lab = Lab::up();
-    let mut underpass = lab.underpass(&format!("--connections 3 {}", V4.subnet));
-    eventually("there are three", || sessions(&lab).len() == 3);
+    let mut underpass = lab.underpass(&format!("-v --connections 3 {}", V4.subnet));
+    underpass.wait_for_line("connections to the server: 3");
     let mut flows = lab
         .start_probe("client", &format!("many {} 7 9 --hold", V4.host))
         .connected();

@@ -82,7 +82,8 @@ struct Up {
     tun: TunDevice,
     undo: Undo,
     netlink: Netlink,
-    _slot: Slot,
+    slot: Slot,
+    source: routes::Source,
 }
 
 impl Up {
@@ -92,11 +93,12 @@ impl Up {
         stale::clear(&netlink, Some(&slot)).await.unwrap();
         let tun = device(None).unwrap();
         let exempt: Vec<IpAddr> = exempt.iter().map(|ip| ip.parse().unwrap()).collect();
+        let source = host::source(&netlink, &slot, capture).await.unwrap();
         let setting = routes::Setting {
             device: tun.name(),
             mtu: tun.mtu(),
             tables: slot.tables(),
-            source: host::source(&netlink, &slot, capture).await.unwrap(),
+            source,
             exempt: &exempt,
         };
         let entries = routes::desired(capture, &setting);
@@ -105,13 +107,47 @@ impl Up {
             tun,
             undo,
             netlink,
-            _slot: slot,
+            slot,
+            source,
         }
+    }
+
+    /// The server has these addresses from now on.
+    async fn exempt(&mut self, capture: &CapturePlan, exempt: &[&str]) {
+        let exempt: Vec<IpAddr> = exempt.iter().map(|ip| ip.parse().unwrap()).collect();
+        let setting = routes::Setting {
+            device: self.tun.name(),
+            mtu: self.tun.mtu(),
+            tables: self.slot.tables(),
+            source: self.source,
+            exempt: &exempt,
+        };
+        let entries = routes::desired(capture, &setting);
+        self.undo.change(&entries).await.unwrap();
     }
 
     async fn stop(mut self) {
         assert_eq!(self.undo.undo().await, Vec::<String>::new());
     }
+}
+
+#[test]
+fn a_new_address_of_the_server_is_left_alone_from_then_on() {
+    in_namespace(|| async {
+        let before = state();
+        let plan = capture(&["10.0.0.0/8", "192.0.2.7/32", "fd00:1::/64"], &[]);
+        let mut up = Up::start(&plan, &["10.9.9.9"]).await;
+        let addresses = ["10.9.9.9", "10.1.2.3", "192.0.2.7", "fd00:1::7"];
+        let captured = || addresses.map(|address| way(&[address]) == "underpass0");
+        assert_eq!(captured(), [false, true, true, true]);
+        for _ in 0..2 {
+            up.exempt(&plan, &addresses).await;
+            assert_eq!(captured(), [false; 4]);
+        }
+        assert_eq!(way(&["10.1.2.4"]), "underpass0");
+        up.stop().await;
+        assert_eq!(state(), before);
+    });
 }
 
 /// The device that a packet would leave by; empty when there is no route.

@@ -262,6 +262,11 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether no connection is left, or none is to be.
+    fn is_over(&self) -> bool {
+        self.closing.load(Relaxed) || self.lost.borrow().is_some()
+    }
+
     fn should_grow(&self, now: Instant) -> bool {
         should_grow(&burdens(&self.list(), now), self.plan.connections)
     }
@@ -411,8 +416,7 @@ impl Pool {
             tokio::time::sleep(LOST_TOGETHER).await;
             let mut losses = pool.losses.lock().unwrap_or_else(PoisonError::into_inner);
             let Losses { count, reason, .. } = std::mem::take(&mut *losses);
-            let all = pool.lost.borrow().is_some() || pool.closing.load(Relaxed);
-            if let (false, Some(reason)) = (all, reason) {
+            if let (false, Some(reason)) = (pool.is_over(), reason) {
                 warn!("lost {count} of the SSH connections, and the flows on it: {reason}");
             }
         });
@@ -424,7 +428,7 @@ impl Pool {
         let error = match tokio::time::timeout(LOGIN_TIMEOUT, login).await {
             Ok(Ok(connection)) => {
                 *self.retry() = Retry::default();
-                if !self.closing.load(Relaxed) {
+                if !self.is_over() {
                     let mut list = self.list();
                     list.push(Arc::new(connection));
                     debug!("connections to the server: {}", list.len());
@@ -435,6 +439,11 @@ impl Pool {
             Err(_) => "the login takes too long".to_owned(),
         };
         let wait = self.retry().failed(Instant::now()).as_secs();
+        // Where the server is gone, the last connection goes with it: that has a line of its own.
+        tokio::time::sleep(LOST_TOGETHER).await;
+        if self.is_over() {
+            return;
+        }
         info!("no further connection for now (next try in {wait} s): {error}");
     }
 }
