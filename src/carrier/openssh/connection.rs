@@ -47,6 +47,8 @@ const SESSION: Duration = Duration::from_secs(3);
 pub(super) struct Burden {
     /// Channels now.
     pub(super) channels: usize,
+    /// Those of them that belong to somebody. What runs in the first session may stay for as long as it likes.
+    pub(super) flows: usize,
     /// Opens that were refused, in all.
     pub(super) refused: u64,
 }
@@ -69,7 +71,7 @@ impl Burden {
 
     /// What the pool decides upon: it looks when one of these changes.
     fn marks(self) -> [bool; 4] {
-        let is_over = self.channels == 0 && self.is_due();
+        let is_over = self.flows == 0 && self.is_due();
         [self.is_full(), self.is_due(), self.is_crowded(), is_over]
     }
 }
@@ -91,6 +93,8 @@ pub(super) struct Connection {
 struct Shared {
     channels: Channels,
     owners: HashMap<ChannelId, Owner>,
+    /// One of the owners is the first session's.
+    has_session: bool,
     /// The writer has nothing to do, and waits to be told.
     is_writer_idle: bool,
     /// Nothing works any more.
@@ -127,6 +131,7 @@ impl Connection {
             shared: Mutex::new(Shared {
                 channels: Channels::new(Config::default()),
                 owners: HashMap::new(),
+                has_session: false,
                 is_writer_idle: false,
                 is_lost: false,
             }),
@@ -208,6 +213,7 @@ impl Connection {
         let id = self.with(|shared, _| {
             let id = shared.channels.open(ChannelType::session()).ok()?;
             shared.owners.insert(id, Owner::Session(Some(sender)));
+            shared.has_session = true;
             Some(id)
         });
         let Some(id) = id else {
@@ -220,7 +226,7 @@ impl Connection {
             tokio::time::sleep(SESSION).await;
             if let Some(connection) = connection.upgrade() {
                 connection.with(|shared, _| {
-                    if shared.owners.remove(&id).is_some() {
+                    if shared.remove(id).is_some() {
                         shared.channels.close(id);
                     }
                 });
@@ -345,6 +351,7 @@ impl Connection {
     fn lose(&self) {
         self.with(|shared, after| {
             shared.is_lost = true;
+            shared.has_session = false;
             for owner in std::mem::take(&mut shared.owners).into_values() {
                 let Owner::Flow(flow) = owner else {
                     continue;
@@ -367,8 +374,15 @@ impl Shared {
     fn burden(&self) -> Burden {
         Burden {
             channels: self.channels.len(),
+            flows: self.owners.len() - usize::from(self.has_session),
             refused: self.channels.refused(),
         }
+    }
+
+    fn remove(&mut self, id: ChannelId) -> Option<Owner> {
+        let owner = self.owners.remove(&id);
+        self.has_session &= !matches!(owner, Some(Owner::Session(_)));
+        owner
     }
 
     /// Whether the writer is to be called; true once for each time that it waits.
@@ -448,7 +462,7 @@ impl Shared {
 
     fn refused(&mut self, id: ChannelId, reason: Refusal, text: &str, after: &mut After) {
         // A session's sender is dropped with its owner.
-        let Some(Owner::Flow(flow)) = self.owners.remove(&id) else {
+        let Some(Owner::Flow(flow)) = self.remove(id) else {
             return;
         };
         let error = open_error(code(reason), text);
@@ -472,7 +486,7 @@ impl Shared {
     }
 
     fn closed(&mut self, id: ChannelId, after: &mut After) {
-        if let Some(Owner::Flow(flow)) = self.owners.remove(&id) {
+        if let Some(Owner::Flow(flow)) = self.remove(id) {
             let mut state = flow.state();
             state.closed_by_peer();
             after.wake(&mut state.reader);

@@ -69,7 +69,7 @@ fn superfluous(burdens: &[Option<Burden>]) -> Option<usize> {
     let kept = choose(burdens)?;
     let is_roomy = burdens[kept].is_some_and(|b| !b.is_due() && !b.is_crowded());
     let mut all = burdens.iter().enumerate();
-    let idle = |burden: &Option<Burden>| burden.is_some_and(|b| b.channels == 0);
+    let idle = |burden: &Option<Burden>| burden.is_some_and(|b| b.flows == 0);
     all.position(|(index, burden)| is_roomy && index != kept && idle(burden))
 }
 
@@ -263,7 +263,11 @@ mod tests {
     use super::*;
 
     fn burden(channels: usize, refused: u64) -> Option<Burden> {
-        Some(Burden { channels, refused })
+        Some(Burden {
+            channels,
+            flows: channels,
+            refused,
+        })
     }
 
     #[test]
