@@ -16,7 +16,7 @@ pub mod link;
 pub mod prompt;
 pub mod russh;
 
-pub use self::error::{ConnectError, HostKeyError, LostReason};
+pub use self::error::{CertificateFault, ConnectError, HostKeyError, LostReason};
 pub use self::link::{Description, Link};
 pub use self::prompt::{NoPrompter, Prompter, TtyPrompter};
 pub use self::russh::RusshCarrier;

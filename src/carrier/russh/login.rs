@@ -66,9 +66,10 @@ pub(super) async fn first(
     changed: Arc<Notify>,
 ) -> Result<(Connection, Credential), ConnectError> {
     let connected = tcp::connect(addresses).await?;
-    let check = HostKeyCheck::new(plan, Some(Arc::clone(&prompter)));
+    let check = HostKeyCheck::new(plan, Some(Arc::clone(&prompter))).at(connected.peer.ip());
     let mut start = Start::new(plan, connected, check, changed).await?;
-    let auth = Authentication::new(&mut start.handle, plan, Some(prompter));
+    let plan = start.handshake.limited(plan);
+    let auth = Authentication::new(&mut start.handle, &plan, Some(prompter));
     let credential = auth.any().await?;
     Ok((start.ready().await, credential))
 }
@@ -84,9 +85,10 @@ pub(super) async fn again(
     changed: Arc<Notify>,
 ) -> Result<Connection, ConnectError> {
     let connected = tcp::connect(&[address]).await?;
-    let check = HostKeyCheck::new(plan, None);
+    let check = HostKeyCheck::new(plan, None).at(connected.peer.ip());
     let mut start = Start::new(plan, connected, check, changed).await?;
-    let auth = Authentication::new(&mut start.handle, plan, None);
+    let plan = start.handshake.limited(plan);
+    let auth = Authentication::new(&mut start.handle, &plan, None);
     auth.again(credential).await?;
     Ok(start.ready().await)
 }
@@ -180,6 +182,7 @@ fn window(round_trip: Duration) -> u32 {
 fn config(check: &HostKeyCheck, window_size: u32) -> Config {
     let preferred = Preferred {
         key: Cow::Owned(check.preferred(&Preferred::DEFAULT.key)),
+        host_key_certificates: Cow::Owned(check.certificates(&Preferred::DEFAULT.key)),
         cipher: Cow::Borrowed(CIPHERS),
         // Compressing what is mostly compressed or encrypted already costs CPU for nothing.
         compression: Cow::Borrowed(&[russh::compression::NONE]),
