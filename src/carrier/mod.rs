@@ -22,7 +22,7 @@ pub mod russh;
 pub mod steady;
 
 pub use self::any::{AnyCarrier, AnyReader, AnyWriter};
-pub use self::error::{ConnectError, HostKeyError, LostReason};
+pub use self::error::{CertificateFault, ConnectError, HostKeyError, LostReason};
 pub use self::link::{Description, Link};
 pub use self::openssh::OpensshCarrier;
 pub use self::prompt::{NoPrompter, Prompter, TtyPrompter};

@@ -351,6 +351,7 @@ mod tests {
              identityagent ~/agents/%u\ncertificatefile ~/%r-cert.pub\nproxycommand nc -X \"a b\" %h %p\n\
              userknownhostsfile ~/kh \"/a b\"\nglobalknownhostsfile none\nstricthostkeychecking accept-new\n\
              hostkeyalias alias\nhashknownhosts yes\ncheckhostip yes\nserveraliveinterval 1m\n\
+             revokedhostkeys ~/revoked /etc/revoked\nnohostauthenticationforlocalhost yes\nrequiredrsasize 3072\n\
              serveralivecountmax 5\nconnecttimeout 7\nconnectionattempts 2\nciphers a,b\nmacs c\n\
              kexalgorithms d\nhostkeyalgorithms e\naddressfamily inet6\nbindaddress ::1\n\
              preferredauthentications publickey,password\nnumberofpasswordprompts 1\nbatchmode yes\n\
@@ -390,6 +391,9 @@ mod tests {
             host_key_alias: Some("alias".into()),
             hash_known_hosts: true,
             check_host_ip: true,
+            revoked_host_keys: paths(&["/home/me/revoked", "/etc/revoked"]),
+            trust_localhost: true,
+            required_rsa_size: 3072,
             algorithms: Algorithms {
                 ciphers: Some(vec!["a".into(), "b".into()]),
                 macs: list("c"),

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::ssh_config::Unheeded;
 
+/// RequiredRSASize where nothing was set, in bits.
+pub(super) const REQUIRED_RSA_SIZE: u32 = 1024;
+
 /// The server, how to get there, and how to log in. Names are those of ssh_config(5); tokens are expanded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshPlan {
@@ -39,6 +42,12 @@ pub struct SshPlan {
     pub hash_known_hosts: bool,
     /// Whether the server's address is looked for in these files too.
     pub check_host_ip: bool,
+    /// RevokedHostKeys: files of keys that must not be taken; one that cannot be read lets no key pass.
+    pub revoked_host_keys: Vec<PathBuf>,
+    /// NoHostAuthenticationForLocalhost: whether any key will do at a loopback address.
+    pub trust_localhost: bool,
+    /// RequiredRSASize: the shortest RSA key that is taken, in bits.
+    pub required_rsa_size: u32,
     /// Algorithms that were chosen by the user.
     pub algorithms: Algorithms,
     /// Whether to compress.
@@ -70,6 +79,9 @@ impl SshPlan {
             host_key_alias: None,
             hash_known_hosts: false,
             check_host_ip: false,
+            revoked_host_keys: Vec::new(),
+            trust_localhost: false,
+            required_rsa_size: REQUIRED_RSA_SIZE,
             algorithms: Algorithms::default(),
             compression: false,
             rekey: None,

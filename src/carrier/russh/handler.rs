@@ -1,5 +1,6 @@
 //! What the server may say to us: its host key, refusals, goodbyes. It may open nothing on our side.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -8,10 +9,11 @@ use russh::keys::{PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Names};
 use tracing::info;
 
-use super::host_key::HostKeyCheck;
+use super::host_key::{HostKeyCheck, Offered, Trust};
 use super::load::Load;
 use crate::carrier::error::{HostKeyError, LostReason};
 use crate::carrier::failure::harmless;
+use crate::plan::SshPlan;
 
 /// What ends a session: russh's own error, or a host key that is not accepted.
 #[derive(Debug)]
@@ -31,10 +33,24 @@ impl From<russh::Error> for SessionError {
 pub(super) struct Handshake {
     /// A person is being asked: no timeout runs meanwhile.
     pub(super) asking: AtomicBool,
+    /// The server may be anybody: it must see no password.
+    pub(super) no_secrets: AtomicBool,
     /// The key that was accepted.
     pub(super) host_key: OnceLock<PublicKey>,
     /// The cipher towards the server, as SSH names it.
     pub(super) cipher: OnceLock<String>,
+}
+
+impl Handshake {
+    /// `plan`, without the ways to log in that would show a secret to a server that may be anybody.
+    pub(super) fn limited<'a>(&self, plan: &'a SshPlan) -> Cow<'a, SshPlan> {
+        let mut plan = Cow::Borrowed(plan);
+        if self.no_secrets.load(Relaxed) {
+            let login = &mut plan.to_mut().login;
+            (login.password, login.keyboard_interactive) = (false, false);
+        }
+        plan
+    }
 }
 
 /// russh's callbacks for one connection.
@@ -69,17 +85,22 @@ impl Handler for ClientHandler {
         &mut self,
         offered: &PublicKeyOrCertificate,
     ) -> Result<bool, SessionError> {
-        let key = offered.public_key();
+        let offered = Offered::from(offered);
+        let key = offered.key.clone();
         if let Some(accepted) = self.handshake.host_key.get() {
             // A rekey: the key may not change within a connection.
             return Ok(accepted.key_data() == key.key_data());
         }
-        let (check, asked) = (self.check.clone(), key.clone());
+        let check = self.check.clone();
         self.handshake.asking.store(true, Relaxed);
-        let verdict = tokio::task::spawn_blocking(move || check.check(&asked)).await;
+        let verdict = tokio::task::spawn_blocking(move || check.check(&offered)).await;
         self.handshake.asking.store(false, Relaxed);
         match verdict {
-            Ok(Ok(())) => Ok(self.handshake.host_key.set(key).is_ok()),
+            Ok(Ok(trust)) => {
+                let no_secrets = trust == Trust::NoSecrets;
+                self.handshake.no_secrets.store(no_secrets, Relaxed);
+                Ok(self.handshake.host_key.set(key).is_ok())
+            }
             Ok(Err(error)) => Err(SessionError::HostKey(error)),
             // The check panicked or the runtime ends: not accepted.
             Err(_) => Ok(false),

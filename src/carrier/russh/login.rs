@@ -72,8 +72,9 @@ pub(super) async fn first(
     changed: Arc<Notify>,
 ) -> Result<(Connection, Credential), ConnectError> {
     let connected = tcp::connect(addresses).await?;
-    let check = HostKeyCheck::new(plan, Some(Arc::clone(&prompter)));
+    let check = HostKeyCheck::new(plan, Some(Arc::clone(&prompter))).at(connected.peer.ip());
     let mut start = Start::new(plan, connected, check, changed).await?;
+    let plan = &start.handshake.limited(plan);
     if let Some(before) = before {
         let auth = Authentication::new(&mut start.handle, plan, Some(Arc::clone(&prompter)));
         match auth.again(before).await {
@@ -98,9 +99,10 @@ pub(super) async fn again(
     changed: Arc<Notify>,
 ) -> Result<Connection, ConnectError> {
     let connected = tcp::connect(&[address]).await?;
-    let check = HostKeyCheck::new(plan, None);
+    let check = HostKeyCheck::new(plan, None).at(connected.peer.ip());
     let mut start = Start::new(plan, connected, check, changed).await?;
-    let auth = Authentication::new(&mut start.handle, plan, None);
+    let plan = start.handshake.limited(plan);
+    let auth = Authentication::new(&mut start.handle, &plan, None);
     auth.again(credential).await?;
     Ok(start.ready().await)
 }
@@ -202,6 +204,7 @@ fn config(plan: &SshPlan, check: &HostKeyCheck, window_size: u32) -> Config {
     let keepalive = plan.keepalive.unwrap_or(KEEPALIVE);
     let preferred = Preferred {
         key: Cow::Owned(check.preferred(&Preferred::DEFAULT.key)),
+        host_key_certificates: Cow::Owned(check.certificates(&Preferred::DEFAULT.key)),
         cipher: Cow::Borrowed(CIPHERS),
         // Compressing what is mostly compressed or encrypted already costs CPU for nothing.
         compression: Cow::Borrowed(&[russh::compression::NONE]),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::ssh::REQUIRED_RSA_SIZE;
 use super::super::{
     AddressFamily, Agent, Algorithms, Dialling, Environment, HostKeyPolicy, Keepalive, Login,
     PlanError, PlanWarning, RekeyLimit, Route, SshPlan, ssh_option,
@@ -53,6 +54,9 @@ pub(in super::super) fn read(
         host_key_alias: reader.text("hostkeyalias").map(str::to_owned),
         hash_known_hosts: reader.flag("hashknownhosts")?,
         check_host_ip: reader.flag("checkhostip")?,
+        revoked_host_keys: reader.files("revokedhostkeys")?,
+        trust_localhost: reader.flag("nohostauthenticationforlocalhost")?,
+        required_rsa_size: reader.rsa_size()?,
         algorithms: reader.algorithms(),
         compression: reader.flag("compression")?,
         rekey: reader.rekey()?,
@@ -300,6 +304,11 @@ impl<'a> Reader<'a> {
 
     fn host_keys(&self) -> Result<HostKeyPolicy, PlanError> {
         ssh_option::policy(self.value("stricthostkeychecking").unwrap_or("ask"))
+    }
+
+    fn rsa_size(&self) -> Result<u32, PlanError> {
+        let size = self.number("requiredrsasize")?;
+        Ok(if size == 0 { REQUIRED_RSA_SIZE } else { size })
     }
 
     fn files(&self, key: &'static str) -> Result<Vec<PathBuf>, PlanError> {
