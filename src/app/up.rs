@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::exit::Exit;
 use super::surroundings;
-use crate::carrier::prompt::TtyPrompter;
+use crate::carrier::prompt;
 use crate::carrier::{ConnectError, Link, LostReason, RusshCarrier};
 use crate::inlet::tun::{Tun, TunInbound};
 use crate::net::{Inbound, OpenFailure, Target};
@@ -132,7 +132,8 @@ async fn prepare(plan: &Plan) -> Result<Prepared, UpError> {
     let slot = claim(&netlink).await?;
     let device = TunDevice::open(&plan.device)?;
     advise(&netlink, &slot, &plan.capture).await?;
-    let carrier = RusshCarrier::connect(&plan.ssh, Arc::new(TtyPrompter)).await?;
+    let prompter = prompt::usual(plan.ssh.login.batch, |name| std::env::var_os(name));
+    let carrier = RusshCarrier::connect(&plan.ssh, prompter).await?;
     debug!("logged in to {}", carrier.description());
     let exempt = carrier.server_addresses();
     let source = host::source(&netlink, &slot, &plan.capture).await?;

@@ -18,5 +18,5 @@ pub mod russh;
 
 pub use self::error::{ConnectError, HostKeyError, LostReason};
 pub use self::link::{Description, Link};
-pub use self::prompt::{NoPrompter, Prompter, TtyPrompter};
+pub use self::prompt::{AskpassPrompter, NoPrompter, Prompter, TtyPrompter};
 pub use self::russh::RusshCarrier;
