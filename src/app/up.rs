@@ -64,7 +64,9 @@ impl UpError {
             Self::Device(error) => error.into(),
             Self::Slot(error) => error.into(),
             Self::Apply(error) => error.into(),
-            Self::Connect(ConnectError::Refused { .. }) => Exit::LoginRefused,
+            Self::Connect(ConnectError::Refused { .. } | ConnectError::TooManyTries { .. }) => {
+                Exit::LoginRefused
+            }
             Self::Connect(ConnectError::HostKey(_)) => Exit::HostKey,
             Self::Connect(_) | Self::Lost(_) => Exit::Ssh,
             _ => Exit::Failure,

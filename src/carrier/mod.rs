@@ -19,4 +19,4 @@ pub mod russh;
 pub use self::error::{ConnectError, HostKeyError, LostReason};
 pub use self::link::{Description, Link};
 pub use self::prompt::{AskpassPrompter, NoPrompter, Prompter, TtyPrompter};
-pub use self::russh::RusshCarrier;
+pub use self::russh::{Keyring, RusshCarrier};

@@ -14,7 +14,7 @@ use russh::{ChannelMsg, Limits, Preferred, SshId, cipher};
 use tokio::sync::Notify;
 use tracing::debug;
 
-use super::auth::{Authentication, Credential};
+use super::auth::{Authentication, Credential, Keyring};
 use super::connection::Connection;
 use super::handler::{ClientHandler, Handshake, SessionError};
 use super::host_key::HostKeyCheck;
@@ -63,12 +63,14 @@ pub(super) async fn first(
     plan: &SshPlan,
     addresses: &[SocketAddr],
     prompter: Arc<dyn Prompter>,
+    keyring: Keyring,
     changed: Arc<Notify>,
 ) -> Result<(Connection, Credential), ConnectError> {
     let connected = tcp::connect(addresses).await?;
     let check = HostKeyCheck::new(plan, Some(Arc::clone(&prompter)));
     let mut start = Start::new(plan, connected, check, changed).await?;
-    let auth = Authentication::new(&mut start.handle, plan, Some(prompter));
+    let prompter = Some(prompter);
+    let auth = Authentication::new(&mut start.handle, plan, &start.load, prompter, keyring);
     let credential = auth.any().await?;
     Ok((start.ready().await, credential))
 }
@@ -86,7 +88,8 @@ pub(super) async fn again(
     let connected = tcp::connect(&[address]).await?;
     let check = HostKeyCheck::new(plan, None);
     let mut start = Start::new(plan, connected, check, changed).await?;
-    let auth = Authentication::new(&mut start.handle, plan, None);
+    let keyring = Keyring::default();
+    let auth = Authentication::new(&mut start.handle, plan, &start.load, None, keyring);
     auth.again(credential).await?;
     Ok(start.ready().await)
 }

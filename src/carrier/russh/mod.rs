@@ -2,7 +2,7 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `login` | from a plan to a connection: `tcp`, `host_key` over `known_hosts`, `auth` over `keys` |
+//! | `login` | from a plan to a connection: `tcp`, `host_key` over `known_hosts`, `auth` |
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
@@ -15,7 +15,6 @@ mod connection;
 mod detach;
 mod handler;
 mod host_key;
-mod keys;
 mod known_hosts;
 mod load;
 mod login;
@@ -41,6 +40,7 @@ use super::prompt::Prompter;
 use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
 use crate::plan::SshPlan;
 
+pub use self::auth::Keyring;
 pub use self::stream::{RusshReader, RusshWriter};
 
 /// How long [`RusshCarrier::shutdown`] waits for the goodbyes to be sent.
@@ -63,10 +63,22 @@ impl RusshCarrier {
         plan: &SshPlan,
         prompter: Arc<dyn Prompter>,
     ) -> Result<Self, ConnectError> {
+        Self::connect_with(plan, prompter, Keyring::default()).await
+    }
+
+    /// As [`connect`](Self::connect), and asks for no passphrase of a key that `keyring` has from an earlier login.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_with(
+        plan: &SshPlan,
+        prompter: Arc<dyn Prompter>,
+        keyring: Keyring,
+    ) -> Result<Self, ConnectError> {
         let addresses = tcp::resolve(&plan.host, plan.port).await?;
         let changed = Arc::new(Notify::new());
         let bell = Arc::clone(&changed);
-        let (first, credential) = login::first(plan, &addresses, prompter, bell).await?;
+        let (first, credential) = login::first(plan, &addresses, prompter, keyring, bell).await?;
         let description = Description {
             server: Some(first.peer()),
             host_key: first.host_key().map(describe_key).unwrap_or_default(),
