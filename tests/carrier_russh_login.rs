@@ -2,16 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "carrier_russh/person.rs"]
+mod person;
 #[path = "carrier_russh/rig.rs"]
 mod rig;
 
-use std::collections::VecDeque;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use person::Person;
 use rig::{Echo, Sshd, keygen, local};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -19,38 +21,6 @@ use underpass::carrier::Link;
 use underpass::carrier::{ConnectError, HostKeyError, NoPrompter, Prompter, RusshCarrier};
 use underpass::net::Carrier;
 use underpass::plan::{HostKeyPolicy, SshPlan};
-use zeroize::Zeroizing;
-
-/// Answers in order, and remembers what it was asked.
-#[derive(Default)]
-struct Person {
-    answers: Mutex<VecDeque<&'static str>>,
-    asked: Mutex<Vec<String>>,
-}
-
-impl Person {
-    fn saying(answers: &[&'static str]) -> Arc<Self> {
-        Arc::new(Self {
-            answers: Mutex::new(answers.iter().copied().collect()),
-            asked: Mutex::default(),
-        })
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.lock().unwrap().len()
-    }
-}
-
-impl Prompter for Person {
-    fn secret(&self, prompt: &str) -> Option<Zeroizing<String>> {
-        self.line(prompt).map(Zeroizing::new)
-    }
-
-    fn line(&self, prompt: &str) -> Option<String> {
-        self.asked.lock().unwrap().push(prompt.to_owned());
-        self.answers.lock().unwrap().pop_front().map(str::to_owned)
-    }
-}
 
 async fn failure(plan: &SshPlan) -> ConnectError {
     RusshCarrier::connect(plan, Arc::new(NoPrompter))
@@ -151,7 +121,7 @@ async fn keys_that_cannot_be_used_are_told() {
     };
     let text = failure(&plan).await.to_string();
     for part in [
-        "missing (entity not found)",
+        "missing (No such file or directory)",
         "rubbish (not a private key",
         "chmod 600",
         "no passphrase given",

@@ -50,9 +50,9 @@ pub enum ConnectError {
     /// The user's own ssh carries nothing.
     #[error(transparent)]
     Ssh(#[from] super::openssh::SshError),
-    /// The server took none of the keys.
+    /// The server took nothing of what was tried.
     #[error(
-        "{user}@{host}: permission denied (the server takes: {methods}; tried: {tried}). Name a key with -i FILE, or ssh-add it"
+        "{user}@{host}: permission denied (the server takes: {methods}; tried: {tried}). {hint}"
     )]
     Refused {
         /// The login name.
@@ -61,8 +61,36 @@ pub enum ConnectError {
         host: String,
         /// The methods that the server would go on with, comma separated.
         methods: String,
-        /// The keys tried, and those that could not be, comma separated.
+        /// What was tried, and what could not be, comma separated.
         tried: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The server ended the connection because of the attempts that had failed (MaxAuthTries of sshd_config(5)).
+    #[error(
+        "{user}@{host}: the server let us try no further after {count} attempts: {said} (tried: {tried}). Offer the right key alone: -o IdentitiesOnly=yes -i FILE"
+    )]
+    TooManyTries {
+        /// The login name.
+        user: String,
+        /// The server as typed.
+        host: String,
+        /// The server's words.
+        said: String,
+        /// How many attempts were made.
+        count: usize,
+        /// What was tried, and what could not be, comma separated.
+        tried: String,
+    },
+    /// The server took longer than any server does.
+    #[error("{host} has not answered the login for {seconds} s. {hint}")]
+    Unanswered {
+        /// The server as typed.
+        host: String,
+        /// How long was waited, in seconds.
+        seconds: u64,
+        /// What to do.
+        hint: String,
     },
     /// The connection ended during the login.
     #[error(

@@ -25,6 +25,6 @@ pub use self::any::{AnyCarrier, AnyReader, AnyWriter};
 pub use self::error::{CertificateFault, ConnectError, HostKeyError, LostReason};
 pub use self::link::{Description, Link};
 pub use self::openssh::OpensshCarrier;
-pub use self::prompt::{NoPrompter, Prompter, TtyPrompter};
+pub use self::prompt::{AskpassPrompter, NoPrompter, Prompter, TtyPrompter};
 pub use self::russh::RusshCarrier;
 pub use self::steady::Steady;

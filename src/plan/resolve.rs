@@ -333,7 +333,7 @@ mod tests {
             "StrictHostKeyChecking yes".into(),
         ];
         let (plan, warnings) = resolved(&typed, &environment()).unwrap();
-        assert_eq!(plan.ssh.identities, paths(&["/home/me/k"]));
+        assert_eq!(plan.ssh.identities, paths(&["/gone", "/home/me/k"]));
         assert_eq!(plan.ssh.known_hosts, paths(&["/home/me/kh"]));
         assert_eq!(plan.ssh.host_keys, HostKeyPolicy::No);
         assert_eq!(

@@ -26,7 +26,7 @@ pub struct SshPlan {
     /// How a dead peer is noticed; `None` leaves it to the carrier.
     pub keepalive: Option<Keepalive>,
     /// Key files to try, in order: those named on the command line, those of the configuration, or ssh's usual ones.
-    /// Those that are not there are left out.
+    /// Those that are not there are left out, but for those named on the command line.
     pub identities: Vec<PathBuf>,
     /// How to log in.
     pub login: Login,

@@ -14,7 +14,7 @@ use russh::{ChannelMsg, Limits, Preferred, SshId, cipher};
 use tokio::sync::Notify;
 use tracing::debug;
 
-use super::auth::{Authentication, Credential};
+use super::auth::{Authentication, Credential, Keyring};
 use super::connection::Connection;
 use super::cut::Cuttable;
 use super::handler::{ClientHandler, Handshake, SessionError};
@@ -69,21 +69,23 @@ pub(super) async fn first(
     addresses: &[SocketAddr],
     prompter: Arc<dyn Prompter>,
     before: Option<&Credential>,
+    keyring: &Keyring,
     changed: Arc<Notify>,
 ) -> Result<(Connection, Credential), ConnectError> {
     let connected = tcp::connect(addresses).await?;
     let check = HostKeyCheck::new(plan, Some(Arc::clone(&prompter))).at(connected.peer.ip());
     let mut start = Start::new(plan, connected, check, changed).await?;
     let plan = &start.handshake.limited(plan);
+    let prompter = Some(prompter);
     if let Some(before) = before {
-        let auth = Authentication::new(&mut start.handle, plan, Some(Arc::clone(&prompter)));
+        let auth = start.authentication(plan, prompter.clone(), keyring);
         match auth.again(before).await {
             Ok(()) => return Ok((start.ready().await, before.clone())),
             Err(ConnectError::Refused { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    let auth = Authentication::new(&mut start.handle, plan, Some(prompter));
+    let auth = start.authentication(plan, prompter, keyring);
     let credential = auth.any().await?;
     Ok((start.ready().await, credential))
 }
@@ -101,8 +103,9 @@ pub(super) async fn again(
     let connected = tcp::connect(&[address]).await?;
     let check = HostKeyCheck::new(plan, None).at(connected.peer.ip());
     let mut start = Start::new(plan, connected, check, changed).await?;
-    let plan = start.handshake.limited(plan);
-    let auth = Authentication::new(&mut start.handle, &plan, None);
+    let plan = &start.handshake.limited(plan);
+    let keyring = Keyring::default();
+    let auth = start.authentication(plan, None, &keyring);
     auth.again(credential).await?;
     Ok(start.ready().await)
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `login` | from a plan to a connection: `tcp`, `host_key` over `known_hosts`, `auth` over `keys` |
+//! | `login` | from a plan to a connection: `tcp`, `host_key` over `known_hosts`, `auth` |
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries, `cut` ends it |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
@@ -16,7 +16,6 @@ mod cut;
 mod detach;
 mod handler;
 mod host_key;
-mod keys;
 mod known_hosts;
 mod load;
 mod login;
@@ -43,6 +42,7 @@ use super::prompt::{NoPrompter, Prompter};
 use crate::net::{Carrier, OpenError, Source, Target};
 use crate::plan::SshPlan;
 
+pub use self::auth::Keyring;
 pub use self::stream::{RusshReader, RusshWriter};
 
 /// How long [`RusshCarrier::shutdown`] waits for the goodbyes to be sent.

@@ -238,7 +238,8 @@ impl<'a> Reader<'a> {
         Ok(interval.map(|interval| Keepalive { interval, count }))
     }
 
-    /// Of the files that the configuration names, ssh too leaves out what is not there without a word.
+    /// Of the files that the configuration names, ssh too leaves out what is not there without a word. What the command
+    /// line names stays, so that a refused login can say that it was not there.
     fn identities(&self, warnings: &mut Vec<PlanWarning>) -> Result<Vec<PathBuf>, PlanError> {
         let exists = |path: &PathBuf| {
             let mut public = path.clone().into_os_string();
@@ -246,11 +247,12 @@ impl<'a> Reader<'a> {
             // The private half may be in the agent alone.
             (self.environment.exists)(path) || (self.environment.exists)(public.as_ref())
         };
+        let mut missing = Vec::new();
         for named in &self.query.identities {
             let path = self.path("identityfile", named)?;
-            // ssh, too, leaves it out then.
             if !(self.environment.exists)(&path) {
-                warnings.push(PlanWarning::NoIdentity { path });
+                warnings.push(PlanWarning::NoIdentity { path: path.clone() });
+                missing.push(path);
             }
         }
         let mut values: Vec<&str> = self.effective.settings.all("identityfile").collect();
@@ -261,7 +263,10 @@ impl<'a> Reader<'a> {
         let paths: Result<Vec<_>, _> = values
             .map(|value| self.path("identityfile", value))
             .collect();
-        Ok(paths?.into_iter().filter(exists).collect())
+        let found = paths?.into_iter().filter(exists);
+        let found: Vec<_> = found.filter(|path| !missing.contains(path)).collect();
+        missing.extend(found);
+        Ok(missing)
     }
 
     fn login(&self) -> Result<Login, PlanError> {

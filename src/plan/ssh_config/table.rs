@@ -25,7 +25,7 @@ use Standing::{BySsh, Harmless, Honoured, Method, Unheeded as Not};
 /// An option: its name as ssh_config(5) spells it, ssh's default, and its standing here.
 type Row = (&'static str, &'static str, Standing);
 
-const NOT_BY_LOGIN: &str = "the embedded SSH logs in by public key only";
+const NOT_BY_LOGIN: &str = "the embedded SSH logs in by public key, password and keyboard-interactive; use --carrier openssh";
 const OTHER_ALGORITHMS: &str = "the embedded SSH offers its own list";
 
 /// OpenSSH 6.5 to 10.2, readconf.c `keywords`; options that ssh itself no longer knows are left out.
@@ -52,19 +52,19 @@ const TABLE: [Row; 110] = [
     ("ServerAliveCountMax", "3", Not("a silent server is noticed after 15 seconds")),
     // Logging in.
     ("IdentityFile", "", Honoured),
-    ("IdentitiesOnly", "no", Not("the agent's other keys are tried too")),
-    ("IdentityAgent", "", Not("the agent of SSH_AUTH_SOCK is asked")),
-    ("CertificateFile", "", Not("it is not tried; load it into the agent with ssh-add")),
-    ("PreferredAuthentications", "", Not(NOT_BY_LOGIN)),
-    ("PubkeyAuthentication", "yes", Not("public keys are tried all the same")),
-    ("PasswordAuthentication", "yes", Harmless),
-    ("KbdInteractiveAuthentication", "yes", Harmless),
+    ("IdentitiesOnly", "no", Honoured),
+    ("IdentityAgent", "", Honoured),
+    ("CertificateFile", "", Honoured),
+    ("PreferredAuthentications", "", Honoured),
+    ("PubkeyAuthentication", "yes", Honoured),
+    ("PasswordAuthentication", "yes", Honoured),
+    ("KbdInteractiveAuthentication", "yes", Honoured),
     ("KbdInteractiveDevices", "", Harmless),
     ("GSSAPIAuthentication", "no", Method(NOT_BY_LOGIN)),
     ("HostbasedAuthentication", "no", Method(NOT_BY_LOGIN)),
-    ("NumberOfPasswordPrompts", "3", Not("a passphrase may be typed three times")),
-    ("BatchMode", "no", Not("questions are asked where there is a terminal")),
-    ("PubkeyAcceptedAlgorithms", "", Not(OTHER_ALGORITHMS)),
+    ("NumberOfPasswordPrompts", "3", Honoured),
+    ("BatchMode", "no", Honoured),
+    ("PubkeyAcceptedAlgorithms", "", Honoured),
     ("PKCS11Provider", "none", Not("the token's keys are not tried; load them into the agent with ssh-add -s")),
     ("SecurityKeyProvider", "internal", Not("hardware keys are reached through the agent only; load them with ssh-add")),
     ("AddKeysToAgent", "no", Harmless),

@@ -1,35 +1,40 @@
-//! The keys to log in with: what the key files hold, and signing with one after asking for its passphrase.
+//! Key files: what they hold, and signing with one after asking for its passphrase.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use russh::keys::agent::AgentIdentity;
 use russh::keys::signature::Signer as _;
 use russh::keys::ssh_encoding::Encode;
 use russh::keys::ssh_key::private::KeypairData;
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey, decode_secret_key, load_public_key};
+use russh::keys::{HashAlg, PrivateKey, PublicKey, decode_secret_key, load_public_key};
 use russh::{SendError, Signer};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::agent::needs_touch;
 use crate::carrier::prompt::Prompter;
 
-/// How often a wrong passphrase may be typed (ssh's NumberOfPasswordPrompts default).
-const PASSPHRASE_TRIES: usize = 3;
 /// A key file larger than this is none (ssh's MAX_KEY_FILE_SIZE, authfile.c).
 const MAX_KEY_FILE: u64 = 1024 * 1024;
 
 /// Why a key cannot be used. Short, for a list of the keys tried.
 #[derive(Debug, Error)]
 pub(super) enum KeyError {
-    #[error("{}", .0.kind())]
+    #[error("{}", words(.0))]
     Unreadable(#[from] io::Error),
     #[error("permissions {0:04o} are too open, chmod 600 it")]
     TooOpen(u32),
     #[error("not a private key that can be read")]
     Malformed,
+    #[error("not a certificate that can be read")]
+    NoCertificate,
+    #[error("a host certificate, not a user's")]
+    HostCertificate,
+    #[error("its private key is not that of its public key file")]
+    OtherKey,
     #[error("no passphrase given")]
     NoPassphrase,
     #[error("wrong passphrase")]
@@ -46,12 +51,23 @@ impl From<SendError> for KeyError {
     }
 }
 
+/// The system's words without their number, as ssh prints them.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
 /// A key file, read but perhaps still locked.
 pub(super) struct KeyFile {
     pub(super) path: PathBuf,
     /// Known without a passphrase for OpenSSH's own format, and where a `.pub` file lies beside it.
     pub(super) public: Option<PublicKey>,
     secret: Secret,
+    /// Set once the key was needed.
+    unlocked: OnceLock<Unlocked>,
 }
 
 enum Secret {
@@ -88,6 +104,7 @@ impl KeyFile {
             path: path.to_owned(),
             public: inner.or(public),
             secret,
+            unlocked: OnceLock::new(),
         })
     }
 
@@ -96,42 +113,86 @@ impl KeyFile {
             path: path.to_owned(),
             public: Some(public),
             secret: Secret::Absent,
+            unlocked: OnceLock::new(),
         }
     }
 
     /// Whether the file itself can sign, perhaps after a passphrase.
     pub(super) fn can_sign(&self) -> bool {
-        !matches!(self.secret, Secret::Absent)
+        !matches!(self.secret, Secret::Absent) && !self.is_in_hardware()
     }
 
-    /// The private key; asks for the passphrase where it is locked. Blocks.
+    /// Whether the key itself is in hardware, and this only says which one it is.
+    pub(super) fn is_in_hardware(&self) -> bool {
+        let public = self.public.as_ref();
+        public.is_some_and(|public| needs_touch(&public.algorithm()))
+    }
+
+    /// Whether it can sign without asking.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.secret, Secret::Open(_)) || self.opened().is_some()
+    }
+
+    /// The key, once it was needed.
+    pub(super) fn opened(&self) -> Option<&Unlocked> {
+        self.unlocked.get()
+    }
+
+    /// Whether a person typed a passphrase for it.
+    pub(super) fn was_asked_for(&self) -> bool {
+        self.opened().is_some_and(|unlocked| unlocked.asked)
+    }
+
+    /// Takes a key that was unlocked before.
+    pub(super) fn open_with(&self, unlocked: Unlocked) {
+        // The first one stays: it is the same.
+        let _ = self.unlocked.set(unlocked);
+    }
+
+    /// The private key; asks for the passphrase where it is locked, `tries` times at most. Blocks.
     ///
     /// # Errors
     /// [`KeyError::NoPassphrase`], [`KeyError::WrongPassphrase`], [`KeyError::CannotSign`].
-    pub(super) fn unlock(&self, prompter: Option<&dyn Prompter>) -> Result<Unlocked, KeyError> {
-        let text = match &self.secret {
+    pub(super) fn unlock(
+        &self,
+        prompter: Option<&dyn Prompter>,
+        tries: u32,
+    ) -> Result<Unlocked, KeyError> {
+        if let Some(unlocked) = self.opened() {
+            return Ok(unlocked.clone());
+        }
+        let unlocked = match &self.secret {
             Secret::Absent => return Err(KeyError::CannotSign),
-            Secret::Open(key) => {
-                return Ok(Unlocked {
-                    key: Arc::clone(key),
-                    asked: false,
-                });
-            }
-            Secret::Locked(text) => text,
+            Secret::Open(key) => Unlocked {
+                key: Arc::clone(key),
+                asked: false,
+            },
+            Secret::Locked(text) => Unlocked {
+                key: Arc::new(self.decrypt(text, prompter, tries)?),
+                asked: true,
+            },
         };
+        self.open_with(unlocked.clone());
+        Ok(unlocked)
+    }
+
+    /// ssh's question (sshconnect2.c `load_identity_file`).
+    fn decrypt(
+        &self,
+        text: &str,
+        prompter: Option<&dyn Prompter>,
+        tries: u32,
+    ) -> Result<PrivateKey, KeyError> {
         let prompter = prompter.ok_or(KeyError::NoPassphrase)?;
         let question = format!("Enter passphrase for key '{}': ", self.path.display());
-        for _ in 0..PASSPHRASE_TRIES {
+        for _ in 0..tries {
             let passphrase = prompter.secret(&question).ok_or(KeyError::NoPassphrase)?;
             if passphrase.is_empty() {
                 // As in ssh: an empty passphrase passes the key over.
                 return Err(KeyError::NoPassphrase);
             }
             if let Ok(key) = decode_secret_key(text, Some(&passphrase)) {
-                return Ok(Unlocked {
-                    key: Arc::new(key),
-                    asked: true,
-                });
+                return Ok(key);
             }
         }
         Err(KeyError::WrongPassphrase)
@@ -153,16 +214,25 @@ fn beside(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyError> {
+/// The text of a file that is no longer than a key.
+///
+/// # Errors
+/// [`KeyError::Unreadable`], [`KeyError::Malformed`].
+pub(super) fn read_text(path: &Path) -> Result<Zeroizing<String>, KeyError> {
     let metadata = std::fs::metadata(path)?;
     if metadata.len() > MAX_KEY_FILE || !metadata.is_file() {
         return Err(KeyError::Malformed);
     }
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => Zeroizing::new(text),
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => return Err(KeyError::Malformed),
-        Err(e) => return Err(e.into()),
-    };
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(KeyError::Malformed),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyError> {
+    let text = read_text(path)?;
+    let metadata = std::fs::metadata(path)?;
     // As ssh does (authfile.c sshkey_perm_ok): only for one's own files, and not for public keys.
     let mode = metadata.mode() & 0o777;
     let own = metadata.uid() == nix::unistd::getuid().as_raw();
@@ -199,8 +269,8 @@ fn open(text: Zeroizing<String>) -> Result<(Secret, Option<PublicKey>), KeyError
 pub(super) struct FileSigner {
     pub(super) file: Arc<KeyFile>,
     pub(super) prompter: Option<Arc<dyn Prompter>>,
-    /// Set once the key was needed.
-    pub(super) unlocked: Option<Unlocked>,
+    /// How often a passphrase may be typed.
+    pub(super) tries: u32,
 }
 
 impl Signer for FileSigner {
@@ -208,22 +278,19 @@ impl Signer for FileSigner {
 
     async fn auth_sign(
         &mut self,
-        _key: &AgentIdentity,
+        offered: &AgentIdentity,
         hash_alg: Option<HashAlg>,
         mut to_sign: Vec<u8>,
     ) -> Result<Vec<u8>, KeyError> {
-        let unlocked = match &self.unlocked {
-            Some(unlocked) => unlocked.clone(),
-            None => {
-                let (file, prompter) = (Arc::clone(&self.file), self.prompter.clone());
-                // It asks a person, and derives the key from the passphrase for a good part of a second.
-                tokio::task::spawn_blocking(move || file.unlock(prompter.as_deref()))
-                    .await
-                    .map_err(|_| KeyError::Ended)??
-            }
-        };
+        let (file, prompter, tries) = (Arc::clone(&self.file), self.prompter.clone(), self.tries);
+        // It asks a person, and derives the key from the passphrase for a good part of a second.
+        let unlocked = tokio::task::spawn_blocking(move || file.unlock(prompter.as_deref(), tries))
+            .await
+            .map_err(|_| KeyError::Ended)??;
+        if unlocked.key.public_key().key_data() != offered.public_key().key_data() {
+            return Err(KeyError::OtherKey);
+        }
         let signature = sign(&unlocked.key, hash_alg, &to_sign)?;
-        self.unlocked = Some(unlocked);
         to_sign.extend_from_slice(&signature);
         Ok(to_sign)
     }
@@ -241,12 +308,4 @@ fn sign(key: &PrivateKey, hash: Option<HashAlg>, data: &[u8]) -> Result<Vec<u8>,
         .encode_prefixed(&mut bytes)
         .map_err(|_| KeyError::CannotSign)?;
     Ok(bytes)
-}
-
-/// Keys that live in hardware ask for a touch.
-pub(super) fn needs_touch(algorithm: &Algorithm) -> bool {
-    matches!(
-        algorithm,
-        Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256
-    )
 }

@@ -1,0 +1,60 @@
+//! What let us in, and lets a further connection in.
+
+use super::candidates::Candidate;
+
+/// One part of a login that the server took.
+#[derive(Clone)]
+pub(in super::super) enum Step {
+    /// The server asks for nothing.
+    Nothing,
+    /// A key or certificate.
+    Key(Box<Candidate>),
+    /// What a person has typed, by this method; it is not kept.
+    Person(&'static str),
+}
+
+impl Step {
+    /// For the ready line.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Nothing => "no authentication".to_owned(),
+            Self::Key(candidate) => candidate.describe(),
+            Self::Person(method) => (*method).to_owned(),
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Key(candidate) => candidate.is_silent(),
+            Self::Person(_) => false,
+        }
+    }
+}
+
+/// A whole login: one part, or several that the server wants one after the other.
+#[derive(Clone)]
+pub(in super::super) struct Credential {
+    steps: Vec<Step>,
+}
+
+impl Credential {
+    pub(super) fn new(steps: Vec<Step>) -> Self {
+        Self { steps }
+    }
+
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Whether it can be used again with nobody there.
+    pub(in super::super) fn is_silent(&self) -> bool {
+        self.steps.iter().all(Step::is_silent)
+    }
+
+    /// For the ready line.
+    pub(in super::super) fn describe(&self) -> String {
+        let steps: Vec<String> = self.steps.iter().map(Step::describe).collect();
+        steps.join(", then ")
+    }
+}
