@@ -50,6 +50,7 @@ fn person() -> Person {
         home: Some(user.dir),
         uid: user.uid.as_raw(),
         behind_sudo: None,
+        shell: None,
     }
 }
 

@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-pub use environment::Environment;
+pub use environment::{Caller, Environment};
 pub use error::{PlanError, PlanWarning};
 pub use resolve::resolve;
 pub use ssh::{

@@ -31,12 +31,27 @@ pub fn resolve(
     let capture = capture(args, &mut warnings)?;
     let device = device(args)?;
     let ssh = ssh(query, environment, ask, &mut warnings)?;
+    warnings.extend(command_under_default(&ssh, &capture));
     let plan = Plan {
         ssh,
         capture,
         device,
     };
     Ok((plan, warnings))
+}
+
+/// Where a command connects to is not known before it is connected.
+fn command_under_default(ssh: &SshPlan, capture: &CapturePlan) -> Option<PlanWarning> {
+    let nearest = ssh.servers().last()?;
+    if !matches!(nearest.route, Route::Command(_)) {
+        return None;
+    }
+    let mut nets = capture.subnets.iter().map(|subnet| subnet.net);
+    let subnet = nets.find(|net| net.prefix_len() == 0)?;
+    Some(PlanWarning::CommandUnderDefault {
+        subnet,
+        host: nearest.alias.clone(),
+    })
 }
 
 /// A server and, if need be, those on the way to it, each with a configuration of its own.
@@ -199,6 +214,7 @@ mod tests {
             uid: 1000,
             host_name: "laptop.lan".into(),
             home: Some("/home/me".into()),
+            caller: None,
             logged_in_from: None,
             exists: |path| {
                 let there = [
