@@ -288,7 +288,6 @@ fn what_is_not_honoured_is_said() {
     assert_eq!(
         said,
         [
-            "underpass: warning: h: Compression yes is not honoured: nothing is compressed",
             "underpass: warning: h: KnownHostsCommand is not honoured: host keys are looked for in files only",
             "underpass: warning: h: PKCS11Provider /usr/lib/token.so is not honoured: the token's keys are not tried; \
              load them into the agent with ssh-add -s",

@@ -143,6 +143,25 @@ impl Sshd {
         children(&self.child.id().to_string()).len()
     }
 
+    /// Stops the server and the processes of its connections: it stays connected and says nothing.
+    pub(crate) fn stop(&self) {
+        self.signal(nix::sys::signal::Signal::SIGSTOP);
+    }
+
+    /// Takes [`stop`](Self::stop) back.
+    pub(crate) fn resume(&self) {
+        self.signal(nix::sys::signal::Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        let mut pids = vec![self.child.id().to_string()];
+        while let Some(pid) = pids.pop() {
+            pids.extend(children(&pid));
+            let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+            let _ = nix::sys::signal::kill(pid, signal);
+        }
+    }
+
     /// Ends the server and the processes of its connections, as a crash of the machine would.
     pub(crate) fn cut(&mut self) {
         let children = children(&self.child.id().to_string());

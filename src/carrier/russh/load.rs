@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::route::Gate;
 use crate::carrier::error::LostReason;
 
 /// What russh keeps for a channel that we closed before the server did, in bytes (measured: an entry of its
@@ -31,6 +32,7 @@ pub(super) struct Load {
     last_bulk: AtomicU64,
     kept: AtomicU64,
     lost: OnceLock<LostReason>,
+    gate: Arc<Gate>,
     /// Rung when a channel joins, or a flow is read again.
     joined: Notify,
     /// The pool's bell: a channel ended, a flow stalled, or the connection is lost.
@@ -48,6 +50,7 @@ impl Load {
             last_bulk: AtomicU64::new(0),
             kept: AtomicU64::new(0),
             lost: OnceLock::new(),
+            gate: Arc::default(),
             joined: Notify::new(),
             changed,
         }
@@ -87,6 +90,11 @@ impl Load {
     /// Why the connection is lost, once it is.
     pub(super) fn lost(&self) -> Option<&LostReason> {
         self.lost.get()
+    }
+
+    /// Closed while more waits to be sent than should.
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     pub(super) fn add_carried(&self, bytes: usize) {

@@ -2,28 +2,31 @@
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use russh::client::{Config, Handle, connect_stream};
-use russh::{ChannelMsg, Limits, Preferred, SshId, cipher};
+use russh::{ChannelMsg, Limits, Preferred, SshId};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tracing::debug;
 
+use super::algorithms;
 use super::auth::{Authentication, Credential};
 use super::connection::Connection;
+use super::greeting::{GreetingError, VERSION, greet};
 use super::handler::{ClientHandler, Handshake, SessionError};
 use super::host_key::HostKeyCheck;
 use super::load::Load;
-use super::tcp::{self, AckAtOnce, Connected, SshTcp};
-use crate::carrier::error::ConnectError;
+use super::route::{self, Base, Known, Way, WayEnd};
+use super::tcp::AckAtOnce;
+use crate::carrier::error::{ConnectError, LostReason};
 use crate::carrier::failure::harmless;
 use crate::carrier::prompt::Prompter;
-use crate::plan::SshPlan;
+use crate::plan::{Keepalive, Route, SshPlan};
 
 /// Bytes that the server may send ahead per channel on the shortest path, and what each millisecond of round trip
 /// adds. russh opens the window again when half of it is used, so a download gets at least half a window per round
@@ -37,23 +40,40 @@ const WINDOW_MAX: u32 = 20 << 20;
 const MAX_PACKET: u32 = 32 * 1024;
 /// Messages that may wait for one flow's reader; at most [`MAX_PACKET`] each.
 const MESSAGES_PER_FLOW: usize = 64;
-/// Silence after which the server is asked whether it is there, and how often before it counts as gone.
-const KEEPALIVE: Duration = Duration::from_secs(5);
-const KEEPALIVES: usize = 3;
-/// How long the handshake may take, without the time that a person takes to answer.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Silence after which the server is asked whether it is there, and how often before it counts as gone, where the user
+/// chose neither.
+const KEEPALIVE: Keepalive = Keepalive {
+    interval: Duration::from_secs(5),
+    count: 3,
+};
 /// How long the first session may take to be answered. The connection is used without it then.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// AES-GCM first: with AES-NI it is 1.5 to 2 times as fast as chacha20.
-const CIPHERS: &[cipher::Name] = &[
-    cipher::AES_128_GCM,
-    cipher::AES_256_GCM,
-    cipher::CHACHA20_POLY1305,
-    cipher::AES_256_CTR,
-    cipher::AES_192_CTR,
-    cipher::AES_128_CTR,
-];
+/// What let us in, and the way: for further connections.
+#[derive(Clone)]
+pub(super) struct Access {
+    pub(super) credential: Credential,
+    pub(super) known: Known,
+}
+
+impl Access {
+    /// Whether a further connection asks nobody, on the whole way.
+    pub(super) fn is_silent(&self) -> bool {
+        let hop = match &self.known {
+            Known::Hop(hop) => hop.is_silent(),
+            Known::Tcp(..) | Known::Command(_) => true,
+        };
+        hop && self.credential.is_silent()
+    }
+}
+
+/// How to log in.
+pub(super) enum How<'a> {
+    /// For the first time: whatever has to be asked is asked.
+    First(Arc<dyn Prompter>),
+    /// With what let us in before; nobody is asked.
+    Again(&'a Access),
+}
 
 /// Makes the first connection: asks `prompter` whatever has to be asked.
 ///
@@ -61,16 +81,10 @@ const CIPHERS: &[cipher::Name] = &[
 /// [`ConnectError`].
 pub(super) async fn first(
     plan: &SshPlan,
-    addresses: &[SocketAddr],
     prompter: Arc<dyn Prompter>,
     changed: Arc<Notify>,
-) -> Result<(Connection, Credential), ConnectError> {
-    let connected = tcp::connect(addresses).await?;
-    let check = HostKeyCheck::new(plan, Some(Arc::clone(&prompter)));
-    let mut start = Start::new(plan, connected, check, changed).await?;
-    let auth = Authentication::new(&mut start.handle, plan, Some(prompter));
-    let credential = auth.any().await?;
-    Ok((start.ready().await, credential))
+) -> LoggedIn {
+    log_in(plan, How::First(prompter), changed).await
 }
 
 /// Makes a further connection with what let the first one in, and asks nobody.
@@ -79,16 +93,44 @@ pub(super) async fn first(
 /// [`ConnectError`], also when somebody would have to be asked.
 pub(super) async fn again(
     plan: &SshPlan,
-    address: SocketAddr,
-    credential: &Credential,
+    access: &Access,
     changed: Arc<Notify>,
 ) -> Result<Connection, ConnectError> {
-    let connected = tcp::connect(&[address]).await?;
-    let check = HostKeyCheck::new(plan, None);
-    let mut start = Start::new(plan, connected, check, changed).await?;
-    let auth = Authentication::new(&mut start.handle, plan, None);
-    auth.again(credential).await?;
-    Ok(start.ready().await)
+    let (connection, _) = log_in(plan, How::Again(access), changed).await?;
+    Ok(connection)
+}
+
+/// A connection, and what let us in.
+type LoggedIn = Result<(Connection, Access), ConnectError>;
+
+/// Logs in to a jump host: a step of another login.
+pub(super) fn boxed<'a>(
+    plan: &'a SshPlan,
+    how: How<'a>,
+) -> Pin<Box<dyn Future<Output = LoggedIn> + Send + 'a>> {
+    // Nobody listens to its bell: what runs over it notices its end.
+    Box::pin(log_in(plan, how, Arc::default()))
+}
+
+async fn log_in(plan: &SshPlan, how: How<'_>, changed: Arc<Notify>) -> LoggedIn {
+    let prompter = match &how {
+        How::First(prompter) => Some(Arc::clone(prompter)),
+        How::Again(_) => None,
+    };
+    let load = Arc::new(Load::new(changed));
+    let (way, known) = route::open(plan, &how, load.gate()).await?;
+    let check = HostKeyCheck::new(plan, prompter.clone());
+    let mut start = Start::new(plan, way, check, load).await?;
+    let auth = Authentication::new(&mut start.handle, plan, prompter);
+    let credential = match how {
+        How::First(_) => auth.any().await,
+        How::Again(access) => auth
+            .again(&access.credential)
+            .await
+            .map(|()| access.credential.clone()),
+    };
+    let credential = credential.map_err(|error| start.explain(plan, error))?;
+    Ok((start.ready().await, Access { credential, known }))
 }
 
 /// A connection after the key exchange, before the login.
@@ -97,42 +139,62 @@ struct Start {
     handshake: Arc<Handshake>,
     load: Arc<Load>,
     ack_at_once: AckAtOnce,
-    peer: SocketAddr,
+    base: Base,
 }
 
 impl Start {
     async fn new(
         plan: &SshPlan,
-        connected: Connected,
+        way: Way,
         check: HostKeyCheck,
-        changed: Arc<Notify>,
+        load: Arc<Load>,
     ) -> Result<Self, ConnectError> {
-        let Connected {
-            stream,
-            peer,
+        let Way {
+            mut stream,
+            base,
             round_trip,
-        } = connected;
-        let config = Arc::new(config(&check, window(round_trip)));
+            ack_at_once,
+            patience,
+        } = way;
+        let preferred = algorithms::offered(plan, &check)?;
+        let server = Server::new(plan, &base);
+        let greeting = timeout(
+            patience,
+            greet(&mut stream, &server.name, round_trip.is_none()),
+        )
+        .await
+        .map_err(|_| server.timed_out(patience, NO_BANNER))?
+        .map_err(|error| server.greeting_error(error))?;
+        stream.greeted(greeting.heard);
+        let round_trip = round_trip.or(greeting.round_trip).unwrap_or_default();
+        debug!("{}: a round trip takes {round_trip:?}", server.name);
+        let config = Arc::new(config(plan, preferred, window(round_trip)));
         let handshake = Arc::new(Handshake::default());
-        let load = Arc::new(Load::new(changed));
-        let ack_at_once = AckAtOnce::new(AtomicBool::new(false));
-        let stream = SshTcp::new(stream, Arc::clone(&ack_at_once));
         let handler = ClientHandler::new(check, Arc::clone(&handshake), Arc::clone(&load));
         let connecting = connect_stream(config, stream, handler);
-        let handle = patient(connecting, &handshake)
+        let handle = patient(connecting, &handshake, patience)
             .await
-            .ok_or(ConnectError::TimedOut {
-                address: peer,
-                seconds: HANDSHAKE_TIMEOUT.as_secs(),
-            })?
-            .map_err(|error| handshake_error(plan, peer, error))?;
+            .ok_or_else(|| server.timed_out(patience, NO_KEYS))?
+            .map_err(|error| server.handshake_error(error))?;
         Ok(Self {
             handle,
             handshake,
             load,
             ack_at_once,
-            peer,
+            base,
         })
+    }
+
+    /// Where the way came to its end during the login, that is the reason.
+    fn explain(&self, plan: &SshPlan, error: ConnectError) -> ConnectError {
+        match (&error, self.load.lost()) {
+            (ConnectError::Ended { .. }, Some(LostReason::Broken(reason))) => {
+                Server::new(plan, &self.base)
+                    .way_ended(reason)
+                    .unwrap_or(error)
+            }
+            _ => error,
+        }
     }
 
     async fn ready(self) -> Connection {
@@ -144,13 +206,16 @@ impl Start {
             debug!("the server runs no session: acknowledging at once instead");
             self.ack_at_once.store(true, Relaxed);
         }
+        if let Base::Command(running) = &self.base {
+            running.logged_in();
+        }
         let Handshake {
             host_key, cipher, ..
         } = &*self.handshake;
         Connection::new(
             self.handle,
             self.load,
-            self.peer,
+            self.base,
             host_key.get().cloned(),
             cipher.get().cloned().unwrap_or_default(),
         )
@@ -158,10 +223,14 @@ impl Start {
 }
 
 /// Awaits `connecting` with a timeout that stands still while a person is asked.
-async fn patient<F: Future>(connecting: F, handshake: &Handshake) -> Option<F::Output> {
+async fn patient<F: Future>(
+    connecting: F,
+    handshake: &Handshake,
+    patience: Duration,
+) -> Option<F::Output> {
     let mut connecting = pin!(connecting);
     loop {
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting.as_mut()).await {
+        match timeout(patience, connecting.as_mut()).await {
             Ok(done) => return Some(done),
             Err(_) if handshake.asking.load(Relaxed) => {}
             Err(_) => return None,
@@ -177,19 +246,27 @@ fn window(round_trip: Duration) -> u32 {
         .min(WINDOW_MAX)
 }
 
-fn config(check: &HostKeyCheck, window_size: u32) -> Config {
-    let preferred = Preferred {
-        key: Cow::Owned(check.preferred(&Preferred::DEFAULT.key)),
-        cipher: Cow::Borrowed(CIPHERS),
-        // Compressing what is mostly compressed or encrypted already costs CPU for nothing.
-        compression: Cow::Borrowed(&[russh::compression::NONE]),
-        ..Preferred::DEFAULT
-    };
+/// When the server is asked for a sign of life, and how many questions may stay without an answer. It counts as gone
+/// after ServerAliveInterval x ServerAliveCountMax; russh (and ssh) would wait one interval longer.
+fn keepalive(plan: &SshPlan) -> (Duration, usize) {
+    let Keepalive { interval, count } = plan.keepalive.unwrap_or(KEEPALIVE);
+    match count {
+        // russh takes none for never.
+        0 | 1 => (interval / 2, 1),
+        count => (interval, usize::try_from(count - 1).unwrap_or(usize::MAX)),
+    }
+}
+
+/// The silence after which the server counts as gone.
+pub(super) fn silence(plan: &SshPlan) -> Duration {
+    let Keepalive { interval, count } = plan.keepalive.unwrap_or(KEEPALIVE);
+    interval.saturating_mul(count.max(1))
+}
+
+fn config(plan: &SshPlan, preferred: Preferred, window_size: u32) -> Config {
+    let (interval, unanswered) = keepalive(plan);
     Config {
-        client_id: SshId::Standard(Cow::Borrowed(concat!(
-            "SSH-2.0-underpass_",
-            env!("CARGO_PKG_VERSION")
-        ))),
+        client_id: SshId::Standard(Cow::Borrowed(VERSION)),
         // No rekey from our side: russh ends the connection when more than two windows of data arrive between our
         // KEXINIT and the server's. The pool retires connections long before a key is worn out; the server
         // may rekey at any time.
@@ -202,29 +279,100 @@ fn config(check: &HostKeyCheck, window_size: u32) -> Config {
         maximum_packet_size: MAX_PACKET,
         channel_buffer_size: MESSAGES_PER_FLOW,
         preferred,
-        keepalive_interval: Some(KEEPALIVE),
-        keepalive_max: KEEPALIVES,
+        keepalive_interval: Some(interval),
+        keepalive_max: unanswered,
         nodelay: true,
         ..Config::default()
     }
 }
 
-fn handshake_error(plan: &SshPlan, address: SocketAddr, error: SessionError) -> ConnectError {
-    let detail = match error {
-        SessionError::HostKey(error) => return ConnectError::HostKey(error),
-        SessionError::Ssh(russh::Error::IO(source)) => source.to_string(),
-        SessionError::Ssh(russh::Error::Disconnect | russh::Error::HUP) => {
-            return ConnectError::Ended {
-                host: plan.host.clone(),
-                detail: "it closed the connection during the handshake (MaxStartups, or a penalty for this address?)".to_owned(),
-            };
+/// What had come when time was up.
+const NO_BANNER: &str = ": it is connected, but sends no SSH banner";
+const NO_KEYS: &str = ": the SSH handshake does not end";
+
+/// A server in the words of an error.
+struct Server<'a> {
+    plan: &'a SshPlan,
+    name: String,
+    compare: String,
+}
+
+impl<'a> Server<'a> {
+    fn new(plan: &'a SshPlan, base: &Base) -> Self {
+        let (name, compare) = base.names(plan);
+        Self {
+            plan,
+            name,
+            compare,
         }
-        SessionError::Ssh(russh::Error::Version) => "it does not speak SSH 2".to_owned(),
-        SessionError::Ssh(error) => error.to_string(),
-    };
-    ConnectError::Handshake {
-        address,
-        detail: harmless(&detail),
+    }
+
+    fn timed_out(&self, patience: Duration, stage: &'static str) -> ConnectError {
+        ConnectError::TimedOut {
+            server: self.name.clone(),
+            seconds: patience.as_secs(),
+            stage,
+        }
+    }
+
+    fn greeting_error(&self, error: GreetingError) -> ConnectError {
+        match error {
+            GreetingError::Io(error) => self.io_error(&error),
+            GreetingError::Mute | GreetingError::Sent(_) => self.ended(error.to_string()),
+            GreetingError::NotSsh(_) | GreetingError::OldSsh(_) => self.failed(&error.to_string()),
+        }
+    }
+
+    fn handshake_error(&self, error: SessionError) -> ConnectError {
+        match error {
+            SessionError::HostKey(error) => ConnectError::HostKey(error),
+            SessionError::Ssh(russh::Error::IO(error)) => self.io_error(&error),
+            SessionError::Ssh(russh::Error::Disconnect | russh::Error::HUP) => self.ended(
+                "it closed the connection during the handshake (MaxStartups, or a penalty for this address?)".to_owned(),
+            ),
+            SessionError::Ssh(russh::Error::NoCommonAlgo { kind, ours, theirs }) => {
+                self.failed(&format!(
+                    "no {kind:?} algorithm in common: the server has {}; offered were {}",
+                    theirs.join(","),
+                    ours.join(",")
+                ))
+            }
+            SessionError::Ssh(error) => self.failed(&error.to_string()),
+        }
+    }
+
+    fn io_error(&self, error: &io::Error) -> ConnectError {
+        let reason = error.to_string();
+        let ended = WayEnd::is(error).then(|| self.way_ended(&reason)).flatten();
+        ended.unwrap_or_else(|| self.failed(&reason))
+    }
+
+    /// The end of a way that another program or host makes.
+    fn way_ended(&self, reason: &str) -> Option<ConnectError> {
+        match &self.plan.route {
+            Route::Direct => None,
+            Route::Jump(_) => Some(self.ended(reason.to_owned())),
+            Route::Command(command) => Some(ConnectError::Command {
+                host: self.plan.alias.clone(),
+                detail: harmless(reason),
+                command: harmless(command),
+            }),
+        }
+    }
+
+    fn ended(&self, detail: String) -> ConnectError {
+        ConnectError::Ended {
+            host: self.plan.host.clone(),
+            detail,
+        }
+    }
+
+    fn failed(&self, detail: &str) -> ConnectError {
+        ConnectError::Handshake {
+            server: self.name.clone(),
+            compare: self.compare.clone(),
+            detail: harmless(detail),
+        }
     }
 }
 

@@ -2,17 +2,20 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `login` | from a plan to a connection: `tcp`, `host_key` over `known_hosts`, `auth` over `keys` |
+//! | `login` | from a plan to a connection: `algorithms`, `host_key` over `known_hosts`, `auth` over `keys` |
+//! | `route` | the way there: `tcp`, another connection, or a command; `greeting`: the exchange of versions on it |
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
 //! | `refusal` | which open a refusal's text belongs to |
 //! | `stream` | one channel as two halves; `backlog`: what arrives while nobody reads, `pace`: from when on, over `spill` |
 
+mod algorithms;
 mod auth;
 mod backlog;
 mod connection;
 mod detach;
+mod greeting;
 mod handler;
 mod host_key;
 mod keys;
@@ -22,11 +25,12 @@ mod login;
 mod pace;
 mod pool;
 mod refusal;
+mod route;
 mod spill;
 mod stream;
 mod tcp;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +54,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 pub struct RusshCarrier {
     pool: Arc<Pool>,
     dial: Arc<DialBudget>,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<IpAddr>,
     description: Description,
 }
 
@@ -63,20 +67,19 @@ impl RusshCarrier {
         plan: &SshPlan,
         prompter: Arc<dyn Prompter>,
     ) -> Result<Self, ConnectError> {
-        let addresses = tcp::resolve(&plan.host, plan.port).await?;
         let changed = Arc::new(Notify::new());
         let bell = Arc::clone(&changed);
-        let (first, credential) = login::first(plan, &addresses, prompter, bell).await?;
+        let (first, access) = login::first(plan, prompter, bell).await?;
         let description = Description {
-            server: Some(first.peer()),
+            server: first.base().peer(),
             host_key: first.host_key().map(describe_key).unwrap_or_default(),
             cipher: first.cipher().to_owned(),
-            authentication: credential.describe(),
+            authentication: access.credential.describe(),
         };
         Ok(Self {
-            pool: Pool::new(plan.clone(), credential, first, changed),
+            addresses: access.known.addresses(),
+            pool: Pool::new(plan.clone(), access, first, changed),
             dial: Arc::default(),
-            addresses,
             description,
         })
     }
@@ -94,13 +97,13 @@ impl Link for RusshCarrier {
 
     fn server_addresses(&self) -> Vec<IpAddr> {
         let connections = self.pool.all();
-        let peers = connections.iter().map(|c| c.peer());
+        let peers = connections.iter().flat_map(|c| c.base().addresses());
         let mut addresses: Vec<IpAddr> = self
             .addresses
             .iter()
             .copied()
             .chain(peers)
-            .map(|address| address.ip().to_canonical())
+            .map(|address| address.to_canonical())
             .collect();
         addresses.sort();
         addresses.dedup();

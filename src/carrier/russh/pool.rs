@@ -1,7 +1,6 @@
 //! The connections of one carrier: which one a new flow goes to, when a further one is made, and when an old
 //! one is let go.
 
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,11 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
-use super::auth::Credential;
 use super::backlog::Store;
 use super::connection::Connection;
 use super::load::ChannelGuard;
-use super::login;
+use super::login::{self, Access};
 use crate::carrier::error::LostReason;
 use crate::net::{OpenError, OpenFailure};
 use crate::plan::SshPlan;
@@ -50,8 +48,7 @@ const RETRY_LAST: Duration = Duration::from_secs(600);
 /// The connections.
 pub(super) struct Pool {
     plan: SshPlan,
-    credential: Credential,
-    peer: SocketAddr,
+    access: Access,
     connections: Mutex<Vec<Arc<Connection>>>,
     changed: Arc<Notify>,
     /// Rung after every look at the connections.
@@ -177,14 +174,13 @@ impl Rush {
 impl Pool {
     pub(super) fn new(
         plan: SshPlan,
-        credential: Credential,
+        access: Access,
         first: Connection,
         changed: Arc<Notify>,
     ) -> Arc<Self> {
         let pool = Arc::new(Self {
             plan,
-            credential,
-            peer: first.peer(),
+            access,
             connections: Mutex::new(vec![Arc::new(first)]),
             changed,
             tended: Notify::new(),
@@ -227,7 +223,7 @@ impl Pool {
 
     /// Whether a further connection could be made now.
     fn can_grow(&self) -> bool {
-        self.credential.is_silent()
+        self.access.is_silent()
             && self.list().len() < MAX_CONNECTIONS
             && self.retry().is_time(Instant::now())
             && !self.closing.load(Relaxed)
@@ -360,7 +356,7 @@ impl Pool {
 
     async fn grow(&self) {
         let changed = Arc::clone(&self.changed);
-        let login = login::again(&self.plan, self.peer, &self.credential, changed);
+        let login = login::again(&self.plan, &self.access, changed);
         let error = match tokio::time::timeout(LOGIN_TIMEOUT, login).await {
             Ok(Ok(connection)) => {
                 *self.retry() = Retry::default();
