@@ -12,12 +12,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use rig::{Echo, Sshd, local, read_all};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
 use underpass::carrier::{ConnectError, HostKeyError, Link, LostReason, NoPrompter, RusshCarrier};
-use underpass::net::{ByteWriter, Carrier};
+use underpass::net::{ByteReader, ByteWriter, Carrier, Target};
 use underpass::plan::{AddressFamily, Caller, Dialling, Keepalive, Route, SshPlan};
+
+/// Bytes of a write.
+const CHUNK: usize = 32 << 10;
 
 async fn connect(plan: &SshPlan) -> Result<RusshCarrier, ConnectError> {
     let connecting = RusshCarrier::connect(plan, Arc::new(NoPrompter));
@@ -56,6 +60,25 @@ async fn echoes(carrier: &RusshCarrier, echo: &Echo, bytes: usize) {
     };
     let (got, ()) = tokio::join!(read_all(&mut reader), writing);
     assert!(got.unwrap() == sent, "bytes were lost or changed");
+}
+
+/// Writes `bytes` bytes, until the far side has taken them all.
+async fn upload(carrier: &RusshCarrier, target: Target, bytes: usize) {
+    let (mut reader, mut writer) = carrier.open(local(1), target).await.unwrap();
+    for _ in 0..bytes / CHUNK {
+        writer.write(Bytes::from_static(&[7; CHUNK])).await.unwrap();
+    }
+    writer.finish().await.unwrap();
+    assert_eq!(read_all(&mut reader).await.unwrap(), b"");
+}
+
+/// Reads `bytes` bytes, and no more.
+async fn download(carrier: &RusshCarrier, target: Target, bytes: usize) {
+    let (mut reader, _writer) = carrier.open(local(1), target).await.unwrap();
+    let mut got = 0;
+    while got < bytes {
+        got += reader.read().await.unwrap().unwrap().len();
+    }
 }
 
 /// A shell script in the directory of `sshd`.
@@ -98,16 +121,20 @@ async fn one_and_two_jump_hosts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn much_both_ways_at_once_through_a_jump_host() {
     let (hop, server) = (Sshd::start(""), Sshd::start(""));
-    let echo = Echo::start().await;
+    let sink = rig::serve(|mut stream| async move {
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    })
+    .await;
+    let source = rig::serve(|mut stream| async move {
+        let _ = tokio::io::copy(&mut tokio::io::repeat(7), &mut stream).await;
+    })
+    .await;
     let carrier = connect(&through(hop.plan(), server.plan())).await.unwrap();
     // The session that waits for the window of its channel must go on reading.
-    let flows = (0..8).map(|_| echoes(&carrier, &echo, 16 << 20));
-    timeout(
-        Duration::from_secs(120),
-        futures_util::future::join_all(flows),
-    )
-    .await
-    .unwrap();
+    let uploads = (0..8).map(|_| upload(&carrier, Target(sink), 48 << 20));
+    let downloads = (0..8).map(|_| download(&carrier, Target(source), 48 << 20));
+    let all = futures_util::future::join(join_all(uploads), join_all(downloads));
+    timeout(Duration::from_secs(120), all).await.unwrap();
     carrier.shutdown().await;
 }
 
@@ -178,7 +205,7 @@ async fn a_command_that_leads_there() {
     assert_eq!(carrier.description().server, None);
     echoes(&carrier, &echo, 8 << 20).await;
     let flows = (0..4).map(|_| echoes(&carrier, &echo, 4 << 20));
-    futures_util::future::join_all(flows).await;
+    join_all(flows).await;
     assert!(server.connections() > 0);
     carrier.shutdown().await;
     drop(carrier);
