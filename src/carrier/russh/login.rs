@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,16 +16,16 @@ use tracing::debug;
 use super::algorithms;
 use super::auth::{Authentication, Credential};
 use super::connection::Connection;
-use super::greeting::{GreetingError, VERSION, greet};
-use super::handler::{ClientHandler, Handshake, SessionError};
+use super::greeting::{VERSION, greet};
+use super::handler::{ClientHandler, Handshake};
 use super::host_key::HostKeyCheck;
 use super::load::Load;
-use super::route::{self, Base, Known, Way, WayEnd};
+use super::route::{self, Base, Known, Way};
+use super::server::{NO_BANNER, NO_KEYS, Server};
 use super::tcp::AckAtOnce;
 use crate::carrier::error::{ConnectError, LostReason};
-use crate::carrier::failure::harmless;
 use crate::carrier::prompt::Prompter;
-use crate::plan::{Keepalive, Route, SshPlan};
+use crate::plan::{Keepalive, SshPlan};
 
 /// Bytes that the server may send ahead per channel on the shortest path, and what each millisecond of round trip
 /// adds. russh opens the window again when half of it is used, so a download gets at least half a window per round
@@ -283,96 +282,6 @@ fn config(plan: &SshPlan, preferred: Preferred, window_size: u32) -> Config {
         keepalive_max: unanswered,
         nodelay: true,
         ..Config::default()
-    }
-}
-
-/// What had come when time was up.
-const NO_BANNER: &str = ": it is connected, but sends no SSH banner";
-const NO_KEYS: &str = ": the SSH handshake does not end";
-
-/// A server in the words of an error.
-struct Server<'a> {
-    plan: &'a SshPlan,
-    name: String,
-    compare: String,
-}
-
-impl<'a> Server<'a> {
-    fn new(plan: &'a SshPlan, base: &Base) -> Self {
-        let (name, compare) = base.names(plan);
-        Self {
-            plan,
-            name,
-            compare,
-        }
-    }
-
-    fn timed_out(&self, patience: Duration, stage: &'static str) -> ConnectError {
-        ConnectError::TimedOut {
-            server: self.name.clone(),
-            seconds: patience.as_secs(),
-            stage,
-        }
-    }
-
-    fn greeting_error(&self, error: GreetingError) -> ConnectError {
-        match error {
-            GreetingError::Io(error) => self.io_error(&error),
-            GreetingError::Mute | GreetingError::Sent(_) => self.ended(error.to_string()),
-            GreetingError::NotSsh(_) | GreetingError::OldSsh(_) => self.failed(&error.to_string()),
-        }
-    }
-
-    fn handshake_error(&self, error: SessionError) -> ConnectError {
-        match error {
-            SessionError::HostKey(error) => ConnectError::HostKey(error),
-            SessionError::Ssh(russh::Error::IO(error)) => self.io_error(&error),
-            SessionError::Ssh(russh::Error::Disconnect | russh::Error::HUP) => self.ended(
-                "it closed the connection during the handshake (MaxStartups, or a penalty for this address?)".to_owned(),
-            ),
-            SessionError::Ssh(russh::Error::NoCommonAlgo { kind, ours, theirs }) => {
-                self.failed(&format!(
-                    "no {kind:?} algorithm in common: the server has {}; offered were {}",
-                    theirs.join(","),
-                    ours.join(",")
-                ))
-            }
-            SessionError::Ssh(error) => self.failed(&error.to_string()),
-        }
-    }
-
-    fn io_error(&self, error: &io::Error) -> ConnectError {
-        let reason = error.to_string();
-        let ended = WayEnd::is(error).then(|| self.way_ended(&reason)).flatten();
-        ended.unwrap_or_else(|| self.failed(&reason))
-    }
-
-    /// The end of a way that another program or host makes.
-    fn way_ended(&self, reason: &str) -> Option<ConnectError> {
-        match &self.plan.route {
-            Route::Direct => None,
-            Route::Jump(_) => Some(self.ended(reason.to_owned())),
-            Route::Command(command) => Some(ConnectError::Command {
-                host: self.plan.alias.clone(),
-                detail: harmless(reason),
-                command: harmless(command),
-            }),
-        }
-    }
-
-    fn ended(&self, detail: String) -> ConnectError {
-        ConnectError::Ended {
-            host: self.plan.host.clone(),
-            detail,
-        }
-    }
-
-    fn failed(&self, detail: &str) -> ConnectError {
-        ConnectError::Handshake {
-            server: self.name.clone(),
-            compare: self.compare.clone(),
-            detail: harmless(detail),
-        }
     }
 }
 

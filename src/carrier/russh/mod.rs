@@ -3,7 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `login` | from a plan to a connection: `algorithms`, `host_key` over `known_hosts`, `auth` over `keys` |
-//! | `route` | the way there: `tcp`, another connection, or a command; `greeting`: the exchange of versions on it |
+//! | `route` | the way there: `tcp`, another connection, or a command; `greeting`: the exchange of versions on it; `server`: errors until then |
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
@@ -26,6 +26,7 @@ mod pace;
 mod pool;
 mod refusal;
 mod route;
+mod server;
 mod spill;
 mod stream;
 mod tcp;
