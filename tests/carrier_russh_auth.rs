@@ -19,7 +19,7 @@ use agent::{HardwareAgent, RealAgent};
 use person::Person;
 use rig::{Sshd, keygen};
 use underpass::carrier::prompt::usual;
-use underpass::carrier::{ConnectError, Keyring, Link, NoPrompter, Prompter, RusshCarrier};
+use underpass::carrier::{ConnectError, Link, NoPrompter, Prompter, RusshCarrier};
 use underpass::plan::{Agent, Login, SshPlan};
 
 /// Logs in with nobody there, and tells by what.
@@ -248,25 +248,21 @@ async fn a_passphrase_is_asked_for_once() {
         identities: vec![sshd.path("locked")],
         ..sshd.plan()
     };
-    let keyring = Keyring::default();
     let person = Person::saying(&["secret"]);
     let prompter = Arc::clone(&person) as Arc<dyn Prompter>;
-    let carrier = RusshCarrier::connect_with(&plan, prompter, keyring.clone());
-    carrier.await.unwrap().shutdown().await;
+    let first = RusshCarrier::connect(&plan, prompter).await.unwrap();
     let path = sshd.path("locked").display().to_string();
     assert_eq!(
         person.questions(),
         [format!("Enter passphrase for key '{path}': *")]
     );
-    let nobody = Arc::new(NoPrompter);
-    let carrier = RusshCarrier::connect_with(&plan, nobody, keyring.clone());
-    carrier.await.unwrap().shutdown().await;
+    first.again(None).await.unwrap().shutdown().await;
     // Another key under the same name is another key.
     fs::remove_file(sshd.path("locked")).unwrap();
     keygen(&sshd.path("locked"), "ed25519", "other");
     authorize(&sshd, &["locked"]);
-    let carrier = RusshCarrier::connect_with(&plan, Arc::new(NoPrompter), keyring);
-    let error = carrier.await.err().unwrap().to_string();
+    let error = first.again(None).await.err().unwrap().to_string();
+    first.shutdown().await;
     assert!(error.contains("no passphrase given"), "{error}");
 }
 

@@ -50,6 +50,7 @@ fn person() -> Person {
         home: Some(user.dir),
         uid: user.uid.as_raw(),
         behind_sudo: None,
+        shell: None,
     }
 }
 
@@ -57,7 +58,6 @@ fn person() -> Person {
 fn planned(args: &UpArgs) -> Result<(Plan, Vec<PlanWarning>), PlanError> {
     let person = person();
     let environment = Environment {
-        behind_sudo: None,
         exists: |_| true,
         ..surroundings::environment(&person)
     };
@@ -288,7 +288,6 @@ fn what_is_not_honoured_is_said() {
     assert_eq!(
         said,
         [
-            "underpass: warning: h: Compression yes is not honoured: nothing is compressed",
             "underpass: warning: h: KnownHostsCommand is not honoured: host keys are looked for in files only",
             "underpass: warning: h: PKCS11Provider /usr/lib/token.so is not honoured: the token's keys are not tried; \
              load them into the agent with ssh-add -s",

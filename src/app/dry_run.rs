@@ -56,12 +56,15 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
 
 /// Resolved as the real run would; a name that does not resolve only costs its `throw` routes here.
 async fn server_addresses(plan: &Plan) -> Vec<IpAddr> {
-    let Some(server) = plan.ssh.dialled() else {
-        tracing::warn!(
-            "a ProxyCommand connects to the server: the addresses it uses are missing in the list below"
-        );
+    let Some(server) = plan.ssh.servers().last() else {
         return Vec::new();
     };
+    if plan.ssh.dialled().is_none() {
+        tracing::warn!(
+            "a ProxyCommand connects to {}: other addresses that it uses are missing in the list below",
+            server.host
+        );
+    }
     match tokio::net::lookup_host((server.host.as_str(), server.port)).await {
         Ok(addresses) => {
             let mut addresses: Vec<_> = addresses.map(|address| address.ip()).collect();

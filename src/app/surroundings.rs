@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 
-use crate::plan::Environment;
+use crate::plan::{Caller, Environment};
 
 /// Set by sshd: the client's address and port, then the server's (ssh(1), ENVIRONMENT).
 const SSH_CONNECTION: &str = "SSH_CONNECTION";
@@ -24,6 +24,8 @@ pub struct Person {
     pub uid: u32,
     /// User and group of who called sudo.
     pub behind_sudo: Option<(u32, u32)>,
+    /// Their login shell.
+    pub shell: Option<PathBuf>,
 }
 
 /// Reads the environment as the plan needs it.
@@ -31,13 +33,24 @@ pub fn environment(person: &Person) -> Environment {
     Environment {
         user: person.name.clone(),
         uid: person.uid,
-        behind_sudo: person.behind_sudo,
         host_name: host_name(),
         home: person.home.clone(),
+        caller: caller(person),
         logged_in_from: logged_in_from(),
         exists: Path::exists,
         variable,
     }
+}
+
+fn caller(person: &Person) -> Option<Caller> {
+    let (uid, gid) = person.behind_sudo?;
+    Some(Caller {
+        uid,
+        gid,
+        name: person.name.clone()?,
+        home: person.home.clone()?,
+        shell: person.shell.clone()?,
+    })
 }
 
 /// Where the person is logged in from, when over SSH.
@@ -66,6 +79,7 @@ pub fn person() -> Person {
         return Person {
             uid: user.uid.as_raw(),
             behind_sudo: Some((user.uid.as_raw(), user.gid.as_raw())),
+            shell: Some(user.shell),
             name: Some(user.name),
             home: Some(user.dir),
         };
@@ -77,6 +91,7 @@ pub fn person() -> Person {
         home: home.or_else(|| variable("HOME").map(PathBuf::from)),
         uid: own.as_raw(),
         behind_sudo: None,
+        shell: None,
     }
 }
 

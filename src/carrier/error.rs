@@ -26,22 +26,70 @@ pub enum ConnectError {
         /// The system's words.
         source: io::Error,
     },
-    /// No address of the server answered in time.
+    /// The address to connect from cannot be used.
     #[error(
-        "no answer from {address} within {seconds} s. Check the address, the port (-p) and the firewalls between"
+        "cannot connect from {address} (BindAddress): {source}. The addresses of this host: ip address"
+    )]
+    BindAddress {
+        /// The address or name as configured.
+        address: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The server did not answer in time.
+    #[error(
+        "no answer from {server} within {seconds} s{stage}. Check the address, the port (-p) and the firewalls between"
     )]
     TimedOut {
-        /// The address tried last.
-        address: SocketAddr,
+        /// The server: the address tried last, or its name where another program or host connects to it.
+        server: String,
         /// How long was waited, in seconds.
         seconds: u64,
+        /// What had come by then, with a colon in front; empty where nothing had.
+        stage: &'static str,
+    },
+    /// A jump host does not connect to the next host.
+    #[error(
+        "the jump host {hop} does not connect to {target}: {reason}. Try there: ssh {hop} nc -vz {}", .target.replace(':', " ")
+    )]
+    Forward {
+        /// The jump host as typed.
+        hop: String,
+        /// The next host and its port.
+        target: String,
+        /// The jump host's words.
+        reason: String,
+    },
+    /// The ProxyCommand did not lead to the server.
+    #[error("{host}: {detail}. The command was: {command}")]
+    Command {
+        /// The server as typed.
+        host: String,
+        /// How the command ended, and its last words.
+        detail: String,
+        /// The command.
+        command: String,
+    },
+    /// The embedded SSH has none of the algorithms that were asked for.
+    #[error("{host}: the embedded SSH has none of {option} {asked}; it has {known}")]
+    NoAlgorithm {
+        /// The server as typed.
+        host: String,
+        /// The option of ssh_config(5).
+        option: &'static str,
+        /// Its value.
+        asked: String,
+        /// What could be asked for, comma separated.
+        known: String,
     },
     /// What answers does not speak SSH, or both sides have no algorithm in common.
-    #[error("the SSH handshake with {address} failed: {detail}. Compare with: ssh -v -p {} {}", .address.port(), .address.ip())]
+    #[error("the SSH handshake with {server} failed: {detail}. Compare with: ssh -v {compare}")]
     Handshake {
-        /// The server's address.
-        address: SocketAddr,
-        /// What went wrong, in russh's words.
+        /// The server: its address, or its name where another program or host connects to it.
+        server: String,
+        /// Arguments that lead ssh there.
+        compare: String,
+        /// What went wrong.
         detail: String,
     },
     /// The server's host key is not accepted.

@@ -1,9 +1,7 @@
 //! Which carrier is taken, and how the user's own ssh is run.
 
-use std::path::PathBuf;
-
 use super::ssh_config::Source;
-use super::{Environment, SshPlan};
+use super::{Caller, Environment, SshPlan};
 use crate::cli::CarrierArg;
 
 /// What carries the connections.
@@ -32,32 +30,16 @@ pub struct SshClient {
     /// Arguments of ssh(1) as they were typed for underpass, but for the host.
     pub arguments: Vec<String>,
     /// Who ssh runs as, where that is not who runs this process.
-    pub person: Option<Person>,
-}
-
-/// A user of this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Person {
-    /// Number of the user.
-    pub uid: u32,
-    /// Number of the user's group.
-    pub gid: u32,
-    /// Login name.
-    pub name: String,
-    /// Home, where `.ssh` is.
-    pub home: PathBuf,
+    pub caller: Option<Caller>,
 }
 
 impl SshClient {
     /// ssh, run by the person who asked: under sudo not as root.
     pub(super) fn new(arguments: Vec<String>, environment: &Environment) -> Self {
-        let person = environment.behind_sudo.map(|(uid, gid)| Person {
-            uid,
-            gid,
-            name: environment.user.clone().unwrap_or_default(),
-            home: environment.home.clone().unwrap_or_else(|| "/".into()),
-        });
-        Self { arguments, person }
+        Self {
+            arguments,
+            caller: environment.caller.clone(),
+        }
     }
 }
 
@@ -123,22 +105,5 @@ mod tests {
         assert_eq!(taken(false, Source::Ssh), CarrierKind::Russh);
         assert_eq!(taken(true, Source::Ssh), CarrierKind::Openssh);
         assert_eq!(taken(true, Source::Files), CarrierKind::Russh);
-    }
-
-    #[test]
-    fn under_sudo_ssh_is_run_by_who_called_it() {
-        let environment = Environment {
-            user: Some("me".into()),
-            uid: 1000,
-            behind_sudo: Some((1000, 100)),
-            host_name: "laptop".into(),
-            home: Some("/home/me".into()),
-            logged_in_from: None,
-            exists: |_| false,
-            variable: |_| None,
-        };
-        let person = SshClient::new(Vec::new(), &environment).person.unwrap();
-        assert_eq!((person.uid, person.gid), (1000, 100));
-        assert_eq!(person.home, PathBuf::from("/home/me"));
     }
 }

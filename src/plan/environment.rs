@@ -3,6 +3,21 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+/// Who called sudo. What runs on their behalf runs as them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Number of the user.
+    pub uid: u32,
+    /// Number of their group.
+    pub gid: u32,
+    /// Login name.
+    pub name: String,
+    /// Home.
+    pub home: PathBuf,
+    /// Login shell.
+    pub shell: PathBuf,
+}
+
 /// The surroundings of a run, as plain values.
 #[derive(Clone, Debug)]
 pub struct Environment {
@@ -10,12 +25,12 @@ pub struct Environment {
     pub user: Option<String>,
     /// Number of that person (`%i` in ssh's configuration).
     pub uid: u32,
-    /// User and group of that person where they called sudo, and this process is root.
-    pub behind_sudo: Option<(u32, u32)>,
     /// Name of this host, with its domain where it has one (gethostname(2)).
     pub host_name: String,
     /// Home of that person: `.ssh` is looked for here, and `~/` means it.
     pub home: Option<PathBuf>,
+    /// Who called sudo, where somebody did.
+    pub caller: Option<Caller>,
     /// Where the person is logged in from (`SSH_CONNECTION`), when over SSH.
     pub logged_in_from: Option<IpAddr>,
     /// Whether a file is there. Only asked for key files.

@@ -198,6 +198,17 @@ pub enum PlanWarning {
         /// As named.
         path: PathBuf,
     },
+    /// All is captured, and a command connects to the server.
+    #[error(
+        "{subnet} takes all traffic, and a ProxyCommand connects to {host}: what it is connected to at the login is left alone; \
+             exclude other addresses that it may use with -x"
+    )]
+    CommandUnderDefault {
+        /// The subnet.
+        subnet: IpNet,
+        /// The host that the command connects to, as typed.
+        host: String,
+    },
     /// The kernel's rules end at port 65534.
     #[error("{net}: port 65535 is not captured; the kernel's routing rules end at 65534")]
     LastPort {

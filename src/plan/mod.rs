@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use carrier::{CarrierKind, CarrierPlan, Person, SshClient};
-pub use environment::Environment;
+pub use carrier::{CarrierKind, CarrierPlan, SshClient};
+pub use environment::{Caller, Environment};
 pub use error::{PlanError, PlanWarning};
 pub use resolve::resolve;
 pub use ssh::{

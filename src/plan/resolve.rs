@@ -36,6 +36,7 @@ pub fn resolve(
     let device = device(args)?;
     let client = SshClient::new(query.flags(), environment);
     let (ssh, source) = ssh(query, environment, ask, &mut warnings)?;
+    warnings.extend(command_under_default(&ssh, &capture));
     let plan = Plan {
         carrier: CarrierPlan::new(args.carrier, &ssh, source, client),
         ssh: SshPlan {
@@ -47,6 +48,20 @@ pub fn resolve(
         life: life(args)?,
     };
     Ok((plan, warnings))
+}
+
+/// Where a command connects to is not known before it is connected.
+fn command_under_default(ssh: &SshPlan, capture: &CapturePlan) -> Option<PlanWarning> {
+    let nearest = ssh.servers().last()?;
+    if !matches!(nearest.route, Route::Command(_)) {
+        return None;
+    }
+    let mut nets = capture.subnets.iter().map(|subnet| subnet.net);
+    let subnet = nets.find(|net| net.prefix_len() == 0)?;
+    Some(PlanWarning::CommandUnderDefault {
+        subnet,
+        host: nearest.alias.clone(),
+    })
 }
 
 /// A server and, if need be, those on the way to it, each with a configuration of its own; and where it comes from.
@@ -231,9 +246,9 @@ mod tests {
         Environment {
             user: Some("me".into()),
             uid: 1000,
-            behind_sudo: None,
             host_name: "laptop.lan".into(),
             home: Some("/home/me".into()),
+            caller: None,
             logged_in_from: None,
             exists: |path| {
                 let there = [

@@ -151,6 +151,24 @@ impl Sshd {
         children.iter().for_each(|pid| signal(pid, Signal::SIGSTOP));
     }
 
+    /// Stops the server and the processes of its connections: it stays connected and says nothing.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Takes [`stop`](Self::stop) back.
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, what: Signal) {
+        let mut pids = vec![self.child.id().to_string()];
+        while let Some(pid) = pids.pop() {
+            pids.extend(children(&pid));
+            signal(&pid, what);
+        }
+    }
+
     /// Ends the server and the processes of its connections, as a crash of the machine would.
     pub(crate) fn cut(&mut self) {
         let children = children(&self.child.id().to_string());

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use crate::carrier::failure::harmless;
 use crate::os::child::{self, Terminal};
-use crate::plan::{Person, SshClient, SshPlan};
+use crate::plan::{Caller, SshClient, SshPlan};
 
 /// Mux proxy mode came with OpenSSH 7.4.
 const PROXY_MODE: Version = Version(7, 4);
@@ -74,7 +74,7 @@ struct Version(u32, u32);
 pub(super) struct Client {
     version: Version,
     has_aes_gcm: bool,
-    person: Option<Person>,
+    caller: Option<Caller>,
     arguments: Vec<String>,
     plan: SshPlan,
 }
@@ -111,7 +111,7 @@ impl Client {
         Ok(Self {
             version,
             has_aes_gcm: !said.contains("without OpenSSL"),
-            person: client.person.clone(),
+            caller: client.caller.clone(),
             arguments: client.arguments.clone(),
             plan: plan.clone(),
         })
@@ -121,8 +121,8 @@ impl Client {
         &self.plan
     }
 
-    pub(super) fn person(&self) -> Option<&Person> {
-        self.person.as_ref()
+    pub(super) fn caller(&self) -> Option<&Caller> {
+        self.caller.as_ref()
     }
 
     /// A master with its control socket at `socket`.
@@ -135,7 +135,7 @@ impl Client {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         // Not as root: ssh takes the home from passwd(5), and runs what the configuration names.
-        if let Some(person) = &self.person {
+        if let Some(person) = &self.caller {
             command
                 .uid(person.uid)
                 .gid(person.gid)
@@ -226,7 +226,7 @@ mod tests {
         Client {
             version,
             has_aes_gcm: true,
-            person: None,
+            caller: None,
             arguments: vec!["-o".into(), "LogLevel=QUIET".into()],
             plan: SshPlan::new("h", 22, "me"),
         }

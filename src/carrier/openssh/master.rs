@@ -24,7 +24,7 @@ use super::words::Words;
 use crate::carrier::error::{ConnectError, LostReason};
 use crate::carrier::link::Description;
 use crate::os::Made;
-use crate::plan::Person;
+use crate::plan::Caller;
 
 /// How long ssh may take to end when it is asked to.
 const GRACE: Duration = Duration::from_millis(500);
@@ -57,7 +57,7 @@ impl Master {
         asks: Asks,
     ) -> Result<(Self, UnixStream), ConnectError> {
         let since = Instant::now();
-        let directory = directory(client.person()).map_err(failed("a directory for its socket"))?;
+        let directory = directory(client.caller()).map_err(failed("a directory for its socket"))?;
         let path = directory.path().join("m");
         let made = Made::watch(directory.path()).map_err(failed("inotify"))?;
         let mut master = Self::spawn(client, &path, asks)?;
@@ -230,7 +230,7 @@ async fn listen(stderr: Option<ChildStderr>, words: &Mutex<Words>) {
 
 /// For the control socket: nobody but the person who runs ssh gets in. A short path, for a socket's has 107 bytes at most (unix(7)), and
 /// ssh makes a longer one first.
-fn directory(person: Option<&Person>) -> io::Result<TempDir> {
+fn directory(person: Option<&Caller>) -> io::Result<TempDir> {
     let directory = tempfile::Builder::new()
         .prefix("underpass-")
         .permissions(Permissions::from_mode(0o700))

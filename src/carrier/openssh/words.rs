@@ -128,7 +128,8 @@ impl Words {
                 user: plan.user.clone(),
                 host: plan.alias.clone(),
                 methods: methods.to_owned(),
-                tried: format!("what ssh -v {} shows", plan.alias),
+                tried: "what ssh has".to_owned(),
+                hint: "Name a key with -i FILE, or ssh-add it; -v shows what ssh tried",
             };
         }
         self.unreached(plan, last, taken)
@@ -154,15 +155,19 @@ impl Words {
         if last.contains("ssh: connect to host") {
             let (address, why) = (self.peer?, last.rsplit(": ").next()?);
             if why.contains("timed out") {
-                let seconds = taken.as_secs();
-                return Some(ConnectError::TimedOut { address, seconds });
+                return Some(ConnectError::TimedOut {
+                    server: address.to_string(),
+                    seconds: taken.as_secs(),
+                    stage: "",
+                });
             }
             let source = io::Error::other(why.to_owned());
             return Some(ConnectError::Unreachable { address, source });
         }
         if last.contains("Unable to negotiate") {
             return Some(ConnectError::Handshake {
-                address: self.peer?,
+                server: self.peer?.to_string(),
+                compare: plan.alias.clone(),
                 detail: last.to_owned(),
             });
         }

@@ -1,18 +1,18 @@
 //! One SSH connection that is logged in.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use russh::Disconnect;
-use russh::client::Handle;
+use russh::client::{Handle, Msg};
 use russh::keys::PublicKey;
+use russh::{ChannelStream, Disconnect};
 use tokio::time::timeout;
 
 use super::backlog::Store;
 use super::handler::ClientHandler;
 use super::load::{ChannelGuard, Load};
+use super::route::Base;
 use super::stream::{RusshReader, RusshWriter, halves};
 use crate::carrier::error::LostReason;
 use crate::carrier::link::LIFE;
@@ -32,7 +32,7 @@ const RETIRE_KEPT: u64 = 16 << 20;
 pub(super) struct Connection {
     handle: Handle<ClientHandler>,
     load: Arc<Load>,
-    peer: SocketAddr,
+    base: Base,
     host_key: Option<PublicKey>,
     cipher: String,
 }
@@ -41,14 +41,14 @@ impl Connection {
     pub(super) fn new(
         handle: Handle<ClientHandler>,
         load: Arc<Load>,
-        peer: SocketAddr,
+        base: Base,
         host_key: Option<PublicKey>,
         cipher: String,
     ) -> Self {
         Self {
             handle,
             load,
-            peer,
+            base,
             host_key,
             cipher,
         }
@@ -58,8 +58,9 @@ impl Connection {
         &self.load
     }
 
-    pub(super) fn peer(&self) -> SocketAddr {
-        self.peer
+    /// What the way to the server rests on.
+    pub(super) fn base(&self) -> &Base {
+        &self.base
     }
 
     pub(super) fn host_key(&self) -> Option<&PublicKey> {
@@ -113,6 +114,23 @@ impl Connection {
         }
     }
 
+    /// Opens a channel to another SSH server, which this one looks up and connects to.
+    pub(super) async fn forward(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<ChannelStream<Msg>, OpenError> {
+        let open = self.handle.channel_open_direct_tcpip(
+            host,
+            u32::from(port),
+            // As ssh -W (RFC 4254 section 7.2 wants an originator).
+            "127.0.0.1",
+            65535,
+        );
+        let channel = self.load.refusals().with_text(open).await?;
+        Ok(channel.into_stream())
+    }
+
     /// Says goodbye to the server (RFC 4253 section 11.1).
     pub(super) async fn disconnect(&self) {
         // An error means that there is nobody to say it to.
@@ -120,5 +138,8 @@ impl Connection {
             .handle
             .disconnect(Disconnect::ByApplication, "done", "")
             .await;
+        if let Base::Hop(hop) = &self.base {
+            Box::pin(hop.disconnect()).await;
+        }
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::cut::Cut;
 use super::refusal::Refusals;
+use super::route::Gate;
 use crate::carrier::error::LostReason;
 
 /// What russh keeps for a channel that we closed before the server did, in bytes (measured: an entry of its
@@ -35,6 +36,7 @@ pub(super) struct Load {
     refusals: Refusals,
     lost: OnceLock<LostReason>,
     cut: Arc<Cut>,
+    gate: Arc<Gate>,
     /// Rung when a channel joins, or a flow is read again.
     joined: Notify,
     /// The pool's bell: a channel ended, a flow stalled, or the connection is lost.
@@ -54,6 +56,7 @@ impl Load {
             refusals: Refusals::default(),
             lost: OnceLock::new(),
             cut: Arc::default(),
+            gate: Arc::default(),
             joined: Notify::new(),
             changed,
         }
@@ -103,6 +106,11 @@ impl Load {
     /// Ends the connection.
     pub(super) fn cut(&self) -> &Arc<Cut> {
         &self.cut
+    }
+
+    /// Closed while more waits to be sent than should.
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     pub(super) fn add_carried(&self, bytes: usize) {

@@ -2,27 +2,29 @@
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use russh::client::{Config, Handle, connect_stream};
-use russh::{ChannelMsg, Limits, Preferred, SshId, cipher};
+use russh::{ChannelMsg, Limits, Preferred, SshId};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tracing::debug;
 
+use super::algorithms;
 use super::auth::{Authentication, Credential, Keyring};
 use super::connection::Connection;
 use super::cut::Cuttable;
-use super::handler::{ClientHandler, Handshake, SessionError};
+use super::greeting::{VERSION, greet};
+use super::handler::{ClientHandler, Handshake};
 use super::host_key::HostKeyCheck;
 use super::load::Load;
-use super::tcp::{self, AckAtOnce, Connected, SshTcp};
-use crate::carrier::error::ConnectError;
-use crate::carrier::failure::harmless;
+use super::route::{self, Base, Known, Way};
+use super::server::{NO_BANNER, NO_KEYS, Server};
+use super::tcp::AckAtOnce;
+use crate::carrier::error::{ConnectError, LostReason};
 use crate::carrier::prompt::Prompter;
 use crate::plan::{Keepalive, SshPlan};
 
@@ -39,75 +41,118 @@ const WINDOW_MAX: u32 = 20 << 20;
 const MAX_PACKET: u32 = 32 * 1024;
 /// Messages that may wait for one flow's reader; at most [`MAX_PACKET`] each.
 const MESSAGES_PER_FLOW: usize = 64;
-/// Silence after which the server is asked whether it is there, and how often before it counts as gone.
+/// Silence after which the server is asked whether it is there, and how often before it counts as gone, where the user
+/// chose neither.
 const KEEPALIVE: Keepalive = Keepalive {
     interval: Duration::from_secs(5),
     count: 3,
 };
-/// How long the handshake may take, without the time that a person takes to answer.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the first session may take to be answered. The connection is used without it then.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// AES-GCM first: with AES-NI it is 1.5 to 2 times as fast as chacha20.
-const CIPHERS: &[cipher::Name] = &[
-    cipher::AES_128_GCM,
-    cipher::AES_256_GCM,
-    cipher::CHACHA20_POLY1305,
-    cipher::AES_256_CTR,
-    cipher::AES_192_CTR,
-    cipher::AES_128_CTR,
-];
+/// What let us in, and the way: for further connections.
+#[derive(Clone)]
+pub(super) struct Access {
+    pub(super) credential: Credential,
+    pub(super) known: Known,
+    keyring: Keyring,
+}
 
-/// Makes the first connection: with what let us in `before`, where it still does, else asks `prompter` whatever has to
-/// be asked.
-///
-/// # Errors
-/// [`ConnectError`].
-pub(super) async fn first(
-    plan: &SshPlan,
-    addresses: &[SocketAddr],
-    prompter: Arc<dyn Prompter>,
-    before: Option<&Credential>,
-    keyring: &Keyring,
-    changed: Arc<Notify>,
-) -> Result<(Connection, Credential), ConnectError> {
-    let connected = tcp::connect(addresses).await?;
-    let check = HostKeyCheck::new(plan, Some(Arc::clone(&prompter))).at(connected.peer.ip());
-    let mut start = Start::new(plan, connected, check, changed).await?;
-    let plan = &start.handshake.limited(plan);
-    let prompter = Some(prompter);
-    if let Some(before) = before {
-        let auth = start.authentication(plan, prompter.clone(), keyring);
-        match auth.again(before).await {
-            Ok(()) => return Ok((start.ready().await, before.clone())),
-            Err(ConnectError::Refused { .. }) => {}
-            Err(error) => return Err(error),
+impl Access {
+    /// Whether a further connection asks nobody, on the whole way.
+    pub(super) fn is_silent(&self) -> bool {
+        let hop = match &self.known {
+            Known::Hop(hop) => hop.is_silent(),
+            Known::Tcp(..) | Known::Command(_) => true,
+        };
+        hop && self.credential.is_silent()
+    }
+}
+
+/// How to log in.
+pub(super) struct How<'a> {
+    /// What let us in before: tried first.
+    pub(super) before: Option<&'a Access>,
+    /// A further connection beside the one that `before` is from: over the same way, with the same credential.
+    pub(super) is_further: bool,
+    /// Who is asked what has to be asked; `None` where nobody may be.
+    pub(super) prompter: Option<Arc<dyn Prompter>>,
+}
+
+impl<'a> How<'a> {
+    /// What is known of the way, where the same is to be taken.
+    pub(super) fn known(&self) -> Option<&'a Known> {
+        self.before
+            .filter(|_| self.is_further)
+            .map(|access| &access.known)
+    }
+
+    /// The same for the jump host.
+    pub(super) fn of_hop(&self) -> Self {
+        let before = match self.before.map(|access| &access.known) {
+            Some(Known::Hop(access)) => Some(&**access),
+            _ => None,
+        };
+        Self {
+            before,
+            is_further: self.is_further,
+            prompter: self.prompter.clone(),
         }
     }
-    let auth = start.authentication(plan, prompter, keyring);
-    let credential = auth.any().await?;
-    Ok((start.ready().await, credential))
 }
 
 /// Makes a further connection with what let the first one in, and asks nobody.
 ///
 /// # Errors
 /// [`ConnectError`], also when somebody would have to be asked.
-pub(super) async fn again(
+pub(super) async fn further(
     plan: &SshPlan,
-    address: SocketAddr,
-    credential: &Credential,
+    access: &Access,
     changed: Arc<Notify>,
 ) -> Result<Connection, ConnectError> {
-    let connected = tcp::connect(&[address]).await?;
-    let check = HostKeyCheck::new(plan, None).at(connected.peer.ip());
-    let mut start = Start::new(plan, connected, check, changed).await?;
-    let plan = &start.handshake.limited(plan);
-    let keyring = Keyring::default();
-    let auth = start.authentication(plan, None, &keyring);
-    auth.again(credential).await?;
-    Ok(start.ready().await)
+    let how = How {
+        before: Some(access),
+        is_further: true,
+        prompter: None,
+    };
+    let (connection, _) = log_in(plan, how, changed).await?;
+    Ok(connection)
+}
+
+/// A connection, and what let us in.
+type LoggedIn = Result<(Connection, Access), ConnectError>;
+
+/// Logs in to a jump host: a step of another login.
+pub(super) fn boxed<'a>(
+    plan: &'a SshPlan,
+    how: How<'a>,
+) -> Pin<Box<dyn Future<Output = LoggedIn> + Send + 'a>> {
+    // Nobody listens to its bell: what runs over it notices its end.
+    Box::pin(log_in(plan, how, Arc::default()))
+}
+
+/// Logs in to the server of `plan`, and rings `changed` when something happens to the connection.
+///
+/// # Errors
+/// [`ConnectError`], also of a jump host's login.
+pub(super) async fn log_in(plan: &SshPlan, how: How<'_>, changed: Arc<Notify>) -> LoggedIn {
+    let load = Arc::new(Load::new(changed));
+    let (way, known) = route::open(plan, &how, load.gate()).await?;
+    let mut check = HostKeyCheck::new(plan, how.prompter.clone());
+    if let Some(peer) = way.base.peer() {
+        check = check.at(peer.ip());
+    }
+    let mut start = Start::new(plan, way, check, load).await?;
+    let keyring = how.before.map(|access| access.keyring.clone());
+    let keyring = keyring.unwrap_or_default();
+    let credential = start.credential(plan, &how, &keyring).await;
+    let credential = credential.map_err(|error| start.explain(plan, error))?;
+    let access = Access {
+        credential,
+        known,
+        keyring,
+    };
+    Ok((start.ready().await, access))
 }
 
 /// A connection after the key exchange, before the login.
@@ -116,43 +161,98 @@ struct Start {
     handshake: Arc<Handshake>,
     load: Arc<Load>,
     ack_at_once: AckAtOnce,
-    peer: SocketAddr,
+    base: Base,
 }
 
 impl Start {
     async fn new(
         plan: &SshPlan,
-        connected: Connected,
+        way: Way,
         check: HostKeyCheck,
-        changed: Arc<Notify>,
+        load: Arc<Load>,
     ) -> Result<Self, ConnectError> {
-        let Connected {
-            stream,
-            peer,
+        let Way {
+            mut stream,
+            base,
             round_trip,
-        } = connected;
-        let config = Arc::new(config(plan, &check, window(round_trip)));
+            ack_at_once,
+            patience,
+        } = way;
+        let preferred = algorithms::offered(plan, &check)?;
+        let server = Server::new(plan, &base);
+        let greeting = timeout(
+            patience,
+            greet(&mut stream, &server.name, round_trip.is_none()),
+        )
+        .await
+        .map_err(|_| server.timed_out(patience, NO_BANNER))?
+        .map_err(|error| server.greeting_error(error))?;
+        stream.greeted(greeting.heard);
+        let round_trip = round_trip.or(greeting.round_trip).unwrap_or_default();
+        debug!("{}: a round trip takes {round_trip:?}", server.name);
+        let config = Arc::new(config(plan, preferred, window(round_trip)));
         let handshake = Arc::new(Handshake::default());
-        let load = Arc::new(Load::new(changed));
-        let ack_at_once = AckAtOnce::new(AtomicBool::new(false));
-        let stream = SshTcp::new(stream, Arc::clone(&ack_at_once));
-        let stream = Cuttable::new(stream, Arc::clone(load.cut()), patience(plan));
         let handler = ClientHandler::new(check, Arc::clone(&handshake), Arc::clone(&load));
+        let stream = Cuttable::new(stream, Arc::clone(load.cut()), silence(plan));
         let connecting = connect_stream(config, stream, handler);
-        let handle = patient(connecting, &handshake)
+        let handle = patient(connecting, &handshake, patience)
             .await
-            .ok_or(ConnectError::TimedOut {
-                address: peer,
-                seconds: HANDSHAKE_TIMEOUT.as_secs(),
-            })?
-            .map_err(|error| handshake_error(plan, peer, error))?;
+            .ok_or_else(|| server.timed_out(patience, NO_KEYS))?
+            .map_err(|error| server.handshake_error(error))?;
         Ok(Self {
             handle,
             handshake,
             load,
             ack_at_once,
-            peer,
+            base,
         })
+    }
+
+    /// Lets us in.
+    async fn credential(
+        &mut self,
+        plan: &SshPlan,
+        how: &How<'_>,
+        keyring: &Keyring,
+    ) -> Result<Credential, ConnectError> {
+        let plan = &self.handshake.limited(plan);
+        if let Some(before) = how.before {
+            let again = self.authentication(plan, how, keyring);
+            match again.again(&before.credential).await {
+                Ok(()) => return Ok(before.credential.clone()),
+                Err(ConnectError::Refused { .. }) if !how.is_further => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.authentication(plan, how, keyring).any().await
+    }
+
+    fn authentication<'a>(
+        &'a mut self,
+        plan: &'a SshPlan,
+        how: &How<'_>,
+        keyring: &Keyring,
+    ) -> Authentication<'a> {
+        let prompter = how.prompter.clone();
+        Authentication::new(
+            &mut self.handle,
+            plan,
+            &self.load,
+            prompter,
+            keyring.clone(),
+        )
+    }
+
+    /// Where the way came to its end during the login, that is the reason.
+    fn explain(&self, plan: &SshPlan, error: ConnectError) -> ConnectError {
+        match (&error, self.load.lost()) {
+            (ConnectError::Ended { .. }, Some(LostReason::Broken(reason))) => {
+                Server::new(plan, &self.base)
+                    .way_ended(reason)
+                    .unwrap_or(error)
+            }
+            _ => error,
+        }
     }
 
     async fn ready(self) -> Connection {
@@ -164,13 +264,16 @@ impl Start {
             debug!("the server runs no session: acknowledging at once instead");
             self.ack_at_once.store(true, Relaxed);
         }
+        if let Base::Command(running) = &self.base {
+            running.logged_in();
+        }
         let Handshake {
             host_key, cipher, ..
         } = &*self.handshake;
         Connection::new(
             self.handle,
             self.load,
-            self.peer,
+            self.base,
             host_key.get().cloned(),
             cipher.get().cloned().unwrap_or_default(),
         )
@@ -178,21 +281,19 @@ impl Start {
 }
 
 /// Awaits `connecting` with a timeout that stands still while a person is asked.
-async fn patient<F: Future>(connecting: F, handshake: &Handshake) -> Option<F::Output> {
+async fn patient<F: Future>(
+    connecting: F,
+    handshake: &Handshake,
+    patience: Duration,
+) -> Option<F::Output> {
     let mut connecting = pin!(connecting);
     loop {
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting.as_mut()).await {
+        match timeout(patience, connecting.as_mut()).await {
             Ok(done) => return Some(done),
             Err(_) if handshake.asking.load(Relaxed) => {}
             Err(_) => return None,
         }
     }
-}
-
-/// How long a server may take nothing before it counts as gone.
-fn patience(plan: &SshPlan) -> Duration {
-    let keepalive = plan.keepalive.unwrap_or(KEEPALIVE);
-    keepalive.interval * keepalive.count
 }
 
 /// The receive window of a channel, in bytes.
@@ -203,21 +304,27 @@ fn window(round_trip: Duration) -> u32 {
         .min(WINDOW_MAX)
 }
 
-fn config(plan: &SshPlan, check: &HostKeyCheck, window_size: u32) -> Config {
-    let keepalive = plan.keepalive.unwrap_or(KEEPALIVE);
-    let preferred = Preferred {
-        key: Cow::Owned(check.preferred(&Preferred::DEFAULT.key)),
-        host_key_certificates: Cow::Owned(check.certificates(&Preferred::DEFAULT.key)),
-        cipher: Cow::Borrowed(CIPHERS),
-        // Compressing what is mostly compressed or encrypted already costs CPU for nothing.
-        compression: Cow::Borrowed(&[russh::compression::NONE]),
-        ..Preferred::DEFAULT
-    };
+/// When the server is asked for a sign of life, and how many questions may stay without an answer. It counts as gone
+/// after ServerAliveInterval x ServerAliveCountMax; russh (and ssh) would wait one interval longer.
+fn keepalive(plan: &SshPlan) -> (Duration, usize) {
+    let Keepalive { interval, count } = plan.keepalive.unwrap_or(KEEPALIVE);
+    match count {
+        // russh takes none for never.
+        0 | 1 => (interval / 2, 1),
+        count => (interval, usize::try_from(count - 1).unwrap_or(usize::MAX)),
+    }
+}
+
+/// The silence after which the server counts as gone.
+pub(super) fn silence(plan: &SshPlan) -> Duration {
+    let Keepalive { interval, count } = plan.keepalive.unwrap_or(KEEPALIVE);
+    interval.saturating_mul(count.max(1))
+}
+
+fn config(plan: &SshPlan, preferred: Preferred, window_size: u32) -> Config {
+    let (interval, unanswered) = keepalive(plan);
     Config {
-        client_id: SshId::Standard(Cow::Borrowed(concat!(
-            "SSH-2.0-underpass_",
-            env!("CARGO_PKG_VERSION")
-        ))),
+        client_id: SshId::Standard(Cow::Borrowed(VERSION)),
         // No rekey from our side: russh ends the connection when more than two windows of data arrive between our
         // KEXINIT and the server's. The pool retires connections long before a key is worn out; the server
         // may rekey at any time.
@@ -230,30 +337,10 @@ fn config(plan: &SshPlan, check: &HostKeyCheck, window_size: u32) -> Config {
         maximum_packet_size: MAX_PACKET,
         channel_buffer_size: MESSAGES_PER_FLOW,
         preferred,
-        keepalive_interval: Some(keepalive.interval),
-        // russh waits one interval longer, and takes 0 for never.
-        keepalive_max: (keepalive.count as usize).saturating_sub(1).max(1),
+        keepalive_interval: Some(interval),
+        keepalive_max: unanswered,
         nodelay: true,
         ..Config::default()
-    }
-}
-
-fn handshake_error(plan: &SshPlan, address: SocketAddr, error: SessionError) -> ConnectError {
-    let detail = match error {
-        SessionError::HostKey(error) => return ConnectError::HostKey(error),
-        SessionError::Ssh(russh::Error::IO(source)) => source.to_string(),
-        SessionError::Ssh(russh::Error::Disconnect | russh::Error::HUP) => {
-            return ConnectError::Ended {
-                host: plan.host.clone(),
-                detail: "it closed the connection during the handshake (MaxStartups, or a penalty for this address?)".to_owned(),
-            };
-        }
-        SessionError::Ssh(russh::Error::Version) => "it does not speak SSH 2".to_owned(),
-        SessionError::Ssh(error) => error.to_string(),
-    };
-    ConnectError::Handshake {
-        address,
-        detail: harmless(&detail),
     }
 }
 

@@ -2,18 +2,21 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `login` | from a plan to a connection: `tcp`, `host_key` over `known_hosts`, `auth` |
+//! | `login` | from a plan to a connection: `algorithms`, `host_key` over `known_hosts`, `auth` |
+//! | `route` | the way there: `tcp`, another connection, or a command; `greeting`: the exchange of versions on it; `server`: errors until then |
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries, `cut` ends it |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
 //! | `refusal` | which open a refusal's text belongs to |
 //! | `stream` | one channel as two halves; `backlog`: what arrives while nobody reads, `pace`: from when on, over `spill` |
 
+mod algorithms;
 mod auth;
 mod backlog;
 mod connection;
 mod cut;
 mod detach;
+mod greeting;
 mod handler;
 mod host_key;
 mod known_hosts;
@@ -22,27 +25,28 @@ mod login;
 mod pace;
 mod pool;
 mod refusal;
+mod route;
+mod server;
 mod spill;
 mod stream;
 mod tcp;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use self::auth::Credential;
 use self::detach::detached;
+use self::login::How;
 use self::pool::{Place, Pool};
 use super::dial::DialBudget;
 use super::error::{ConnectError, LostReason};
 use super::link::{Description, Link};
-use super::prompt::{NoPrompter, Prompter};
+use super::prompt::Prompter;
 use crate::net::{Carrier, OpenError, Source, Target};
 use crate::plan::SshPlan;
 
-pub use self::auth::Keyring;
 pub use self::stream::{RusshReader, RusshWriter};
 
 /// How long [`RusshCarrier::shutdown`] waits for the goodbyes to be sent.
@@ -52,7 +56,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 pub struct RusshCarrier {
     pool: Arc<Pool>,
     dial: Arc<DialBudget>,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<IpAddr>,
     description: Description,
 }
 
@@ -65,7 +69,12 @@ impl RusshCarrier {
         plan: &SshPlan,
         prompter: Arc<dyn Prompter>,
     ) -> Result<Self, ConnectError> {
-        Self::log_in(plan, prompter, None).await
+        let how = How {
+            before: None,
+            is_further: false,
+            prompter: Some(prompter),
+        };
+        Self::log_in(plan, how).await
     }
 
     /// Logs in once more, with what let this one in. Where that asks somebody, or is not taken any more, `prompter` asks;
@@ -74,34 +83,31 @@ impl RusshCarrier {
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::Refused`], too, where somebody would have to be asked.
     pub async fn again(&self, prompter: Option<Arc<dyn Prompter>>) -> Result<Self, ConnectError> {
-        let plan = self.pool.plan();
-        let credential = self.pool.credential();
-        let with_person = prompter.is_some();
-        let prompter = prompter.unwrap_or_else(|| Arc::new(NoPrompter));
+        let access = self.pool.access();
         // A key that is to be touched, a code: not while nobody knows of it.
-        let before = (with_person || credential.is_silent()).then_some(credential);
-        Self::log_in(plan, prompter, before).await
+        let before = (prompter.is_some() || access.is_silent()).then_some(access);
+        let how = How {
+            before,
+            is_further: false,
+            prompter,
+        };
+        Self::log_in(self.pool.plan(), how).await
     }
 
-    async fn log_in(
-        plan: &SshPlan,
-        prompter: Arc<dyn Prompter>,
-        before: Option<&Credential>,
-    ) -> Result<Self, ConnectError> {
-        let addresses = tcp::resolve(&plan.host, plan.port).await?;
+    async fn log_in(plan: &SshPlan, how: How<'_>) -> Result<Self, ConnectError> {
         let changed = Arc::new(Notify::new());
         let bell = Arc::clone(&changed);
-        let (first, credential) = login::first(plan, &addresses, prompter, before, bell).await?;
+        let (first, access) = login::log_in(plan, how, bell).await?;
         let description = Description {
-            server: Some(first.peer()),
+            server: first.base().peer(),
             host_key: first.host_key().map(describe_key).unwrap_or_default(),
             cipher: first.cipher().to_owned(),
-            authentication: credential.describe(),
+            authentication: access.credential.describe(),
         };
         Ok(Self {
-            pool: Pool::new(plan.clone(), credential, first, changed),
+            addresses: access.known.addresses(),
+            pool: Pool::new(plan.clone(), access, first, changed),
             dial: Arc::default(),
-            addresses,
             description,
         })
     }
@@ -119,13 +125,13 @@ impl Link for RusshCarrier {
 
     fn server_addresses(&self) -> Vec<IpAddr> {
         let connections = self.pool.all();
-        let peers = connections.iter().map(|c| c.peer());
+        let peers = connections.iter().flat_map(|c| c.base().addresses());
         let mut addresses: Vec<IpAddr> = self
             .addresses
             .iter()
             .copied()
             .chain(peers)
-            .map(|address| address.ip().to_canonical())
+            .map(|address| address.to_canonical())
             .collect();
         addresses.sort();
         addresses.dedup();

@@ -1,7 +1,6 @@
 //! The connections of one carrier: which one a new flow goes to, when a further one is made, and when an old
 //! one is let go.
 
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,11 +10,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use super::auth::Credential;
 use super::backlog::Store;
 use super::connection::Connection;
 use super::load::ChannelGuard;
-use super::login;
+use super::login::{self, Access};
 use crate::carrier::error::LostReason;
 use crate::net::{OpenError, OpenFailure};
 use crate::plan::SshPlan;
@@ -53,8 +51,7 @@ const RETRY_LAST: Duration = Duration::from_secs(600);
 /// The connections.
 pub(super) struct Pool {
     plan: SshPlan,
-    credential: Credential,
-    peer: SocketAddr,
+    access: Access,
     connections: Mutex<Vec<Arc<Connection>>>,
     changed: Arc<Notify>,
     /// Rung after every look at the connections.
@@ -191,19 +188,18 @@ impl Rush {
 impl Pool {
     pub(super) fn new(
         plan: SshPlan,
-        credential: Credential,
+        access: Access,
         first: Connection,
         changed: Arc<Notify>,
     ) -> Arc<Self> {
-        if plan.connections.is_some_and(|asked| asked > 1) && !credential.is_silent() {
+        if plan.connections.is_some_and(|asked| asked > 1) && !access.is_silent() {
             warn!(
                 "this login asks somebody each time: there is one connection, whatever --connections says"
             );
         }
         let pool = Arc::new(Self {
             plan,
-            credential,
-            peer: first.peer(),
+            access,
             connections: Mutex::new(vec![Arc::new(first)]),
             changed,
             tended: Notify::new(),
@@ -238,8 +234,8 @@ impl Pool {
         &self.plan
     }
 
-    pub(super) fn credential(&self) -> &Credential {
-        &self.credential
+    pub(super) fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Asks every connection for a sign of life; those that give none are lost.
@@ -273,7 +269,7 @@ impl Pool {
 
     /// Whether a further connection could be made now.
     fn can_grow(&self) -> bool {
-        self.credential.is_silent()
+        self.access.is_silent()
             && self.list().len() <= MAX_CONNECTIONS
             && self.retry().is_time(Instant::now())
             && !self.closing.load(Relaxed)
@@ -424,7 +420,7 @@ impl Pool {
 
     async fn grow(&self) {
         let changed = Arc::clone(&self.changed);
-        let login = login::again(&self.plan, self.peer, &self.credential, changed);
+        let login = login::further(&self.plan, &self.access, changed);
         let error = match tokio::time::timeout(LOGIN_TIMEOUT, login).await {
             Ok(Ok(connection)) => {
                 *self.retry() = Retry::default();

@@ -318,6 +318,10 @@ impl ByteWriter for RusshWriter {
             return Err(error);
         }
         let bytes = chunk.len();
+        let gate = self.shared.place.load().gate();
+        if !gate.is_open() {
+            Box::pin(self.shared.unless_ended(gate.pass())).await?;
+        }
         // Within the server's window; russh cuts it into packets without copying. Boxed: its 1.4 KiB would be part of
         // every idle flow.
         let mut sending = Box::pin(self.shared.write.data_bytes(chunk));

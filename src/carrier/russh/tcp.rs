@@ -1,7 +1,7 @@
 //! The TCP connection under the SSH connection.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -10,32 +10,55 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::yield_now;
+use tracing::debug;
 
 use crate::carrier::error::ConnectError;
+use crate::plan::{AddressFamily, Dialling, SshPlan};
 
-/// How long one address may take to answer.
+/// How long one address may take to answer, unless ConnectTimeout says so.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time between two attempts (sshconnect.c `ssh_connect_direct`).
+const ATTEMPTS_APART: Duration = Duration::from_secs(1);
 
-/// All addresses of `host`.
+/// The addresses of the server of `plan`, of the family that it asks for.
 ///
 /// # Errors
 /// [`ConnectError::UnknownHost`].
-pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+pub(super) async fn resolve(plan: &SshPlan) -> Result<Vec<SocketAddr>, ConnectError> {
     let unknown = |source| ConnectError::UnknownHost {
-        host: host.to_owned(),
+        host: plan.host.clone(),
         source,
     };
-    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
+    let family = plan.dialling.family;
+    let found = tokio::net::lookup_host((plan.host.as_str(), plan.port));
+    let mut addresses: Vec<SocketAddr> = found
         .await
         .map_err(unknown)?
+        .filter(|address| is_of(family, address.ip()))
         .collect();
     addresses.dedup();
     if addresses.is_empty() {
-        return Err(unknown(io::Error::other("the name has no address")));
+        return Err(unknown(io::Error::other(none_of(family))));
     }
     Ok(addresses)
+}
+
+fn is_of(family: AddressFamily, address: IpAddr) -> bool {
+    match family {
+        AddressFamily::Any => true,
+        AddressFamily::V4 => address.is_ipv4(),
+        AddressFamily::V6 => address.is_ipv6(),
+    }
+}
+
+fn none_of(family: AddressFamily) -> &'static str {
+    match family {
+        AddressFamily::Any => "the name has no address",
+        AddressFamily::V4 => "the name has no IPv4 address (AddressFamily inet)",
+        AddressFamily::V6 => "the name has no IPv6 address (AddressFamily inet6)",
+    }
 }
 
 /// A TCP connection to the server.
@@ -48,30 +71,50 @@ pub(super) struct Connected {
     pub(super) round_trip: Duration,
 }
 
-/// Connects to the first of `addresses` that answers, in their order.
+/// Connects to the first of `addresses` that answers, in their order, as often as `dialling` says.
 ///
 /// # Errors
-/// That of the last address: [`ConnectError::Unreachable`] or [`ConnectError::TimedOut`].
-pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<Connected, ConnectError> {
+/// That of the last address in the last attempt: [`ConnectError::Unreachable`], [`ConnectError::TimedOut`] or
+/// [`ConnectError::BindAddress`].
+pub(super) async fn connect(
+    addresses: &[SocketAddr],
+    dialling: &Dialling,
+) -> Result<Connected, ConnectError> {
+    let mut attempt = 1;
+    loop {
+        match attempt_all(addresses, dialling).await {
+            Err(error) if attempt < dialling.attempts => {
+                debug!("attempt {attempt} of {}: {error}", dialling.attempts);
+                attempt += 1;
+                tokio::time::sleep(ATTEMPTS_APART).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn attempt_all(
+    addresses: &[SocketAddr],
+    dialling: &Dialling,
+) -> Result<Connected, ConnectError> {
+    let timeout = dialling.timeout.unwrap_or(CONNECT_TIMEOUT);
     let mut failure = None;
     for &address in addresses {
         let began = Instant::now();
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        match tokio::time::timeout(timeout, attempt_one(address, dialling)).await {
             Ok(Ok(stream)) => {
-                stream
-                    .set_nodelay(true)
-                    .map_err(|source| ConnectError::Unreachable { address, source })?;
                 return Ok(Connected {
                     stream,
                     peer: address,
                     round_trip: began.elapsed(),
                 });
             }
-            Ok(Err(source)) => failure = Some(ConnectError::Unreachable { address, source }),
+            Ok(Err(error)) => failure = Some(error),
             Err(_) => {
                 failure = Some(ConnectError::TimedOut {
-                    address,
-                    seconds: CONNECT_TIMEOUT.as_secs(),
+                    server: address.to_string(),
+                    seconds: timeout.as_secs(),
+                    stage: "",
                 });
             }
         }
@@ -83,6 +126,41 @@ pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<Connected, Conne
     }))
 }
 
+async fn attempt_one(address: SocketAddr, dialling: &Dialling) -> Result<TcpStream, ConnectError> {
+    let unreachable = |source| ConnectError::Unreachable { address, source };
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(unreachable)?;
+    if let Some(from) = &dialling.bind_address {
+        bind(&socket, from, address).await?;
+    }
+    let stream = socket.connect(address).await.map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    Ok(stream)
+}
+
+/// Binds to the first address of `from` that is of the family of `to`.
+async fn bind(socket: &TcpSocket, from: &str, to: SocketAddr) -> Result<(), ConnectError> {
+    let failed = |source| ConnectError::BindAddress {
+        address: from.to_owned(),
+        source,
+    };
+    let mut found = tokio::net::lookup_host((from, 0)).await.map_err(failed)?;
+    let address = found
+        .find(|address| address.is_ipv4() == to.is_ipv4())
+        .ok_or_else(|| failed(io::Error::other(format!("it has no address to reach {to}"))))?;
+    socket.bind(address).map_err(failed)
+}
+
+/// Ends the connection when what was sent stays unacknowledged for so long (tcp(7) TCP_USER_TIMEOUT): while russh writes
+/// it asks the server for no sign of life.
+pub(super) fn give_up_after(stream: &TcpStream, silence: Duration) {
+    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(silence)) {
+        debug!("TCP_USER_TIMEOUT: {error}");
+    }
+}
 /// Whether ACKs are to be sent at once. Set for servers on which no session can be opened: their sshd keeps
 /// Nagle's algorithm on, and with our delayed ACKs each short exchange would stall for 40 ms.
 pub(super) type AckAtOnce = Arc<AtomicBool>;

@@ -7,7 +7,7 @@ use super::key_file::{KeyFile, Unlocked};
 
 /// Keys unlocked so far. Clones share them; when the last one is gone the keys are wiped.
 #[derive(Clone, Default)]
-pub struct Keyring(Arc<Mutex<Vec<(PathBuf, Unlocked)>>>);
+pub(in super::super) struct Keyring(Arc<Mutex<Vec<(PathBuf, Unlocked)>>>);
 
 impl std::fmt::Debug for Keyring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -47,7 +47,7 @@ use crate::carrier::prompt::Prompter;
 use crate::plan::SshPlan;
 
 pub(super) use self::credential::{Credential, Step};
-pub use self::keyring::Keyring;
+pub(super) use self::keyring::Keyring;
 
 /// How long the server may take to answer, with the time that a person takes to touch a key or to type a passphrase:
 /// sshd's LoginGraceTime, after which it is gone.

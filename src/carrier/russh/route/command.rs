@@ -1,0 +1,292 @@
+//! ProxyCommand: a program whose stdin and stdout lead to the server.
+//!
+//! It is run as ssh runs it: by the user's shell, which is told to `exec` it, in our own process group, so that it may
+//! ask on the terminal (a password, a code). A further connection asks nobody: its command has a process group of its
+//! own, and the kernel stops it when it reads from the terminal. Ctrl-C on the terminal is ours alone, for we have something
+//! to take back first; the command hangs up with the connection. It ends like ssh's where we are killed: its
+//! stdin is at the end then.
+
+use std::ffi::OsStr;
+use std::io;
+use std::pin::Pin;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep, timeout};
+use tracing::{debug, info};
+
+use super::WayEnd;
+use super::processes;
+use crate::carrier::failure::harmless;
+use crate::plan::Caller;
+
+/// The shell where the environment names none (sshconnect.c `ssh_proxy_connect`).
+const SHELL: &str = "/bin/sh";
+/// Run by `/bin/sh`: the user's shell may be none that knows `trap`. What is ignored stays so across exec (signal(7)).
+const WITHOUT_INTERRUPT: &str = r#"trap "" INT; exec "$0" -c "$1""#;
+/// How long the command may take to end by itself.
+const HANG_UP: Duration = Duration::from_millis(500);
+/// How long its last words are waited for after its end, and its end after that of its output.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_BREATH: Duration = Duration::from_secs(1);
+/// A longer line on stderr is cut, in bytes.
+const MAX_LINE: usize = 1024;
+
+/// A command at work, for as long as its stream lives.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Running {
+    pid: u32,
+    said: Arc<Said>,
+}
+
+impl Running {
+    /// Its number; that of its shell's own process.
+    pub(in super::super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What it says from here on matters less.
+    pub(in super::super) fn logged_in(&self) {
+        self.said.is_quiet.store(true, Relaxed);
+    }
+}
+
+/// What the command said on stderr.
+#[derive(Debug, Default)]
+struct Said {
+    last: Mutex<String>,
+    is_quiet: AtomicBool,
+}
+
+impl Said {
+    fn line(&self, line: &[u8]) {
+        let line = harmless(&String::from_utf8_lossy(line));
+        if line.trim().is_empty() {
+            return;
+        }
+        // Before the login it may tell the person what to do: where to log in, which code to type.
+        match self.is_quiet.load(Relaxed) {
+            true => debug!("the ProxyCommand says: {line}"),
+            false => info!("the ProxyCommand says: {line}"),
+        }
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = line;
+    }
+
+    fn last(&self) -> String {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.trim().to_owned()
+    }
+}
+
+/// Starts `text`; `is_first` if it may ask a person.
+///
+/// # Errors
+/// Those of fork(2) and exec(2) for `/bin/sh`. That the command itself is missing is told by the stream's end.
+pub(super) fn start(
+    text: &str,
+    caller: Option<&Caller>,
+    is_first: bool,
+) -> io::Result<(CommandStream, Running)> {
+    let mut child = command(text, caller, is_first).spawn()?;
+    let missing = || io::Error::other("the command has no pipes");
+    let stdin = child.stdin.take().ok_or_else(missing)?;
+    let stdout = child.stdout.take().ok_or_else(missing)?;
+    let stderr = child.stderr.take().ok_or_else(missing)?;
+    let running = Running {
+        pid: child.id().ok_or_else(missing)?,
+        said: Arc::default(),
+    };
+    let (report, ended) = oneshot::channel();
+    let (stop, stopped) = oneshot::channel();
+    let said = Arc::clone(&running.said);
+    tokio::spawn(supervise(child, stderr, said, stopped, report));
+    let stream = CommandStream {
+        stdin,
+        stdout,
+        ended,
+        patience: None,
+        _stop: stop,
+    };
+    Ok((stream, running))
+}
+
+fn command(text: &str, caller: Option<&Caller>, is_first: bool) -> tokio::process::Command {
+    let own = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    let shell = match caller {
+        Some(caller) => caller.shell.as_os_str(),
+        None => own.as_deref().unwrap_or(OsStr::new(SHELL)),
+    };
+    let mut command = tokio::process::Command::new(SHELL);
+    command
+        .args(["-c", WITHOUT_INTERRUPT])
+        .arg(shell)
+        .arg(format!("exec {text}"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    if !is_first {
+        command.process_group(0);
+    }
+    if let Some(caller) = caller {
+        command
+            .uid(caller.uid)
+            .gid(caller.gid)
+            .env("HOME", &caller.home)
+            .env("SHELL", &caller.shell)
+            .env("USER", &caller.name)
+            .env("LOGNAME", &caller.name);
+    }
+    command
+}
+
+/// Hangs up on the command and its children when dropped.
+struct HangUp(Option<u32>);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            processes::signal_tree(pid, Signal::SIGHUP);
+        }
+    }
+}
+
+/// Waits for the command's end, or ends it when nobody needs it any more.
+async fn supervise(
+    mut child: Child,
+    stderr: ChildStderr,
+    said: Arc<Said>,
+    stopped: oneshot::Receiver<()>,
+    report: oneshot::Sender<String>,
+) {
+    let mut hang_up = HangUp(child.id());
+    let listening = listen(stderr, &said);
+    tokio::pin!(listening);
+    let mut heard = false;
+    let status = {
+        let ended = child.wait();
+        tokio::pin!(ended, stopped);
+        loop {
+            tokio::select! {
+                status = &mut ended => break Some(status),
+                _ = &mut stopped => break None,
+                () = &mut listening, if !heard => heard = true,
+            }
+        }
+    };
+    let Some(status) = status else {
+        let tree = processes::tree(hang_up.0.unwrap_or_default());
+        drop(hang_up);
+        if timeout(HANG_UP, child.wait()).await.is_err() {
+            processes::signal(&tree, Signal::SIGKILL);
+        }
+        return;
+    };
+    // Its number may be another's from here on.
+    hang_up.0 = None;
+    if !heard {
+        // Its children may hold stderr open.
+        let _ = timeout(LAST_WORDS, listening).await;
+    }
+    // Nobody may wait for it.
+    let _ = report.send(end(status, &said.last()));
+}
+
+fn end(status: io::Result<ExitStatus>, last: &str) -> String {
+    let how = match status {
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    let colon = if last.is_empty() { "" } else { ": " };
+    format!("the ProxyCommand ended ({how}){colon}{last}")
+}
+
+/// Reads stderr line by line to its end.
+async fn listen(mut stderr: ChildStderr, said: &Said) {
+    let mut line = Vec::with_capacity(MAX_LINE);
+    let mut chunk = [0; 512];
+    loop {
+        let bytes = match stderr.read(&mut chunk).await {
+            Ok(0) | Err(_) => break,
+            Ok(bytes) => bytes,
+        };
+        for byte in &chunk[..bytes] {
+            match byte {
+                b'\n' | b'\r' => {
+                    said.line(&line);
+                    line.clear();
+                }
+                byte if line.len() < MAX_LINE => line.push(*byte),
+                _ => {}
+            }
+        }
+    }
+    said.line(&line);
+}
+
+/// The command's stdin and stdout. Its end is an error that says how the command ended.
+pub(super) struct CommandStream {
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+    ended: oneshot::Receiver<String>,
+    /// Since the output is at its end.
+    patience: Option<Pin<Box<Sleep>>>,
+    /// Dropped with the stream: the command is to end.
+    _stop: oneshot::Sender<()>,
+}
+
+impl CommandStream {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let patience = self
+            .patience
+            .get_or_insert_with(|| Box::pin(sleep(LAST_BREATH)));
+        if let Poll::Ready(Ok(how)) = Pin::new(&mut self.ended).poll(cx) {
+            return Poll::Ready(WayEnd(how).into());
+        }
+        ready!(patience.as_mut().poll(cx));
+        let how = "the ProxyCommand closed its output".to_owned();
+        Poll::Ready(WayEnd(how).into())
+    }
+}
+
+impl AsyncRead for CommandStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.patience.is_none() {
+            let before = buf.filled().len();
+            let read = ready!(Pin::new(&mut self.stdout).poll_read(cx, buf));
+            if read.is_err() || buf.filled().len() > before {
+                return Poll::Ready(read);
+            }
+        }
+        self.poll_end(cx).map(Err)
+    }
+}
+
+impl AsyncWrite for CommandStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stdin).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdin).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdin).poll_shutdown(cx)
+    }
+}
