@@ -242,7 +242,7 @@ pub struct RekeyLimit {
 }
 
 /// `StrictHostKeyChecking` of ssh_config(5). A changed key is refused by all of them but [`Self::No`],
-/// which never refuses, as in ssh, and says so in a warning.
+/// which lets it pass, as in ssh, with a warning and without sending it a password. A revoked one is always refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostKeyPolicy {
     /// `ask`: a new key is shown and asked for on the terminal; without one it is refused.

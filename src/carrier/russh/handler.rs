@@ -251,3 +251,18 @@ fn lost_reason(reason: &DisconnectReason<SessionError>) -> LostReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_may_be_anybody_sees_no_secret() {
+        let plan = SshPlan::new("bastion", 22, "me");
+        let handshake = Handshake::default();
+        assert_eq!(*handshake.limited(&plan), plan);
+        handshake.no_secrets.store(true, Relaxed);
+        let login = &handshake.limited(&plan).login;
+        assert!(login.public_key && !login.password && !login.keyboard_interactive);
+    }
+}

@@ -49,7 +49,7 @@ pub(super) struct HostKeyCheck {
     names: Vec<String>,
     /// Where the connection leads, unless it goes through another host or a command.
     address: Option<IpAddr>,
-    /// `None` where nobody may be asked: a further connection in the background.
+    /// `None` where nobody may be asked: a further connection in the background, or BatchMode.
     prompter: Option<Arc<dyn Prompter>>,
 }
 
@@ -68,7 +68,7 @@ impl HostKeyCheck {
             known: Arc::new(KnownHosts::load(&files)),
             names,
             address: None,
-            prompter,
+            prompter: prompter.filter(|_| !plan.login.batch),
         }
     }
 

@@ -276,6 +276,17 @@ fn no_file_to_write_to_is_said() {
 }
 
 #[test]
+fn nobody_is_asked_in_batch_mode() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plan = plan(dir.path(), HostKeyPolicy::Ask, "");
+    plan.login.batch = true;
+    let person = Person::saying(&["yes"]);
+    let check = HostKeyCheck::new(&plan, Some(Arc::clone(&person) as Arc<dyn Prompter>));
+    assert!(check.check(&key(A)).is_err());
+    assert!(person.asked.lock().unwrap().is_empty());
+}
+
+#[test]
 fn a_changed_key_that_is_let_pass_gets_no_secrets() {
     let dir = tempfile::tempdir().unwrap();
     let plan = plan(dir.path(), HostKeyPolicy::No, &format!("bastion {B}\n"));
