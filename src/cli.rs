@@ -181,7 +181,7 @@ Exit codes:
   1    any other failure
   2    the arguments make no sense
   3    a privilege or /dev/net/tun is missing
-  4    the SSH server refused the login; after a lost connection: three times, over about two minutes
+  4    the SSH server refused the login; after a lost connection: three times in a row
   5    the device's name or every routing table is taken
   6    the server's host key is unknown, refused or has changed, also after a lost connection
   7    something of the set-up could not be taken back
