@@ -442,8 +442,12 @@ async fn a_silent_server_is_noticed() {
 async fn nothing_is_left_behind() {
     let left = || {
         let all = std::fs::read_dir("/tmp").unwrap().flatten();
-        all.filter(|e| e.file_name().to_string_lossy().starts_with("underpass-"))
-            .count()
+        all.filter(|e| {
+            e.file_name()
+                .to_string_lossy()
+                .starts_with("underpass-ssh-")
+        })
+        .count()
     };
     let sshd = Sshd::start("");
     let echo = Echo::start().await;

@@ -34,7 +34,8 @@ pub enum AnyCarrier {
 }
 
 impl AnyCarrier {
-    /// Logs in to the server of `server` with the carrier of `plan`. `prompter` asks what a person has to answer, unless ssh does.
+    /// Logs in to the server of `server` with the carrier of `plan`. `prompter` asks what a person has to answer,
+    /// unless ssh does.
     ///
     /// # Errors
     /// [`ConnectError`]: one line for a person, with what to do.

@@ -16,9 +16,9 @@ pub enum Terminal {
     None,
 }
 
-/// Makes the child of `command` end when the thread that spawns it ends, whatever ends it (`PR_SET_PDEATHSIG`, prctl(2)).
-/// Spawn it from a thread that lives as long as the process. The child is deaf to the terminal's Ctrl-C and Ctrl-\,
-/// which are for us: we end it in order.
+/// Makes the child of `command` end when the thread that spawns it ends, whatever ends it (`PR_SET_PDEATHSIG`,
+/// prctl(2)). Spawn it from a thread that lives as long as the process. The child is deaf to the terminal's Ctrl-C
+/// and Ctrl-\, which are for us: we end it in order.
 #[expect(unsafe_code, reason = "work between fork and exec")]
 pub fn tie(command: &mut Command, terminal: Terminal) {
     let us = getpid();

@@ -17,6 +17,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 pub use serde_json::Value;
 
+/// Which carrier a test runs over: its crate's name says so. `tests/e2e_openssh*.rs` hold the tests of other files again.
+pub fn carrier() -> &'static str {
+    if env!("CARGO_CRATE_NAME").starts_with("e2e_openssh") {
+        "openssh"
+    } else {
+        "russh"
+    }
+}
+
 const UNDERPASS: &str = env!("CARGO_BIN_EXE_underpass");
 /// How long anything may take that should take a moment.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -116,6 +125,9 @@ impl Lab {
         let mut command = self.command("client", "setsid");
         command.args(wrapper).arg(UNDERPASS).arg("up");
         let given = |option: &str| args.split_whitespace().any(|arg| arg == option);
+        if !given("--carrier") {
+            command.args(["--carrier", carrier()]);
+        }
         if !given("-r") {
             command.args(["-r", "root@192.168.77.1"]);
         }

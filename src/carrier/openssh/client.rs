@@ -15,8 +15,8 @@ use crate::plan::{Caller, SshClient, SshPlan};
 /// Mux proxy mode came with OpenSSH 7.4.
 const PROXY_MODE: Version = Version(7, 4);
 
-/// What a login tells about itself: the address, the host key, the cipher, what the server took. LogVerbose names the functions
-/// that say it (log.c), without the line for each channel that LogLevel DEBUG brings.
+/// What a login tells about itself: the address, the host key, the cipher, what the server took. LogVerbose names the
+/// functions that say it (log.c), without the line for each channel that LogLevel DEBUG brings.
 const TELLING: &str = "LogVerbose=*:ssh_connect_direct():*,*:verify_host_key():*,*:ssh_userauth2():*,\
                        *:input_userauth_pk_ok():*,*:kex_choose_conf():*";
 
@@ -151,8 +151,8 @@ impl Client {
         command
     }
 
-    /// The first value of an option counts: what must be as it is comes before what the user typed, and what the user may
-    /// choose behind it, and only where no file chose either.
+    /// The first value of an option counts: what must be as it is comes before what the user typed, and what the user
+    /// may choose behind it, and only where no file chose either.
     fn options(&self, socket: &Path, asks: Asks) -> Vec<String> {
         // ssh expands tokens in the path.
         let socket = socket.display().to_string().replace('%', "%%");

@@ -1,80 +1,33 @@
 //! One master's channels: what everybody shares behind one lock, the task that reads and the task that writes.
 //!
-//! Whoever changes something under the lock finds out there whom to wake, and wakes them when the lock is free again. The lock of a
-//! flow is taken inside, never the other way round.
+//! Whoever changes something under the lock finds out there whom to wake, and wakes them when the lock is free again.
+//! The lock of a flow is taken inside, never the other way round.
 
-use std::collections::HashMap;
-use std::future::Future;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot};
 use tracing::debug;
 
-use super::flow::{End, Flow, Opening};
+use super::flow::Flow;
 use super::master::Master;
 use super::peers;
-use super::stream::{OpensshReader, OpensshWriter, halves};
-use crate::carrier::channels::{
-    ChannelId, ChannelType, Channels, Config, Decoder, Event, Fault, Outgoing, Refusal, SendError,
-};
+use super::place::{Asked, Place};
+use super::shared::{After, Burden, Owner, Shared};
+use crate::carrier::channels::{ChannelType, Config, Decoder, Fault, Outgoing};
 use crate::carrier::dial::DialPermit;
 use crate::carrier::error::LostReason;
-use crate::carrier::failure::open_error;
-use crate::net::{OpenError, OpenFailure, Source, StreamError, Target};
+use crate::net::{OpenError, OpenFailure, Source, Target};
 
-/// Places that a master has for channels; each refused open costs one for good. It dies at 16,384 (channels.c CHANNELS_MAX_CHANNELS).
-const PLACES: u64 = 16_000;
-/// Refused opens after which a master is to be replaced.
-const REFUSALS: u64 = 8_000;
-/// Channels from which on a further master is wanted: sshd needs a descriptor for each, of which a process has 1,024 by default.
-const CROWD: usize = 900;
-/// How long a server may take to close a channel that is at EOF both ways, before we close it.
-const CLOSE_WAIT: Duration = Duration::from_secs(30);
 /// How long the first session may take to be answered, and to end.
 const SESSION: Duration = Duration::from_secs(3);
-
-/// What a connection looks like to the choice of the next flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Burden {
-    /// Channels now.
-    pub(super) channels: usize,
-    /// Those of them that belong to somebody. What runs in the first session may stay for as long as it likes.
-    pub(super) flows: usize,
-    /// Opens that were refused, in all.
-    pub(super) refused: u64,
-}
-
-impl Burden {
-    /// Whether no further channel fits.
-    pub(super) fn is_full(self) -> bool {
-        self.channels as u64 + self.refused >= PLACES
-    }
-
-    /// Whether it should get no new flows, if another one can take them.
-    pub(super) fn is_due(self) -> bool {
-        self.refused >= REFUSALS || self.is_full()
-    }
-
-    /// Whether new flows are better off elsewhere.
-    pub(super) fn is_crowded(self) -> bool {
-        self.channels >= CROWD
-    }
-
-    /// What the pool decides upon: it looks when one of these changes.
-    fn marks(self) -> [bool; 4] {
-        let is_over = self.flows == 0 && self.is_due();
-        [self.is_full(), self.is_due(), self.is_crowded(), is_over]
-    }
-}
 
 /// One master and its channels.
 pub(super) struct Connection {
@@ -90,51 +43,11 @@ pub(super) struct Connection {
     peers: Vec<IpAddr>,
 }
 
-struct Shared {
-    channels: Channels,
-    owners: HashMap<ChannelId, Owner>,
-    /// One of the owners is the first session's.
-    has_session: bool,
-    /// The writer has nothing to do, and waits to be told.
-    is_writer_idle: bool,
-    /// Nothing works any more.
-    is_lost: bool,
-}
-
-enum Owner {
-    Flow(Arc<Flow>),
-    /// The first session, and who waits for its answer.
-    Session(Option<oneshot::Sender<bool>>),
-}
-
-/// What is to be done when the lock is free again.
-#[derive(Default)]
-struct After {
-    wakers: Vec<Waker>,
-    permits: Vec<(DialPermit, Option<OpenError>)>,
-    /// The writer has work.
-    is_work: bool,
-    /// The pool should look.
-    is_change: bool,
-}
-
-impl After {
-    fn wake(&mut self, waker: &mut Option<Waker>) {
-        self.wakers.extend(waker.take());
-    }
-}
-
 impl Connection {
     /// Takes a master over, and runs its channels until it ends.
     pub(super) fn start(master: Master, socket: UnixStream, changed: Arc<Notify>) -> Arc<Self> {
         let connection = Arc::new(Self {
-            shared: Mutex::new(Shared {
-                channels: Channels::new(Config::default()),
-                owners: HashMap::new(),
-                has_session: false,
-                is_writer_idle: false,
-                is_lost: false,
-            }),
+            shared: Mutex::default(),
             work: Notify::new(),
             stop: Notify::new(),
             changed,
@@ -206,8 +119,9 @@ impl Connection {
         Ok(Asked { place: Some(place) })
     }
 
-    /// Runs `true` in a session, until the server says that it runs; whether it does. sshd leaves Nagle's algorithm on until a session runs
-    /// something (packet.c ssh_packet_set_interactive), and without it every short exchange would stall for 40 ms.
+    /// Runs `true` in a session, until the server says that it runs; whether it does. sshd leaves Nagle's algorithm
+    /// on until a session runs something (packet.c ssh_packet_set_interactive), and without it every short exchange
+    /// would stall for 40 ms.
     pub(super) async fn run_true(self: &Arc<Self>) -> bool {
         let (sender, answer) = oneshot::channel();
         let id = self.with(|shared, _| {
@@ -237,22 +151,7 @@ impl Connection {
 
     /// Closes channels that the server should have closed long ago.
     pub(super) fn sweep(&self, now: Instant) {
-        self.with(|shared, _| {
-            let Shared {
-                channels, owners, ..
-            } = shared;
-            owners.retain(|id, owner| {
-                let Owner::Flow(flow) = owner else {
-                    return true;
-                };
-                let since = flow.state().lingers_since;
-                let is_late = since.is_some_and(|since| now.duration_since(since) > CLOSE_WAIT);
-                if is_late {
-                    channels.close(*id);
-                }
-                !is_late
-            });
-        });
+        self.with(|shared, _| shared.close_late(now));
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -261,7 +160,7 @@ impl Connection {
     }
 
     /// Changes what is shared; afterwards wakes whom it concerns.
-    fn with<T>(&self, change: impl FnOnce(&mut Shared, &mut After) -> T) -> T {
+    pub(super) fn with<T>(&self, change: impl FnOnce(&mut Shared, &mut After) -> T) -> T {
         let mut after = After::default();
         let result = {
             let mut shared = self.shared();
@@ -349,264 +248,6 @@ impl Connection {
 
     /// From here on nothing is carried.
     fn lose(&self) {
-        self.with(|shared, after| {
-            shared.is_lost = true;
-            shared.has_session = false;
-            for owner in std::mem::take(&mut shared.owners).into_values() {
-                let Owner::Flow(flow) = owner else {
-                    continue;
-                };
-                let mut state = flow.state();
-                let lost = OpenError::new(OpenFailure::ConnectionLost, "");
-                let opening = std::mem::replace(&mut state.opening, Opening::Refused(lost.clone()));
-                if let Opening::Asked(permit) = opening {
-                    after.permits.push((permit, Some(lost)));
-                }
-                state.close(End::Broken(StreamError::Lost));
-                after.wake(&mut state.reader);
-                after.wake(&mut state.writer);
-            }
-        });
-    }
-}
-
-impl Shared {
-    fn burden(&self) -> Burden {
-        Burden {
-            channels: self.channels.len(),
-            flows: self.owners.len() - usize::from(self.has_session),
-            refused: self.channels.refused(),
-        }
-    }
-
-    fn remove(&mut self, id: ChannelId) -> Option<Owner> {
-        let owner = self.owners.remove(&id);
-        self.has_session &= !matches!(owner, Some(Owner::Session(_)));
-        owner
-    }
-
-    /// Whether the writer is to be called; true once for each time that it waits.
-    fn calls_writer(&mut self) -> bool {
-        let calls = self.is_writer_idle && self.channels.has_output();
-        self.is_writer_idle &= !calls;
-        calls
-    }
-
-    /// Wakes senders for whom there is room now.
-    fn tell_writers(&mut self, after: &mut After) {
-        while let Some(id) = self.channels.poll_writable() {
-            if let Some(Owner::Flow(flow)) = self.owners.get(&id) {
-                after.wake(&mut flow.state().writer);
-            }
-        }
-    }
-
-    /// All packets that are complete.
-    fn hear_all(&mut self, decoder: &mut Decoder, after: &mut After) -> Result<(), Fault> {
-        let now = Instant::now();
-        while let Some(payload) = decoder.packet()? {
-            if let Some(event) = self.channels.handle(now, payload)? {
-                self.hear(now, event, after);
-            }
-        }
-        Ok(())
-    }
-
-    fn hear(&mut self, now: Instant, event: Event, after: &mut After) {
-        match event {
-            Event::Opened(id) => self.opened(id, after),
-            Event::Refused { id, reason, text } => self.refused(id, reason, &text, after),
-            Event::Data { id, data } => self.data(now, id, data, after),
-            // Not for us: a forced command's errors.
-            Event::ExtendedData { id, data, .. } => self.channels.consumed(now, id, data.len()),
-            Event::Eof(id) => {
-                if let Some(Owner::Flow(flow)) = self.owners.get(&id) {
-                    let mut state = flow.state();
-                    state.end.get_or_insert(End::Eof);
-                    after.wake(&mut state.reader);
-                }
-            }
-            Event::Closed(id) => self.closed(id, after),
-            Event::Answered { id, success } => {
-                if let Some(Owner::Session(answer)) = self.owners.get_mut(&id) {
-                    // Who has asked may have stopped waiting.
-                    let _ = answer.take().map(|answer| answer.send(success));
-                }
-            }
-            Event::Request { .. } => {}
-        }
-    }
-
-    fn opened(&mut self, id: ChannelId, after: &mut After) {
-        let flow = match self.owners.get_mut(&id) {
-            Some(Owner::Flow(flow)) => Arc::clone(flow),
-            Some(Owner::Session(answer)) => {
-                let command = [&4u32.to_be_bytes()[..], b"true"].concat();
-                if self.channels.request(id, "exec", true, &command).is_err() {
-                    *answer = None;
-                }
-                return;
-            }
-            None => return self.channels.abort(id),
-        };
-        let mut state = flow.state();
-        if let Opening::Asked(permit) = std::mem::replace(&mut state.opening, Opening::Opened) {
-            after.permits.push((permit, None));
-        }
-        if state.is_abandoned {
-            self.owners.remove(&id);
-            self.channels.abort(id);
-        }
-        after.wake(&mut state.reader);
-    }
-
-    fn refused(&mut self, id: ChannelId, reason: Refusal, text: &str, after: &mut After) {
-        // A session's sender is dropped with its owner.
-        let Some(Owner::Flow(flow)) = self.remove(id) else {
-            return;
-        };
-        let error = open_error(code(reason), text);
-        let mut state = flow.state();
-        let refused = Opening::Refused(error.clone());
-        if let Opening::Asked(permit) = std::mem::replace(&mut state.opening, refused) {
-            after.permits.push((permit, Some(error)));
-        }
-        after.wake(&mut state.reader);
-    }
-
-    fn data(&mut self, now: Instant, id: ChannelId, data: Bytes, after: &mut After) {
-        if let Some(Owner::Flow(flow)) = self.owners.get(&id) {
-            let mut state = flow.state();
-            state.inbox.push(data);
-            after.wake(&mut state.reader);
-        } else {
-            // The session's output.
-            self.channels.consumed(now, id, data.len());
-        }
-    }
-
-    fn closed(&mut self, id: ChannelId, after: &mut After) {
-        if let Some(Owner::Flow(flow)) = self.remove(id) {
-            let mut state = flow.state();
-            state.closed_by_peer();
-            after.wake(&mut state.reader);
-            after.wake(&mut state.writer);
-        }
-    }
-}
-
-/// The number of RFC 4254 section 5.1.
-fn code(reason: Refusal) -> u32 {
-    match reason {
-        Refusal::AdministrativelyProhibited => 1,
-        Refusal::ConnectFailed => 2,
-        Refusal::UnknownChannelType => 3,
-        Refusal::ResourceShortage => 4,
-        Refusal::Other(code) => code,
-    }
-}
-
-/// A channel's place on its connection.
-pub(super) struct Place {
-    connection: Arc<Connection>,
-    pub(super) flow: Arc<Flow>,
-    id: ChannelId,
-}
-
-impl Place {
-    /// The reader has passed bytes on: the server may send as many more.
-    pub(super) fn consumed(&self, length: usize) {
-        let now = Instant::now();
-        self.connection
-            .with(|shared, _| shared.channels.consumed(now, self.id, length));
-    }
-
-    /// Sends what fits of `data`, and leaves `waker` to be woken for the rest, which is returned.
-    ///
-    /// # Errors
-    /// The channel takes nothing any more.
-    pub(super) fn send(&self, data: Bytes, waker: &Waker) -> Result<Bytes, SendError> {
-        self.connection.with(|shared, _| {
-            if shared.is_lost {
-                return Err(SendError::Closed);
-            }
-            let rest = shared.channels.send(self.id, data)?;
-            if !rest.is_empty() {
-                // Under the lock, so that room which comes meanwhile finds it.
-                self.flow.state().writer = Some(waker.clone());
-            }
-            Ok(rest)
-        })
-    }
-
-    /// Says EOF after what is queued.
-    ///
-    /// # Errors
-    /// The channel takes nothing any more.
-    pub(super) fn eof(&self) -> Result<(), SendError> {
-        self.connection
-            .with(|shared, _| shared.channels.eof(self.id))
-    }
-
-    /// Closes the channel at once, which ends both directions.
-    pub(super) fn reset(&self) {
-        self.connection.with(|shared, after| {
-            let mut state = self.flow.state();
-            if state.close(End::Broken(StreamError::Reset)) {
-                shared.channels.abort(self.id);
-                shared.owners.remove(&self.id);
-            }
-            after.wake(&mut state.reader);
-            after.wake(&mut state.writer);
-        });
-    }
-}
-
-/// An open that the server has been asked for. When it is dropped, a late success is closed at once.
-pub(super) struct Asked {
-    /// `None` once it is answered.
-    place: Option<Place>,
-}
-
-impl Future for Asked {
-    type Output = Result<(OpensshReader, OpensshWriter), OpenError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(place) = &self.place else {
-            // Polled after its end, which no executor does.
-            return Poll::Pending;
-        };
-        let mut state = place.flow.state();
-        let answer = match &state.opening {
-            Opening::Asked(_) => {
-                state.reader = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
-            Opening::Opened => Ok(()),
-            Opening::Refused(error) => Err(error.clone()),
-        };
-        drop(state);
-        let place = self.place.take();
-        Poll::Ready(match (answer, place) {
-            (Ok(()), Some(place)) => Ok(halves(place)),
-            (Err(error), _) => Err(error),
-            (Ok(()), None) => Err(OpenError::new(OpenFailure::ConnectionLost, "")),
-        })
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        let Some(place) = &self.place else {
-            return;
-        };
-        let mut state = place.flow.state();
-        state.is_abandoned = true;
-        state.reader = None;
-        let is_open = matches!(state.opening, Opening::Opened);
-        drop(state);
-        if is_open {
-            place.reset();
-        }
+        self.with(Shared::lose);
     }
 }

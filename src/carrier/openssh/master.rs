@@ -145,8 +145,8 @@ impl Master {
 }
 
 impl Drop for Master {
-    /// In the middle of a login there may be a question on the terminal, and the next one behind it: ended at once, so that what is put
-    /// back stays so.
+    /// In the middle of a login there may be a question on the terminal, and the next one behind it: ended at once,
+    /// so that what is put back stays so.
     fn drop(&mut self) {
         if self.settings.is_some() && !self.gone.load(Relaxed) {
             // An error means that it is gone.
@@ -228,11 +228,11 @@ async fn listen(stderr: Option<ChildStderr>, words: &Mutex<Words>) {
     }
 }
 
-/// For the control socket: nobody but the person who runs ssh gets in. A short path, for a socket's has 107 bytes at most (unix(7)), and
-/// ssh makes a longer one first.
+/// For the control socket: nobody but the person who runs ssh gets in. A short path, for a socket's has 107 bytes at
+/// most (unix(7)), and ssh makes a longer one first.
 fn directory(person: Option<&Caller>) -> io::Result<TempDir> {
     let directory = tempfile::Builder::new()
-        .prefix("underpass-")
+        .prefix("underpass-ssh-")
         .permissions(Permissions::from_mode(0o700))
         .tempdir_in("/tmp")?;
     if let Some(person) = person {

@@ -1,23 +1,24 @@
-//! The carrier over the user's own OpenSSH: ssh logs in with all its options, keys and prompts, and carries our channels
-//! over its control socket (mux proxy mode).
+//! The carrier over the user's own OpenSSH: ssh logs in with all its options, keys and prompts, and carries our
+//! channels over its control socket (mux proxy mode).
 //!
 //! # Theory of operation
 //!
-//! We start `ssh -M -N` for ourselves, never use a master of the user's: a master dies after some 16,380 refused opens, and when
-//! its proxy socket closes at a bad moment, and takes everything down that is on it. So ours and its socket
-//! live and die together. On the socket we speak the connection protocol through [`channels`](super::channels): a flow's window opens
-//! as the flow is read, so all that arrives can be taken off the socket at once, and no flow waits for another.
+//! We start `ssh -M -N` for ourselves, never use a master of the user's: a master dies after some 16,380 refused
+//! opens, and when its proxy socket closes at a bad moment, and takes everything down that is on it. So ours and its
+//! socket live and die together. On the socket we speak the connection protocol through
+//! [`channels`](super::channels): a flow's window opens as the flow is read, so all that arrives can be taken off the
+//! socket at once, and no flow waits for another.
 //!
-//! A master that has refused many opens, or carries many flows, is joined by a fresh one that logs in without asking anybody;
-//! new flows go there, and the old one ends with its last flow.
+//! A master that has refused many opens, or carries many flows, is joined by a fresh one that logs in without asking
+//! anybody; new flows go there, and the old one ends with its last flow.
 //!
 //! | file | idea |
 //! |---|---|
 //! | `client` | which ssh is installed, and its arguments |
 //! | `master` | one ssh process: start, wait until it is ready, end; `words`: what it says on stderr |
 //! | `hello` | the control socket until it carries channels |
-//! | `connection` | one master's channels, its reader and its writer; `flow`: one channel's state |
-//! | `stream` | one channel as two halves |
+//! | `connection` | one master's reader and writer, over `shared`: its channels behind one lock; `flow`: one channel's state |
+//! | `stream` | one channel as two halves, over its `place` on the connection |
 //! | `pool` | all masters: which one a flow goes to, when one more is started, when one goes |
 //! | `peers` | where ssh's TCP connections go |
 //! | `terminal` | a terminal without echo is put back when a prompt is cut short |
@@ -28,7 +29,9 @@ mod flow;
 mod hello;
 mod master;
 mod peers;
+mod place;
 mod pool;
+mod shared;
 mod stream;
 mod terminal;
 mod words;

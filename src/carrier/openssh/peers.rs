@@ -1,5 +1,5 @@
-//! Where ssh's TCP connections go: its own, and those of the programs it runs (ProxyCommand, the ssh of a ProxyJump). They must never
-//! be captured. The kernel tells what a process has open: proc_pid_fd(5), proc_pid_net(5).
+//! Where ssh's TCP connections go: its own, and those of the programs it runs (ProxyCommand, the ssh of a ProxyJump).
+//! They must never be captured. The kernel tells what a process has open: proc_pid_fd(5), proc_pid_net(5).
 
 use std::collections::HashSet;
 use std::fs;

@@ -1,4 +1,5 @@
-//! The masters of one carrier: which one a new flow goes to, when a further one is started, and when an old one is let go.
+//! The masters of one carrier: which one a new flow goes to, when a further one is started, and when an old one is
+//! let go.
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -10,8 +11,9 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::client::{Asks, Client};
-use super::connection::{Burden, Connection};
+use super::connection::Connection;
 use super::master::Master;
+use super::shared::Burden;
 use crate::carrier::error::{ConnectError, LostReason};
 use crate::carrier::link::Description;
 use crate::net::{OpenError, OpenFailure};
@@ -53,7 +55,8 @@ fn should_grow(burdens: &[Burden]) -> bool {
     burdens.len() < MOST && burdens.iter().all(|b| b.is_due() || b.is_crowded())
 }
 
-/// The place in `burdens` of the master for the next flow: flows gather on the first that has room, else they go where the fewest are.
+/// The place in `burdens` of the master for the next flow: flows gather on the first that has room, else they go
+/// where the fewest are.
 fn choose(burdens: &[Option<Burden>]) -> Option<usize> {
     let live = || {
         let all = burdens.iter().enumerate();

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connection::Place;
 use super::flow::End;
+use super::place::Place;
 use crate::net::{ByteReader, ByteWriter, StreamError};
 
 /// Splits an open channel.

@@ -1,5 +1,5 @@
-//! The terminal's settings while ssh may ask. An ssh that is ended in the middle of a question for a secret cannot switch the
-//! echo on again.
+//! The terminal's settings while ssh may ask. An ssh that is ended in the middle of a question for a secret cannot
+//! switch the echo on again.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;

@@ -1,0 +1,289 @@
+//! What everybody shares of one master's channels: who owns them, and what becomes of what the server says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::flow::{End, Flow, Opening};
+use crate::carrier::channels::{ChannelId, Channels, Config, Decoder, Event, Fault, Refusal};
+use crate::carrier::dial::DialPermit;
+use crate::carrier::failure::open_error;
+use crate::net::{OpenError, OpenFailure, StreamError};
+
+/// Places that a master has for channels; each refused open costs one for good. It dies at 16,384 (channels.c
+/// CHANNELS_MAX_CHANNELS).
+const PLACES: u64 = 16_000;
+/// Refused opens after which a master is to be replaced.
+const REFUSALS: u64 = 8_000;
+/// Channels from which on a further master is wanted: sshd needs a descriptor for each, of which a process has 1,024
+/// by default.
+const CROWD: usize = 900;
+
+/// How long a server may take to close a channel that is at EOF both ways, before we close it.
+const CLOSE_WAIT: Duration = Duration::from_secs(30);
+
+/// What a connection looks like to the choice of the next flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Burden {
+    /// Channels now.
+    pub(super) channels: usize,
+    /// Those of them that belong to somebody. What runs in the first session may stay for as long as it likes.
+    pub(super) flows: usize,
+    /// Opens that were refused, in all.
+    pub(super) refused: u64,
+}
+
+impl Burden {
+    /// Whether no further channel fits.
+    pub(super) fn is_full(self) -> bool {
+        self.channels as u64 + self.refused >= PLACES
+    }
+
+    /// Whether it should get no new flows, if another one can take them.
+    pub(super) fn is_due(self) -> bool {
+        self.refused >= REFUSALS || self.is_full()
+    }
+
+    /// Whether new flows are better off elsewhere.
+    pub(super) fn is_crowded(self) -> bool {
+        self.channels >= CROWD
+    }
+
+    /// What the pool decides upon: it looks when one of these changes.
+    pub(super) fn marks(self) -> [bool; 4] {
+        let is_over = self.flows == 0 && self.is_due();
+        [self.is_full(), self.is_due(), self.is_crowded(), is_over]
+    }
+}
+
+/// Behind one lock: the channels, and who hears of them.
+pub(super) struct Shared {
+    pub(super) channels: Channels,
+    pub(super) owners: HashMap<ChannelId, Owner>,
+    /// One of the owners is the first session's.
+    pub(super) has_session: bool,
+    /// The writer has nothing to do, and waits to be told.
+    pub(super) is_writer_idle: bool,
+    /// Nothing works any more.
+    pub(super) is_lost: bool,
+}
+
+/// Who hears of a channel.
+pub(super) enum Owner {
+    /// A stream, or who waits for one.
+    Flow(Arc<Flow>),
+    /// The first session, and who waits for its answer.
+    Session(Option<oneshot::Sender<bool>>),
+}
+
+/// What is to be done when the lock is free again.
+#[derive(Default)]
+pub(super) struct After {
+    pub(super) wakers: Vec<Waker>,
+    pub(super) permits: Vec<(DialPermit, Option<OpenError>)>,
+    /// The writer has work.
+    pub(super) is_work: bool,
+    /// The pool should look.
+    pub(super) is_change: bool,
+}
+
+impl After {
+    pub(super) fn wake(&mut self, waker: &mut Option<Waker>) {
+        self.wakers.extend(waker.take());
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            channels: Channels::new(Config::default()),
+            owners: HashMap::new(),
+            has_session: false,
+            is_writer_idle: false,
+            is_lost: false,
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn burden(&self) -> Burden {
+        Burden {
+            channels: self.channels.len(),
+            flows: self.owners.len() - usize::from(self.has_session),
+            refused: self.channels.refused(),
+        }
+    }
+
+    /// From here on nothing is carried: everybody is told.
+    pub(super) fn lose(&mut self, after: &mut After) {
+        self.is_lost = true;
+        self.has_session = false;
+        for owner in std::mem::take(&mut self.owners).into_values() {
+            let Owner::Flow(flow) = owner else {
+                continue;
+            };
+            let mut state = flow.state();
+            let lost = OpenError::new(OpenFailure::ConnectionLost, "");
+            let opening = std::mem::replace(&mut state.opening, Opening::Refused(lost.clone()));
+            if let Opening::Asked(permit) = opening {
+                after.permits.push((permit, Some(lost)));
+            }
+            state.close(End::Broken(StreamError::Lost));
+            after.wake(&mut state.reader);
+            after.wake(&mut state.writer);
+        }
+    }
+
+    /// Closes channels that are at EOF both ways and that the server should have closed long ago.
+    pub(super) fn close_late(&mut self, now: Instant) {
+        let Shared {
+            channels, owners, ..
+        } = self;
+        owners.retain(|id, owner| {
+            let Owner::Flow(flow) = owner else {
+                return true;
+            };
+            let since = flow.state().lingers_since;
+            let is_late = since.is_some_and(|since| now.duration_since(since) > CLOSE_WAIT);
+            if is_late {
+                channels.close(*id);
+            }
+            !is_late
+        });
+    }
+
+    /// Forgets a channel's owner.
+    pub(super) fn remove(&mut self, id: ChannelId) -> Option<Owner> {
+        let owner = self.owners.remove(&id);
+        self.has_session &= !matches!(owner, Some(Owner::Session(_)));
+        owner
+    }
+
+    /// Whether the writer is to be called; true once for each time that it waits.
+    pub(super) fn calls_writer(&mut self) -> bool {
+        let calls = self.is_writer_idle && self.channels.has_output();
+        self.is_writer_idle &= !calls;
+        calls
+    }
+
+    /// Wakes senders for whom there is room now.
+    pub(super) fn tell_writers(&mut self, after: &mut After) {
+        while let Some(id) = self.channels.poll_writable() {
+            if let Some(Owner::Flow(flow)) = self.owners.get(&id) {
+                after.wake(&mut flow.state().writer);
+            }
+        }
+    }
+
+    /// All packets that are complete.
+    pub(super) fn hear_all(
+        &mut self,
+        decoder: &mut Decoder,
+        after: &mut After,
+    ) -> Result<(), Fault> {
+        let now = Instant::now();
+        while let Some(payload) = decoder.packet()? {
+            if let Some(event) = self.channels.handle(now, payload)? {
+                self.hear(now, event, after);
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, now: Instant, event: Event, after: &mut After) {
+        match event {
+            Event::Opened(id) => self.opened(id, after),
+            Event::Refused { id, reason, text } => self.refused(id, reason, &text, after),
+            Event::Data { id, data } => self.data(now, id, data, after),
+            // Not for us: a forced command's errors.
+            Event::ExtendedData { id, data, .. } => self.channels.consumed(now, id, data.len()),
+            Event::Eof(id) => {
+                if let Some(Owner::Flow(flow)) = self.owners.get(&id) {
+                    let mut state = flow.state();
+                    state.end.get_or_insert(End::Eof);
+                    after.wake(&mut state.reader);
+                }
+            }
+            Event::Closed(id) => self.closed(id, after),
+            Event::Answered { id, success } => {
+                if let Some(Owner::Session(answer)) = self.owners.get_mut(&id) {
+                    // Who has asked may have stopped waiting.
+                    let _ = answer.take().map(|answer| answer.send(success));
+                }
+            }
+            Event::Request { .. } => {}
+        }
+    }
+
+    fn opened(&mut self, id: ChannelId, after: &mut After) {
+        let flow = match self.owners.get_mut(&id) {
+            Some(Owner::Flow(flow)) => Arc::clone(flow),
+            Some(Owner::Session(answer)) => {
+                let command = [&4u32.to_be_bytes()[..], b"true"].concat();
+                if self.channels.request(id, "exec", true, &command).is_err() {
+                    *answer = None;
+                }
+                return;
+            }
+            None => return self.channels.abort(id),
+        };
+        let mut state = flow.state();
+        if let Opening::Asked(permit) = std::mem::replace(&mut state.opening, Opening::Opened) {
+            after.permits.push((permit, None));
+        }
+        if state.is_abandoned {
+            self.owners.remove(&id);
+            self.channels.abort(id);
+        }
+        after.wake(&mut state.reader);
+    }
+
+    fn refused(&mut self, id: ChannelId, reason: Refusal, text: &str, after: &mut After) {
+        // A session's sender is dropped with its owner.
+        let Some(Owner::Flow(flow)) = self.remove(id) else {
+            return;
+        };
+        let error = open_error(code(reason), text);
+        let mut state = flow.state();
+        let refused = Opening::Refused(error.clone());
+        if let Opening::Asked(permit) = std::mem::replace(&mut state.opening, refused) {
+            after.permits.push((permit, Some(error)));
+        }
+        after.wake(&mut state.reader);
+    }
+
+    fn data(&mut self, now: Instant, id: ChannelId, data: Bytes, after: &mut After) {
+        if let Some(Owner::Flow(flow)) = self.owners.get(&id) {
+            let mut state = flow.state();
+            state.inbox.push(data);
+            after.wake(&mut state.reader);
+        } else {
+            // The session's output.
+            self.channels.consumed(now, id, data.len());
+        }
+    }
+
+    fn closed(&mut self, id: ChannelId, after: &mut After) {
+        if let Some(Owner::Flow(flow)) = self.remove(id) {
+            let mut state = flow.state();
+            state.closed_by_peer();
+            after.wake(&mut state.reader);
+            after.wake(&mut state.writer);
+        }
+    }
+}
+
+/// The number of RFC 4254 section 5.1.
+fn code(reason: Refusal) -> u32 {
+    match reason {
+        Refusal::AdministrativelyProhibited => 1,
+        Refusal::ConnectFailed => 2,
+        Refusal::UnknownChannelType => 3,
+        Refusal::ResourceShortage => 4,
+        Refusal::Other(code) => code,
+    }
+}
