@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::auth::{Authentication, Credential};
 use super::connection::Connection;
 use super::handler::{ClientHandler, Handshake, SessionError};
 use super::host_key::HostKeyCheck;
+use super::leash::{Leash, leashed};
 use super::load::Load;
 use super::tcp::{self, AckAtOnce, Connected, SshTcp};
 use crate::carrier::error::ConnectError;
@@ -69,7 +71,7 @@ pub(super) async fn first(
     let check = HostKeyCheck::new(plan, Some(Arc::clone(&prompter)));
     let mut start = Start::new(plan, connected, check, changed).await?;
     let auth = Authentication::new(&mut start.handle, plan, Some(prompter));
-    let credential = auth.any().await?;
+    let credential = auth.any().await.map_err(|e| start.leash.explain(e))?;
     Ok((start.ready().await, credential))
 }
 
@@ -87,7 +89,8 @@ pub(super) async fn again(
     let check = HostKeyCheck::new(plan, None);
     let mut start = Start::new(plan, connected, check, changed).await?;
     let auth = Authentication::new(&mut start.handle, plan, None);
-    auth.again(credential).await?;
+    let taken = auth.again(credential).await;
+    taken.map_err(|e| start.leash.explain(e))?;
     Ok(start.ready().await)
 }
 
@@ -96,6 +99,7 @@ struct Start {
     handle: Handle<ClientHandler>,
     handshake: Arc<Handshake>,
     load: Arc<Load>,
+    leash: Leash,
     ack_at_once: AckAtOnce,
     peer: SocketAddr,
 }
@@ -117,6 +121,7 @@ impl Start {
         let load = Arc::new(Load::new(changed));
         let ack_at_once = AckAtOnce::new(AtomicBool::new(false));
         let stream = SshTcp::new(stream, Arc::clone(&ack_at_once));
+        let (leash, stream) = leashed(stream);
         let handler = ClientHandler::new(check, Arc::clone(&handshake), Arc::clone(&load));
         let connecting = connect_stream(config, stream, handler);
         let handle = patient(connecting, &handshake)
@@ -130,12 +135,14 @@ impl Start {
             handle,
             handshake,
             load,
+            leash,
             ack_at_once,
             peer,
         })
     }
 
     async fn ready(self) -> Connection {
+        self.leash.release();
         // sshd leaves Nagle's algorithm on until a session runs something (packet.c
         // ssh_packet_set_interactive); the option stays when the session has ended. Without it every short exchange
         // would stall for the 40 ms of our delayed ACK.
@@ -212,8 +219,8 @@ fn config(check: &HostKeyCheck, window_size: u32) -> Config {
 fn handshake_error(plan: &SshPlan, address: SocketAddr, error: SessionError) -> ConnectError {
     let detail = match error {
         SessionError::HostKey(error) => return ConnectError::HostKey(error),
-        SessionError::Ssh(russh::Error::IO(source)) => source.to_string(),
-        SessionError::Ssh(russh::Error::Disconnect | russh::Error::HUP) => {
+        SessionError::Ssh(russh::Error::IO(source)) if !is_hang_up(&source) => source.to_string(),
+        SessionError::Ssh(russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP) => {
             return ConnectError::Ended {
                 host: plan.host.clone(),
                 detail: "it closed the connection during the handshake (MaxStartups, or a penalty for this address?)".to_owned(),
@@ -226,6 +233,12 @@ fn handshake_error(plan: &SshPlan, address: SocketAddr, error: SessionError) -> 
         address,
         detail: harmless(&detail),
     }
+}
+
+/// Whether the other side went away: which of these it is told as is a matter of time.
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// Runs `true` in a session, until the server says that it runs. `false` where it runs nothing.

@@ -2,7 +2,7 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `login` | from a plan to a connection: `tcp`, `host_key` over `known_hosts`, `auth` over `keys` |
+//! | `login` | from a plan to a connection: `tcp`, `host_key` over `known_hosts`, `auth` over `keys`; `leash` ends one that leads nowhere |
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
@@ -17,6 +17,7 @@ mod handler;
 mod host_key;
 mod keys;
 mod known_hosts;
+mod leash;
 mod load;
 mod login;
 mod pace;
