@@ -1,5 +1,7 @@
 //! What every server needs: a directory with keys, a home to log in to, and an end.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -1,5 +1,7 @@
 //! asyncssh, in a virtual environment of the tests' own.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -40,11 +42,13 @@ fn python() -> &'static Path {
 pub(crate) struct Asyncssh {
     child: Child,
     _out: BufReader<ChildStdout>,
+    words: Vec<String>,
     place: Place,
 }
 
 impl Asyncssh {
-    /// Starts `script` with the places of the host key and of authorized_keys; it prints its port.
+    /// Starts `script` with the places of the host key and of authorized_keys; it prints its port, and
+    /// further words for the test.
     pub(crate) fn start(script: &str) -> Self {
         let mut place = Place::new();
         let mut child = Command::new(python())
@@ -59,15 +63,20 @@ impl Asyncssh {
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
-        place.port = line
-            .trim()
-            .parse()
-            .unwrap_or_else(|e| panic!("{e}: {line:?} {}", place.log()));
+        let mut words = line.split_whitespace().map(str::to_owned);
+        let port = words.next().and_then(|port| port.parse().ok());
+        place.port = port.unwrap_or_else(|| panic!("{line:?} {}", place.log()));
         Self {
             child,
+            words: words.collect(),
             _out: out,
             place,
         }
+    }
+
+    /// What it printed after its port.
+    pub(crate) fn words(&self) -> &[String] {
+        &self.words
     }
 
     pub(crate) fn plan(&self) -> SshPlan {

@@ -15,6 +15,9 @@ use crate::carrier::error::{HostKeyError, LostReason};
 use crate::carrier::failure::harmless;
 use crate::plan::SshPlan;
 
+/// Lines of banners (RFC 4252 section 5.4) that are shown of one login.
+const BANNER_LINES: usize = 50;
+
 /// What ends a session: russh's own error, or a host key that is not accepted.
 #[derive(Debug)]
 pub(super) enum SessionError {
@@ -58,6 +61,8 @@ pub(super) struct ClientHandler {
     check: HostKeyCheck,
     handshake: Arc<Handshake>,
     load: Arc<Load>,
+    /// Lines of banners shown so far.
+    banner_lines: usize,
 }
 
 impl ClientHandler {
@@ -66,6 +71,7 @@ impl ClientHandler {
             check,
             handshake,
             load,
+            banner_lines: 0,
         }
     }
 }
@@ -123,8 +129,10 @@ impl Handler for ClientHandler {
         banner: &str,
         _session: &mut Session,
     ) -> Result<(), SessionError> {
-        for line in banner.lines().take(50).map(harmless) {
+        let room = BANNER_LINES - self.banner_lines;
+        for line in banner.lines().take(room).map(harmless) {
             info!("the server says: {line}");
+            self.banner_lines += 1;
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use super::cut::Cuttable;
 use super::greeting::{VERSION, greet};
 use super::handler::{ClientHandler, Handshake};
 use super::host_key::HostKeyCheck;
+use super::leash::{Leash, leashed};
 use super::load::Load;
 use super::route::{self, Base, Known, Way};
 use super::server::{NO_BANNER, NO_KEYS, Server};
@@ -160,6 +161,7 @@ struct Start {
     handle: Handle<ClientHandler>,
     handshake: Arc<Handshake>,
     load: Arc<Load>,
+    leash: Leash,
     ack_at_once: AckAtOnce,
     base: Base,
 }
@@ -193,6 +195,7 @@ impl Start {
         let config = Arc::new(config(plan, preferred, window(round_trip)));
         let handshake = Arc::new(Handshake::default());
         let handler = ClientHandler::new(check, Arc::clone(&handshake), Arc::clone(&load));
+        let (leash, stream) = leashed(stream);
         let stream = Cuttable::new(stream, Arc::clone(load.cut()), silence(plan));
         let connecting = connect_stream(config, stream, handler);
         let handle = patient(connecting, &handshake, patience)
@@ -203,6 +206,7 @@ impl Start {
             handle,
             handshake,
             load,
+            leash,
             ack_at_once,
             base,
         })
@@ -245,6 +249,7 @@ impl Start {
 
     /// Where the way came to its end during the login, that is the reason.
     fn explain(&self, plan: &SshPlan, error: ConnectError) -> ConnectError {
+        let error = self.leash.explain(error);
         match (&error, self.load.lost()) {
             (ConnectError::Ended { .. }, Some(LostReason::Broken(reason))) => {
                 Server::new(plan, &self.base)
@@ -256,6 +261,7 @@ impl Start {
     }
 
     async fn ready(self) -> Connection {
+        self.leash.release();
         // sshd leaves Nagle's algorithm on until a session runs something (packet.c
         // ssh_packet_set_interactive); the option stays when the session has ended. Without it every short exchange
         // would stall for the 40 ms of our delayed ACK.

@@ -2,7 +2,7 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `login` | from a plan to a connection: `algorithms`, `host_key` over `known_hosts`, `auth` |
+//! | `login` | from a plan to a connection: `algorithms`, `host_key` over `known_hosts`, `auth`; `leash` ends one that leads nowhere |
 //! | `route` | the way there: `tcp`, another connection, or a command; `greeting`: the exchange of versions on it; `server`: errors until then |
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries, `cut` ends it |
@@ -20,6 +20,7 @@ mod greeting;
 mod handler;
 mod host_key;
 mod known_hosts;
+mod leash;
 mod load;
 mod login;
 mod pace;

@@ -52,8 +52,8 @@ impl<'a> Server<'a> {
     pub(super) fn handshake_error(&self, error: SessionError) -> ConnectError {
         match error {
             SessionError::HostKey(error) => ConnectError::HostKey(error),
-            SessionError::Ssh(russh::Error::IO(error)) => self.io_error(&error),
-            SessionError::Ssh(russh::Error::Disconnect | russh::Error::HUP) => self.ended(
+            SessionError::Ssh(russh::Error::IO(error)) if !is_hang_up(&error) => self.io_error(&error),
+            SessionError::Ssh(russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP) => self.ended(
                 "it closed the connection during the handshake (MaxStartups, or a penalty for this address?)".to_owned(),
             ),
             SessionError::Ssh(russh::Error::NoCommonAlgo { kind, ours, theirs }) => {
@@ -100,4 +100,10 @@ impl<'a> Server<'a> {
             detail: harmless(detail),
         }
     }
+}
+
+/// Whether the other side went away: which of these it is told as is a matter of time.
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }

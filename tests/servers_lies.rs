@@ -1,0 +1,240 @@
+//! Servers that lie, before, during and after the login. Whatever they do: a clear end within a bounded time, nothing
+//! that panics, no task and no memory left behind. What becomes of each lie is a table to review.
+//!
+//! The channel layer's own lies, without I/O, are in `src/carrier/channels/tests/lies.rs`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "servers/place.rs"]
+mod place;
+#[path = "servers/python.rs"]
+mod python;
+#[path = "servers/raw.rs"]
+mod raw;
+#[path = "carrier_russh/rig.rs"]
+mod rig;
+
+use std::fmt::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use python::Asyncssh;
+use rig::{Echo, local};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use underpass::carrier::{ConnectError, Link, NoPrompter, RusshCarrier};
+use underpass::net::{ByteReader, ByteWriter, Carrier, StreamError, Target};
+use underpass::plan::{HostKeyPolicy, SshPlan};
+
+/// How long a flow may take to come to an end.
+const FLOW: Duration = Duration::from_secs(20);
+/// How long a login may take that nobody goes on with.
+const LOGIN: Duration = Duration::from_secs(45);
+/// What a lie may cost this process in memory, in KiB.
+const MEMORY: u64 = 96 << 10;
+
+/// Tasks and memory of the whole process are looked at.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+async fn connect(plan: &SshPlan) -> Result<RusshCarrier, ConnectError> {
+    let login = RusshCarrier::connect(plan, Arc::new(NoPrompter));
+    timeout(LOGIN, login).await.expect("an end of the login")
+}
+
+/// Which error it is, with what its words must say. They are for a terminal.
+fn kind(error: &ConnectError) -> String {
+    let text = error.to_string();
+    assert!(
+        text.len() < 1000 && !text.chars().any(char::is_control),
+        "{text:?}"
+    );
+    let kind = format!("{error:?}");
+    let kind = kind.split([' ', '(']).next().unwrap();
+    let why = ["it sends without end", "it does not speak SSH 2"];
+    let why = why.iter().find(|why| text.contains(*why));
+    format!("{kind} {}", why.unwrap_or(&""))
+        .trim_end()
+        .to_owned()
+}
+
+/// The resident memory of this process in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Waits until no more than `tasks` are alive.
+async fn no_task_is_left(tasks: usize, after: &str) {
+    let alive = || Handle::current().metrics().num_alive_tasks();
+    let until = Instant::now() + Duration::from_secs(10);
+    while alive() > tasks {
+        assert!(Instant::now() < until, "{} tasks after {after}", alive());
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_channel() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let liar = Asyncssh::start("liar.py");
+    let echo = Echo::start().await;
+    let plan = liar.plan();
+    let mut table = String::new();
+    for (i, lie) in liar.words().iter().enumerate() {
+        let port = u16::try_from(i + 1).unwrap();
+        let (tasks, memory) = (Handle::current().metrics().num_alive_tasks(), resident());
+        let link = connect(&plan).await.unwrap();
+        let target = Target(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), port)));
+        let seen = transcript(&link, target).await;
+        writeln!(table, "{lie:40}{seen}").unwrap();
+        goes_on_or_is_lost(&link, echo.target(), lie).await;
+        timeout(Duration::from_secs(2), link.shutdown())
+            .await
+            .unwrap();
+        drop(link);
+        no_task_is_left(tasks, lie).await;
+        let grown = resident().saturating_sub(memory);
+        assert!(grown < MEMORY, "{grown} KiB after {lie}");
+    }
+    insta::assert_snapshot!(table);
+}
+
+/// What a flow to the lie saw.
+async fn transcript(link: &RusshCarrier, target: Target) -> String {
+    let (reader, mut writer) = match timeout(FLOW, link.open(local(1), target)).await {
+        Err(_) => return "no answer".to_owned(),
+        Ok(Err(error)) => return error.to_string(),
+        Ok(Ok(streams)) => streams,
+    };
+    let writing = async {
+        // It may have no room, or no way.
+        let _ = timeout(FLOW, writer.write(Bytes::from(vec![0; 100_000]))).await;
+        writer
+    };
+    let (seen, _writer) = tokio::join!(read(reader), writing);
+    seen
+}
+
+async fn read(mut reader: impl ByteReader) -> String {
+    let (mut start, mut length) = (Vec::new(), 0);
+    let end = loop {
+        match timeout(FLOW, reader.read()).await {
+            Ok(Ok(Some(chunk))) => {
+                length += chunk.len();
+                start.extend(chunk.iter().take(20 - start.len().min(20)));
+            }
+            Ok(Ok(None)) => break "end",
+            Ok(Err(StreamError::Reset)) => break "reset",
+            Ok(Err(StreamError::Lost)) => break "lost",
+            Err(_) => break "no end",
+        }
+    };
+    let start = String::from_utf8_lossy(&start).replace('\0', "");
+    if length > start.len() {
+        format!("{start}... {length} bytes, {end}")
+    } else {
+        format!("{start}, {end}")
+    }
+}
+
+/// A flow that is opened after the lie works, or is told at once that nothing does.
+async fn goes_on_or_is_lost(link: &RusshCarrier, echo: Target, lie: &str) {
+    let opened = timeout(FLOW, link.open(local(1), echo)).await;
+    let Ok((mut reader, mut writer)) = opened.unwrap_or_else(|_| panic!("stuck after {lie}"))
+    else {
+        return;
+    };
+    let echoed = async {
+        writer.write(Bytes::from_static(b"x")).await?;
+        reader.read().await
+    };
+    match timeout(FLOW, echoed)
+        .await
+        .unwrap_or_else(|_| panic!("stuck after {lie}"))
+    {
+        Ok(data) => assert_eq!(data.unwrap(), "x"),
+        Err(error) => assert_eq!(error, StreamError::Lost, "{lie}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_logging_in() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let liar = Asyncssh::start("liar.py");
+    let (tasks, memory) = (Handle::current().metrics().num_alive_tasks(), resident());
+    let plan = liar.plan();
+    let mut logins = JoinSet::new();
+    let lies = [
+        "banners",
+        "unasked_success",
+        "goodbye",
+        "hang_up",
+        "channel_before_login",
+        "methods_without_end",
+        "further_and_further",
+        "half_an_answer",
+    ];
+    for lie in lies {
+        let plan = SshPlan {
+            user: lie.to_owned(),
+            ..plan.clone()
+        };
+        logins.spawn(async move {
+            let seen = match connect(&plan).await {
+                Ok(link) => {
+                    link.shutdown().await;
+                    "logged in".to_owned()
+                }
+                Err(error) => kind(&error),
+            };
+            format!("{lie:40}{seen}\n")
+        });
+    }
+    let mut table: Vec<String> = Vec::new();
+    while let Some(line) = logins.join_next().await {
+        table.push(line.unwrap());
+    }
+    table.sort();
+    insta::assert_snapshot!(table.concat());
+    no_task_is_left(tasks, "the logins").await;
+    let grown = resident().saturating_sub(memory);
+    assert!(grown < MEMORY, "{grown} KiB");
+}
+
+/// From the first byte to the end of the key exchange.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn before_the_keys() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (tasks, memory) = (Handle::current().metrics().num_alive_tasks(), resident());
+    let mut logins = JoinSet::new();
+    for (lie, tell) in raw::LIES {
+        logins.spawn(async move {
+            let port = raw::serve(tell).await;
+            let mut plan = SshPlan {
+                host_keys: HostKeyPolicy::Yes,
+                ..SshPlan::new("127.0.0.1", port, "me")
+            };
+            plan.dialling.timeout = Some(Duration::from_secs(3));
+            let error = kind(&connect(&plan).await.err().unwrap());
+            format!("{lie:40}{error}\n")
+        });
+    }
+    let mut table: Vec<String> = Vec::new();
+    while let Some(line) = logins.join_next().await {
+        table.push(line.unwrap());
+    }
+    table.sort();
+    insta::assert_snapshot!(table.concat());
+    no_task_is_left(tasks, "the handshakes").await;
+    let grown = resident().saturating_sub(memory);
+    assert!(grown < MEMORY, "{grown} KiB");
+}
