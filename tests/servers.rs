@@ -102,13 +102,13 @@ async fn dropbear_that_forwards_nothing() {
         .await;
 }
 
-/// It knows neither forwarding nor a second channel.
+/// It knows neither forwarding nor a second channel, and ends with its session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tinysshd() {
     let tinysshd = Tinysshd::start();
     let text = "only one 'session' channel allowed";
     let error = OpenError::new(OpenFailure::Prohibited, text);
-    Row::new(tinysshd.plan(), Forwards::Nothing(error))
+    Row::new(tinysshd.plan(), Forwards::NothingAndEnds(error))
         .holds()
         .await;
 }

@@ -34,6 +34,8 @@ pub(crate) enum Forwards {
     Only { target: Target, others: OpenError },
     /// Nothing; so it says it.
     Nothing(OpenError),
+    /// Nothing, so it says it, until it ends with the session that was run to begin with.
+    NothingAndEnds(OpenError),
 }
 
 impl Forwards {
@@ -81,6 +83,16 @@ impl Row {
                 for _ in 0..3 {
                     refuses(&*link, echo.target(), error).await;
                 }
+                assert_eq!(echo.seen(), 0);
+            }
+            Forwards::NothingAndEnds(says) => {
+                let echo = Echo::start().await;
+                while let Some(error) = soon(link.open(local(1), echo.target())).await.err()
+                    && error != OpenError::new(OpenFailure::ConnectionLost, "")
+                {
+                    assert_eq!(&error, says);
+                }
+                soon(link.lost()).await;
                 assert_eq!(echo.seen(), 0);
             }
         }
