@@ -18,6 +18,7 @@ use std::sync::Arc;
 use agent::{HardwareAgent, RealAgent};
 use person::Person;
 use rig::{Sshd, keygen};
+use tempfile::TempDir;
 use underpass::carrier::prompt::usual;
 use underpass::carrier::{ConnectError, Link, NoPrompter, Prompter, RusshCarrier};
 use underpass::plan::{Agent, Login, SshPlan};
@@ -61,19 +62,16 @@ fn ssh_keygen(arguments: &[&str]) {
     assert!(status.unwrap().success());
 }
 
-/// An sshd that takes the certificates of a CA and nothing else.
-fn sshd_with_ca() -> Sshd {
-    let ca = tempfile::TempDir::new_in("/tmp").unwrap();
-    keygen(&ca.path().join("ca"), "ed25519", "");
-    let trusted = format!("TrustedUserCAKeys {}/ca.pub", ca.path().display());
-    let sshd = Sshd::start(&trusted);
+/// An sshd that takes the certificates of a CA and nothing else, and the directory of that CA.
+fn sshd_with_ca() -> (Sshd, TempDir) {
+    let dir = TempDir::new_in("/tmp").unwrap();
+    keygen(&dir.path().join("ca"), "ed25519", "");
+    let sshd = Sshd::start(&format!(
+        "TrustedUserCAKeys {}/ca.pub",
+        dir.path().display()
+    ));
     fs::write(sshd.path("authorized_keys"), "").unwrap();
-    // sshd reads the file at each login.
-    let moved = sshd.path("ca-files");
-    fs::rename(ca.path(), &moved).unwrap();
-    std::os::unix::fs::symlink(&moved, ca.path()).unwrap();
-    std::mem::forget(ca);
-    sshd
+    (sshd, dir)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,8 +140,8 @@ async fn more_keys_than_the_server_lets_one_try() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates() {
-    let sshd = sshd_with_ca();
-    let ca = sshd.path("ca-files/ca");
+    let (sshd, dir) = sshd_with_ca();
+    let ca = dir.path().join("ca");
     let sign = |name: &str, validity: &str| {
         let public = sshd.path(&format!("{name}.pub"));
         let (ca, public) = (ca.to_str().unwrap(), public.to_str().unwrap());
