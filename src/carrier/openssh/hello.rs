@@ -92,7 +92,7 @@ mod tests {
     #[tokio::test]
     async fn masters_that_do_not() {
         for (said, text, words) in [
-            (&[][..], &b""[..], "eof"),
+            (&[][..], &b""[..], "end of file"),
             (&[8, HELLO, 3], b"", "version"),
             (&[8, HELLO, 4, u32::MAX], b"", "long"),
             (&[8, HELLO, 4, 16, FAILURE, 0, 4], b"nope", "nope"),
