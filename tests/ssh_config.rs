@@ -280,7 +280,12 @@ fn what_is_not_honoured_is_said() {
          KnownHostsCommand /bin/true %H\n  ForwardAgent yes\n  SendEnv LANG\n  ControlMaster auto\n  LocalForward 80 a:80\n",
     )]);
     let path = std::env::var("PATH").unwrap();
-    let output = dry_run(Path::new(&path), &[], &["-r", "h", "-F", &config(&dir)]);
+    let file = config(&dir);
+    let typed = ["-r", "h", "-F", &file, "--carrier"];
+    // ssh honours it all.
+    let by_ssh = dry_run(Path::new(&path), &[], &[&typed[..], &["auto"]].concat());
+    assert_eq!(text(&by_ssh.stderr), "");
+    let output = dry_run(Path::new(&path), &[], &[&typed[..], &["russh"]].concat());
     assert!(output.status.success());
     let said = text(&output.stderr);
     let mut said: Vec<_> = said.lines().collect();
