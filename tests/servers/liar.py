@@ -266,6 +266,9 @@ async def empty_ignores(liar):
 
 @lie
 async def questions(liar):
+    # asyncssh ends a connection that answers what it did not ask.
+    futures = (asyncio.get_running_loop().create_future() for _ in range(1_000))
+    liar.conn._global_request_waiters.extend(futures)
     await liar.flood(1_000, MSG_GLOBAL_REQUEST, String("keepalive@openssh.com"), Boolean(True))
     await liar.flood(1_000, MSG_CHANNEL_REQUEST, UInt32(liar.sender), String("?"), Boolean(True))
 
