@@ -345,6 +345,8 @@ impl Keys {
     fn server_config(&self) -> Arc<Config> {
         Arc::new(Config {
             keys: vec![self.host.clone()],
+            // Clients ask first which ways in there are, by one that is refused (RFC 4252 section 5.2).
+            auth_rejection_time_initial: Some(Duration::ZERO),
             ..Config::default()
         })
     }

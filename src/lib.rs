@@ -12,6 +12,7 @@
 //!   +-----------+   Inbound{source,target}      +---------+   open(target)   +-----------+    SSH
 //!   |  inlet/   |------------------------------>|  relay  |----------------->|  carrier/ |---direct-tcpip-->
 //!   |  tun      |<==== accept()/refuse() =======|         |<==== stream =====|  russh    |
+//!   |           |                               |         |                  |  openssh  |
 //!   +-----+-----+      one byte stream each way +---------+                  +-----------+
 //!         | handle_* / poll_*              plan: what was meant      app: who is wired to whom
 //!   +-----v---------------------------+    os:   the only privileged room (tun, routes, rules)
@@ -37,7 +38,7 @@
 //! | [`stats`] | counters of how flows ended, and their bytes | deciding anything |
 //!
 //! `tests/architecture.rs` holds the table of who may name whom. Rooms to come: `resolve/` (DNS over a carrier
-//! stream), a second carrier `carrier/openssh`, further inlets as one file each.
+//! stream), further inlets as one file each.
 //!
 //! # The data path
 //!
@@ -48,6 +49,27 @@
 //! has answered. One task per flow relays; it holds no buffer of its own: the socket's rings are the buffers,
 //! one per direction. Packets come and go as super-segments of up to 64 KB (IFF_VNET_HDR), which the kernel cuts
 //! only when they leave this host.
+//!
+//! # The carriers
+//!
+//! A [`net::Carrier`] opens streams; a [`carrier::Link`] is one that is logged in, and may be lost. There are two:
+//!
+//! - [`carrier::russh`]: the SSH client that is built in. It takes ssh's effective configuration from `ssh -G`, and says
+//!   which option that matters it does not honour (`plan/ssh_config/table.rs` has them all).
+//! - [`carrier::openssh`]: a private `ssh -M` of our own, spoken to over its control socket. ssh does all logins and prompts, and
+//!   its channels are ours, so a flow's window opens as its application reads.
+//!
+//! `--carrier auto`, the default, takes the built-in SSH, which is faster, unless ssh's configuration asks for what only ssh can
+//! do. The log says which one was taken, and why.
+//!
+//! CARRIERS-TABLE
+//!
+//! # Staying up
+//!
+//! [`carrier::steady`] is a carrier over links that come and go; its table says what is done when. When a link is lost its
+//! streams end at once, so that applications try again; what they open then is held, its SYN unanswered, until there is a link
+//! again or they give up. Routes and rules stay, and the addresses of a server that has moved are exempted before it
+//! is connected to. The server that answers after a loss must have the host key of the one before.
 //!
 //! # Invariants
 //!
@@ -77,9 +99,12 @@
 //! | backlog in memory | 1.5 MiB, and one piece of 256 KiB on its way out of the file | 64 MiB, then 512 KiB for each flow | `carrier/russh/backlog.rs` |
 //! | backlog in a file | 1 GiB | 8 GiB | `carrier/russh/backlog.rs` |
 //! | window granted to the server | 3 MiB, and 160 KiB per ms of round trip, 20 MiB at most | by the number of flows | `carrier/russh/login.rs` |
+//! | waiting to be sent through a jump host or a ProxyCommand | | flows hold back from 512 KiB, 64 MiB per connection at most | `carrier/russh/route/outbox.rs` |
+//! | window granted over ssh's own channels | 1 MiB; on a path longer than 5 ms as the application takes, 32 MiB at most | 4 MiB for the busy ones; 64 MiB on a long path, then 32 KiB for each flow | `carrier/channels/budget.rs` |
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
 //! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most | `carrier/russh/pool.rs` |
 //! | channels | 1 | 900 per connection where thousands come at once, 16,000 at most (sshd: 16,384) | `carrier/russh/pool.rs` |
+//! | masters (`ssh -M`) | 1 | a further one at 900 channels, or after 8,000 refused opens; 16 at most | `carrier/openssh/pool.rs` |
 //!
 //! Rings are committed as they are first touched, and the one to the application is given back when nothing was written to
 //! it for a second: a flow that carries little holds little, an idle one about 11 KB in all (measured with 10,000). The file has no name; it
