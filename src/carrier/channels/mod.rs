@@ -79,7 +79,7 @@ pub const BATCH: usize = 128 * 1024;
 pub const LEAST_QUEUE: usize = 4 * 1024;
 
 /// What a channel may have queued otherwise.
-const QUEUE: usize = 128 * 1024;
+const QUEUE: usize = 256 * 1024;
 
 /// Room for the fields of messages that hold no data.
 const MAX_FIELDS: usize = 4096;
