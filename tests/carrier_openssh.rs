@@ -439,6 +439,33 @@ async fn a_silent_server_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_finds_who_is_gone_and_harms_nobody_else() {
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let carrier = connect(&sshd).await;
+    let (mut reader, mut writer) = carrier.open(local(1), echo.target()).await.unwrap();
+    for _ in 0..3 {
+        let since = Instant::now();
+        carrier.check().await;
+        assert!(since.elapsed() < Duration::from_secs(1));
+        writer.write(Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!(reader.read().await.unwrap().unwrap(), "x");
+    }
+    sshd.freeze();
+    let since = Instant::now();
+    let (lost, ()) = tokio::join!(carrier.lost(), carrier.check());
+    assert_eq!(lost, LostReason::Silent);
+    assert!(since.elapsed() < Duration::from_secs(2));
+    assert_eq!(reader.read().await, Err(StreamError::Lost));
+    let ended = async {
+        while !masters(&sshd).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), ended).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_behind() {
     let left = || {
         let all = std::fs::read_dir("/tmp").unwrap().flatten();

@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::{Lab, V4, V6, assert_ok};
+use std::fs;
+
+use common::{Lab, V4, V6, assert_ok, eventually};
 use nix::sys::signal::Signal;
 
 /// The configuration of a person: the bastion is the jump host of its own second sshd.
@@ -18,7 +20,7 @@ fn config(lab: &Lab) -> String {
         known = lab.file("known_hosts"),
     );
     let path = lab.file("route_config");
-    std::fs::write(&path, text).unwrap();
+    fs::write(&path, text).unwrap();
     path
 }
 
@@ -37,6 +39,37 @@ fn through_a_jump_host_and_a_command() {
         }
         assert!(underpass.stop(Signal::SIGTERM).success());
         assert_eq!(lab.network_state("client"), before, "{host}");
+    }
+}
+
+/// The ProxyCommands of the lab: `nc` to its server, in its client's network.
+fn commands(lab: &Lab) -> Vec<String> {
+    let client = lab
+        .command("client", "readlink")
+        .arg("/proc/self/ns/net")
+        .output();
+    let client = String::from_utf8(client.unwrap().stdout).unwrap();
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    all.map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|pid| {
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let network = fs::read_link(format!("/proc/{pid}/ns/net")).unwrap_or_default();
+            arguments == b"nc\x00192.168.77.1\x0022\0" && network.to_str() == Some(client.trim())
+        })
+        .collect()
+}
+
+/// This `nc` goes on when its stdin is at the end.
+#[test]
+fn a_command_does_not_outlive_us() {
+    let lab = Lab::up();
+    let config = config(&lab);
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let mut underpass = lab.underpass(&format!("-F {config} -r tool {}", V4.subnet));
+        assert_ok(&lab.probe("client", &format!("get {} 5001 1000003", V4.host)));
+        assert!(!commands(&lab).is_empty());
+        underpass.stop(signal);
+        eventually("the command has ended", || commands(&lab).is_empty());
     }
 }
 

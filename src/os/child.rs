@@ -1,11 +1,15 @@
 //! Child processes that do not outlive us.
 
 use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{getpid, getppid, setsid};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 
 /// Whether a child may ask on our terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,11 +20,61 @@ pub enum Terminal {
     None,
 }
 
-/// Makes the child of `command` end when the thread that spawns it ends, whatever ends it (`PR_SET_PDEATHSIG`,
-/// prctl(2)). Spawn it from a thread that lives as long as the process. The child is deaf to the terminal's Ctrl-C
-/// and Ctrl-\, which are for us: we end it in order.
+/// A child that is wanted, and who waits for it.
+struct Wanted {
+    command: Command,
+    runtime: Handle,
+    answer: SyncSender<io::Result<Child>>,
+}
+
+/// To the thread that all children are of, once there is one.
+static PARENT: Mutex<Option<SyncSender<Wanted>>> = Mutex::new(None);
+
+/// Starts a child that ends when this process ends, whatever ends it (`PR_SET_PDEATHSIG`, prctl(2)); what the child
+/// has started itself is left to it. It is deaf to the terminal's Ctrl-C and Ctrl-\, which are for us: we end it in
+/// order.
+///
+/// # Errors
+/// Those of fork(2) and exec(2); no thread can be made; called outside a runtime.
+pub fn spawn_tied(mut command: Command, terminal: Terminal) -> io::Result<Child> {
+    tie(&mut command, terminal);
+    let runtime = Handle::try_current().map_err(io::Error::other)?;
+    let (answer, answered) = sync_channel(1);
+    let wanted = Wanted {
+        command,
+        runtime,
+        answer,
+    };
+    let gone = || io::Error::other("the thread that starts programs has ended");
+    parent()?.send(wanted).map_err(|_| gone())?;
+    answered.recv().map_err(|_| gone())?
+}
+
+/// The kernel takes the end of the thread that forked for the parent's, and a runtime's threads come and go. So one
+/// thread does it that stays.
+fn parent() -> io::Result<SyncSender<Wanted>> {
+    // Nothing panics between two changes that belong together.
+    let mut parent = PARENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(parent) = &*parent {
+        return Ok(parent.clone());
+    }
+    let (sender, wanted) = sync_channel(0);
+    thread::Builder::new()
+        .name("children".to_owned())
+        .spawn(move || bear(&wanted))?;
+    Ok(parent.insert(sender).clone())
+}
+
+fn bear(wanted: &Receiver<Wanted>) {
+    for mut wanted in wanted {
+        let _context = wanted.runtime.enter();
+        // Who has asked waits for it.
+        let _ = wanted.answer.send(wanted.command.spawn());
+    }
+}
+
 #[expect(unsafe_code, reason = "work between fork and exec")]
-pub fn tie(command: &mut Command, terminal: Terminal) {
+fn tie(command: &mut Command, terminal: Terminal) {
     let us = getpid();
     let tie = move || -> io::Result<()> {
         set_pdeathsig(Signal::SIGKILL)?;
@@ -40,4 +94,32 @@ pub fn tie(command: &mut Command, terminal: Terminal) {
     // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, setsid, signal. Nothing is
     // allocated; errors are plain numbers.
     unsafe { command.pre_exec(tie) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_child_outlives_the_thread_that_asked_for_it() {
+        let runtime = Handle::current();
+        let asked = thread::spawn(move || {
+            let _context = runtime.enter();
+            let mut command = Command::new("sleep");
+            command.arg("60").kill_on_drop(true);
+            spawn_tied(command, Terminal::None)
+        });
+        let mut child = asked.join().unwrap().unwrap();
+        let ended = tokio::time::timeout(Duration::from_millis(200), child.wait());
+        assert!(ended.await.is_err());
+        child.kill().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_started_is_told() {
+        let error = spawn_tied(Command::new("/no/such/program"), Terminal::None);
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 }

@@ -31,7 +31,7 @@
 //! | what | bound |
 //! |---|---|
 //! | channels | [`Config::max_channels`] |
-//! | bytes that a server may make the owners of channels hold | [`Budget::promised`], see `budget.rs`; in an [`Inbox`] each takes up to seven in memory (`frame.rs`), full packets up to four |
+//! | bytes that a server may make the owners of channels hold | [`Budget::promised`], see `budget.rs`; in an [`Inbox`] each takes up to five in memory (`frame.rs`), full packets about two |
 //! | data on its way out | [`Config::max_queued`] in all, then [`LEAST_QUEUE`] for each channel; and one [`BATCH`] in the `Outgoing` |
 //! | answers owed to the server | 1,024, and 64 for each channel; beyond is a [`Fault::Flood`] |
 //! | a packet | [`Config::max_payload`] |
@@ -79,7 +79,7 @@ pub const BATCH: usize = 128 * 1024;
 pub const LEAST_QUEUE: usize = 4 * 1024;
 
 /// What a channel may have queued otherwise.
-const QUEUE: usize = 128 * 1024;
+const QUEUE: usize = 256 * 1024;
 
 /// Room for the fields of messages that hold no data.
 const MAX_FIELDS: usize = 4096;

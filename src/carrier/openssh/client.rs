@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use thiserror::Error;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tracing::debug;
 
 use crate::carrier::failure::harmless;
@@ -125,8 +125,11 @@ impl Client {
         self.caller.as_ref()
     }
 
-    /// A master with its control socket at `socket`.
-    pub(super) fn master(&self, socket: &Path, asks: Asks) -> Command {
+    /// Starts a master with its control socket at `socket`.
+    ///
+    /// # Errors
+    /// Those of fork(2) and exec(2).
+    pub(super) fn master(&self, socket: &Path, asks: Asks) -> io::Result<Child> {
         let mut command = Command::new("ssh");
         command
             .args(self.options(socket, asks))
@@ -147,8 +150,7 @@ impl Client {
             Asks::Person => Terminal::Shared,
             Asks::Nobody => Terminal::None,
         };
-        child::tie(&mut command, terminal);
-        command
+        child::spawn_tied(command, terminal)
     }
 
     /// The first value of an option counts: what must be as it is comes before what the user typed, and what the user

@@ -4,7 +4,7 @@
 //! The lock of a flow is taken inside, never the other way round.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -40,6 +40,8 @@ pub(super) struct Connection {
     changed: Arc<Notify>,
     lost: OnceLock<LostReason>,
     is_stopped: AtomicBool,
+    /// How often something has arrived.
+    heard: AtomicU64,
     peers: Vec<IpAddr>,
 }
 
@@ -53,6 +55,7 @@ impl Connection {
             changed,
             lost: OnceLock::new(),
             is_stopped: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
             peers: peers::of(master.pid()),
         });
         tokio::spawn(Arc::clone(&connection).run(master, socket));
@@ -84,6 +87,20 @@ impl Connection {
     /// Ends the master, and what is on it.
     pub(super) fn stop(&self) {
         self.is_stopped.store(true, Relaxed);
+        self.stop.notify_one();
+    }
+
+    /// How often something has arrived so far.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.load(Relaxed)
+    }
+
+    /// It is lost, whatever its ssh thinks; that is ended.
+    pub(super) fn give_up(&self, why: LostReason) {
+        // The first reason stays.
+        let _ = self.lost.set(why);
+        self.lose();
+        self.changed.notify_one();
         self.stop.notify_one();
     }
 
@@ -215,7 +232,7 @@ impl Connection {
         let mut decoder = Decoder::new(Config::default().max_payload());
         loop {
             match socket.read_buf(decoder.space()).await {
-                Ok(1..) => {}
+                Ok(1..) => _ = self.heard.fetch_add(1, Relaxed),
                 Ok(0) => return None,
                 Err(error) => {
                     debug!("reading the control socket: {error}");

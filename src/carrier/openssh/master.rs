@@ -80,14 +80,12 @@ impl Master {
 
     fn spawn(client: &Client, path: &Path, asks: Asks) -> Result<Self, SshError> {
         let settings = (asks == Asks::Person).then(terminal::Settings::keep);
-        let mut child =
-            client
-                .master(path, asks)
-                .spawn()
-                .map_err(|source| match source.kind() {
-                    io::ErrorKind::NotFound => SshError::Missing,
-                    _ => failed("the process")(source),
-                })?;
+        let mut child = client
+            .master(path, asks)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => SshError::Missing,
+                _ => failed("the process")(source),
+            })?;
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         let Some(id) = id else {
             return Err(failed("the process")(io::ErrorKind::NotFound.into()));

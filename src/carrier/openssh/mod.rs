@@ -20,6 +20,7 @@
 //! | `connection` | one master's reader and writer, over `shared`: its channels behind one lock; `flow`: one channel's state |
 //! | `stream` | one channel as two halves, over its `place` on the connection |
 //! | `pool` | all masters: which one a flow goes to, when one more is started, when one goes |
+//! | `life` | whether the server is still there |
 //! | `peers` | where ssh's TCP connections go |
 //! | `terminal` | a terminal without echo is put back when a prompt is cut short |
 
@@ -27,6 +28,7 @@ mod client;
 mod connection;
 mod flow;
 mod hello;
+mod life;
 mod master;
 mod peers;
 mod place;
@@ -131,6 +133,10 @@ impl Link for OpensshCarrier {
 
     async fn lost(&self) -> LostReason {
         self.pool.lost().await
+    }
+
+    async fn check(&self) {
+        life::check_all(self.pool.all()).await;
     }
 
     async fn shutdown(&self) {

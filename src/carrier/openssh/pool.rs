@@ -139,6 +139,11 @@ impl Pool {
         }
     }
 
+    /// All masters that there are.
+    pub(super) fn all(&self) -> Vec<Arc<Connection>> {
+        self.masters().clone()
+    }
+
     /// Ends all masters.
     pub(super) fn close(&self) {
         self.is_closing.store(true, Relaxed);
@@ -172,7 +177,7 @@ impl Pool {
             return ControlFlow::Break(());
         }
         let now = Instant::now();
-        let masters = self.masters().clone();
+        let masters = self.all();
         masters.iter().for_each(|master| master.sweep(now));
         let burdens = burdens(&masters);
         if let Some(index) = superfluous(&burdens) {

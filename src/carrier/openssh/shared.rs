@@ -78,6 +78,8 @@ pub(super) enum Owner {
     Flow(Arc<Flow>),
     /// The first session, and who waits for its answer.
     Session(Option<oneshot::Sender<bool>>),
+    /// Who waits for a sign of life; dropped with the answer.
+    Sign { _asks: oneshot::Sender<()> },
 }
 
 /// What is to be done when the lock is free again.
@@ -229,7 +231,10 @@ impl Shared {
                 }
                 return;
             }
-            None => return self.channels.abort(id),
+            Some(Owner::Sign { .. }) | None => {
+                self.remove(id);
+                return self.channels.abort(id);
+            }
         };
         let mut state = flow.state();
         if let Opening::Asked(permit) = std::mem::replace(&mut state.opening, Opening::Opened) {
@@ -243,7 +248,7 @@ impl Shared {
     }
 
     fn refused(&mut self, id: ChannelId, reason: Refusal, text: &str, after: &mut After) {
-        // A session's sender is dropped with its owner.
+        // The sender of a session or of a sign of life is dropped with its owner.
         let Some(Owner::Flow(flow)) = self.remove(id) else {
             return;
         };

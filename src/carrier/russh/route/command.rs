@@ -1,10 +1,9 @@
 //! ProxyCommand: a program whose stdin and stdout lead to the server.
 //!
 //! It is run as ssh runs it: by the user's shell, which is told to `exec` it, in our own process group, so that it may
-//! ask on the terminal (a password, a code). A further connection asks nobody: its command has a process group of its
-//! own, and the kernel stops it when it reads from the terminal. Ctrl-C on the terminal is ours alone, for we have something
-//! to take back first; the command hangs up with the connection. It ends like ssh's where we are killed: its
-//! stdin is at the end then.
+//! ask on the terminal (a password, a code). A further connection asks nobody: its command has no terminal. Ctrl-C on the
+//! terminal is ours alone, for we have something to take back first; the command hangs up with the connection. It
+//! ends with us even where we are killed: many an `nc` does not care that its stdin is at the end.
 
 use std::ffi::OsStr;
 use std::io;
@@ -25,12 +24,11 @@ use tracing::{debug, info};
 use super::WayEnd;
 use super::processes;
 use crate::carrier::failure::harmless;
+use crate::os::child::{self, Terminal};
 use crate::plan::Caller;
 
 /// The shell where the environment names none (sshconnect.c `ssh_proxy_connect`).
 const SHELL: &str = "/bin/sh";
-/// Run by `/bin/sh`: the user's shell may be none that knows `trap`. What is ignored stays so across exec (signal(7)).
-const WITHOUT_INTERRUPT: &str = r#"trap "" INT; exec "$0" -c "$1""#;
 /// How long the command may take to end by itself.
 const HANG_UP: Duration = Duration::from_millis(500);
 /// How long its last words are waited for after its end, and its end after that of its output.
@@ -88,13 +86,17 @@ impl Said {
 /// Starts `text`; `is_first` if it may ask a person.
 ///
 /// # Errors
-/// Those of fork(2) and exec(2) for `/bin/sh`. That the command itself is missing is told by the stream's end.
+/// Those of fork(2) and exec(2) for the shell. That the command itself is missing is told by the stream's end.
 pub(super) fn start(
     text: &str,
     caller: Option<&Caller>,
     is_first: bool,
 ) -> io::Result<(CommandStream, Running)> {
-    let mut child = command(text, caller, is_first).spawn()?;
+    let terminal = match is_first {
+        true => Terminal::Shared,
+        false => Terminal::None,
+    };
+    let mut child = child::spawn_tied(command(text, caller), terminal)?;
     let missing = || io::Error::other("the command has no pipes");
     let stdin = child.stdin.take().ok_or_else(missing)?;
     let stdout = child.stdout.take().ok_or_else(missing)?;
@@ -117,24 +119,20 @@ pub(super) fn start(
     Ok((stream, running))
 }
 
-fn command(text: &str, caller: Option<&Caller>, is_first: bool) -> tokio::process::Command {
+fn command(text: &str, caller: Option<&Caller>) -> tokio::process::Command {
     let own = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
     let shell = match caller {
         Some(caller) => caller.shell.as_os_str(),
         None => own.as_deref().unwrap_or(OsStr::new(SHELL)),
     };
-    let mut command = tokio::process::Command::new(SHELL);
+    let mut command = tokio::process::Command::new(shell);
     command
-        .args(["-c", WITHOUT_INTERRUPT])
-        .arg(shell)
+        .arg("-c")
         .arg(format!("exec {text}"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    if !is_first {
-        command.process_group(0);
-    }
     if let Some(caller) = caller {
         command
             .uid(caller.uid)
