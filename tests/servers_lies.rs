@@ -171,7 +171,8 @@ async fn while_logging_in() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let liar = Asyncssh::start("liar.py");
     let (tasks, memory) = (Handle::current().metrics().num_alive_tasks(), resident());
-    let plan = liar.plan();
+    let mut plan = liar.plan();
+    plan.dialling.timeout = Some(Duration::from_secs(5));
     let mut logins = JoinSet::new();
     let lies = [
         "banners",

@@ -1,5 +1,7 @@
 //! What a server must carry, over every carrier.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +10,15 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use underpass::carrier::{Link, NoPrompter, Prompter, RusshCarrier};
+use underpass::carrier::{Link, NoPrompter, OpensshCarrier, Prompter, RusshCarrier};
 use underpass::net::{ByteReader, ByteWriter, OpenError, OpenFailure, StreamError, Target};
 use underpass::plan::SshPlan;
 
+use crate::client::Configured;
 use crate::rig::{self, Echo, local, read_all};
 
 /// How long one step may take, on a machine that does much else.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// How many flows run at a time.
 const FLOWS: usize = 50;
 
@@ -36,6 +39,8 @@ pub(crate) enum Forwards {
     Nothing(OpenError),
     /// Nothing, so it says it, until it ends with the session that was run to begin with.
     NothingAndEnds(OpenError),
+    /// Everything, until this file is there.
+    Until(PathBuf),
 }
 
 impl Forwards {
@@ -60,6 +65,9 @@ impl Row {
     pub(crate) async fn holds(&self) {
         let russh = RusshCarrier::connect(&self.plan, Arc::clone(&self.prompter));
         self.holds_over(soon(russh).await.unwrap()).await;
+        let ssh = Configured::new(&self.plan);
+        let openssh = OpensshCarrier::connect(&ssh.plan, &ssh.client);
+        self.holds_over(soon(openssh).await.unwrap()).await;
     }
 
     async fn holds_over(&self, link: impl Link + 'static) {
@@ -94,6 +102,15 @@ impl Row {
                 }
                 soon(link.lost()).await;
                 assert_eq!(echo.seen(), 0);
+            }
+            Forwards::Until(end) => {
+                let echo = Echo::start().await;
+                transfers(&*link, echo.target()).await;
+                let (mut reader, _writer) = open(&*link, echo.target()).await;
+                fs::write(end, "").unwrap();
+                assert_eq!(soon(reader.read()).await, Err(StreamError::Lost));
+                soon(link.lost()).await;
+                fs::remove_file(end).unwrap();
             }
         }
         ends(link, &self.forwards).await;

@@ -65,12 +65,22 @@ impl Place {
     /// `program` in a mount namespace of its own, in which root's home is this place's: some servers know no other place
     /// for authorized_keys. Its process is `program`'s. What it says goes to the log.
     pub(crate) fn at_home(&self, program: &str) -> Command {
+        self.within(&[("home", "/root")], program)
+    }
+
+    /// `program` in a mount namespace of its own, in which each file of this place lies over one of the machine's.
+    pub(crate) fn within(&self, laid_over: &[(&str, &str)], program: &str) -> Command {
         let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c"]).arg(
+            "while [ $# -gt 0 ] && [ \"$1\" != -- ]; do mount --bind \"$1\" \"$2\" || exit; shift 2; done\n\
+             shift; exec \"$@\"",
+        );
+        command.arg("sh");
+        for (file, over) in laid_over {
+            command.arg(self.path(file)).arg(over);
+        }
         command
-            .args(["-m", "sh", "-c"])
-            .arg("mount --bind \"$0\" /root && exec \"$@\"")
-            .arg(self.path("home"))
-            .arg(program)
+            .args(["--", program])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(self.log_file());

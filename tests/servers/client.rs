@@ -1,0 +1,80 @@
+//! What a person writes into ssh's configuration for a plan, and a program that answers ssh's questions.
+
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+use underpass::plan::{Route, SshClient, SshPlan};
+
+/// A plan, once more as arguments for ssh.
+pub(crate) struct Configured {
+    pub(crate) plan: SshPlan,
+    pub(crate) client: SshClient,
+    _dir: TempDir,
+}
+
+impl Configured {
+    pub(crate) fn new(plan: &SshPlan) -> Self {
+        let dir = TempDir::new_in("/tmp").unwrap();
+        let file = dir.path().join("ssh_config");
+        fs::write(&file, configuration(plan)).unwrap();
+        Self {
+            // One address is several hosts.
+            plan: SshPlan {
+                alias: "server-0".to_owned(),
+                ..plan.clone()
+            },
+            client: SshClient {
+                arguments: vec!["-F".to_owned(), file.display().to_string()],
+                caller: None,
+            },
+            _dir: dir,
+        }
+    }
+}
+
+/// The target is `server-0`, the last one before it `server-1`.
+fn configuration(plan: &SshPlan) -> String {
+    let mut text = String::new();
+    for (i, server) in plan.servers().enumerate() {
+        let SshPlan {
+            host, port, user, ..
+        } = server;
+        writeln!(text, "Host server-{i}").unwrap();
+        writeln!(text, "HostName {host}\nPort {port}\nUser {user}").unwrap();
+        for key in &server.identities {
+            writeln!(text, "IdentityFile {}", key.display()).unwrap();
+        }
+        for file in &server.known_hosts {
+            writeln!(text, "UserKnownHostsFile {}", file.display()).unwrap();
+        }
+        match &server.route {
+            Route::Direct => {}
+            Route::Jump(_) => writeln!(text, "ProxyJump server-{}", i + 1).unwrap(),
+            Route::Command(command) => writeln!(text, "ProxyCommand {command}").unwrap(),
+        }
+    }
+    text + "Host *\nGlobalKnownHostsFile none\nStrictHostKeyChecking yes\nIdentityAgent none\nIdentitiesOnly yes\n"
+}
+
+/// ssh reads answers from the terminal, or from a program that its environment names: runs `test` again in a process of
+/// its own where that program says `answer`. False in that process, which is to go on with the test.
+pub(crate) fn runs_again_with_answers(test: &str, answer: &str) -> bool {
+    if std::env::var_os("SSH_ASKPASS_REQUIRE").is_some_and(|value| value == "force") {
+        return false;
+    }
+    let dir = TempDir::new_in("/tmp").unwrap();
+    let program: PathBuf = dir.path().join("askpass");
+    fs::write(&program, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    let again = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env("SSH_ASKPASS", &program)
+        .env("SSH_ASKPASS_REQUIRE", "force")
+        .status();
+    assert!(again.unwrap().success(), "{test}");
+    true
+}
