@@ -116,7 +116,7 @@ pub enum ConnectError {
     },
     /// The server ended the connection because of the attempts that had failed (MaxAuthTries of sshd_config(5)).
     #[error(
-        "{user}@{host}: the server let us try no further: {said} (tried: {tried}). Offer the right key alone: -o IdentitiesOnly=yes -i FILE"
+        "{user}@{host}: the server let us try no further after {count} attempts: {said} (tried: {tried}). Offer the right key alone: -o IdentitiesOnly=yes -i FILE"
     )]
     TooManyTries {
         /// The login name.
@@ -125,6 +125,8 @@ pub enum ConnectError {
         host: String,
         /// The server's words.
         said: String,
+        /// How many attempts were made.
+        count: usize,
         /// What was tried, and what could not be, comma separated.
         tried: String,
     },

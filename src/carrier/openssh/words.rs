@@ -141,16 +141,13 @@ impl Words {
                 hint: "Name a key with -i FILE, or ssh-add it; -v shows what ssh tried",
             };
         }
-        if let Some(line) = self
-            .lines
-            .iter()
-            .find(|line| line.contains("Too many authentication failures"))
-        {
-            return ConnectError::TooManyTries {
+        if says("Too many authentication failures") {
+            return ConnectError::Refused {
                 user: plan.user.clone(),
                 host: plan.alias.clone(),
-                said: line.clone(),
-                tried: "what ssh has".to_owned(),
+                methods: "no further attempt".to_owned(),
+                tried: "too many keys of ssh's".to_owned(),
+                hint: "Offer the right key alone: -o IdentitiesOnly=yes -i FILE",
             };
         }
         if last.contains(NO_ADDRESS) {

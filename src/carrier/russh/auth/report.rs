@@ -100,6 +100,7 @@ impl Authentication<'_> {
                 user: self.plan.user.clone(),
                 host: self.plan.host.clone(),
                 said: said.unwrap_or_else(|| "it closed the connection".to_owned()),
+                count: self.tried.refused.max(1),
                 tried: self.tried.list(),
             };
         }
