@@ -60,6 +60,16 @@ pub enum SshError {
         /// Its last words.
         said: String,
     },
+    /// It came to no server on the way that it was told to take.
+    #[error(
+        "{host}: the ProxyCommand or jump host does not lead to it: {said}. Try it by itself: ssh -v {host}"
+    )]
+    Astray {
+        /// The host as typed.
+        host: String,
+        /// What was said on the way.
+        said: String,
+    },
     /// It does not speak on its control socket as it should.
     #[error("ssh does not carry channels: {0}. Use --carrier russh")]
     Socket(String),

@@ -29,20 +29,29 @@ pub(super) struct Words {
 }
 
 /// Texts of ssh's with which it ends. They go into an error, and are not shown as they come.
-const LAST_WORDS: [&str; 12] = [
+const LAST_WORDS: [&str; 16] = [
     "Permission denied (",
     "Host key verification failed",
     "Could not resolve hostname",
     "ssh: connect to host",
     "Connection closed by",
+    "Too many authentication failures",
+    "Disconnected from",
+    "banner exchange",
     "closed by remote host",
     "Connection reset by",
     "kex_exchange_identification:",
     "Unable to negotiate",
     "Timeout, server",
     "client_loop:",
+    "stdio forwarding failed",
     "Killed by signal",
 ];
+
+/// How ssh names the peer where it has no TCP connection of its own.
+const NO_ADDRESS: &str = "UNKNOWN port 65535";
+/// What ssh says of a way that has ended, whatever the reason.
+const CUT_SHORT: &str = "kex_exchange_identification: Connection closed";
 
 /// What a line that somebody should see contains, lower case.
 const ALARMS: [&str; 8] = [
@@ -132,8 +141,36 @@ impl Words {
                 hint: "Name a key with -i FILE, or ssh-add it; -v shows what ssh tried",
             };
         }
+        if says("Too many authentication failures") {
+            return ConnectError::Refused {
+                user: plan.user.clone(),
+                host: plan.alias.clone(),
+                methods: "no further attempt".to_owned(),
+                tried: "too many keys of ssh's".to_owned(),
+                hint: "Offer the right key alone: -o IdentitiesOnly=yes -i FILE",
+            };
+        }
+        if last.contains(NO_ADDRESS) {
+            return self.astray(plan, last);
+        }
         self.unreached(plan, last, taken)
             .unwrap_or_else(|| self.ended(plan, last))
+    }
+
+    /// The way that is not a TCP connection of this ssh's, a ProxyCommand or a jump host, leads nowhere: what was said
+    /// on it tells more than ssh, which knows only that it has ended.
+    fn astray(&self, plan: &SshPlan, last: &str) -> ConnectError {
+        let is_ssh = |line: &str| {
+            [NO_ADDRESS, CUT_SHORT, "stdio forwarding"]
+                .iter()
+                .any(|text| line.contains(text))
+        };
+        let said = self.lines.iter().rev().find(|line| !is_ssh(line));
+        let said = said.map_or(last, |line| line).to_owned();
+        ConnectError::Ssh(SshError::Astray {
+            host: plan.alias.clone(),
+            said,
+        })
     }
 
     fn ended(&self, plan: &SshPlan, said: &str) -> ConnectError {
@@ -374,6 +411,21 @@ mod tests {
                 "ssh ended: command-line line 0",
             ),
             (&[], "it says nothing"),
+            (
+                &["token expired", "Connection closed by UNKNOWN port 65535"],
+                "the ProxyCommand or jump host does not lead to it: token expired. Try",
+            ),
+            (
+                &["banner exchange: Connection to UNKNOWN port 65535: invalid format"],
+                "does not lead to it: banner exchange",
+            ),
+            (
+                &[
+                    "Received disconnect from 127.0.0.1 port 22:2: Too many authentication failures",
+                    "Disconnected from 127.0.0.1 port 22",
+                ],
+                "-o IdentitiesOnly=yes -i FILE",
+            ),
             (
                 &[KEY, "Host key verification failed."],
                 "it is not known (offered: ED25519 SHA256:eHV4)",

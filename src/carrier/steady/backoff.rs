@@ -51,7 +51,9 @@ impl Failure {
             {
                 Self::NotReached
             }
-            ConnectError::Refused { .. } | ConnectError::HostKey(_) => Self::Refused,
+            ConnectError::Refused { .. }
+            | ConnectError::TooManyTries { .. }
+            | ConnectError::HostKey(_) => Self::Refused,
             _ => Self::NoLogin,
         }
     }

@@ -41,7 +41,8 @@ impl Teller {
         self.tries += 1;
         let now = Instant::now();
         let is_time = match self.told {
-            None => now - self.since >= QUIET,
+            // Nor is it made good so soon when the next try is far off.
+            None => now - self.since >= QUIET || wait >= QUIET,
             Some(told) => now - told >= AGAIN,
         };
         let (tries, wait) = (self.tries, wait.as_secs_f32());

@@ -212,7 +212,11 @@ async fn jump(
         .map_err(|error| ConnectError::Forward {
             hop: hop.alias.clone(),
             target,
-            reason: error.to_string(),
+            // The server's own words say more than the kind that a table gives them.
+            reason: match error.text.is_empty() {
+                true => error.to_string(),
+                false => error.text,
+            },
         })?;
     let load = Arc::clone(connection.load());
     let stream = HopStream::new(channel, load, hop.alias.clone());
