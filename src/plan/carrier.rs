@@ -64,7 +64,7 @@ impl CarrierPlan {
             }
             (CarrierArg::Auto, None, _) => (
                 CarrierKind::Russh,
-                "it honours all that is configured".to_owned(),
+                "the faster one; nothing configured asks for ssh itself".to_owned(),
             ),
         };
         Self { kind, why, client }

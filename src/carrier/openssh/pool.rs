@@ -50,30 +50,41 @@ struct NextTry {
     is_told: bool,
 }
 
-/// Whether a further master is wanted: all are used up, or crowded.
-fn should_grow(burdens: &[Burden]) -> bool {
-    burdens.len() < MOST && burdens.iter().all(|b| b.is_due() || b.is_crowded())
+/// How many of `burdens` may take new flows.
+fn fresh(burdens: impl Iterator<Item = Burden>) -> usize {
+    burdens.filter(|b| !b.is_due() && !b.is_crowded()).count()
 }
 
-/// The place in `burdens` of the master for the next flow: flows gather on the first that has room, else they go
-/// where the fewest are.
-fn choose(burdens: &[Option<Burden>]) -> Option<usize> {
+/// Whether a further master is wanted: fewer than `spread` may take new flows.
+fn should_grow(burdens: &[Burden], spread: usize) -> bool {
+    burdens.len() < MOST && fresh(burdens.iter().copied()) < spread
+}
+
+/// The place in `burdens` of the master for the next flow: flows gather on the first that has room, or `spread` over those
+/// that have, else they go where the fewest are.
+fn choose(burdens: &[Option<Burden>], spread: usize) -> Option<usize> {
     let live = || {
         let all = burdens.iter().enumerate();
         all.filter_map(|(index, burden)| Some((index, (*burden)?)))
     };
-    let roomy = live().find(|(_, burden)| !burden.is_due() && !burden.is_crowded());
+    let mut roomy = live().filter(|(_, b)| !b.is_due() && !b.is_crowded());
+    let roomy = match spread {
+        0 | 1 => roomy.next(),
+        _ => roomy.min_by_key(|(_, b)| b.channels),
+    };
     let fewest = || live().min_by_key(|(_, b)| (b.is_full(), b.is_due(), b.channels));
     roomy.or_else(fewest).map(|(index, _)| index)
 }
 
-/// The master that is needed no more, if there is one: without a flow, and used up or beside a roomy one.
-fn superfluous(burdens: &[Option<Burden>]) -> Option<usize> {
-    let kept = choose(burdens)?;
-    let is_roomy = burdens[kept].is_some_and(|b| !b.is_due() && !b.is_crowded());
-    let mut all = burdens.iter().enumerate();
-    let idle = |burden: &Option<Burden>| burden.is_some_and(|b| b.flows == 0);
-    all.position(|(index, burden)| is_roomy && index != kept && idle(burden))
+/// The master that is needed no more, if there is one: without a flow, and beside `spread` that may take new ones.
+fn superfluous(burdens: &[Option<Burden>], spread: usize) -> Option<usize> {
+    let others = |index: usize| {
+        let others = burdens.iter().enumerate().filter(|(i, _)| *i != index);
+        fresh(others.filter_map(|(_, burden)| *burden))
+    };
+    let idle = |index: &usize| burdens[*index].is_some_and(|b| b.flows == 0);
+    let mut indices = (0..burdens.len()).rev();
+    indices.find(|index| idle(index) && others(*index) >= spread)
 }
 
 impl Pool {
@@ -105,6 +116,11 @@ impl Pool {
         Ok((pool, description))
     }
 
+    /// How many masters take new flows (`--connections`).
+    fn spread(&self) -> usize {
+        self.client.plan().connections.unwrap_or(1)
+    }
+
     /// The ssh that the masters are.
     pub(super) fn client(&self) -> &Client {
         &self.client
@@ -122,7 +138,7 @@ impl Pool {
     /// There is none any more.
     pub(super) fn place(&self) -> Result<Arc<Connection>, OpenError> {
         let masters = self.masters();
-        let index = choose(&burdens(&masters));
+        let index = choose(&burdens(&masters), self.spread());
         let master = index.and_then(|index| masters.get(index));
         master
             .cloned()
@@ -180,14 +196,14 @@ impl Pool {
         let masters = self.all();
         masters.iter().for_each(|master| master.sweep(now));
         let burdens = burdens(&masters);
-        if let Some(index) = superfluous(&burdens) {
+        if let Some(index) = superfluous(&burdens, self.spread()) {
             debug!("an ssh that is needed no more is ended");
             masters[index].stop();
         }
         let live: Vec<_> = burdens.into_iter().flatten().collect();
         let is_time = self.next_try().after.is_none_or(|after| now >= after);
         let may_grow = is_time && !self.is_closing.load(Relaxed);
-        if may_grow && should_grow(&live) && !self.is_growing.swap(true, Relaxed) {
+        if may_grow && should_grow(&live, self.spread()) && !self.is_growing.swap(true, Relaxed) {
             // Beside this task: a login that hangs must not hide a loss.
             let pool = Arc::clone(self);
             tokio::spawn(async move {
@@ -280,19 +296,19 @@ mod tests {
 
     #[test]
     fn flows_gather_where_there_is_room() {
-        assert_eq!(choose(&[]), None);
-        assert_eq!(choose(&[None]), None);
-        assert_eq!(choose(&[burden(5, 0), burden(1, 0)]), Some(0));
-        assert_eq!(choose(&[burden(900, 0), burden(5, 7_999)]), Some(1));
-        assert_eq!(choose(&[None, burden(0, 8_000)]), Some(1));
-        assert_eq!(choose(&[burden(1_500, 0), burden(1_000, 0)]), Some(1));
-        assert_eq!(choose(&[burden(0, 16_000), burden(9_000, 0)]), Some(1));
+        assert_eq!(choose(&[], 1), None);
+        assert_eq!(choose(&[None], 1), None);
+        assert_eq!(choose(&[burden(5, 0), burden(1, 0)], 1), Some(0));
+        assert_eq!(choose(&[burden(900, 0), burden(5, 7_999)], 1), Some(1));
+        assert_eq!(choose(&[None, burden(0, 8_000)], 1), Some(1));
+        assert_eq!(choose(&[burden(1_500, 0), burden(1_000, 0)], 1), Some(1));
+        assert_eq!(choose(&[burden(0, 16_000), burden(9_000, 0)], 1), Some(1));
     }
 
     #[test]
     fn one_more_is_started_before_the_last_one_is_used_up() {
         let grows = |burdens: &[Option<Burden>]| {
-            should_grow(&burdens.iter().flatten().copied().collect::<Vec<_>>())
+            should_grow(&burdens.iter().flatten().copied().collect::<Vec<_>>(), 1)
         };
         assert!(!grows(&[burden(899, 7_999)]));
         assert!(grows(&[burden(0, 8_000)]));
@@ -302,11 +318,27 @@ mod tests {
     }
 
     #[test]
+    fn as_many_as_were_asked_for_share_the_flows() {
+        let fresh = burden(3, 0).unwrap();
+        assert!(should_grow(&[fresh; 2], 3));
+        assert!(!should_grow(&[fresh; 3], 3));
+        assert_eq!(
+            choose(&[burden(3, 0), burden(1, 0), burden(2, 0)], 3),
+            Some(1)
+        );
+        assert_eq!(superfluous(&[burden(3, 0), burden(0, 0)], 2), None);
+        assert_eq!(
+            superfluous(&[burden(3, 0), burden(0, 0), burden(1, 0)], 2),
+            Some(1)
+        );
+    }
+
+    #[test]
     fn what_is_needed_no_more_goes() {
-        assert_eq!(superfluous(&[burden(0, 0)]), None);
-        assert_eq!(superfluous(&[burden(0, 8_000)]), None);
-        assert_eq!(superfluous(&[burden(3, 0), burden(0, 8_000)]), Some(1));
-        assert_eq!(superfluous(&[burden(3, 0), burden(1, 8_000)]), None);
-        assert_eq!(superfluous(&[burden(3, 0), None, burden(0, 0)]), Some(2));
+        assert_eq!(superfluous(&[burden(0, 0)], 1), None);
+        assert_eq!(superfluous(&[burden(0, 8_000)], 1), None);
+        assert_eq!(superfluous(&[burden(3, 0), burden(0, 8_000)], 1), Some(1));
+        assert_eq!(superfluous(&[burden(3, 0), burden(1, 8_000)], 1), None);
+        assert_eq!(superfluous(&[burden(3, 0), None, burden(0, 0)], 1), Some(2));
     }
 }
