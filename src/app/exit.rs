@@ -39,7 +39,7 @@ impl From<Exit> for ExitCode {
 impl From<&ConnectError> for Exit {
     fn from(error: &ConnectError) -> Self {
         match error {
-            ConnectError::Refused { .. } => Self::LoginRefused,
+            ConnectError::Refused { .. } | ConnectError::TooManyTries { .. } => Self::LoginRefused,
             ConnectError::HostKey(_) => Self::HostKey,
             _ => Self::Ssh,
         }
