@@ -25,6 +25,7 @@ use tracing::{debug, info};
 use super::WayEnd;
 use super::processes;
 use crate::carrier::failure::harmless;
+use crate::os::run_as;
 use crate::plan::Caller;
 
 /// The shell where the environment names none (sshconnect.c `ssh_proxy_connect`).
@@ -136,13 +137,7 @@ fn command(text: &str, caller: Option<&Caller>, is_first: bool) -> tokio::proces
         command.process_group(0);
     }
     if let Some(caller) = caller {
-        command
-            .uid(caller.uid)
-            .gid(caller.gid)
-            .env("HOME", &caller.home)
-            .env("SHELL", &caller.shell)
-            .env("USER", &caller.name)
-            .env("LOGNAME", &caller.name);
+        run_as(command.as_std_mut(), caller);
     }
     command
 }
