@@ -16,11 +16,11 @@ use std::time::Duration;
 use person::Person;
 use rig::{Echo, Sshd, keygen, local};
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use underpass::carrier::Link;
 use underpass::carrier::{ConnectError, HostKeyError, NoPrompter, Prompter, RusshCarrier};
 use underpass::net::Carrier;
-use underpass::plan::{HostKeyPolicy, SshPlan};
+use underpass::plan::{HostKeyPolicy, Route, SshPlan};
 
 async fn failure(plan: &SshPlan) -> ConnectError {
     RusshCarrier::connect(plan, Arc::new(NoPrompter))
@@ -186,6 +186,57 @@ async fn a_new_host_key_is_asked_for_once() {
         .await;
 }
 
+/// Nothing can be written there: the answer holds for all connections of the run, and for no other key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_key_that_cannot_be_written_is_asked_for_once() {
+    let (hop, server) = (Sshd::start(""), Sshd::start(""));
+    let unwritten = |sshd: &Sshd| SshPlan {
+        host_keys: HostKeyPolicy::Ask,
+        known_hosts: vec!["/dev/null".into()],
+        ..sshd.plan()
+    };
+    let plan = SshPlan {
+        route: Route::Jump(Box::new(unwritten(&hop))),
+        ..unwritten(&server)
+    };
+    let yes = Person::saying(&["yes", "yes"]);
+    let prompter = Arc::clone(&yes) as Arc<dyn Prompter>;
+    let carrier = RusshCarrier::connect(&plan, prompter).await.unwrap();
+    let two = async {
+        while server.connections() < 2 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), two).await.unwrap();
+    carrier.again(None).await.unwrap().shutdown().await;
+    carrier.shutdown().await;
+    assert_eq!(yes.asked(), 2);
+}
+
+/// Refused in the key exchange: a server that is another one gets no login to see.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_host_key_than_before_is_refused_without_a_login() {
+    let mut sshd = Sshd::start("");
+    let plan = SshPlan {
+        host_keys: HostKeyPolicy::No,
+        known_hosts: vec!["/dev/null".into()],
+        connections: Some(1),
+        ..sshd.plan()
+    };
+    let nobody = Arc::new(NoPrompter);
+    let carrier = RusshCarrier::connect(&plan, nobody).await.unwrap();
+    sshd.restart_with_another_host_key();
+    let error = carrier.again(None).await.err().unwrap();
+    assert!(
+        matches!(
+            error,
+            ConnectError::HostKey(HostKeyError::NotAsBefore { .. })
+        ),
+        "{error}"
+    );
+    assert!(!sshd.log().contains("Accepted"), "{}", sshd.log());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_host_key_is_refused() {
     let sshd = Sshd::start("");
@@ -272,7 +323,7 @@ async fn an_abandoned_open_is_closed_when_it_succeeds() {
     }
     let gone = async {
         while echo.open() > 0 || echo.seen() < 200 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            sleep(Duration::from_millis(10)).await;
         }
     };
     timeout(Duration::from_secs(10), gone).await.unwrap();

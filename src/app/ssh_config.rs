@@ -4,7 +4,6 @@
 mod files;
 
 use std::io;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,7 +11,8 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tracing::debug;
 
-use super::surroundings::Person;
+use super::surroundings::{self, Person};
+use crate::os::run_as;
 use crate::plan::PlanError;
 use crate::plan::ssh_config::{Effective, Query, Settings, Source};
 
@@ -128,15 +128,8 @@ impl SshConfig {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        if let Some((uid, gid)) = self.person.behind_sudo {
-            let home = self.person.home.as_deref().unwrap_or(Path::new("/"));
-            let name = self.person.name.as_deref().unwrap_or_default();
-            command
-                .uid(uid)
-                .gid(gid)
-                .env("HOME", home)
-                .env("USER", name)
-                .env("LOGNAME", name);
+        if let Some(caller) = surroundings::caller(&self.person) {
+            run_as(command.as_std_mut(), &caller);
         }
         command
     }

@@ -42,7 +42,8 @@ pub fn environment(person: &Person) -> Environment {
     }
 }
 
-fn caller(person: &Person) -> Option<Caller> {
+/// Who called sudo, where somebody did.
+pub(super) fn caller(person: &Person) -> Option<Caller> {
     let (uid, gid) = person.behind_sudo?;
     Some(Caller {
         uid,

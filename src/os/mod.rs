@@ -5,6 +5,7 @@
 //! its protocol number and an unclaimed [`Slot`], and removed by [`stale::clear`].
 
 mod apply;
+mod caller;
 mod changes;
 pub mod child;
 pub mod host;
@@ -21,6 +22,7 @@ pub mod stale;
 mod tun;
 
 pub use apply::{ApplyError, Undo, apply};
+pub use caller::run_as;
 pub use changes::Changes;
 pub use made::Made;
 pub use netlink::{Netlink, NetlinkError};

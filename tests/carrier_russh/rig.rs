@@ -86,15 +86,7 @@ impl Sshd {
             ),
         )
         .unwrap();
-        let log = fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new("/usr/sbin/sshd")
-            .args(["-D", "-e", "-f"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = run(&dir);
         let sshd = Self { dir, port, child };
         sshd.wait();
         let host = fs::read_to_string(sshd.path("host_key.pub")).unwrap();
@@ -104,6 +96,16 @@ impl Sshd {
         )
         .unwrap();
         sshd
+    }
+
+    /// Ends it, and starts it once more at the same port; its log begins anew.
+    pub(crate) fn restart_with_another_host_key(&mut self) {
+        self.cut();
+        let _ = self.child.wait();
+        fs::remove_file(self.path("host_key")).unwrap();
+        keygen(&self.path("host_key"), "ed25519", "");
+        self.child = run(&self.dir);
+        self.wait();
     }
 
     fn wait(&self) {
@@ -175,6 +177,19 @@ impl Sshd {
         let _ = self.child.kill();
         children.iter().for_each(|pid| kill(pid));
     }
+}
+
+/// Runs sshd over its directory.
+fn run(dir: &TempDir) -> Child {
+    let log = fs::File::create(dir.path().join("log")).unwrap();
+    Command::new("/usr/sbin/sshd")
+        .args(["-D", "-e", "-f"])
+        .arg(dir.path().join("sshd_config"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 fn children(pid: &str) -> Vec<String> {

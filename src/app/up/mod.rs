@@ -28,7 +28,7 @@ use self::setup::Wanted;
 use self::signals::Signals;
 use super::exit::Exit;
 use super::surroundings;
-use crate::carrier::prompt::{Prompter, TtyPrompter};
+use crate::carrier::prompt::{self, Prompter};
 use crate::carrier::{AnyCarrier, ConnectError, Link};
 use crate::inlet::tun::Tun;
 use crate::os::{
@@ -86,6 +86,7 @@ pub fn run(plan: &Plan) -> Exit {
     match runtime {
         Ok(runtime) => {
             let exit = runtime.block_on(up(plan));
+            prompt::give_back_terminal();
             // A question on the terminal that nobody answers holds nobody up.
             runtime.shutdown_background();
             exit
@@ -143,7 +144,9 @@ async fn prepare(plan: &Plan) -> Result<Prepared, UpError> {
     let slot = claim(&netlink).await?;
     let device = TunDevice::open(&plan.device)?;
     advise(&netlink, &slot, &plan.capture).await?;
-    let prompter: Arc<dyn Prompter> = Arc::new(TtyPrompter);
+    let prompter = prompt::usual(plan.ssh.login.batch, plan.ssh.caller.as_ref(), |name| {
+        std::env::var_os(name)
+    });
     let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, Arc::clone(&prompter)).await?;
     debug!("logged in to {}", carrier.description());
     let source = host::source(&netlink, &slot, &plan.capture).await?;

@@ -1,6 +1,5 @@
 //! Logs in again when the connection was lost.
 
-use std::fs::OpenOptions;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::setup::Setup;
-use crate::carrier::prompt::{Prompter, TtyPrompter};
+use crate::carrier::prompt::Prompter;
 use crate::carrier::steady::Connector;
 use crate::carrier::{AnyCarrier, ConnectError};
 use crate::plan::{Route, SshPlan};
@@ -20,7 +19,7 @@ use crate::plan::{Route, SshPlan};
 /// How long the resolver may take to say where the server is now.
 const LOOKUP: Duration = Duration::from_secs(5);
 
-/// Logs in with what let the last connection in; asks on the terminal where that is not enough.
+/// Logs in with what let the last connection in; asks a person where that is not enough.
 pub(super) struct Reconnect {
     plan: SshPlan,
     prompter: Arc<dyn Prompter>,
@@ -71,13 +70,13 @@ impl Connector for Reconnect {
     }
 
     fn has_person(&self) -> bool {
-        let tty = || OpenOptions::new().read(true).write(true).open("/dev/tty");
-        !self.plan.login.batch && tty().is_ok()
+        self.prompter.has_person()
     }
 
     /// A login is begun when somebody is there to end it: sshd waits two minutes (LoginGraceTime) and counts in vain ones.
     async fn summon(&self) -> bool {
-        let ask = || TtyPrompter.line("underpass: press Enter to log in again: ");
+        let prompter = Arc::clone(&self.prompter);
+        let ask = move || prompter.line("underpass: press Enter to log in again: ");
         let answer = spawn_blocking(ask).await;
         answer.is_ok_and(|line| line.is_some())
     }

@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::plan::Caller;
+
 pub use self::askpass::AskpassPrompter;
-pub use self::tty::TtyPrompter;
+pub use self::tty::{TtyPrompter, give_back_terminal};
 
 /// The longest answer that is read, in bytes. Longer ones are refused.
 const MAX_ANSWER: usize = 1024;
@@ -24,6 +26,11 @@ pub trait Prompter: Send + Sync {
 
     /// Asks with echo. `None` when nobody can be asked or the input ended.
     fn line(&self, prompt: &str) -> Option<String>;
+
+    /// Whether a question would reach somebody now. That need not mean an answer.
+    fn has_person(&self) -> bool {
+        true
+    }
 }
 
 /// Asks nobody: every question stays unanswered, as ssh's `BatchMode yes`.
@@ -38,11 +45,20 @@ impl Prompter for NoPrompter {
     fn line(&self, _prompt: &str) -> Option<String> {
         None
     }
+
+    fn has_person(&self) -> bool {
+        false
+    }
 }
 
 /// Who is asked, as ssh does it (ssh(1), `SSH_ASKPASS_REQUIRE`; readpass.c `read_passphrase`): the terminal, or where
-/// there is none the askpass program. `batch` is `BatchMode`: nobody. `variable` looks the environment up.
-pub fn usual(batch: bool, variable: impl Fn(&str) -> Option<OsString>) -> Arc<dyn Prompter> {
+/// there is none the askpass program, which runs as `caller` where somebody called sudo. `batch` is `BatchMode`: nobody.
+/// `variable` looks the environment up.
+pub fn usual(
+    batch: bool,
+    caller: Option<&Caller>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Arc<dyn Prompter> {
     if batch {
         return Arc::new(NoPrompter);
     }
@@ -57,7 +73,7 @@ pub fn usual(batch: bool, variable: impl Fn(&str) -> Option<OsString>) -> Arc<dy
         "never" => (false, false),
         _ => (has_display, false),
     };
-    let askpass = allowed.then(|| AskpassPrompter::new(variable("SSH_ASKPASS")));
+    let askpass = allowed.then(|| AskpassPrompter::new(variable("SSH_ASKPASS"), caller.cloned()));
     match askpass {
         None => Arc::new(TtyPrompter),
         Some(askpass) if preferred => Arc::new(askpass),
@@ -70,7 +86,7 @@ struct TtyOrAskpass(AskpassPrompter);
 
 impl TtyOrAskpass {
     fn prompter(&self) -> &dyn Prompter {
-        if TtyPrompter::is_there() {
+        if TtyPrompter.has_person() {
             &TtyPrompter
         } else {
             &self.0
@@ -85,6 +101,10 @@ impl Prompter for TtyOrAskpass {
 
     fn line(&self, prompt: &str) -> Option<String> {
         self.prompter().line(prompt)
+    }
+
+    fn has_person(&self) -> bool {
+        self.prompter().has_person()
     }
 }
 
@@ -111,11 +131,27 @@ mod tests {
         path
     }
 
+    #[test]
+    fn who_is_there_to_be_asked() {
+        let there = |environment: &[(&str, &str)]| {
+            let find = |name: &str| environment.iter().find(|(key, _)| *key == name);
+            let prompter = usual(false, None, |name| {
+                find(name).map(|(_, value)| value.into())
+            });
+            prompter.has_person()
+        };
+        let force = ("SSH_ASKPASS_REQUIRE", "force");
+        assert!(there(&[force, ("SSH_ASKPASS", "/bin/true")]));
+        assert!(!there(&[force, ("SSH_ASKPASS", "/nonexistent/askpass")]));
+        assert!(!usual(true, None, |_| None).has_person());
+        assert_eq!(there(&[]), TtyPrompter.has_person());
+    }
+
     /// Who answers under this environment, the program being one that says `window`.
     fn answer(batch: bool, environment: &[(&str, &str)]) -> Option<String> {
         let dir = tempfile::tempdir().unwrap();
         let program = script(dir.path(), "echo window");
-        let prompter = usual(batch, |name| match name {
+        let prompter = usual(batch, None, |name| match name {
             "SSH_ASKPASS" => Some(program.clone().into()),
             _ => {
                 let found = environment.iter().find(|(key, _)| *key == name);
@@ -134,7 +170,7 @@ mod tests {
         assert_eq!(answer(false, &[force]), window);
         assert_eq!(answer(false, &[prefer, display]), window);
         assert_eq!(answer(true, &[force, display]), None);
-        if !TtyPrompter::is_there() {
+        if !TtyPrompter.has_person() {
             assert_eq!(answer(false, &[display]), window);
             assert_eq!(answer(false, &[prefer, ("DISPLAY", "")]), None);
             assert_eq!(

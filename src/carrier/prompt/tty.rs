@@ -3,6 +3,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
 use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices as Key, Termios};
@@ -10,16 +13,31 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{MAX_ANSWER, Prompter};
 
+/// How long a question that was interrupted stays without an answer. The process ends meanwhile.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The terminal of the question that waits for an answer, and its settings before; one person answers one question at a
+/// time.
+static ASKED: Mutex<Option<(File, Termios)>> = Mutex::new(None);
+
+fn asked() -> MutexGuard<'static, Option<(File, Termios)>> {
+    // It is whole at every moment, whoever panicked.
+    ASKED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives the terminal its settings back, echo above all, where a question still waits for its answer. To be called
+/// before the process ends: the thread that reads the answer cannot be stopped and takes nothing back.
+pub fn give_back_terminal() {
+    if let Some((tty, before)) = asked().take() {
+        // As with `Asking`: a terminal that is gone needs no settings.
+        let _ = termios::tcsetattr(tty.as_fd(), SetArg::TCSANOW, &before);
+        let _ = (&tty).write_all(b"\n");
+    }
+}
+
 /// Asks on the controlling terminal, `/dev/tty`, whatever stdin and stdout are (as ssh does).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TtyPrompter;
-
-impl TtyPrompter {
-    /// Whether there is a terminal to ask on.
-    pub fn is_there() -> bool {
-        open_tty().is_some()
-    }
-}
 
 impl Prompter for TtyPrompter {
     fn secret(&self, prompt: &str) -> Option<Zeroizing<String>> {
@@ -29,6 +47,10 @@ impl Prompter for TtyPrompter {
     fn line(&self, prompt: &str) -> Option<String> {
         let answer = on_tty(&open_tty()?, prompt, Echo::On)?;
         Some(answer.to_string())
+    }
+
+    fn has_person(&self) -> bool {
+        open_tty().is_some()
     }
 }
 
@@ -61,6 +83,8 @@ fn on_tty(mut tty: &File, prompt: &str, echo: Echo) -> Option<Zeroizing<String>>
         Answer::Interrupted => {
             // What Ctrl-C would have done. There is no answer whether it is handled or not.
             let _ = raise(Signal::SIGINT);
+            // Told at once, the missing answer would be the reason that is told of the end.
+            sleep(FAREWELL);
             None
         }
     }
@@ -122,8 +146,10 @@ impl<'a> Asking<'a> {
             // FLUSH drops what was typed ahead, before anybody could see what it would answer.
             when = SetArg::TCSAFLUSH;
         }
+        *asked() = Some((tty.try_clone().ok()?, before.clone()));
+        let asking = Self { tty, before };
         termios::tcsetattr(tty.as_fd(), when, &settings).ok()?;
-        Some(Self { tty, before })
+        Some(asking)
     }
 
     /// The key that interrupts, usually Ctrl-C.
@@ -134,6 +160,7 @@ impl<'a> Asking<'a> {
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
+        *asked() = None;
         // A terminal that is gone needs no settings: nothing to do about an error.
         let _ = termios::tcsetattr(self.tty.as_fd(), SetArg::TCSADRAIN, &self.before);
     }
@@ -143,6 +170,9 @@ impl Drop for Asking<'_> {
 mod tests {
     use super::*;
     use std::io::Cursor;
+
+    /// The tests of one process have one terminal each, which no process has.
+    static QUESTIONS: Mutex<()> = Mutex::new(());
 
     struct Tty {
         input: Cursor<Vec<u8>>,
@@ -190,6 +220,7 @@ mod tests {
         let (mut master, tty) = (File::from(pty.master), File::from(pty.slave));
         let settings = || termios::tcgetattr(tty.as_fd()).unwrap();
         let before = settings();
+        let _one_at_a_time = QUESTIONS.lock().unwrap();
         let person = std::thread::spawn(move || {
             let mut shown = [0u8; 64];
             let len = master.read(&mut shown).unwrap();
@@ -205,6 +236,21 @@ mod tests {
         assert_eq!(*answer, "xz");
         let (shown, _master) = person.join().unwrap();
         assert_eq!(shown, "Secret: \r\n");
+        assert_eq!(settings(), before);
+    }
+
+    #[test]
+    fn an_end_before_the_answer_gives_the_terminal_back() {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let tty = File::from(pty.slave);
+        let settings = || termios::tcgetattr(tty.as_fd()).unwrap();
+        let before = settings();
+        let _one_at_a_time = QUESTIONS.lock().unwrap();
+        let asking = Asking::new(&tty, Echo::Off).unwrap();
+        assert!(!settings().local_flags.contains(LocalFlags::ECHO));
+        give_back_terminal();
+        assert_eq!(settings(), before);
+        drop(asking);
         assert_eq!(settings(), before);
     }
 

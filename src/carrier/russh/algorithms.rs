@@ -37,7 +37,7 @@ const EXTENSIONS: &[kex::Name] = &[
 pub(super) fn offered(plan: &SshPlan, check: &HostKeyCheck) -> Result<Preferred, ConnectError> {
     let chosen = &plan.algorithms;
     let mut preferred = Preferred {
-        key: Cow::Owned(check.preferred(&Preferred::DEFAULT.key)),
+        key: Cow::Owned(check.preferred(&modern())),
         host_key_certificates: Cow::Owned(check.certificates(&Preferred::DEFAULT.key)),
         cipher: Cow::Borrowed(CIPHERS),
         // Compressing what is mostly compressed or encrypted already costs CPU for nothing.
@@ -84,6 +84,13 @@ pub(super) fn offered(plan: &SshPlan, check: &HostKeyCheck) -> Result<Preferred,
         ]);
     }
     Ok(preferred)
+}
+
+/// Host keys that are asked for by default. SHA-1 signatures (`ssh-rsa`) only for who names them, as in ssh since 8.8.
+fn modern() -> Vec<Algorithm> {
+    let is_modern = |key: &&Algorithm| !matches!(key, Algorithm::Rsa { hash: None });
+    let all = Preferred::DEFAULT.key;
+    all.iter().filter(is_modern).cloned().collect()
 }
 
 fn is_exchange(name: &kex::Name) -> bool {
@@ -152,7 +159,9 @@ mod tests {
             ciphers: list("aes256-ctr,made-up,none,clear,aes128-gcm@openssh.com"),
             macs: list("none,hmac-sha1,hmac-sha2-256"),
             kex: list("sntrup761x25519-sha512,ext-info-c,ecdh-sha2-nistp256"),
-            host_keys: list("ssh-dss,rsa-sha2-256,ssh-ed25519-cert-v01@openssh.com,ssh-ed25519"),
+            host_keys: list(
+                "ssh-dss,rsa-sha2-256,ssh-ed25519-cert-v01@openssh.com,ssh-ed25519,ssh-rsa",
+            ),
             ..Algorithms::default()
         })
         .unwrap();
@@ -166,7 +175,7 @@ mod tests {
             "ecdh-sha2-nistp256,ext-info-c,kex-strict-c-v00@openssh.com"
         );
         let keys: Vec<_> = preferred.key.iter().map(Algorithm::to_string).collect();
-        assert_eq!(keys, ["rsa-sha2-256", "ssh-ed25519"]);
+        assert_eq!(keys, ["rsa-sha2-256", "ssh-ed25519", "ssh-rsa"]);
     }
 
     #[test]
@@ -175,6 +184,8 @@ mod tests {
         assert_eq!(preferred.cipher[0].as_ref(), "aes128-gcm@openssh.com");
         assert_eq!(preferred.kex, Preferred::DEFAULT.kex);
         assert_eq!(names_of(&preferred.compression), "none");
+        let sha1 = Algorithm::Rsa { hash: None };
+        assert!(!preferred.key.contains(&sha1) && preferred.key.len() > 3);
     }
 
     #[test]

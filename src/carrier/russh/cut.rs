@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Cuts a [`Cuttable`], and knows whether anything is heard on it.
 #[derive(Debug, Default)]
@@ -57,7 +57,10 @@ pub(super) struct Cuttable<S> {
     cut: Arc<Cut>,
     /// How long a write may wait.
     patience: Duration,
-    stuck: Option<Pin<Box<Sleep>>>,
+    /// A write waits, until `timer` at the most.
+    is_stuck: bool,
+    /// Kept from one wait to the next: to set it later takes no lock, and under an upload every other write waits.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Cuttable<S> {
@@ -66,16 +69,26 @@ impl<S> Cuttable<S> {
             stream,
             cut,
             patience,
-            stuck: None,
+            is_stuck: false,
+            timer: None,
         }
     }
 
     /// What a write that waits comes to.
     fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         self.cut.watch(&self.cut.writer, cx)?;
-        let patience = self.patience;
-        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
-        match stuck.as_mut().poll(cx) {
+        let began = !std::mem::replace(&mut self.is_stuck, true);
+        let until = || Instant::now() + self.patience;
+        let timer = match &mut self.timer {
+            None => self.timer.insert(Box::pin(sleep_until(until()))),
+            Some(timer) => {
+                if began {
+                    timer.as_mut().reset(until());
+                }
+                timer
+            }
+        };
+        match timer.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
         }
@@ -89,7 +102,7 @@ impl<S> Cuttable<S> {
         if written.is_pending() {
             return self.wait(cx);
         }
-        self.stuck = None;
+        self.is_stuck = false;
         written
     }
 }
@@ -169,5 +182,20 @@ mod tests {
         let error = stream.write_all(b"too much").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_wait_has_its_own_patience() {
+        let (near, mut far) = duplex(4);
+        let mut stream = Cuttable::new(near, Arc::default(), PATIENCE);
+        let took = async {
+            for _ in 0..4 {
+                tokio::time::sleep(PATIENCE - Duration::from_secs(1)).await;
+                far.read_exact(&mut [0; 4]).await.unwrap();
+            }
+            far
+        };
+        let (written, _far) = tokio::join!(stream.write_all(&[0; 20]), took);
+        written.unwrap();
     }
 }

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
-use russh::keys::{PublicKey, PublicKeyOrCertificate};
+use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelId, ChannelOpenFailure, Names};
 use tracing::info;
 
-use super::host_key::{HostKeyCheck, Offered, Trust};
+use super::host_key::{Accepted, HostKeyCheck, Offered, Trust};
 use super::load::Load;
 use crate::carrier::error::{HostKeyError, LostReason};
 use crate::carrier::failure::harmless;
@@ -36,19 +36,22 @@ impl From<russh::Error> for SessionError {
 pub(super) struct Handshake {
     /// A person is being asked: no timeout runs meanwhile.
     pub(super) asking: AtomicBool,
-    /// The server may be anybody: it must see no password.
-    pub(super) no_secrets: AtomicBool,
     /// The key that was accepted.
-    pub(super) host_key: OnceLock<PublicKey>,
+    pub(super) host_key: OnceLock<Accepted>,
     /// The cipher towards the server, as SSH names it.
     pub(super) cipher: OnceLock<String>,
 }
 
 impl Handshake {
+    /// How far the server can be trusted, once its key is accepted.
+    fn trust(&self) -> Option<Trust> {
+        self.host_key.get().map(|accepted| accepted.trust)
+    }
+
     /// `plan`, without the ways to log in that would show a secret to a server that may be anybody.
     pub(super) fn limited<'a>(&self, plan: &'a SshPlan) -> Cow<'a, SshPlan> {
         let mut plan = Cow::Borrowed(plan);
-        if self.no_secrets.load(Relaxed) {
+        if self.trust() == Some(Trust::NoSecrets) {
             let login = &mut plan.to_mut().login;
             (login.password, login.keyboard_interactive) = (false, false);
         }
@@ -95,7 +98,7 @@ impl Handler for ClientHandler {
         let key = offered.key.clone();
         if let Some(accepted) = self.handshake.host_key.get() {
             // A rekey: the key may not change within a connection.
-            return Ok(accepted.key_data() == key.key_data());
+            return Ok(accepted.key.key_data() == key.key_data());
         }
         let check = self.check.clone();
         self.handshake.asking.store(true, Relaxed);
@@ -103,9 +106,8 @@ impl Handler for ClientHandler {
         self.handshake.asking.store(false, Relaxed);
         match verdict {
             Ok(Ok(trust)) => {
-                let no_secrets = trust == Trust::NoSecrets;
-                self.handshake.no_secrets.store(no_secrets, Relaxed);
-                Ok(self.handshake.host_key.set(key).is_ok())
+                let accepted = Accepted { key, trust };
+                Ok(self.handshake.host_key.set(accepted).is_ok())
             }
             Ok(Err(error)) => Err(SessionError::HostKey(error)),
             // The check panicked or the runtime ends: not accepted.
@@ -269,7 +271,13 @@ mod tests {
         let plan = SshPlan::new("bastion", 22, "me");
         let handshake = Handshake::default();
         assert_eq!(*handshake.limited(&plan), plan);
-        handshake.no_secrets.store(true, Relaxed);
+        let key =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+        let accepted = Accepted {
+            key: key.parse().unwrap(),
+            trust: Trust::NoSecrets,
+        };
+        handshake.host_key.set(accepted).unwrap();
         let login = &handshake.limited(&plan).login;
         assert!(login.public_key && !login.password && !login.keyboard_interactive);
     }

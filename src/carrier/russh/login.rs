@@ -19,7 +19,7 @@ use super::connection::Connection;
 use super::cut::Cuttable;
 use super::greeting::{VERSION, greet};
 use super::handler::{ClientHandler, Handshake};
-use super::host_key::HostKeyCheck;
+use super::host_key::{Accepted, HostKeyCheck};
 use super::leash::{Leash, leashed};
 use super::load::Load;
 use super::route::{self, Base, Known, Way};
@@ -56,6 +56,7 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) struct Access {
     pub(super) credential: Credential,
     pub(super) known: Known,
+    host_key: Option<Accepted>,
     keyring: Keyring,
 }
 
@@ -72,7 +73,8 @@ impl Access {
 
 /// How to log in.
 pub(super) struct How<'a> {
-    /// What let us in before: tried first.
+    /// What let us in before: tried first, unless that asks somebody and nobody may be asked; and the server's key, the
+    /// only one that will do.
     pub(super) before: Option<&'a Access>,
     /// A further connection beside the one that `before` is from: over the same way, with the same credential.
     pub(super) is_further: bool,
@@ -86,6 +88,13 @@ impl<'a> How<'a> {
         self.before
             .filter(|_| self.is_further)
             .map(|access| &access.known)
+    }
+
+    /// What let us in before, where it is to be tried: a key that is to be touched, a code, not while nobody knows of it.
+    fn credential(&self) -> Option<&'a Credential> {
+        let silent = |access: &&Access| self.prompter.is_some() || access.credential.is_silent();
+        let before = self.before.filter(silent)?;
+        Some(&before.credential)
     }
 
     /// The same for the jump host.
@@ -139,7 +148,8 @@ pub(super) fn boxed<'a>(
 pub(super) async fn log_in(plan: &SshPlan, how: How<'_>, changed: Arc<Notify>) -> LoggedIn {
     let load = Arc::new(Load::new(changed));
     let (way, known) = route::open(plan, &how, load.gate()).await?;
-    let mut check = HostKeyCheck::new(plan, how.prompter.clone());
+    let before = how.before.and_then(|access| access.host_key.clone());
+    let mut check = HostKeyCheck::new(plan, how.prompter.clone()).after(before);
     if let Some(peer) = way.base.peer() {
         check = check.at(peer.ip());
     }
@@ -151,6 +161,7 @@ pub(super) async fn log_in(plan: &SshPlan, how: How<'_>, changed: Arc<Notify>) -
     let access = Access {
         credential,
         known,
+        host_key: start.handshake.host_key.get().cloned(),
         keyring,
     };
     Ok((start.ready().await, access))
@@ -220,10 +231,10 @@ impl Start {
         keyring: &Keyring,
     ) -> Result<Credential, ConnectError> {
         let plan = &self.handshake.limited(plan);
-        if let Some(before) = how.before {
+        if let Some(before) = how.credential() {
             let again = self.authentication(plan, how, keyring);
-            match again.again(&before.credential).await {
-                Ok(()) => return Ok(before.credential.clone()),
+            match again.again(before).await {
+                Ok(()) => return Ok(before.clone()),
                 Err(ConnectError::Refused { .. }) if !how.is_further => {}
                 Err(error) => return Err(error),
             }
@@ -280,7 +291,7 @@ impl Start {
             self.handle,
             self.load,
             self.base,
-            host_key.get().cloned(),
+            host_key.get().map(|accepted| accepted.key.clone()),
             cipher.get().cloned().unwrap_or_default(),
         )
     }

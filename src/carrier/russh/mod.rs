@@ -84,11 +84,8 @@ impl RusshCarrier {
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::Refused`], too, where somebody would have to be asked.
     pub async fn again(&self, prompter: Option<Arc<dyn Prompter>>) -> Result<Self, ConnectError> {
-        let access = self.pool.access();
-        // A key that is to be touched, a code: not while nobody knows of it.
-        let before = (prompter.is_some() || access.is_silent()).then_some(access);
         let how = How {
-            before,
+            before: Some(self.pool.access()),
             is_further: false,
             prompter,
         };
@@ -101,7 +98,7 @@ impl RusshCarrier {
         let (first, access) = login::log_in(plan, how, bell).await?;
         let description = Description {
             server: first.base().peer(),
-            host_key: first.host_key().map(describe_key).unwrap_or_default(),
+            host_key: first.host_key().map(host_key::describe).unwrap_or_default(),
             cipher: first.cipher().to_owned(),
             authentication: access.credential.describe(),
         };
@@ -112,11 +109,6 @@ impl RusshCarrier {
             description,
         })
     }
-}
-
-fn describe_key(key: &russh::keys::PublicKey) -> String {
-    let kind = host_key::type_name(&key.algorithm());
-    format!("{kind} {}", host_key::fingerprint(key))
 }
 
 impl Link for RusshCarrier {

@@ -72,8 +72,10 @@ impl Backoff {
     /// The wait before the first try, when a connection that was up for `up_for` is lost.
     pub(super) fn lost(&mut self, up_for: Duration, random: u64) -> Duration {
         self.knocks = 0;
-        if up_for >= STABLE {
-            *self = Self::default();
+        match up_for >= STABLE {
+            true => *self = Self::default(),
+            // The first link is nobody's try: its login counts here.
+            false => self.logins = self.logins.max(1),
         }
         self.logins += 1;
         match self.logins {
@@ -168,6 +170,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_try_costs() {
+        let enough = ConnectError::TooManyTries {
+            user: "me".to_owned(),
+            host: "h".to_owned(),
+            said: "too many".to_owned(),
+            count: 6,
+            tried: String::new(),
+        };
+        assert_eq!(Failure::of(&enough, true), Failure::Refused);
+        // Nobody was refused: the server, or who confirms a login there, may be slow.
+        let unanswered = ConnectError::Unanswered {
+            host: "h".to_owned(),
+            seconds: 150,
+            hint: String::new(),
+        };
+        assert_eq!(Failure::of(&unanswered, true), Failure::NoLogin);
+    }
+
+    #[test]
     fn at_once_then_doubling_up_to_half_a_minute() {
         let mut backoff = Backoff::default();
         assert_eq!(ms(backoff.lost(LONG, 7)), 0);
@@ -200,7 +221,7 @@ mod tests {
         let mut backoff = Backoff::default();
         let short = Duration::from_secs(1);
         let waits: Vec<_> = (0..4).map(|_| ms(backoff.lost(short, 0))).collect();
-        assert_eq!(waits, [0, 500, 1000, 2000]);
+        assert_eq!(waits, [500, 1000, 2000, 4000]);
         assert_eq!(ms(backoff.lost(STABLE, 0)), 0);
     }
 }

@@ -249,10 +249,30 @@ async fn an_open_waits_for_the_next_link() {
 #[tokio::test(start_paused = true)]
 async fn the_first_try_comes_at_once() {
     let rig = Rig::new(Script::new([]));
+    tokio::time::sleep(Duration::from_secs(60)).await;
     rig.first.lose();
     let began = Instant::now();
     assert_eq!(rig.name().await, "further");
     assert!(began.elapsed() < Duration::from_millis(100));
+}
+
+/// A server that lets us in and hangs up at once, as tinysshd does when a session has ended.
+#[tokio::test(start_paused = true)]
+async fn links_that_do_not_last_come_less_and_less_often() {
+    fn brief() -> Result<Fake, ConnectError> {
+        let fake = Fake::new("brief");
+        fake.lose();
+        Ok(fake)
+    }
+    let rig = Rig::new(Script::new(vec![brief as fn() -> _; 2000]));
+    rig.first.lose();
+    for seconds in 0..600 {
+        // After 0.5, 1, 2, 4 ... 30 s and up to half of it more.
+        let most = if seconds < 30 { 6 } else { 6 + seconds / 30 };
+        assert!(rig.script.tries() <= most, "{}", rig.script.tries());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(rig.script.tries() >= 15, "{}", rig.script.tries());
 }
 
 #[tokio::test(start_paused = true)]
@@ -289,6 +309,7 @@ async fn a_link_that_gives_no_sign_of_life_is_replaced() {
     };
     let rig = Rig::over(silent, Script::new([]));
     assert_eq!(rig.name().await, "first");
+    tokio::time::sleep(Duration::from_secs(60)).await;
     let began = Instant::now();
     rig.changed.notify_one();
     rig.first.until_lost().await;

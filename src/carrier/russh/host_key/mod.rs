@@ -15,7 +15,7 @@ use russh::keys::PublicKey;
 use tracing::{debug, error, info, warn};
 
 pub(super) use self::offered::Offered;
-pub(super) use self::show::{fingerprint, type_name};
+pub(super) use self::show::{describe, fingerprint, type_name};
 
 use self::certificate::Demands;
 use self::words::{Change, Stranger};
@@ -39,6 +39,30 @@ pub(super) enum Trust {
     NoSecrets,
 }
 
+/// A host key that was accepted.
+#[derive(Clone, Debug)]
+pub(super) struct Accepted {
+    pub(super) key: PublicKey,
+    pub(super) trust: Trust,
+}
+
+impl Accepted {
+    /// The same key is accepted again: who took it was asked already, and it may stand in no file (as ssh's
+    /// `previous_host_key`).
+    ///
+    /// # Errors
+    /// [`HostKeyError::NotAsBefore`] for any other.
+    fn again(&self, key: &PublicKey) -> Result<Trust, HostKeyError> {
+        if self.key.key_data() == key.key_data() {
+            return Ok(self.trust);
+        }
+        Err(HostKeyError::NotAsBefore {
+            offered: describe(key),
+            before: describe(&self.key),
+        })
+    }
+}
+
 /// The check of one server's host key.
 #[derive(Clone)]
 pub(super) struct HostKeyCheck {
@@ -51,6 +75,8 @@ pub(super) struct HostKeyCheck {
     address: Option<IpAddr>,
     /// `None` where nobody may be asked: a further connection in the background, or BatchMode.
     prompter: Option<Arc<dyn Prompter>>,
+    /// What the first connection to the server accepted.
+    before: Option<Accepted>,
 }
 
 impl HostKeyCheck {
@@ -69,7 +95,14 @@ impl HostKeyCheck {
             names,
             address: None,
             prompter: prompter.filter(|_| !plan.login.batch),
+            before: None,
         }
+    }
+
+    /// For a connection after the one that accepted `before`: its key is the only one that will do.
+    pub(super) fn after(mut self, before: Option<Accepted>) -> Self {
+        self.before = before;
+        self
     }
 
     /// For a connection made from here to `address`: what is known of the address counts, too.
@@ -85,6 +118,9 @@ impl HostKeyCheck {
     pub(super) fn check(&self, offered: &Offered) -> Result<Trust, HostKeyError> {
         self.long_enough(&offered.key)?;
         self.not_revoked(offered)?;
+        if let Some(before) = &self.before {
+            return before.again(&offered.key);
+        }
         let is_local = self.address.is_some_and(|address| address.is_loopback());
         if self.plan.trust_localhost && is_local && self.plan.host_key_alias.is_none() {
             debug!(

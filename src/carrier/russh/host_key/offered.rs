@@ -31,12 +31,17 @@ impl From<PublicKey> for Offered {
 
 impl HostKeyCheck {
     /// The host key algorithms to offer: `all`, those of the host's known keys first, as ssh does. A known key
-    /// is then not missed because the server has one of another type too.
+    /// is then not missed because the server has one of another type too. The type that was accepted before comes first,
+    /// whatever the files have learned since.
     pub(in super::super) fn preferred(&self, all: &[Algorithm]) -> Vec<Algorithm> {
         let known = self.known.of(&self.names).algorithms();
         let is_known = |offered: &&Algorithm| known.iter().any(|k| same_type(k, offered));
         let (mut first, rest): (Vec<_>, Vec<_>) = all.iter().partition(is_known);
         first.extend(rest);
+        if let Some(before) = &self.before {
+            let before = before.key.algorithm();
+            first.sort_by_key(|offered| !same_type(&before, offered));
+        }
         first.into_iter().cloned().collect()
     }
 

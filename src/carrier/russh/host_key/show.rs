@@ -19,3 +19,8 @@ pub(in super::super) fn type_name(algorithm: &Algorithm) -> String {
         other => other.as_str().to_owned(),
     }
 }
+
+/// Type and fingerprint.
+pub(in super::super) fn describe(key: &PublicKey) -> String {
+    format!("{} {}", type_name(&key.algorithm()), fingerprint(key))
+}

@@ -482,3 +482,55 @@ fn certificates_are_asked_for_where_an_authority_is_known() {
         ]
     );
 }
+
+/// A file that takes nothing, as with `UserKnownHostsFile=/dev/null`: who took the key is not asked about it again.
+#[test]
+fn the_key_that_was_accepted_is_the_only_one_that_will_do_again() {
+    let plan = SshPlan {
+        known_hosts: vec!["/dev/null".into()],
+        ..SshPlan::new("bastion", 2222, "me")
+    };
+    let nobody = HostKeyCheck::new(&plan, None);
+    assert!(nobody.check(&key(A)).is_err());
+    for trust in [Trust::Full, Trust::NoSecrets] {
+        let before = Accepted {
+            key: key(A).key,
+            trust,
+        };
+        let again = nobody.clone().after(Some(before));
+        assert_eq!(again.check(&key(A)), Ok(trust));
+        let error = again.check(&key(B)).unwrap_err();
+        assert!(
+            matches!(&error, HostKeyError::NotAsBefore { offered, before } if offered != before),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_was_revoked_meanwhile_is_not_accepted_again() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("known_hosts"), format!("@revoked * {A}\n")).unwrap();
+    let before = Accepted {
+        key: key(A).key,
+        trust: Trust::Full,
+    };
+    let again = check(dir.path(), HostKeyPolicy::Ask, None).after(Some(before));
+    let error = again.check(&key(A)).unwrap_err();
+    assert!(matches!(error, HostKeyError::Revoked { .. }), "{error}");
+}
+
+#[test]
+fn the_type_that_was_accepted_before_is_asked_for_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Accepted {
+        key: key(A).key,
+        trust: Trust::Full,
+    };
+    let again = check(dir.path(), HostKeyPolicy::Ask, None).after(Some(before));
+    let ecdsa = Algorithm::Ecdsa {
+        curve: EcdsaCurve::NistP256,
+    };
+    let all = [ecdsa.clone(), Algorithm::Ed25519];
+    assert_eq!(again.preferred(&all), [Algorithm::Ed25519, ecdsa]);
+}

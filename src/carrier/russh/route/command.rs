@@ -25,6 +25,7 @@ use super::WayEnd;
 use super::processes;
 use crate::carrier::failure::harmless;
 use crate::os::child::{self, Terminal};
+use crate::os::run_as;
 use crate::plan::Caller;
 
 /// The shell where the environment names none (sshconnect.c `ssh_proxy_connect`).
@@ -134,13 +135,7 @@ fn command(text: &str, caller: Option<&Caller>) -> tokio::process::Command {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     if let Some(caller) = caller {
-        command
-            .uid(caller.uid)
-            .gid(caller.gid)
-            .env("HOME", &caller.home)
-            .env("SHELL", &caller.shell)
-            .env("USER", &caller.name)
-            .env("LOGNAME", &caller.name);
+        run_as(command.as_std_mut(), caller);
     }
     command
 }

@@ -1,6 +1,10 @@
 //! The connections of one carrier: which one a new flow goes to, when a further one is made, and when an old
 //! one is let go.
 
+mod choice;
+mod retry;
+mod rush;
+
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,32 +14,17 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use self::choice::{Burden, burdens, choose, should_grow};
+use self::retry::Retry;
+use self::rush::Rush;
 use super::backlog::Store;
 use super::connection::Connection;
 use super::load::ChannelGuard;
 use super::login::{self, Access};
 use crate::carrier::error::LostReason;
 use crate::net::{OpenError, OpenFailure};
-use crate::plan::SshPlan;
+use crate::plan::{Route, SshPlan};
 
-/// Connections at most, those that are being let go included.
-const MAX_CONNECTIONS: usize = 16;
-/// Connections at least, where a login asks nobody: a flow that comes while another transfers in bulk has one to itself,
-/// and of many the two share the work (measured with 8 flows: 1.1 times the download, 1.4 times the upload of one).
-const CONNECTIONS_MIN: usize = 2;
-/// Connections up to which bulk transfers are kept apart from what comes next.
-const CONNECTIONS_APART: usize = 4;
-/// Channels per connection above which a further one is made. russh walks all channels of a connection for each packet
-/// (`has_any_pending_data`), so a busy flow pays for the idle ones beside it; and sshd needs a descriptor for
-/// each, of which a process has 1,024 by default.
-const CHANNELS_WANTED: usize = 900;
-/// A connection with fewer channels is quick: sshd and russh both walk all channels of a connection again and again
-/// (measured: 100 idle ones halve a download beside them, 1,100 bring it down to a sixteenth). One such is kept ready.
-const CHANNELS_QUICK: usize = 32;
-/// Channels per connection on average from which more than [`CONNECTIONS_APART`] are worth their logins.
-const CHANNELS_MANY: usize = 256;
-/// Channels on one connection at most. sshd ends the session at 16,384 (channels.h CHANNELS_MAX_CHANNELS).
-const CHANNELS_MAX: usize = 16_000;
 /// How long an open waits for a connection that is not stalled.
 const STALL_WAIT: Duration = Duration::from_secs(10);
 /// How often ages are looked at.
@@ -44,13 +33,11 @@ const TICK: Duration = Duration::from_secs(30);
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections lost within this time are lost together.
 const LOST_TOGETHER: Duration = Duration::from_millis(300);
-/// Wait after a login that failed; doubled each time.
-const RETRY_FIRST: Duration = Duration::from_secs(5);
-const RETRY_LAST: Duration = Duration::from_secs(600);
-
 /// The connections.
 pub(super) struct Pool {
     plan: SshPlan,
+    /// How many connections there should be, where that does not depend on the flows.
+    asked: Option<usize>,
     access: Access,
     connections: Mutex<Vec<Arc<Connection>>>,
     changed: Arc<Notify>,
@@ -73,118 +60,6 @@ pub(super) struct Place {
     pub(super) place: ChannelGuard,
 }
 
-/// What a connection looks like to the choice of the next flow: the least is best.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Burden {
-    full: bool,
-    stalled: bool,
-    due: bool,
-    slow: bool,
-    busy: bool,
-    channels: usize,
-}
-
-impl Burden {
-    fn of(connection: &Connection, now: Instant) -> Self {
-        let load = connection.load();
-        Self {
-            full: load.channels() >= CHANNELS_MAX,
-            stalled: load.stalled() + load.waiting() > 0,
-            due: connection.is_due(now),
-            slow: load.channels() >= CHANNELS_QUICK,
-            busy: load.is_busy(now),
-            channels: load.channels(),
-        }
-    }
-
-    /// Whether it counts as a place for new flows.
-    fn is_open(&self) -> bool {
-        !self.full && !self.stalled && !self.due
-    }
-}
-
-/// Whether a further connection is to be made now: there should be two, and one that is quick and carries no bulk
-/// transfer, as long as that takes few connections or the flows are many.
-/// Where a number was `asked` for, there should be so many.
-fn should_grow(burdens: &[Burden], asked: Option<usize>) -> bool {
-    if let Some(asked) = asked {
-        let staying = burdens.iter().filter(|b| !b.due).count();
-        return staying < asked && burdens.len() <= MAX_CONNECTIONS;
-    }
-    let open: Vec<_> = burdens.iter().filter(|b| b.is_open()).collect();
-    let channels: usize = open.iter().map(|b| b.channels).sum();
-    let none_quick = open.iter().all(|b| b.slow);
-    let none_free = open.iter().all(|b| b.slow || b.busy);
-    let wanted = open.len() < CONNECTIONS_MIN
-        || (none_free && open.len() < CONNECTIONS_APART)
-        || (none_quick && channels >= open.len() * CHANNELS_MANY);
-    burdens.len() < MAX_CONNECTIONS && wanted
-}
-
-/// The place in `burdens` of the connection for the next flow. Flows gather on one connection while it is quick and
-/// carries no bulk transfer: eight downloads that begin together take a fifth less CPU over one connection than over two,
-/// and the next flow finds a connection to itself. In a rush (a scan, an application that opens thousands) they are packed
-/// together beyond that, so that the quick connection stays so for who comes next. Where a number of connections was
-/// `asked` for, flows are spread over them.
-fn choose(burdens: &[Burden], in_rush: bool, asked: Option<usize>) -> Option<usize> {
-    let fits = |b: &Burden| b.is_open() && !b.busy && b.slow && b.channels < CHANNELS_WANTED;
-    let packed = || {
-        let fitting = burdens.iter().enumerate().filter(|(_, b)| fits(b));
-        fitting.max_by_key(|(_, b)| b.channels)
-    };
-    let gathered = || {
-        let quick = |b: &Burden| b.is_open() && !b.busy && !b.slow;
-        let fitting = burdens.iter().enumerate().filter(|(_, b)| quick(b));
-        // Of those with as many, the oldest.
-        fitting.rev().max_by_key(|(_, b)| b.channels)
-    };
-    let least = || burdens.iter().enumerate().min_by_key(|(_, b)| **b);
-    let chosen = match (asked, in_rush) {
-        (Some(_), _) => None,
-        (None, true) => packed().or_else(gathered),
-        (None, false) => gathered(),
-    };
-    let chosen = chosen.or_else(least);
-    chosen.map(|(index, _)| index)
-}
-
-/// Notices when many flows come at once.
-#[derive(Debug)]
-struct Rush {
-    since: Instant,
-    count: u32,
-    last: u32,
-}
-
-impl Rush {
-    /// Time over which new flows are counted, and how many of them make a rush.
-    const SPAN: Duration = Duration::from_millis(100);
-    const MANY: u32 = 50;
-
-    fn new(now: Instant) -> Self {
-        Self {
-            since: now,
-            count: 0,
-            last: 0,
-        }
-    }
-
-    /// Counts a new flow; whether it is one of many.
-    fn is_on(&mut self, now: Instant) -> bool {
-        let elapsed = now.saturating_duration_since(self.since);
-        if elapsed >= Self::SPAN {
-            self.last = if elapsed < 2 * Self::SPAN {
-                self.count
-            } else {
-                0
-            };
-            (self.since, self.count) = (now, 0);
-        }
-        self.count += 1;
-        self.count.max(self.last) > Self::MANY
-    }
-}
-
 impl Pool {
     pub(super) fn new(
         plan: SshPlan,
@@ -198,6 +73,7 @@ impl Pool {
             );
         }
         let pool = Arc::new(Self {
+            asked: asked(&plan),
             plan,
             access,
             connections: Mutex::new(vec![Arc::new(first)]),
@@ -264,14 +140,15 @@ impl Pool {
     }
 
     fn should_grow(&self, now: Instant) -> bool {
-        should_grow(&burdens(&self.list(), now), self.plan.connections)
+        should_grow(&burdens(&self.list(), now), self.asked)
     }
 
-    /// Whether a further connection could be made now.
+    /// Whether a further connection is to be made, and can be now.
     fn can_grow(&self) -> bool {
+        let now = Instant::now();
         self.access.is_silent()
-            && self.list().len() <= MAX_CONNECTIONS
-            && self.retry().is_time(Instant::now())
+            && self.should_grow(now)
+            && self.retry().is_time(now)
             && !self.closing.load(Relaxed)
     }
 
@@ -329,7 +206,7 @@ impl Pool {
         let live: Vec<_> = list.iter().filter(|c| c.load().lost().is_none()).collect();
         let burdens: Vec<_> = live.iter().map(|c| Burden::of(c, now)).collect();
         let in_rush = self.rush().is_on(now);
-        let index = choose(&burdens, in_rush, self.plan.connections)
+        let index = choose(&burdens, in_rush, self.asked)
             .ok_or_else(|| OpenError::new(OpenFailure::ConnectionLost, ""))?;
         if burdens[index].full {
             return Err(OpenError::new(OpenFailure::NoResources, ""));
@@ -363,9 +240,7 @@ impl Pool {
         if let Some((count, reason)) = lost {
             self.tell_of(count, reason);
         }
-        let now = Instant::now();
-        let grow = self.should_grow(now) && self.can_grow();
-        if grow && !self.growing.swap(true, Relaxed) {
+        if self.can_grow() && !self.growing.swap(true, Relaxed) {
             // Beside this task: a login that hangs must not hide a loss.
             let pool = Arc::clone(self);
             tokio::spawn(async move {
@@ -444,8 +319,18 @@ impl Pool {
     }
 }
 
-fn burdens(list: &[Arc<Connection>], now: Instant) -> Vec<Burden> {
-    list.iter().map(|c| Burden::of(c, now)).collect()
+/// How many connections there should be: as many as the user asks for. A command may be a cloud session that is slow,
+/// counted or opens a browser: one where nobody asks for more.
+fn asked(plan: &SshPlan) -> Option<usize> {
+    plan.connections.or(is_by_command(plan).then_some(1))
+}
+
+fn is_by_command(plan: &SshPlan) -> bool {
+    match &plan.route {
+        Route::Direct => false,
+        Route::Jump(hop) => is_by_command(hop),
+        Route::Command(_) => true,
+    }
 }
 
 fn no_connection() -> LostReason {
@@ -459,152 +344,4 @@ struct Losses {
     reason: Option<LostReason>,
     /// A line is to come.
     is_told_of: bool,
-}
-
-/// When the next login may be tried.
-#[derive(Debug, Default)]
-struct Retry {
-    not_before: Option<Instant>,
-    wait: Duration,
-}
-
-impl Retry {
-    fn is_time(&self, now: Instant) -> bool {
-        self.not_before.is_none_or(|at| now >= at)
-    }
-
-    /// How long to wait now.
-    fn failed(&mut self, now: Instant) -> Duration {
-        self.wait = (self.wait * 2).clamp(RETRY_FIRST, RETRY_LAST);
-        self.not_before = Some(now + self.wait);
-        self.wait
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FRESH: Burden = Burden {
-        full: false,
-        stalled: false,
-        due: false,
-        slow: false,
-        busy: false,
-        channels: 0,
-    };
-
-    fn with(channels: usize) -> Burden {
-        Burden {
-            channels,
-            slow: channels >= CHANNELS_QUICK,
-            ..FRESH
-        }
-    }
-
-    #[test]
-    fn there_are_two_and_one_of_them_is_quick() {
-        assert!(should_grow(&[FRESH], None));
-        assert!(!should_grow(&[FRESH, FRESH], None));
-        let some = with(CHANNELS_QUICK);
-        assert!(!should_grow(&[some, FRESH], None));
-        assert!(should_grow(&[some, some], None));
-        assert!(!should_grow(&[some; CONNECTIONS_APART], None));
-        let many = with(CHANNELS_MANY);
-        assert!(should_grow(&[many; CONNECTIONS_APART], None));
-        assert!(!should_grow(&[many, many, many, many, FRESH], None));
-        assert!(!should_grow(&[many; MAX_CONNECTIONS], None));
-    }
-
-    #[test]
-    fn as_many_as_asked_for_and_flows_are_spread() {
-        let asked = Some(3);
-        let (busy, due) = (true, true);
-        assert!(should_grow(&[FRESH, FRESH], asked));
-        assert!(!should_grow(&[with(900), with(900), with(900)], asked));
-        assert!(!should_grow(&[Burden { busy, ..FRESH }], Some(1)));
-        assert!(should_grow(&[FRESH, FRESH, Burden { due, ..FRESH }], asked));
-        assert_eq!(choose(&[with(3), with(5), with(2)], false, asked), Some(2));
-        assert_eq!(
-            choose(&[with(300), with(899), with(5)], true, asked),
-            Some(2)
-        );
-    }
-
-    #[test]
-    fn flows_gather_where_it_is_quick() {
-        let busy = Burden {
-            busy: true,
-            ..with(20)
-        };
-        assert_eq!(choose(&[with(3), with(5), FRESH], false, None), Some(1));
-        assert_eq!(choose(&[FRESH, FRESH], false, None), Some(0));
-        assert_eq!(choose(&[busy, FRESH], false, None), Some(1));
-        assert_eq!(
-            choose(&[with(CHANNELS_QUICK), with(2)], false, None),
-            Some(1)
-        );
-        assert_eq!(choose(&[busy, with(CHANNELS_QUICK)], false, None), Some(0));
-    }
-
-    #[test]
-    fn in_a_rush_flows_are_packed() {
-        let burdens = [with(300), with(899), with(900), with(5)];
-        assert_eq!(choose(&burdens, true, None), Some(1));
-        assert_eq!(choose(&burdens, false, None), Some(3));
-        assert_eq!(choose(&[with(900), with(7)], true, None), Some(1));
-        assert_eq!(choose(&[], true, None), None);
-    }
-
-    #[test]
-    fn many_at_once_are_a_rush_and_few_are_none() {
-        let now = Instant::now();
-        let mut rush = Rush::new(now);
-        assert!((0..Rush::MANY).all(|_| !rush.is_on(now)));
-        assert!(rush.is_on(now));
-        assert!(rush.is_on(now + Rush::SPAN));
-        assert!(!rush.is_on(now + 5 * Rush::SPAN));
-    }
-
-    #[test]
-    fn what_takes_no_new_flows_is_replaced() {
-        let (stalled, due, full) = (true, true, true);
-        for closed in [
-            Burden { stalled, ..FRESH },
-            Burden { due, ..FRESH },
-            Burden { full, ..FRESH },
-        ] {
-            assert!(should_grow(&[closed, FRESH], None));
-            assert!(!should_grow(&[closed, FRESH, FRESH], None));
-            assert!(FRESH < closed);
-        }
-    }
-
-    #[test]
-    fn a_new_flow_keeps_away_from_bulk_but_not_at_any_price() {
-        let busy = Burden {
-            busy: true,
-            ..FRESH
-        };
-        assert!(with(CHANNELS_QUICK - 1) < busy);
-        assert!(busy < with(CHANNELS_QUICK));
-        assert!(should_grow(&[busy, busy], None));
-        assert!(!should_grow(&[busy, FRESH], None));
-        assert!(!should_grow(&[busy; CONNECTIONS_APART], None));
-    }
-
-    #[test]
-    fn logins_that_fail_are_retried_less_and_less() {
-        let now = Instant::now();
-        let mut retry = Retry::default();
-        assert!(retry.is_time(now));
-        assert_eq!(retry.failed(now), RETRY_FIRST);
-        assert!(!retry.is_time(now));
-        assert!(retry.is_time(now + RETRY_FIRST));
-        assert_eq!(retry.failed(now), RETRY_FIRST * 2);
-        for _ in 0..20 {
-            retry.failed(now);
-        }
-        assert_eq!(retry.failed(now), RETRY_LAST);
-    }
 }
