@@ -126,8 +126,8 @@ async fn a_stream_goes_both_ways_and_half_closes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_transfers_arrive_whole_both_ways() {
-    let sshd = Sshd::start("RekeyLimit 4M");
-    let sent = Arc::new(pattern(12 << 20));
+    let sshd = Sshd::start("RekeyLimit 2M");
+    let sent = Arc::new(pattern(6 << 20));
     let down = source(sent.to_vec()).await;
     let echo = Echo::start().await;
     let carrier = connect(&sshd).await;
@@ -259,7 +259,8 @@ async fn a_dropped_half_resets_the_far_side() {
     for _ in 0..20 {
         tokio::select! {
             biased;
-            _ = carrier.open(local(1), echo.target()) => panic!("that was quick"),
+            // Where this thread has to wait for a processor, the answer may be there at once.
+            opened = carrier.open(local(1), echo.target()) => drop(opened.unwrap()),
             () = std::future::ready(()) => {}
         }
     }
@@ -342,7 +343,7 @@ async fn a_thousand_at_a_time() {
     let sshd = Sshd::start("");
     let echo = Echo::start().await;
     let carrier = connect(&sshd).await;
-    for _ in 0..3 {
+    for _ in 0..2 {
         let mut flows = JoinSet::new();
         for i in 0..1000u32 {
             let (carrier, target) = (Arc::clone(&carrier), echo.target());
