@@ -102,9 +102,9 @@
 //! | waiting to be sent through a jump host or a ProxyCommand | | flows hold back from 512 KiB, 64 MiB per connection at most | `carrier/russh/route/outbox.rs` |
 //! | window granted over ssh's own channels | 1 MiB; on a path longer than 5 ms as the application takes, 32 MiB at most | 4 MiB for the busy ones; 64 MiB on a long path, then 32 KiB for each flow | `carrier/channels/budget.rs` |
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
-//! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most | `carrier/russh/pool.rs` |
-//! | channels | 1 | 900 per connection where thousands come at once, 16,000 at most (sshd: 16,384) | `carrier/russh/pool.rs` |
-//! | masters (`ssh -M`) | 1 | a further one at 900 channels, or after 8,000 refused opens; 16 at most | `carrier/openssh/pool.rs` |
+//! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most; over a ProxyCommand 1; as many as `--connections` says | `carrier/russh/pool/choice.rs` |
+//! | channels | 1 | 900 per connection where thousands come at once, 16,000 at most (sshd: 16,384) | `carrier/russh/pool/choice.rs` |
+//! | masters (`ssh -M`) | 1 | as many as `--connections` says, else a further one at 900 channels, or after 8,000 refused opens; 16 at most | `carrier/openssh/pool.rs` |
 //!
 //! Rings are committed as they are first touched, and the one to the application is given back when nothing was written to
 //! it for a second: a flow that carries little holds little, an idle one about 11 KB in all (measured with 10,000). The file has no name; it

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use common::{Lab, V4, assert_ok, carrier, eventually, finished, result_of};
+use common::{Lab, V4, assert_ok, eventually, finished, result_of};
 
 /// What the issue promises after sleep and after changes of the network, and a little for the test's own steps.
 const SOON: Duration = Duration::from_millis(2500);
@@ -198,10 +198,6 @@ fn a_silent_server_is_noticed_under_an_upload_too() {
 
 #[test]
 fn as_many_connections_as_asked_for_and_each_is_replaced() {
-    if carrier() == "openssh" {
-        // It starts as many as its channels need.
-        return;
-    }
     let lab = Lab::up();
     let mut underpass = lab.underpass(&format!("-v --connections 3 {}", V4.subnet));
     underpass.wait_for_line("connections to the server: 3");

@@ -229,8 +229,10 @@ impl Pool {
         if masters.is_empty() {
             return ended.pop().map(|(lost, _)| lost);
         }
-        for (lost, _) in ended.iter().filter(|(_, was_stopped)| !was_stopped) {
-            warn!("lost one of the SSH connections, and the flows on it: {lost}");
+        let mut lost = ended.iter().filter(|(_, was_stopped)| !was_stopped);
+        let count = lost.clone().count();
+        if let Some((reason, _)) = lost.next() {
+            warn!("lost {count} of the SSH connections, and the flows there: {reason}");
         }
         None
     }
@@ -259,7 +261,12 @@ impl Pool {
         }
         // In front: flows gather on the first.
         masters.insert(0, fresh);
-        debug!("ssh processes: {}", masters.len());
+        debug!("connections to the server: {}", masters.len());
+    }
+
+    /// Whether a master may take new flows.
+    fn has_fresh(&self) -> bool {
+        fresh(burdens(&self.masters()).into_iter().flatten()) > 0
     }
 
     fn put_off(&self, failure: &str) {
@@ -268,6 +275,12 @@ impl Pool {
         next.after = Some(Instant::now() + next.wait);
         if std::mem::replace(&mut next.is_told, true) {
             info!("no further ssh for now: {failure}");
+            return;
+        }
+        if self.has_fresh() {
+            warn!(
+                "--connections: a further ssh cannot log in by itself ({failure}). A key in an agent helps"
+            );
             return;
         }
         warn!(

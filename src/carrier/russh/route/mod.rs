@@ -22,6 +22,7 @@ use super::connection::Connection;
 use super::login::{self, Access, How};
 use super::tcp::{self, AckAtOnce, Connected, SshTcp};
 use crate::carrier::error::ConnectError;
+use crate::net::OpenFailure;
 use crate::plan::{Route, SshPlan};
 
 pub(super) use command::Running;
@@ -212,10 +213,10 @@ async fn jump(
         .map_err(|error| ConnectError::Forward {
             hop: hop.alias.clone(),
             target,
-            // The server's own words say more than the kind that a table gives them.
-            reason: match error.text.is_empty() {
-                true => error.to_string(),
-                false => error.text,
+            // Where the table knows no kind, the server's own words say more.
+            reason: match error.failure {
+                OpenFailure::Other if !error.text.is_empty() => error.text,
+                _ => error.to_string(),
             },
         })?;
     let load = Arc::clone(connection.load());
