@@ -1,7 +1,7 @@
 //! The exchange of versions (RFC 4253 section 4.2), before russh begins: who does not speak SSH is told by what it
 //! says, and on a path without a TCP connection of ours the round trip is measured.
 //!
-//! russh then says its version and hears the server's once more: from [`SshStream`], not from the wire.
+//! russh then says its version and hears the server's once more: from [`SshStream`](super::route::SshStream), not from the wire.
 
 use std::io;
 use std::time::{Duration, Instant};
