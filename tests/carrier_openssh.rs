@@ -6,6 +6,8 @@
 #[path = "carrier_russh/rig.rs"]
 mod rig;
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -468,15 +470,15 @@ async fn a_check_finds_who_is_gone_and_harms_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_behind() {
-    let left = || {
+    let directories = || -> HashSet<OsString> {
         let all = std::fs::read_dir("/tmp").unwrap().flatten();
-        all.filter(|e| {
-            e.file_name()
-                .to_string_lossy()
-                .starts_with("underpass-ssh-")
-        })
-        .count()
+        let names = all.map(|entry| entry.file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with("underpass-ssh-"))
+            .collect()
     };
+    // A run that was killed while it logged in leaves its own.
+    let before = directories();
     let sshd = Sshd::start("");
     let echo = Echo::start().await;
     for drop_only in [false, true] {
@@ -503,7 +505,7 @@ async fn nothing_is_left_behind() {
     }
     // Other tests may be in the middle of a login.
     let gone = async {
-        while left() > 0 {
+        while !directories().is_subset(&before) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

@@ -127,6 +127,8 @@ async fn connect() -> (TempDir, RusshCarrier) {
     let plan = SshPlan {
         host_keys: HostKeyPolicy::AcceptNew,
         known_hosts: vec![dir.path().join("known_hosts")],
+        // What the server does to one shall be seen: a further one would carry on.
+        connections: Some(1),
         ..SshPlan::new("127.0.0.1", port, "me")
     };
     let carrier = RusshCarrier::connect(&plan, Arc::new(NoPrompter))
