@@ -250,7 +250,8 @@ fn with_ipv4_options(packet: &[u8]) -> Vec<u8> {
     // Three no-operations and the end of the list.
     let mut packet = [&packet[..20], &[1, 1, 1, 0], &packet[20..]].concat();
     packet[0] = 0x46;
-    packet[3] += 4;
+    // A packet that was spoilt before may name any length.
+    packet[3] = packet[3].wrapping_add(4);
     fill_ip(&mut packet);
     packet
 }

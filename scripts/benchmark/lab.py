@@ -134,15 +134,35 @@ def command_of(pid):
         return ""
 
 
-class Load:
-    """A lab-load at work on the tool's host of the lab; ended at the end of the `with` block."""
+class Running:
+    """A program of the lab at work on the tool's host; ended at the end of the `with` block."""
 
-    def __init__(self, tool, *arguments):
+    def __init__(self, tool, program, *arguments):
         self._process = subprocess.Popen(
-            tool.lab.inside(tool.role, tool.lab.built / "examples" / LOAD, *arguments),
+            tool.lab.inside(tool.role, tool.lab.built / "examples" / program, *arguments),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             start_new_session=True,
         )
+
+    def line(self):
+        """Sends the line that ends a wait of the program."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+
+
+class Load(Running):
+    """A lab-load: its events as they come."""
+
+    def __init__(self, tool, *arguments):
+        super().__init__(tool, LOAD, *arguments)
         self._events = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -161,35 +181,13 @@ class Load:
             raise Failed(found.get("what", f"unexpected {found}"))
         return dict(found, at=at)
 
-    def line(self):
-        """Sends the line that ends a wait of the load."""
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._process.kill()
-        self._process.wait()
-        self._process.stdin.close()
-
-
-class Probe:
-    """A lab-probe at work on the tool's host of the lab, which checks every byte; ended at the end of the `with` block."""
+class Probe(Running):
+    """A lab-probe, which checks every byte: its last finding."""
 
     def __init__(self, tool, command, address, *arguments):
         host, _, port = address.rpartition(":")
-        self._process = subprocess.Popen(
-            tool.lab.inside(tool.role, tool.lab.built / "examples" / PROBE, command, host, port, *arguments),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            start_new_session=True,
-        )
-
-    def line(self):
-        """Sends the line that ends a wait of the probe."""
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        super().__init__(tool, PROBE, command, host, port, *arguments)
 
     def wait(self, timeout):
         """Its last finding, once it has ended."""
@@ -201,12 +199,3 @@ class Probe:
         if not lines:
             raise Failed("a probe ended without a word")
         return json.loads(lines[-1])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._process.kill()
-        self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()

@@ -33,6 +33,14 @@ pub trait Link: Carrier {
     fn shutdown(&self) -> impl Future<Output = ()> + Send;
 }
 
+/// Each of `addresses` once, and none as an IPv4 address in IPv6's clothes.
+pub(super) fn distinct(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = addresses.map(|address| address.to_canonical()).collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
 /// Who answered, and how we got in: for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {

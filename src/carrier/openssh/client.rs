@@ -10,6 +10,7 @@ use tracing::debug;
 
 use crate::carrier::failure::harmless;
 use crate::os::child::{self, Terminal};
+use crate::os::run_as;
 use crate::plan::{Caller, SshClient, SshPlan};
 
 /// Mux proxy mode came with OpenSSH 7.4.
@@ -148,13 +149,8 @@ impl Client {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         // Not as root: ssh takes the home from passwd(5), and runs what the configuration names.
-        if let Some(person) = &self.caller {
-            command
-                .uid(person.uid)
-                .gid(person.gid)
-                .env("HOME", &person.home)
-                .env("USER", &person.name)
-                .env("LOGNAME", &person.name);
+        if let Some(caller) = &self.caller {
+            run_as(command.as_std_mut(), caller);
         }
         let terminal = match asks {
             Asks::Person => Terminal::Shared,

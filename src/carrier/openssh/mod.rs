@@ -48,7 +48,7 @@ use self::client::{Asks, Client};
 use self::pool::Pool;
 use super::dial::DialBudget;
 use super::error::{ConnectError, LostReason};
-use super::link::{Description, Link};
+use super::link::{Description, Link, distinct};
 use crate::net::{Carrier, OpenError, Source, Target};
 use crate::plan::{SshClient, SshPlan};
 
@@ -122,13 +122,7 @@ impl Link for OpensshCarrier {
 
     fn server_addresses(&self) -> Vec<IpAddr> {
         let named = self.addresses.iter().map(|address| address.ip());
-        let mut addresses: Vec<IpAddr> = named
-            .chain(self.pool.peers())
-            .map(|address| address.to_canonical())
-            .collect();
-        addresses.sort();
-        addresses.dedup();
-        addresses
+        distinct(named.chain(self.pool.peers()))
     }
 
     async fn lost(&self) -> LostReason {

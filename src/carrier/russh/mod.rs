@@ -43,7 +43,7 @@ use self::login::How;
 use self::pool::{Place, Pool};
 use super::dial::DialBudget;
 use super::error::{ConnectError, LostReason};
-use super::link::{Description, Link};
+use super::link::{Description, Link, distinct};
 use super::prompt::Prompter;
 use crate::net::{Carrier, OpenError, Source, Target};
 use crate::plan::SshPlan;
@@ -119,16 +119,7 @@ impl Link for RusshCarrier {
     fn server_addresses(&self) -> Vec<IpAddr> {
         let connections = self.pool.all();
         let peers = connections.iter().flat_map(|c| c.base().addresses());
-        let mut addresses: Vec<IpAddr> = self
-            .addresses
-            .iter()
-            .copied()
-            .chain(peers)
-            .map(|address| address.to_canonical())
-            .collect();
-        addresses.sort();
-        addresses.dedup();
-        addresses
+        distinct(self.addresses.iter().copied().chain(peers))
     }
 
     async fn lost(&self) -> LostReason {

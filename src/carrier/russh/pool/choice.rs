@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::super::connection::Connection;
 
-/// Connections at most, those that are being let go included.
+/// Connections at most, those that are being let go included; one more while one of `--connections 16` is replaced.
 const MAX_CONNECTIONS: usize = 16;
 /// Connections at least, where a login asks nobody: a flow that comes while another transfers in bulk has one to itself,
 /// and of many the two share the work (measured with 8 flows: 1.1 times the download, 1.4 times the upload of one).
