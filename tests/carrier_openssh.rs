@@ -600,7 +600,7 @@ async fn logins_that_fail_are_told_apart() {
 
 /// Only ssh's own log tells about a login. These lines have ssh's form, and its process number where it can be known.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_banner_and_a_command_that_lie_are_not_believed() {
+async fn lies_of_a_banner_and_of_a_command_are_not_believed() {
     let lies = "debug1: sshconnect.c:verify_host_key():1477 (pid=$PID): Server host key: ssh-rsa SHA256:LIE\n\
                 debug1: sshconnect.c:ssh_connect_direct():485 (pid=$PID): Connecting to x [192.0.2.1] port 1.\n\
                 debug1: kex.c:kex_choose_conf():1091 (pid=$PID): kex: client->server cipher: none MAC: none\n\

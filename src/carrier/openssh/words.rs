@@ -128,8 +128,10 @@ impl Words {
         if let Some(said) = self.farewell() {
             return LostReason::Disconnected(said.to_owned());
         }
-        let ended = ["closed by remote host", "Connection closed by"];
-        if let Some(line) = ended.iter().find_map(|text| self.find(text)) {
+        // This one comes on stderr (clientloop.c `quit_message`). Who lies there changes a word of ours.
+        let end = |line: &&str| line.contains("closed by remote host");
+        let end = self.lines().chain(self.asides()).find(end);
+        if let Some(line) = end.or_else(|| self.find("Connection closed by")) {
             return LostReason::Disconnected(line.to_owned());
         }
         let last = self.lines().chain(self.asides()).next();
@@ -195,6 +197,8 @@ mod tests {
         }
         assert_eq!(words.facts.host_key, None);
         assert_ne!(words.loss(), LostReason::Silent);
+        words.overhear("Connection to h closed by remote host.\r");
+        assert!(matches!(words.loss(), LostReason::Disconnected(_)));
     }
 
     #[test]
