@@ -123,7 +123,10 @@ impl Facts {
         } else if let Some(version) = text.strip_prefix("Remote protocol version ") {
             self.stage = Stage::Handshake;
             if !(version.starts_with("2.") || version.starts_with("1.99")) {
-                self.greeting = Some(format!("SSH-{version}"));
+                self.greeting = Some(format!(
+                    "SSH-{}",
+                    version.replacen(", remote software version ", "-", 1)
+                ));
             }
         } else if let Some(rest) = text.strip_prefix("kex: client->server cipher: ") {
             self.cipher = self
@@ -281,7 +284,7 @@ mod tests {
             "HTTP/1.1 400: x"
         );
         let old = said("Remote protocol version 1.5, remote software version old");
-        assert!(old.unwrap().starts_with("SSH-1.5"));
+        assert_eq!(old.unwrap(), "SSH-1.5-old");
         assert_eq!(
             said("Remote protocol version 1.99, remote software version x"),
             None
