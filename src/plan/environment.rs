@@ -33,7 +33,7 @@ pub struct Environment {
     pub caller: Option<Caller>,
     /// Where the person is logged in from (`SSH_CONNECTION`), when over SSH.
     pub logged_in_from: Option<IpAddr>,
-    /// Whether a file is there. Only asked for key files.
+    /// Whether a file is there. Only asked for key files and Kerberos tickets.
     pub exists: fn(&Path) -> bool,
     /// The value of an environment variable, for `${NAME}` in ssh's configuration.
     pub variable: fn(&str) -> Option<String>,

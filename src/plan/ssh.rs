@@ -61,6 +61,8 @@ pub struct SshPlan {
     pub connections: Option<usize>,
     /// Options that the embedded carrier does not honour, for a warning each. ssh itself honours them all.
     pub unheeded: Vec<Unheeded>,
+    /// The option that asks for a way to log in that only ssh knows, where that way is likely to be the one that works.
+    pub only_by_ssh: Option<String>,
 }
 
 impl SshPlan {
@@ -91,6 +93,7 @@ impl SshPlan {
             rekey: None,
             connections: None,
             unheeded: Vec::new(),
+            only_by_ssh: None,
         }
     }
 

@@ -1,13 +1,17 @@
 //! Which ssh is installed, and how it is run.
 
-use std::io;
+use std::io::{self, PipeReader};
+use std::os::unix::fs::fchown;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
+use nix::sys::signal::Signal;
 use thiserror::Error;
 use tokio::process::{Child, Command};
 use tracing::debug;
 
+use super::said::Said;
 use crate::carrier::failure::harmless;
 use crate::os::child::{self, Terminal};
 use crate::os::run_as;
@@ -16,10 +20,17 @@ use crate::plan::{Caller, SshClient, SshPlan};
 /// Mux proxy mode came with OpenSSH 7.4.
 const PROXY_MODE: Version = Version(7, 4);
 
-/// What a login tells about itself: the address, the host key, the cipher, what the server took. LogVerbose names the
-/// functions that say it (log.c), without the line for each channel that LogLevel DEBUG brings.
-const TELLING: &str = "LogVerbose=*:ssh_connect_direct():*,*:verify_host_key():*,*:ssh_userauth2():*,\
-                       *:input_userauth_pk_ok():*,*:kex_choose_conf():*";
+/// LogVerbose came with OpenSSH 8.5.
+const TELLS: Version = Version(8, 5);
+
+/// What a login tells about itself: the address, the greeting, the cipher, the host key, what was tried and what the server
+/// took. LogVerbose names the functions that say it (log.c), without the line for each channel that LogLevel DEBUG brings.
+const TELLING: &str = "LogVerbose=*:ssh_connect_direct():*,*:kex_exchange_identification():*,*:kex_choose_conf():*,\
+                       *:verify_host_key():*,*:authmethod_get():*,*:userauth_pubkey():*,*:input_userauth_failure():*,\
+                       *:input_userauth_pk_ok():*,*:ssh_userauth2():*";
+
+/// Where its log goes: to a pipe that nobody else speaks on, for the server's banner and what ssh runs use stderr.
+const LOG: &str = "/dev/stdout";
 
 /// Where the user set none: a dead peer is noticed within 15 seconds.
 const KEEPALIVE: [&str; 2] = ["ServerAliveInterval=5", "ServerAliveCountMax=3"];
@@ -88,6 +99,7 @@ pub(super) struct Client {
     caller: Option<Caller>,
     arguments: Vec<String>,
     plan: SshPlan,
+    said: Arc<Said>,
 }
 
 /// Who may be asked during a login.
@@ -125,6 +137,7 @@ impl Client {
             caller: client.caller.clone(),
             arguments: client.arguments.clone(),
             plan: plan.clone(),
+            said: Arc::default(),
         })
     }
 
@@ -136,16 +149,31 @@ impl Client {
         self.caller.as_ref()
     }
 
-    /// Starts a master with its control socket at `socket`.
+    /// What was shown of its words in this run.
+    pub(super) fn said(&self) -> Arc<Said> {
+        Arc::clone(&self.said)
+    }
+
+    /// Whether its log tells about a login.
+    pub(super) fn tells(&self) -> bool {
+        self.version >= TELLS
+    }
+
+    /// Starts a master with its control socket at `socket`; and its log.
     ///
     /// # Errors
     /// Those of fork(2) and exec(2).
-    pub(super) fn master(&self, socket: &Path, asks: Asks) -> io::Result<Child> {
+    pub(super) fn master(&self, socket: &Path, asks: Asks) -> io::Result<(Child, PipeReader)> {
+        let (log, end) = io::pipe()?;
+        if let Some(caller) = &self.caller {
+            // It opens its end by name.
+            fchown(&end, Some(caller.uid), Some(caller.gid))?;
+        }
         let mut command = Command::new("ssh");
         command
             .args(self.options(socket, asks))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(end)
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         // Not as root: ssh takes the home from passwd(5), and runs what the configuration names.
@@ -156,7 +184,9 @@ impl Client {
             Asks::Person => Terminal::Shared,
             Asks::Nobody => Terminal::None,
         };
-        child::spawn_tied(command, terminal)
+        // It then ends its ProxyCommand, and puts the echo of a terminal back where it asks.
+        let last = Signal::SIGTERM;
+        Ok((child::spawn_tied(command, terminal, last)?, log))
     }
 
     /// The first value of an option counts: what must be as it is comes before what the user typed, and what the user
@@ -164,7 +194,7 @@ impl Client {
     fn options(&self, socket: &Path, asks: Asks) -> Vec<String> {
         // ssh expands tokens in the path.
         let socket = socket.display().to_string().replace('%', "%%");
-        let mut all: Vec<String> = ["-N", "-T", "-a", "-x", "-S", &socket]
+        let mut all: Vec<String> = ["-E", LOG, "-N", "-T", "-a", "-x", "-S", &socket]
             .map(str::to_owned)
             .into();
         let mut set = |option: &str| all.extend(["-o".to_owned(), option.to_owned()]);
@@ -201,17 +231,19 @@ impl Client {
 }
 
 /// What a master of ours must be, each with the version that knows it (ssh's release notes).
-const FIXED: [(Version, &str); 11] = [
+const FIXED: [(Version, &str); 12] = [
     (PROXY_MODE, "ControlMaster=yes"),
     (PROXY_MODE, "ControlPersist=no"),
     (PROXY_MODE, "ClearAllForwardings=yes"),
     (PROXY_MODE, "ExitOnForwardFailure=no"),
     (PROXY_MODE, "Tunnel=no"),
     (PROXY_MODE, "EscapeChar=none"),
+    // A LocalCommand is for a login of the user's, not for each connection of ours.
+    (PROXY_MODE, "PermitLocalCommand=no"),
     // Its errors are wanted, whatever the configuration says.
     (PROXY_MODE, "LogLevel=INFO"),
     (Version(7, 6), "RemoteCommand=none"),
-    (Version(8, 5), TELLING),
+    (TELLS, TELLING),
     (Version(8, 7), "SessionType=none"),
     (Version(8, 7), "ForkAfterAuthentication=no"),
 ];
@@ -237,6 +269,7 @@ mod tests {
             caller: None,
             arguments: vec!["-o".into(), "LogLevel=QUIET".into()],
             plan: SshPlan::new("h", 22, "me"),
+            said: Arc::default(),
         }
     }
 

@@ -20,6 +20,7 @@
 //! Without ssh the settings are what the files say as it is written ([`Source::Files`]); all tokens are expanded here then.
 
 mod jump;
+mod methods;
 mod query;
 mod read;
 mod settings;

@@ -9,7 +9,7 @@ use super::super::{
     PlanError, PlanWarning, RekeyLimit, Route, SshPlan, ssh_option,
 };
 use super::tokens::{self, TokenError, Tokens};
-use super::{Effective, Query, Source, jump, table};
+use super::{Effective, Query, Source, jump, methods, table};
 
 /// ssh's usual key files (ssh_config(5), IdentityFile), for a configuration read without ssh.
 const KEY_FILES: [&str; 5] = [
@@ -63,6 +63,7 @@ pub(in super::super) fn read(
         rekey: reader.rekey()?,
         connections: None,
         unheeded: table::unheeded(effective),
+        only_by_ssh: methods::only_by_ssh(effective, environment),
     };
     Ok(Read {
         plan,

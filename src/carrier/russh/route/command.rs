@@ -97,7 +97,7 @@ pub(super) fn start(
         true => Terminal::Shared,
         false => Terminal::None,
     };
-    let mut child = child::spawn_tied(command(text, caller), terminal)?;
+    let mut child = child::spawn_tied(command(text, caller), terminal, Signal::SIGKILL)?;
     let missing = || io::Error::other("the command has no pipes");
     let stdin = child.stdin.take().ok_or_else(missing)?;
     let stdout = child.stdout.take().ok_or_else(missing)?;
