@@ -1,11 +1,15 @@
 //! The surroundings of this process, read once.
 
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
+use thiserror::Error;
 
-use crate::plan::{Caller, Environment};
+use crate::plan::{Caller, Environment, quoted};
 
 /// Set by sshd: the client's address and port, then the server's (ssh(1), ENVIRONMENT).
 const SSH_CONNECTION: &str = "SSH_CONNECTION";
@@ -38,6 +42,7 @@ pub fn environment(person: &Person) -> Environment {
         caller: caller(person),
         logged_in_from: logged_in_from(),
         exists: Path::exists,
+        is_krl,
         variable,
     }
 }
@@ -60,39 +65,142 @@ pub fn logged_in_from() -> Option<IpAddr> {
     connection.split(' ').next()?.parse().ok()
 }
 
+/// How a key revocation list begins (PROTOCOL.krl).
+const KRL: &[u8] = b"SSHKRL\n\0";
+
+fn is_krl(file: &Path) -> bool {
+    let mut head = [0; KRL.len()];
+    let read = File::open(file).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head == KRL
+}
+
 /// What gethostname(2) says.
 fn host_name() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     text.trim_end().to_owned()
 }
 
+/// Why it is not known who called sudo. To go on as root then would be to use root's keys and known hosts, and to run what
+/// the caller's configuration names with root's rights.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum SudoError {
+    /// passwd(5) has no such user.
+    #[error(
+        "sudo was called by {caller} ({variable}), whom this host does not know: {}. {ADVICE}", asked(.caller)
+    )]
+    Unknown {
+        /// The variable's value.
+        caller: String,
+        /// The variable.
+        variable: &'static str,
+    },
+    /// The number that sudo leaves is none.
+    #[error("SUDO_UID is {0:?}, which is no user's number. {ADVICE}")]
+    NoNumber(
+        /// The variable's value.
+        String,
+    ),
+    /// The two variables name different users.
+    #[error("SUDO_USER is {name}, whose number is {number}, but SUDO_UID is {uid}. {ADVICE}")]
+    Disagree {
+        /// The name.
+        name: String,
+        /// Its number.
+        number: u32,
+        /// The other's number.
+        uid: u32,
+    },
+    /// passwd(5) cannot be read.
+    #[error("cannot look up {caller}, who called sudo: {reason}. {ADVICE}")]
+    Lookup {
+        /// Who.
+        caller: String,
+        /// The system's words.
+        reason: nix::errno::Errno,
+    },
+}
+
+const ADVICE: &str = "Call sudo as the user whose keys are to be used; or, to use root's own: sudo env -u SUDO_USER -u SUDO_UID underpass ...";
+
+fn asked(caller: &str) -> String {
+    format!("getent passwd {}", quoted(caller))
+}
+
 /// The caller of sudo, else the process's own user. As in ssh, passwd(5) goes before `$USER` and `$HOME`.
-pub fn person() -> Person {
+///
+/// # Errors
+/// [`SudoError`] where sudo has left traces that lead to nobody.
+pub fn person() -> Result<Person, SudoError> {
     let own = Uid::effective();
     if own.is_root()
-        && let Some(name) = variable("SUDO_USER").filter(|name| name != "root")
-        && let Ok(Some(user)) = User::from_name(&name)
+        && let Some(user) = sudo_caller(
+            &std::env::var_os("SUDO_USER"),
+            &std::env::var_os("SUDO_UID"),
+        )?
     {
         tracing::debug!(
-            "run by sudo: using the keys and known hosts of {name} in {}",
+            "run by sudo: using the keys and known hosts of {} in {}",
+            user.name,
             user.dir.display()
         );
-        return Person {
+        return Ok(Person {
             uid: user.uid.as_raw(),
             behind_sudo: Some((user.uid.as_raw(), user.gid.as_raw())),
             shell: Some(user.shell),
             name: Some(user.name),
             home: Some(user.dir),
-        };
+        });
     }
     let user = User::from_uid(own).ok().flatten();
     let (name, home) = user.map(|user| (user.name, user.dir)).unzip();
-    Person {
+    Ok(Person {
         name: name.or_else(|| variable("USER")),
         home: home.or_else(|| variable("HOME").map(PathBuf::from)),
         uid: own.as_raw(),
         behind_sudo: None,
         shell: None,
+    })
+}
+
+/// Who called sudo, by what it has left (sudo(8), ENVIRONMENT); `None` where nobody did, or root.
+fn sudo_caller(name: &Option<OsString>, uid: &Option<OsString>) -> Result<Option<User>, SudoError> {
+    let text = |value: &Option<OsString>| {
+        let value = value.as_ref().filter(|value| !value.is_empty());
+        value.map(|value| value.to_string_lossy().into_owned())
+    };
+    let uid = text(uid).map(number).transpose()?;
+    let user = match (text(name), uid) {
+        (None, None) => return Ok(None),
+        (Some(name), _) => known(User::from_name(&name), name, "SUDO_USER")?,
+        (None, Some(uid)) => known(
+            User::from_uid(Uid::from_raw(uid)),
+            uid.to_string(),
+            "SUDO_UID",
+        )?,
+    };
+    match uid {
+        Some(uid) if uid != user.uid.as_raw() => Err(SudoError::Disagree {
+            name: user.name,
+            number: user.uid.as_raw(),
+            uid,
+        }),
+        _ => Ok((!user.uid.is_root()).then_some(user)),
+    }
+}
+
+fn number(text: String) -> Result<u32, SudoError> {
+    text.parse().map_err(|_| SudoError::NoNumber(text))
+}
+
+fn known(
+    found: nix::Result<Option<User>>,
+    caller: String,
+    variable: &'static str,
+) -> Result<User, SudoError> {
+    match found {
+        Ok(Some(user)) => Ok(user),
+        Ok(None) => Err(SudoError::Unknown { caller, variable }),
+        Err(reason) => Err(SudoError::Lookup { caller, reason }),
     }
 }
 
@@ -130,6 +238,8 @@ fn variable(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     #[test]
@@ -140,6 +250,44 @@ mod tests {
         assert_eq!(entry(b"XSSH_CONNECTION=no"), None);
         assert_eq!(parent("7 (a) b) S 42 7 7"), Some(42));
         assert_eq!(parent("7"), None);
+    }
+
+    #[test]
+    fn who_called_sudo() {
+        let caller = |name: &str, uid: &str| {
+            let user = sudo_caller(&Some(name.into()), &Some(uid.into()));
+            user.map(|user| user.map(|user| user.name))
+        };
+        let nobody = Some("nobody".to_owned());
+        assert_eq!(caller("", ""), Ok(None));
+        assert_eq!(sudo_caller(&None, &None), Ok(None));
+        assert_eq!(caller("root", "0"), Ok(None));
+        assert_eq!(caller("nobody", ""), Ok(nobody.clone()));
+        assert_eq!(caller("nobody", "65534"), Ok(nobody.clone()));
+        assert_eq!(caller("", "65534"), Ok(nobody));
+    }
+
+    /// None of them is taken for root.
+    #[test]
+    fn a_caller_of_sudo_that_is_not_known_is_an_error() {
+        for (name, uid, said) in [
+            ("no-such-user", "", "getent passwd no-such-user"),
+            ("no-such-user", "0", "SUDO_USER"),
+            ("", "4000000000", "SUDO_UID"),
+            ("nobody", "x", "no user's number"),
+            ("nobody", "-1", "no user's number"),
+            ("nobody", "0", "whose number is 65534, but SUDO_UID is 0"),
+            ("root", "65534", "whose number is 0, but SUDO_UID is 65534"),
+        ] {
+            let error = sudo_caller(&Some(name.into()), &Some(uid.into())).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.contains(said) && text.contains("env -u SUDO_USER"),
+                "{text}"
+            );
+        }
+        let odd = OsString::from_vec(vec![0xff]);
+        assert!(sudo_caller(&Some(odd), &None).is_err());
     }
 
     #[test]

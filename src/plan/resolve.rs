@@ -250,6 +250,7 @@ mod tests {
             home: Some("/home/me".into()),
             caller: None,
             logged_in_from: None,
+            is_krl: |_| false,
             exists: |path| {
                 let there = [
                     "/home/me/.ssh/id_ed25519",

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::client::SshError;
-use crate::carrier::error::{ConnectError, HostKeyError, LostReason};
+use crate::carrier::error::{ConnectError, HostKeyError, LostReason, Stage};
 use crate::carrier::failure::harmless;
 use crate::carrier::link::Description;
-use crate::plan::SshPlan;
+use crate::plan::{SshPlan, quoted};
 
 /// Lines that are kept for the reason of an end.
 const KEPT: usize = 24;
@@ -169,13 +169,14 @@ impl Words {
         let said = said.map_or(last, |line| line).to_owned();
         ConnectError::Ssh(SshError::Astray {
             host: plan.alias.clone(),
+            arguments: plan.arguments.clone(),
             said,
         })
     }
 
     fn ended(&self, plan: &SshPlan, said: &str) -> ConnectError {
         ConnectError::Ssh(SshError::Ended {
-            host: plan.alias.clone(),
+            arguments: plan.arguments.clone(),
             said: said.to_owned(),
         })
     }
@@ -195,7 +196,7 @@ impl Words {
                 return Some(ConnectError::TimedOut {
                     server: address.to_string(),
                     seconds: taken.as_secs(),
-                    stage: "",
+                    stage: Stage::Connecting,
                 });
             }
             let source = io::Error::other(why.to_owned());
@@ -204,7 +205,7 @@ impl Words {
         if last.contains("Unable to negotiate") {
             return Some(ConnectError::Handshake {
                 server: self.peer?.to_string(),
-                compare: plan.alias.clone(),
+                compare: plan.arguments.clone(),
                 detail: last.to_owned(),
             });
         }
@@ -217,7 +218,7 @@ impl Words {
         .any(|text| last.contains(text));
         is_end.then(|| ConnectError::Ended {
             host: plan.alias.clone(),
-            detail: last.to_owned(),
+            detail: format!("before the login was done: {last}"),
         })
     }
 
@@ -232,7 +233,9 @@ impl Words {
             let host = host.unwrap_or(&plan.host);
             format!(
                 "it has changed (offered: {offered}, known: {place}). Somebody may be listening in. If the change is \
-                 expected: ssh-keygen -R '{host}' -f {file}"
+                 expected: ssh-keygen -R {} -f {}",
+                quoted(host),
+                quoted(file)
             )
         } else if find("REVOKED").is_some() {
             format!(
@@ -242,7 +245,7 @@ impl Words {
             format!(
                 "it is not known (offered: {offered}). Compare the fingerprint, then connect once with ssh {}, or pass -o \
                  StrictHostKeyChecking=accept-new",
-                plan.alias
+                plan.arguments
             )
         };
         HostKeyError::Ssh {
@@ -388,7 +391,7 @@ mod tests {
             ),
             (
                 &[CONNECTING, refused],
-                "cannot connect to 127.0.0.1:2299: Connection refused. Is",
+                "cannot connect to 127.0.0.1:2299: Connection refused. Nothing listens on port 2299",
             ),
             (&[refused], "ssh ended: ssh: connect to host prod"),
             (
@@ -397,7 +400,7 @@ mod tests {
             ),
             (
                 &["kex_exchange_identification: Connection closed by remote host"],
-                "ended the connection during login",
+                "the connection ended before the login was done: kex_exchange",
             ),
             (
                 &[
@@ -438,7 +441,7 @@ mod tests {
                     "Host key for [127.0.0.1]:2299 has changed and you have requested strict checking.",
                     "Host key verification failed.",
                 ],
-                "known: /k h/kh2:1). Somebody may be listening in. If the change is expected: ssh-keygen -R '[127.0.0.1]:2299' -f /k h/kh2",
+                "known: /k h/kh2:1). Somebody may be listening in. If the change is expected: ssh-keygen -R '[127.0.0.1]:2299' -f '/k h/kh2'",
             ),
         ] {
             let said = refusal(lines);

@@ -136,7 +136,7 @@ impl Authentication<'_> {
         }
         Err(ConnectError::Ended {
             host: self.plan.host.clone(),
-            detail: format!("given up after {MAX_ROUNDS} rounds of its questions"),
+            detail: format!("during the login: {MAX_ROUNDS} rounds of questions are enough"),
         })
     }
 
