@@ -5,6 +5,7 @@ pub mod dry_run;
 pub mod exit;
 pub mod log;
 pub mod ssh_config;
+pub mod sudo;
 pub mod surroundings;
 pub mod up;
 

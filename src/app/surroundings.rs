@@ -1,15 +1,14 @@
 //! The surroundings of this process, read once.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
-use thiserror::Error;
 
-use crate::plan::{Caller, Environment, quoted};
+use super::sudo::{self, SudoError};
+use crate::plan::{Caller, Environment};
 
 /// Set by sshd: the client's address and port, then the server's (ssh(1), ENVIRONMENT).
 const SSH_CONNECTION: &str = "SSH_CONNECTION";
@@ -80,52 +79,6 @@ fn host_name() -> String {
     text.trim_end().to_owned()
 }
 
-/// Why it is not known who called sudo. To go on as root then would be to use root's keys and known hosts, and to run what
-/// the caller's configuration names with root's rights.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum SudoError {
-    /// passwd(5) has no such user.
-    #[error(
-        "sudo was called by {caller} ({variable}), whom this host does not know: {}. {ADVICE}", asked(.caller)
-    )]
-    Unknown {
-        /// The variable's value.
-        caller: String,
-        /// The variable.
-        variable: &'static str,
-    },
-    /// The number that sudo leaves is none.
-    #[error("SUDO_UID is {0:?}, which is no user's number. {ADVICE}")]
-    NoNumber(
-        /// The variable's value.
-        String,
-    ),
-    /// The two variables name different users.
-    #[error("SUDO_USER is {name}, whose number is {number}, but SUDO_UID is {uid}. {ADVICE}")]
-    Disagree {
-        /// The name.
-        name: String,
-        /// Its number.
-        number: u32,
-        /// The other's number.
-        uid: u32,
-    },
-    /// passwd(5) cannot be read.
-    #[error("cannot look up {caller}, who called sudo: {reason}. {ADVICE}")]
-    Lookup {
-        /// Who.
-        caller: String,
-        /// The system's words.
-        reason: nix::errno::Errno,
-    },
-}
-
-const ADVICE: &str = "Call sudo as the user whose keys are to be used; or, to use root's own: sudo env -u SUDO_USER -u SUDO_UID underpass ...";
-
-fn asked(caller: &str) -> String {
-    format!("getent passwd {}", quoted(caller))
-}
-
 /// The caller of sudo, else the process's own user. As in ssh, passwd(5) goes before `$USER` and `$HOME`.
 ///
 /// # Errors
@@ -133,10 +86,7 @@ fn asked(caller: &str) -> String {
 pub fn person() -> Result<Person, SudoError> {
     let own = Uid::effective();
     if own.is_root()
-        && let Some(user) = sudo_caller(
-            &std::env::var_os("SUDO_USER"),
-            &std::env::var_os("SUDO_UID"),
-        )?
+        && let Some(user) = sudo::caller()?
     {
         tracing::debug!(
             "run by sudo: using the keys and known hosts of {} in {}",
@@ -160,48 +110,6 @@ pub fn person() -> Result<Person, SudoError> {
         behind_sudo: None,
         shell: None,
     })
-}
-
-/// Who called sudo, by what it has left (sudo(8), ENVIRONMENT); `None` where nobody did, or root.
-fn sudo_caller(name: &Option<OsString>, uid: &Option<OsString>) -> Result<Option<User>, SudoError> {
-    let text = |value: &Option<OsString>| {
-        let value = value.as_ref().filter(|value| !value.is_empty());
-        value.map(|value| value.to_string_lossy().into_owned())
-    };
-    let uid = text(uid).map(number).transpose()?;
-    let user = match (text(name), uid) {
-        (None, None) => return Ok(None),
-        (Some(name), _) => known(User::from_name(&name), name, "SUDO_USER")?,
-        (None, Some(uid)) => known(
-            User::from_uid(Uid::from_raw(uid)),
-            uid.to_string(),
-            "SUDO_UID",
-        )?,
-    };
-    match uid {
-        Some(uid) if uid != user.uid.as_raw() => Err(SudoError::Disagree {
-            name: user.name,
-            number: user.uid.as_raw(),
-            uid,
-        }),
-        _ => Ok((!user.uid.is_root()).then_some(user)),
-    }
-}
-
-fn number(text: String) -> Result<u32, SudoError> {
-    text.parse().map_err(|_| SudoError::NoNumber(text))
-}
-
-fn known(
-    found: nix::Result<Option<User>>,
-    caller: String,
-    variable: &'static str,
-) -> Result<User, SudoError> {
-    match found {
-        Ok(Some(user)) => Ok(user),
-        Ok(None) => Err(SudoError::Unknown { caller, variable }),
-        Err(reason) => Err(SudoError::Lookup { caller, reason }),
-    }
 }
 
 /// sudo clears the variable, but the shell that called it still has it (proc_pid_environ(5)).
@@ -238,8 +146,6 @@ fn variable(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::ffi::OsStringExt;
-
     use super::*;
 
     #[test]
@@ -250,44 +156,6 @@ mod tests {
         assert_eq!(entry(b"XSSH_CONNECTION=no"), None);
         assert_eq!(parent("7 (a) b) S 42 7 7"), Some(42));
         assert_eq!(parent("7"), None);
-    }
-
-    #[test]
-    fn who_called_sudo() {
-        let caller = |name: &str, uid: &str| {
-            let user = sudo_caller(&Some(name.into()), &Some(uid.into()));
-            user.map(|user| user.map(|user| user.name))
-        };
-        let nobody = Some("nobody".to_owned());
-        assert_eq!(caller("", ""), Ok(None));
-        assert_eq!(sudo_caller(&None, &None), Ok(None));
-        assert_eq!(caller("root", "0"), Ok(None));
-        assert_eq!(caller("nobody", ""), Ok(nobody.clone()));
-        assert_eq!(caller("nobody", "65534"), Ok(nobody.clone()));
-        assert_eq!(caller("", "65534"), Ok(nobody));
-    }
-
-    /// None of them is taken for root.
-    #[test]
-    fn a_caller_of_sudo_that_is_not_known_is_an_error() {
-        for (name, uid, said) in [
-            ("no-such-user", "", "getent passwd no-such-user"),
-            ("no-such-user", "0", "SUDO_USER"),
-            ("", "4000000000", "SUDO_UID"),
-            ("nobody", "x", "no user's number"),
-            ("nobody", "-1", "no user's number"),
-            ("nobody", "0", "whose number is 65534, but SUDO_UID is 0"),
-            ("root", "65534", "whose number is 0, but SUDO_UID is 65534"),
-        ] {
-            let error = sudo_caller(&Some(name.into()), &Some(uid.into())).unwrap_err();
-            let text = error.to_string();
-            assert!(
-                text.contains(said) && text.contains("env -u SUDO_USER"),
-                "{text}"
-            );
-        }
-        let odd = OsString::from_vec(vec![0xff]);
-        assert!(sudo_caller(&Some(odd), &None).is_err());
     }
 
     #[test]
