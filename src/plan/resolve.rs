@@ -331,6 +331,7 @@ mod tests {
         assert_eq!(
             plan.ssh,
             SshPlan {
+                arguments: "bastion".into(),
                 identities,
                 known_hosts,
                 global_known_hosts,
@@ -379,6 +380,7 @@ mod tests {
         let list = |name: &str| Some(vec![name.to_owned()]);
         let expected = SshPlan {
             alias: "prod".into(),
+            arguments: "prod".into(),
             route: Route::Command("nc -X \"a b\" prod.example.com 2222".into()),
             dialling: Dialling {
                 family: AddressFamily::V6,

@@ -247,7 +247,7 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_speak_ssh_is_told_by_its_beginning() {
         for (text, said) in [
-            (&b""[..], "it closed the connection before"),
+            (&b""[..], "before its SSH banner, without a word"),
             (
                 b"HTTP/1.1 400 Bad\x1b[31m\r\n\r\n",
                 "it is not an SSH server: it says \"HTTP/1.1 400 Bad[31m\"",
@@ -260,7 +260,7 @@ mod tests {
             (b"SSH-2", "it says \"SSH-2\""),
             (
                 b"Not allowed at this time\r\n",
-                "it said \"Not allowed at this time\" and closed",
+                "before its SSH banner: it said \"Not allowed at this time\"",
             ),
         ] {
             let error = heard(text).await.unwrap_err().to_string();
