@@ -527,7 +527,7 @@ async fn algorithms_are_those_of_the_user() {
     plan.algorithms.kex = list("diffie-hellman-group1-sha1");
     let text = failure(&plan).await.to_string();
     assert!(
-        text.contains("no Kex algorithm in common: the server has "),
+        text.contains("no KexAlgorithms in common: the server has "),
         "{text}"
     );
     plan.algorithms.ciphers = list("made-up");
