@@ -67,7 +67,7 @@ fn under_sudo_ssh_runs_as_who_called_it() {
         fs::set_permissions(lab.file(file), mode).unwrap();
     }
     let mut command = lab.up_command(&format!("-i {key} {}", V4.subnet));
-    command.env("SUDO_USER", "nobody");
+    command.env("SUDO_USER", "nobody").env("SUDO_UID", "65534");
     let mut underpass = Underpass::start(command);
     assert_ok(&lab.probe("client", &format!("get {} 5001 1000000", V4.host)));
     let ssh = ssh_processes(&lab);

@@ -5,6 +5,7 @@ pub mod dry_run;
 pub mod exit;
 pub mod log;
 pub mod ssh_config;
+pub mod sudo;
 pub mod surroundings;
 pub mod up;
 
@@ -36,7 +37,13 @@ fn dispatch(command: Command) -> Exit {
 
 /// The plan of `up` with its warnings said, or the error said.
 fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
-    let person = surroundings::person();
+    let person = match surroundings::person() {
+        Ok(person) => person,
+        Err(error) => {
+            tracing::error!("{error}");
+            return None;
+        }
+    };
     let environment = surroundings::environment(&person);
     let mut config = ssh_config::SshConfig::new(person);
     match plan::resolve(args, &environment, &mut |query| config.ask(query)) {

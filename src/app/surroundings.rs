@@ -1,10 +1,13 @@
 //! The surroundings of this process, read once.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 
+use super::sudo::{self, SudoError};
 use crate::plan::{Caller, Environment};
 
 /// Set by sshd: the client's address and port, then the server's (ssh(1), ENVIRONMENT).
@@ -38,6 +41,7 @@ pub fn environment(person: &Person) -> Environment {
         caller: caller(person),
         logged_in_from: logged_in_from(),
         exists: Path::exists,
+        is_krl,
         variable,
     }
 }
@@ -60,6 +64,15 @@ pub fn logged_in_from() -> Option<IpAddr> {
     connection.split(' ').next()?.parse().ok()
 }
 
+/// How a key revocation list begins (PROTOCOL.krl).
+const KRL: &[u8] = b"SSHKRL\n\0";
+
+fn is_krl(file: &Path) -> bool {
+    let mut head = [0; KRL.len()];
+    let read = File::open(file).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head == KRL
+}
+
 /// What gethostname(2) says.
 fn host_name() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -67,33 +80,36 @@ fn host_name() -> String {
 }
 
 /// The caller of sudo, else the process's own user. As in ssh, passwd(5) goes before `$USER` and `$HOME`.
-pub fn person() -> Person {
+///
+/// # Errors
+/// [`SudoError`] where sudo has left traces that lead to nobody.
+pub fn person() -> Result<Person, SudoError> {
     let own = Uid::effective();
     if own.is_root()
-        && let Some(name) = variable("SUDO_USER").filter(|name| name != "root")
-        && let Ok(Some(user)) = User::from_name(&name)
+        && let Some(user) = sudo::caller()?
     {
         tracing::debug!(
-            "run by sudo: using the keys and known hosts of {name} in {}",
+            "run by sudo: using the keys and known hosts of {} in {}",
+            user.name,
             user.dir.display()
         );
-        return Person {
+        return Ok(Person {
             uid: user.uid.as_raw(),
             behind_sudo: Some((user.uid.as_raw(), user.gid.as_raw())),
             shell: Some(user.shell),
             name: Some(user.name),
             home: Some(user.dir),
-        };
+        });
     }
     let user = User::from_uid(own).ok().flatten();
     let (name, home) = user.map(|user| (user.name, user.dir)).unzip();
-    Person {
+    Ok(Person {
         name: name.or_else(|| variable("USER")),
         home: home.or_else(|| variable("HOME").map(PathBuf::from)),
         uid: own.as_raw(),
         behind_sudo: None,
         shell: None,
-    }
+    })
 }
 
 /// sudo clears the variable, but the shell that called it still has it (proc_pid_environ(5)).

@@ -35,6 +35,8 @@ pub struct Environment {
     pub logged_in_from: Option<IpAddr>,
     /// Whether a file is there. Only asked for key files and Kerberos tickets.
     pub exists: fn(&Path) -> bool,
+    /// Whether a file is a binary key revocation list (PROTOCOL.krl). Only asked for RevokedHostKeys.
+    pub is_krl: fn(&Path) -> bool,
     /// The value of an environment variable, for `${NAME}` in ssh's configuration.
     pub variable: fn(&str) -> Option<String>,
 }

@@ -7,6 +7,7 @@ mod environment;
 mod error;
 mod remote;
 mod resolve;
+mod shell;
 mod ssh;
 pub mod ssh_config;
 mod ssh_option;
@@ -21,6 +22,7 @@ pub use carrier::{CarrierKind, CarrierPlan, SshClient};
 pub use environment::{Caller, Environment};
 pub use error::{PlanError, PlanWarning};
 pub use resolve::resolve;
+pub use shell::quoted;
 pub use ssh::{
     AddressFamily, Agent, Algorithms, Dialling, HostKeyPolicy, Keepalive, Login, RekeyLimit, Route,
     SshPlan,

@@ -250,6 +250,7 @@ mod tests {
             home: Some("/home/me".into()),
             caller: None,
             logged_in_from: None,
+            is_krl: |_| false,
             exists: |path| {
                 let there = [
                     "/home/me/.ssh/id_ed25519",
@@ -330,6 +331,7 @@ mod tests {
         assert_eq!(
             plan.ssh,
             SshPlan {
+                arguments: "bastion".into(),
                 identities,
                 known_hosts,
                 global_known_hosts,
@@ -378,6 +380,7 @@ mod tests {
         let list = |name: &str| Some(vec![name.to_owned()]);
         let expected = SshPlan {
             alias: "prod".into(),
+            arguments: "prod".into(),
             route: Route::Command("nc -X \"a b\" prod.example.com 2222".into()),
             dialling: Dialling {
                 family: AddressFamily::V6,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::environment::Caller;
-use super::ssh_config::Unheeded;
+use super::ssh_config::{Query, Unheeded};
 
 /// RequiredRSASize where nothing was set, in bits.
 pub(super) const REQUIRED_RSA_SIZE: u32 = 1024;
@@ -14,6 +14,8 @@ pub(super) const REQUIRED_RSA_SIZE: u32 = 1024;
 pub struct SshPlan {
     /// The host as typed: a name, an address or an alias of the configuration.
     pub alias: String,
+    /// Arguments that lead ssh(1) there as underpass was told to, for a person to paste into a shell.
+    pub arguments: String,
     /// Host name or address to connect to.
     pub host: String,
     /// TCP port.
@@ -68,8 +70,15 @@ pub struct SshPlan {
 impl SshPlan {
     /// What ssh's configuration says where nothing was set, without key files and known hosts.
     pub fn new(host: &str, port: u16, user: &str) -> Self {
+        let query = Query {
+            host: host.to_owned(),
+            user: Some(user.to_owned()),
+            port: Some(port),
+            ..Query::default()
+        };
         Self {
             alias: host.to_owned(),
+            arguments: query.typed(),
             host: host.to_owned(),
             port,
             user: user.to_owned(),

@@ -65,20 +65,22 @@ pub enum SshError {
         source: io::Error,
     },
     /// It ended before it was ready.
-    #[error("ssh ended: {said}. Try it by itself: ssh {host}")]
+    #[error("ssh ended: {said}. Try it by itself: ssh {arguments}")]
     Ended {
-        /// The host as typed.
-        host: String,
+        /// Arguments that lead ssh there.
+        arguments: String,
         /// Its last words.
         said: String,
     },
     /// It came to no server on the way that it was told to take.
     #[error(
-        "{host}: the ProxyCommand or jump host does not lead to it: {said}. Try it by itself: ssh -v {host}"
+        "{host}: the ProxyCommand or jump host does not lead to it: {}. Try it by itself: ssh -v {arguments}", .said.trim_end_matches('.')
     )]
     Astray {
         /// The host as typed.
         host: String,
+        /// Arguments that lead ssh there.
+        arguments: String,
         /// What was said on the way.
         said: String,
     },

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::client::SshError;
 use super::facts::Stage;
 use super::words::Words;
-use crate::carrier::error::{ConnectError, HostKeyError};
-use crate::plan::SshPlan;
+use crate::carrier::error::{ConnectError, HostKeyError, Stage as WaitedFor};
+use crate::plan::{SshPlan, quoted};
 
 /// How ssh names the peer where it has no TCP connection of its own.
 const NO_ADDRESS: &str = "UNKNOWN port 65535";
@@ -20,10 +20,6 @@ const CUT_SHORT: [&str; 3] = [
 
 /// What sshd says instead of its version where it takes no connection for now (sshd.c `drop_connection`).
 const SENT_AWAY: [&str; 2] = ["Exceeded MaxStartups", "Not allowed at this time"];
-
-/// What had come when time was up.
-const NO_BANNER: &str = ": it is connected, but sends no SSH banner";
-const NO_KEYS: &str = ": the SSH handshake does not end";
 
 /// A login that has failed: of whom, what ssh has said, and how long it took.
 pub(super) struct Refusal<'a> {
@@ -53,7 +49,7 @@ impl Refusal<'_> {
 
     /// It takes longer than it may.
     pub(super) fn overdue(&self) -> ConnectError {
-        self.timed_out(NO_KEYS)
+        self.timed_out(WaitedFor::Keys)
     }
 
     /// The server took nothing of what ssh has.
@@ -91,7 +87,7 @@ impl Refusal<'_> {
     fn not_greeted(&self, last: &str) -> Option<ConnectError> {
         let facts = &self.words.facts;
         if facts.stage == Stage::Greeting && last.ends_with(" timed out") {
-            return Some(self.timed_out(NO_BANNER));
+            return Some(self.timed_out(WaitedFor::Banner));
         }
         let said = facts.greeting.as_deref();
         let detail = match said.filter(|said| !said.is_empty()) {
@@ -125,6 +121,7 @@ impl Refusal<'_> {
         let said = all.find(|line| !is_ssh(line)).unwrap_or(last);
         ConnectError::Ssh(SshError::Astray {
             host: self.plan.alias.clone(),
+            arguments: self.plan.arguments.clone(),
             said: said.to_owned(),
         })
     }
@@ -141,7 +138,7 @@ impl Refusal<'_> {
         if last.contains("ssh: connect to host") {
             let (address, why) = (self.words.facts.peer?, last.rsplit(": ").next()?);
             if why.contains("timed out") {
-                return Some(self.timed_out(""));
+                return Some(self.timed_out(WaitedFor::Connecting));
             }
             let source = io::Error::other(why.to_owned());
             return Some(ConnectError::Unreachable { address, source });
@@ -172,7 +169,9 @@ impl Refusal<'_> {
             let host = host.unwrap_or(&self.plan.host);
             format!(
                 "it has changed (offered: {offered}, known: {place}). Somebody may be listening in. If the change is \
-                 expected: ssh-keygen -f {file} -R '{host}'"
+                 expected: ssh-keygen -R {} -f {}",
+                quoted(host),
+                quoted(file)
             )
         } else if find("REVOKED").is_some() {
             format!(
@@ -182,7 +181,7 @@ impl Refusal<'_> {
             format!(
                 "it is not known (offered: {offered}). Compare the fingerprint, then connect once with ssh {}, or pass -o \
                  StrictHostKeyChecking=accept-new",
-                self.plan.alias
+                self.plan.arguments
             )
         };
         HostKeyError::Ssh {
@@ -193,31 +192,27 @@ impl Refusal<'_> {
 
     fn ended(&self, said: &str) -> ConnectError {
         ConnectError::Ssh(SshError::Ended {
-            host: self.plan.alias.clone(),
+            arguments: self.plan.arguments.clone(),
             said: said.to_owned(),
         })
     }
 
     fn hung_up(&self, detail: String) -> ConnectError {
         ConnectError::Ended {
-            host: self.plan.host.clone(),
-            detail,
+            host: self.plan.alias.clone(),
+            detail: format!("before the login was done: {detail}"),
         }
     }
 
     fn handshake(&self, detail: String) -> ConnectError {
-        let peer = self.words.facts.peer;
         ConnectError::Handshake {
             server: self.server(),
-            compare: peer.map_or_else(
-                || self.plan.alias.clone(),
-                |peer| format!("-p {} {}", peer.port(), peer.ip()),
-            ),
+            compare: self.plan.arguments.clone(),
             detail,
         }
     }
 
-    fn timed_out(&self, stage: &'static str) -> ConnectError {
+    fn timed_out(&self, stage: WaitedFor) -> ConnectError {
         let limit = self.plan.dialling.timeout;
         ConnectError::TimedOut {
             server: self.server(),

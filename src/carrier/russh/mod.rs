@@ -7,6 +7,7 @@
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries, `cut` ends it |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
+//! | `reason` | what went wrong in a session, for a person |
 //! | `refusal` | which open a refusal's text belongs to |
 //! | `stream` | one channel as two halves; `backlog`: what arrives while nobody reads, `pace`: from when on, over `spill` |
 
@@ -25,6 +26,7 @@ mod load;
 mod login;
 mod pace;
 mod pool;
+mod reason;
 mod refusal;
 mod route;
 mod server;

@@ -48,6 +48,7 @@ mod tests {
         home: None,
         caller: None,
         logged_in_from: None,
+        is_krl: |_| false,
         exists: |_| false,
         variable: |_| None,
     };

@@ -276,13 +276,8 @@ async fn in_time<T>(plan: &SshPlan, answer: impl Future<Output = T>) -> Result<T
     answer.map_err(|_| ConnectError::Unanswered {
         host: plan.host.clone(),
         seconds: PATIENCE.as_secs(),
-        hint: format!("Compare with: ssh -v {}", ssh_arguments(plan)),
+        hint: format!("Compare with: ssh -v {}", plan.arguments),
     })
-}
-
-/// What leads ssh to the same login.
-fn ssh_arguments(plan: &SshPlan) -> String {
-    format!("-p {} {}@{}", plan.port, plan.user, plan.host)
 }
 
 /// Runs what asks a person on a thread that may block. `None` when nobody answered.
