@@ -657,7 +657,7 @@ async fn who_does_not_speak_ssh_is_told_as_over_the_built_in_one() {
         (
             &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
             false,
-            "it is not an SSH server: it says \"HTTP/1.1 400 Bad Request\". Compare with: ssh -v -p ",
+            "it is not an SSH server: it says \"HTTP/1.1 400 Bad Request\". Compare with: ssh -v ",
         ),
         (
             b"Exceeded MaxStartups\r\n",
@@ -677,7 +677,7 @@ async fn who_does_not_speak_ssh_is_told_as_over_the_built_in_one() {
         (
             b"220 mail ESMTP\r\n",
             true,
-            "s: it is connected, but sends no SSH banner. Check the address",
+            "s: it is connected, but sends no SSH banner. Is it sshd",
         ),
         (
             b"SSH-2.0-mute\r\n",
