@@ -338,7 +338,6 @@ async fn codes_in_several_rounds_over_the_installed_ssh() {
         );
         let client = SshClient {
             arguments: options.split(' ').map(str::to_owned).collect(),
-            caller: None,
         };
         let carrier = OpensshCarrier::connect(&rig.plan(), &client).await.unwrap();
         assert_eq!(carrier.description().authentication, "keyboard-interactive");

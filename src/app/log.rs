@@ -17,12 +17,17 @@ use crate::cli::{LogArgs, LogFormat};
 
 /// Starts the log. A second call changes nothing.
 pub fn start(args: LogArgs) {
+    start_with(args, wants_colour());
+}
+
+/// The same, in `colour` or not.
+pub(super) fn start_with(args: LogArgs, colour: bool) {
     let registry = tracing_subscriber::registry().with(filter(args));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = match args.log_format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
         LogFormat::Human => registry
-            .with(layer.with_ansi(wants_colour()).event_format(Human))
+            .with(layer.with_ansi(colour).event_format(Human))
             .try_init(),
     };
     if started.is_err() {
@@ -45,7 +50,7 @@ fn filter(args: LogArgs) -> Targets {
 }
 
 /// <https://no-color.org>: set and not empty means none.
-fn wants_colour() -> bool {
+pub(super) fn wants_colour() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !refused && std::io::stderr().is_terminal()
 }

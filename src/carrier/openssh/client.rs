@@ -1,7 +1,6 @@
 //! Which ssh is installed, and how it is run.
 
 use std::io::{self, PipeReader};
-use std::os::unix::fs::fchown;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -14,8 +13,7 @@ use tracing::debug;
 use super::said::Said;
 use crate::carrier::failure::harmless;
 use crate::os::child::{self, Terminal};
-use crate::os::run_as;
-use crate::plan::{Caller, SshClient, SshPlan};
+use crate::plan::{SshClient, SshPlan};
 
 /// Mux proxy mode came with OpenSSH 7.4.
 const PROXY_MODE: Version = Version(7, 4);
@@ -98,7 +96,6 @@ struct Version(u32, u32);
 pub(super) struct Client {
     version: Version,
     has_aes_gcm: bool,
-    caller: Option<Caller>,
     arguments: Vec<String>,
     plan: SshPlan,
     said: Arc<Said>,
@@ -136,7 +133,6 @@ impl Client {
         Ok(Self {
             version,
             has_aes_gcm: !said.contains("without OpenSSL"),
-            caller: client.caller.clone(),
             arguments: client.arguments.clone(),
             plan: plan.clone(),
             said: Arc::default(),
@@ -145,10 +141,6 @@ impl Client {
 
     pub(super) fn plan(&self) -> &SshPlan {
         &self.plan
-    }
-
-    pub(super) fn caller(&self) -> Option<&Caller> {
-        self.caller.as_ref()
     }
 
     /// What was shown of its words in this run.
@@ -167,10 +159,6 @@ impl Client {
     /// Those of fork(2) and exec(2).
     pub(super) fn master(&self, socket: &Path, asks: Asks) -> io::Result<(Child, PipeReader)> {
         let (log, end) = io::pipe()?;
-        if let Some(caller) = &self.caller {
-            // It opens its end by name.
-            fchown(&end, Some(caller.uid), Some(caller.gid))?;
-        }
         let mut command = Command::new("ssh");
         command
             .args(self.options(socket, asks))
@@ -178,10 +166,6 @@ impl Client {
             .stdout(end)
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        // Not as root: ssh takes the home from passwd(5), and runs what the configuration names.
-        if let Some(caller) = &self.caller {
-            run_as(command.as_std_mut(), caller);
-        }
         let terminal = match asks {
             Asks::Person => Terminal::Shared,
             Asks::Nobody => Terminal::None,
@@ -268,7 +252,6 @@ mod tests {
         Client {
             version,
             has_aes_gcm: true,
-            caller: None,
             arguments: vec!["-o".into(), "LogLevel=QUIET".into()],
             plan: SshPlan::new("h", 22, "me"),
             said: Arc::default(),

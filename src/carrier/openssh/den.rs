@@ -9,11 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Uid, chown, geteuid};
+use nix::unistd::geteuid;
 use tempfile::TempDir;
 use tracing::debug;
-
-use crate::plan::Caller;
 
 const NAME: &str = "underpass-ssh-";
 /// Of the directory around it, in bytes: a socket's path has 107 at most (unix(7)), and ssh makes a longer one first.
@@ -28,16 +26,15 @@ pub(super) struct Den {
 }
 
 impl Den {
-    /// For an ssh that `caller` runs, else this process's user.
+    /// For an ssh of this process's user.
     ///
     /// # Errors
     /// Those of mkdir(2) and flock(2).
-    pub(super) fn make(caller: Option<&Caller>) -> io::Result<Self> {
-        let place = place(caller);
-        sweep(&place, caller);
+    pub(super) fn make() -> io::Result<Self> {
+        let place = place();
+        sweep(&place);
         for _ in 0..TRIES {
             if let Some(den) = Self::try_make(&place)? {
-                den.give(caller)?;
                 return Ok(den);
             }
         }
@@ -64,22 +61,13 @@ impl Den {
         Ok(is_there.then_some(den))
     }
 
-    fn give(&self, caller: Option<&Caller>) -> io::Result<()> {
-        let Some(caller) = caller else {
-            return Ok(());
-        };
-        let (uid, gid) = (Uid::from_raw(caller.uid), Gid::from_raw(caller.gid));
-        Ok(chown(self.path(), Some(uid), Some(gid))?)
-    }
-
     pub(super) fn path(&self) -> &Path {
         self.directory.path()
     }
 }
 
-/// `$XDG_RUNTIME_DIR`, where it is ours alone; `/tmp` otherwise, and under sudo: there a name that root has made is safe from
-/// everybody else.
-fn place(caller: Option<&Caller>) -> PathBuf {
+/// `$XDG_RUNTIME_DIR`, where it is ours alone; `/tmp` otherwise.
+fn place() -> PathBuf {
     let ours = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let is_fit = |place: &PathBuf| {
         let is_private = fs::symlink_metadata(place).is_ok_and(|data| {
@@ -87,7 +75,7 @@ fn place(caller: Option<&Caller>) -> PathBuf {
         });
         place.is_absolute() && place.as_os_str().as_bytes().len() <= LONGEST && is_private
     };
-    let ours = ours.filter(|place| caller.is_none() && is_fit(place));
+    let ours = ours.filter(is_fit);
     ours.unwrap_or_else(|| PathBuf::from("/tmp"))
 }
 
@@ -98,17 +86,16 @@ fn lock(directory: &Path) -> Option<File> {
 }
 
 /// Removes what processes have left that were killed in the middle of a login.
-fn sweep(place: &Path, caller: Option<&Caller>) {
+fn sweep(place: &Path) {
     let Ok(entries) = fs::read_dir(place) else {
         return;
     };
     let us = geteuid().as_raw();
-    let owners = [us, caller.map_or(us, |caller| caller.uid)];
     for entry in entries.flatten() {
         let is_ours = entry.file_name().as_bytes().starts_with(NAME.as_bytes())
             // Not that of what a link leads to.
             && fs::symlink_metadata(entry.path())
-                .is_ok_and(|data| data.is_dir() && owners.contains(&data.uid()));
+                .is_ok_and(|data| data.is_dir() && data.uid() == us);
         if is_ours && let Some(_held) = lock(&entry.path()) {
             // One that cannot be removed is tried again at the next start.
             let removed = fs::remove_dir_all(entry.path());
@@ -132,12 +119,12 @@ mod tests {
         std::os::unix::fs::symlink(at("other"), at("underpass-ssh-link")).unwrap();
         let den = Den::try_make(place.path()).unwrap().unwrap();
         let held = lock(&at("underpass-ssh-held")).unwrap();
-        sweep(place.path(), None);
+        sweep(place.path());
         assert!(!at("underpass-ssh-dead").exists());
         assert!(at("other").join("m.x").exists() && at("underpass-ssh-link").exists());
         assert!(at("underpass-ssh-held").exists() && den.path().exists());
         drop((held, den));
-        sweep(place.path(), None);
+        sweep(place.path());
         let left = fs::read_dir(place.path()).unwrap().count();
         assert_eq!(left, 2);
     }

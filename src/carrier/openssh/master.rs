@@ -60,7 +60,7 @@ impl Master {
         asks: Asks,
     ) -> Result<(Self, UnixStream), ConnectError> {
         let since = Instant::now();
-        let den = Den::make(client.caller()).map_err(failed("a directory for its socket"))?;
+        let den = Den::make().map_err(failed("a directory for its socket"))?;
         let path = den.path().join("m");
         let made = Made::watch(den.path()).map_err(failed("inotify"))?;
         let mut master = Self::spawn(client, &path, asks)?;

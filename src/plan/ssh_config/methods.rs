@@ -46,7 +46,6 @@ mod tests {
         uid: 1000,
         host_name: String::new(),
         home: None,
-        caller: None,
         logged_in_from: None,
         is_krl: |_| false,
         exists: |_| false,

@@ -352,8 +352,7 @@ impl HostKeyCheck {
             );
             return;
         };
-        let caller = self.plan.caller.as_ref();
-        match learn(file, &names, key, self.plan.hash_known_hosts, caller) {
+        match learn(file, &names, key, self.plan.hash_known_hosts) {
             Ok(()) => info!(
                 "added {shown} ({algorithm}, {}) to {}",
                 fingerprint(key),

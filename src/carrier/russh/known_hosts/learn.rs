@@ -9,11 +9,9 @@ use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 use russh::keys::PublicKey;
 
 use super::names::{SALT_BYTES, hashed};
-use crate::plan::Caller;
 
 /// Appends `key` to `file` under `names`, one line for all of them or, hashed, one for each. Makes the file (0600)
-/// and its directory (0700) where they are missing; what is there keeps its mode and its owner. What is made in the home
-/// of `caller`, who called sudo, is theirs and their group's.
+/// and its directory (0700) where they are missing; what is there keeps its mode and its owner.
 ///
 /// # Errors
 /// Whatever the file system says.
@@ -22,10 +20,9 @@ pub(in super::super) fn learn(
     names: &[String],
     key: &PublicKey,
     hash: bool,
-    caller: Option<&Caller>,
 ) -> io::Result<()> {
     let lines = lines(names, key, hash)?;
-    let _owner = AsOwner::of(file, caller);
+    let _owner = AsOwner::of(file);
     if let Some(parent) = file.parent().filter(|p| !p.as_os_str().is_empty()) {
         DirBuilder::new()
             .recursive(true)
@@ -88,9 +85,8 @@ struct AsOwner {
 }
 
 impl AsOwner {
-    /// The owner of the directory that `file` is in, or will be made in. The group is that of `caller` where it is theirs:
-    /// the directory's may be another that they are in.
-    fn of(file: &Path, caller: Option<&Caller>) -> Self {
+    /// The owner of the directory that `file` is in, or will be made in.
+    fn of(file: &Path) -> Self {
         let directory = file.ancestors().skip(1).find_map(|dir| {
             let dir = if dir.as_os_str().is_empty() {
                 Path::new(".")
@@ -102,9 +98,7 @@ impl AsOwner {
         match directory {
             Some(directory) if geteuid().is_root() && directory.uid() != 0 => {
                 // The group first: the user takes the right to change it along.
-                let callers = caller.filter(|caller| caller.uid == directory.uid());
-                let group = callers.map_or(directory.gid(), |caller| caller.gid);
-                let group = setfsgid(Gid::from_raw(group));
+                let group = setfsgid(Gid::from_raw(directory.gid()));
                 let user = setfsuid(Uid::from_raw(directory.uid()));
                 Self {
                     before: Some((user, group)),
@@ -157,7 +151,6 @@ mod tests {
             &names(&["[bastion]:2222", "10.0.0.1"]),
             &key(),
             false,
-            None,
         )
         .unwrap();
         assert_eq!(
@@ -176,7 +169,7 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        learn(&link, &names(&["a"]), &key(), false, None).unwrap();
+        learn(&link, &names(&["a"]), &key(), false).unwrap();
         assert_eq!(
             fs::read_to_string(&file).unwrap(),
             format!("half a line\na {KEY}\n")
@@ -189,7 +182,7 @@ mod tests {
     fn hashed_names_hide_and_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("known_hosts");
-        learn(&file, &names(&["bastion", "10.0.0.1"]), &key(), true, None).unwrap();
+        learn(&file, &names(&["bastion", "10.0.0.1"]), &key(), true).unwrap();
         let text = fs::read_to_string(&file).unwrap();
         assert!(
             !text.contains("bastion") && !text.contains("10.0"),
@@ -213,24 +206,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         chown(home.path(), Some(SOMEBODY), Some(SOMEBODY)).unwrap();
         let file = home.path().join(".ssh/known_hosts");
-        learn(&file, &names(&["a"]), &key(), false, None).unwrap();
+        learn(&file, &names(&["a"]), &key(), false).unwrap();
         for path in [&file, file.parent().unwrap()] {
             let made = fs::metadata(path).unwrap();
             assert_eq!((made.uid(), made.gid()), (SOMEBODY, SOMEBODY));
-        }
-        // The home may be another group's.
-        let caller = Caller {
-            uid: SOMEBODY,
-            gid: SOMEBODY - 1,
-            name: "somebody".into(),
-            home: home.path().to_owned(),
-            shell: "/bin/sh".into(),
-        };
-        let file = home.path().join("their/known_hosts");
-        learn(&file, &names(&["a"]), &key(), false, Some(&caller)).unwrap();
-        for path in [&file, file.parent().unwrap()] {
-            let made = fs::metadata(path).unwrap();
-            assert_eq!((made.uid(), made.gid()), (SOMEBODY, SOMEBODY - 1));
         }
         // A link to what only root may write is no way around.
         let secret = tempfile::tempdir().unwrap();
@@ -239,7 +218,7 @@ mod tests {
         fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
         let link = home.path().join("link");
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        let error = learn(&link, &names(&["a"]), &key(), false, None).unwrap_err();
+        let error = learn(&link, &names(&["a"]), &key(), false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         // The thread is root's again.
         fs::write(&target, "x").unwrap();

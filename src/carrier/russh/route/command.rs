@@ -26,8 +26,6 @@ use super::WayEnd;
 use super::processes;
 use crate::carrier::failure::{harmless, words};
 use crate::os::child::{self, Terminal};
-use crate::os::run_as;
-use crate::plan::Caller;
 
 /// The shell where the environment names none (sshconnect.c `ssh_proxy_connect`).
 const SHELL: &str = "/bin/sh";
@@ -109,16 +107,12 @@ impl Said {
 ///
 /// # Errors
 /// Those of fork(2) and exec(2) for the shell. That the command itself is missing is told by the stream's end.
-pub(super) fn start(
-    text: &str,
-    caller: Option<&Caller>,
-    is_first: bool,
-) -> io::Result<(CommandStream, Running)> {
+pub(super) fn start(text: &str, is_first: bool) -> io::Result<(CommandStream, Running)> {
     let terminal = match is_first {
         true => Terminal::Shared,
         false => Terminal::None,
     };
-    let mut child = child::spawn_tied(command(text, caller), terminal, Signal::SIGKILL)?;
+    let mut child = child::spawn_tied(command(text), terminal, Signal::SIGKILL)?;
     let missing = || io::Error::other("the command has no pipes");
     let stdin = child.stdin.take().ok_or_else(missing)?;
     let stdout = child.stdout.take().ok_or_else(missing)?;
@@ -142,13 +136,9 @@ pub(super) fn start(
     Ok((stream, running))
 }
 
-fn command(text: &str, caller: Option<&Caller>) -> tokio::process::Command {
+fn command(text: &str) -> tokio::process::Command {
     let own = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
-    let shell = match caller {
-        Some(caller) => caller.shell.as_os_str(),
-        None => own.as_deref().unwrap_or(OsStr::new(SHELL)),
-    };
-    let mut command = tokio::process::Command::new(shell);
+    let mut command = tokio::process::Command::new(own.as_deref().unwrap_or(OsStr::new(SHELL)));
     command
         .arg("-c")
         .arg(format!("exec {text}"))
@@ -156,9 +146,6 @@ fn command(text: &str, caller: Option<&Caller>) -> tokio::process::Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    if let Some(caller) = caller {
-        run_as(command.as_std_mut(), caller);
-    }
     command
 }
 
