@@ -2,8 +2,12 @@
 //!
 //! What the words mean is decided in [`crate::plan`]: here a subnet is still a text.
 
+mod audit;
+
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub use audit::AuditArgs;
 
 /// Route whole subnets through any SSH server you can log in to.
 ///
@@ -107,6 +111,9 @@ pub struct UpArgs {
     /// Name of the device [default: the first free of underpass0, underpass1, ...]
     #[arg(long, value_name = "NAME")]
     pub tun: Option<String>,
+    /// Whether flows are written down.
+    #[command(flatten)]
+    pub audit: AuditArgs,
     /// Print what would be set up, as commands of ip(8), and change nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -34,7 +34,7 @@ const SANS_IO: &[&str] = &[
     "SystemTime",
 ];
 
-const TABLE: [Room; 12] = [
+const TABLE: [Room; 13] = [
     Room {
         name: "lib",
         rooms: &[],
@@ -62,7 +62,7 @@ const TABLE: [Room; 12] = [
     Room {
         name: "app",
         rooms: &[
-            "carrier", "cli", "inlet", "net", "os", "plan", "relay", "stats",
+            "audit", "carrier", "cli", "inlet", "net", "os", "plan", "relay", "stats",
         ],
         crates: &[
             "anyhow",
@@ -124,6 +124,12 @@ const TABLE: [Room; 12] = [
         rooms: &["relay"],
         crates: &[],
         never: &["std::fs"],
+    },
+    Room {
+        name: "audit",
+        rooms: &["net", "os", "plan", "relay"],
+        crates: &["humantime", "nix", "serde", "serde_json"],
+        never: &["tokio"],
     },
     Room {
         name: "os",

@@ -60,6 +60,11 @@ pub fn logged_in_from() -> Option<IpAddr> {
     connection.split(' ').next()?.parse().ok()
 }
 
+/// Who called sudo, by name, also where that is root.
+pub(super) fn behind_sudo() -> Option<String> {
+    variable("SUDO_USER")
+}
+
 /// What gethostname(2) says.
 fn host_name() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -18,6 +18,7 @@ mod others;
 mod resume;
 pub mod routes;
 mod slot;
+mod socket_owner;
 pub mod stale;
 mod tun;
 
@@ -28,4 +29,5 @@ pub use made::Made;
 pub use netlink::{Netlink, NetlinkError};
 pub use resume::Resume;
 pub use slot::{Slot, SlotError, Tables};
+pub use socket_owner::{Process, Processes, SocketOwner, SocketOwners};
 pub use tun::{DEFAULT_MTU, PLAIN_MTU, TunDevice, TunError, first_free_name};

@@ -2,6 +2,7 @@
 //! change. Nothing below this room parses text that a person wrote.
 
 pub mod advice;
+mod audit;
 mod carrier;
 mod environment;
 mod error;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use audit::AuditLog;
 pub use carrier::{CarrierKind, CarrierPlan, SshClient};
 pub use environment::{Caller, Environment};
 pub use error::{PlanError, PlanWarning};
@@ -40,6 +42,8 @@ pub struct Plan {
     pub device: DevicePlan,
     /// When to end.
     pub life: LifePlan,
+    /// Where flows are written down, if they are.
+    pub audit: Option<AuditLog>,
 }
 
 /// When to end by itself, and in good order.

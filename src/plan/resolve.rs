@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::ssh_config::{self, Effective, Query, Source};
 use super::{
-    CapturePlan, CarrierPlan, DevicePlan, Environment, LifePlan, Plan, PlanError, PlanWarning,
+    AuditLog, CapturePlan, CarrierPlan, DevicePlan, Environment, LifePlan, Plan, PlanError, PlanWarning,
     Route, Span, SshClient, SshPlan, Subnet, subnet,
 };
 use crate::cli::UpArgs;
@@ -46,6 +46,7 @@ pub fn resolve(
         capture,
         device,
         life: life(args)?,
+        audit: args.audit.audit_log.as_deref().map(AuditLog::new),
     };
     Ok((plan, warnings))
 }

@@ -4,6 +4,7 @@
 //! taken back in reverse by [`Running::stop`]. Whatever happens in between, the device is not persistent and vanishes
 //! with this process.
 
+mod audit;
 mod life;
 mod network;
 mod reconnect;
@@ -28,6 +29,7 @@ use self::setup::Wanted;
 use self::signals::Signals;
 use super::exit::Exit;
 use super::surroundings;
+use crate::audit::AuditError;
 use crate::carrier::prompt::{self, Prompter};
 use crate::carrier::{AnyCarrier, ConnectError, Link};
 use crate::inlet::tun::Tun;
@@ -42,6 +44,8 @@ use crate::plan::{CapturePlan, Plan, PlanError, advice};
 enum UpError {
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error(transparent)]
     Device(#[from] TunError),
     #[error(transparent)]
@@ -119,12 +123,15 @@ async fn until_stopped(plan: &Plan) -> Result<Exit, UpError> {
         () = signals.stop() => return Ok(Exit::Success),
     };
     // To its end, also when a signal comes meanwhile: what was made by then would not be taken back.
-    let mut running = prepared.capture(plan).await?;
+    let session = Arc::clone(&prepared.session);
+    let captured = prepared.capture(plan).await;
+    let mut running = captured.inspect_err(|error| audit::end(&session, &error.to_string()))?;
     let end = running.until_end(&plan.life, &mut signals).await;
     if let End::Over(why) = &end {
         info!("stopping: {why}");
     }
     let undone = running.stop().await;
+    audit::end(&session, &end.to_string());
     match (end, undone) {
         (End::Signal | End::Over(_), true) => Ok(Exit::Success),
         (End::Signal | End::Over(_), false) => Ok(Exit::NotUndone),
@@ -140,6 +147,7 @@ async fn until_stopped(plan: &Plan) -> Result<Exit, UpError> {
 /// descriptor, and routes and rules come last, in [`Prepared::capture`].
 async fn prepare(plan: &Plan) -> Result<Prepared, UpError> {
     let began = Instant::now();
+    let audit = audit::open(plan)?;
     let netlink = Netlink::new()?;
     let slot = claim(&netlink).await?;
     let device = TunDevice::open(&plan.device)?;
@@ -155,7 +163,10 @@ async fn prepare(plan: &Plan) -> Result<Prepared, UpError> {
     let device = device
         .watch()
         .map_err(io_error("cannot watch the TUN device"))?;
-    let session = Arc::new(Session::new(Tun::new(device, seed()), carrier));
+    if let Some(audit) = &audit {
+        audit::begin(audit, plan, &wanted.device, carrier.description());
+    }
+    let session = Arc::new(Session::new(Tun::new(device, seed()), carrier, audit));
     Ok(Prepared {
         began,
         netlink,
@@ -184,6 +195,7 @@ impl Prepared {
         let watcher = network::watch(&device, Arc::clone(&changed))
             .map_err(io_error("cannot watch the network"))?;
         let driver = tokio::spawn(Arc::clone(&self.session).drive());
+        tokio::spawn(audit::follow(Arc::clone(&self.session), audit::Who::new(plan)));
         let setup = Arc::new(Mutex::new(self.wanted.apply(&self.netlink).await?));
         info!(
             "ready: {} through {}@{} on {} in {:.2} s",

@@ -41,6 +41,17 @@ pub(super) enum End {
     Device(io::Error),
 }
 
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Signal => f.write_str("a signal"),
+            Self::Over(why) => f.write_str(why),
+            Self::Lost(error) => error.fmt(f),
+            Self::Device(error) => write!(f, "the TUN device is gone: {error}"),
+        }
+    }
+}
+
 impl<C> Running<C>
 where
     C: Connector<Link: 'static>,

@@ -104,6 +104,7 @@ impl Words {
     pub(super) fn description(&self) -> Description {
         let key = self.key.as_ref().map(|key| format!("key {key}"));
         let method = self.method.clone();
+        let is_by_key = method.as_deref().is_none_or(|method| method == "publickey");
         let authentication = match &method {
             Some(method) if method != "publickey" => Some(method.clone()),
             _ => key.or(method),
@@ -120,7 +121,15 @@ impl Words {
                 .clone()
                 .unwrap_or_else(|| "ssh's cipher".to_owned()),
             authentication: text(&authentication),
+            key: self.fingerprint().filter(|_| is_by_key),
+            methods: Vec::new(),
         }
+    }
+
+    /// `SHA256:...` of the key that the server took last.
+    fn fingerprint(&self) -> Option<String> {
+        let mut words = self.key.as_ref()?.split(' ');
+        words.find(|word| word.starts_with("SHA256:")).map(str::to_owned)
     }
 
     /// Why the login failed; it took so long.

@@ -157,6 +157,14 @@ impl<L: Link> Steady<L> {
         self.now.borrow().state.clone()
     }
 
+    /// Resolves when things do not stand as `last` says, with how they stand then.
+    pub async fn changed(&self, last: &State) -> State {
+        let mut changes = self.now.subscribe();
+        let changed = changes.wait_for(|now| now.state != *last).await;
+        // The sender is ours: it is there.
+        changed.map_or_else(|_| last.clone(), |now| now.state.clone())
+    }
+
     /// The link, while there is one.
     pub fn link(&self) -> Option<Arc<L>> {
         let now = self.now.borrow();
