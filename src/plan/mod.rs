@@ -5,6 +5,7 @@ pub mod advice;
 mod carrier;
 mod environment;
 mod error;
+mod instance;
 mod remote;
 mod resolve;
 mod ssh;
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 pub use carrier::{CarrierKind, CarrierPlan, SshClient};
 pub use environment::{Caller, Environment};
 pub use error::{PlanError, PlanWarning};
+pub use instance::InstancePlan;
 pub use resolve::resolve;
 pub use ssh::{
     AddressFamily, Agent, Algorithms, Dialling, HostKeyPolicy, Keepalive, Login, RekeyLimit, Route,
@@ -40,6 +42,8 @@ pub struct Plan {
     pub device: DevicePlan,
     /// When to end.
     pub life: LifePlan,
+    /// What the run is called, and whether it goes to the background.
+    pub instance: InstancePlan,
 }
 
 /// When to end by itself, and in good order.
