@@ -70,6 +70,8 @@ const TABLE: [Room; 13] = [
             "clap_complete",
             "clap_mangen",
             "nix",
+            "serde",
+            "serde_json",
             "ssh2_config",
             "tokio",
             "tracing_subscriber",

@@ -1,6 +1,7 @@
 //! Who is wired to whom: the commands, their start and end.
 
 pub mod cleanup;
+pub mod doctor;
 pub mod dry_run;
 pub mod exit;
 pub mod log;
@@ -28,6 +29,7 @@ fn dispatch(command: Command) -> Exit {
             Some(plan) => up::run(&plan),
             None => Exit::Usage,
         },
+        Command::Doctor(args) => doctor::run(&args),
         Command::Cleanup => block_on(cleanup::run()),
         Command::Completions { shell } => print(&completions(shell)),
         Command::Man => man().map_or_else(|error| failed(&error), |page| print(&page)),

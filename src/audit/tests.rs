@@ -11,7 +11,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 fn lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn key(source: &str, target: &str) -> FlowKey {
@@ -38,14 +40,29 @@ fn a_flow_is_written_with_its_owner_and_bytes() {
     let open = audit.flow(key("192.0.2.1:1", "192.0.2.2:2"));
     audit.stop("a test", Totals::default(), PATIENCE);
     let lines = lines(&path);
-    let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
-    assert_eq!(events, ["flow_start", "flow_end", "flow_start", "flow_end", "session_stop"]);
+    let events: Vec<_> = lines
+        .iter()
+        .map(|line| line["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        events,
+        [
+            "flow_start",
+            "flow_end",
+            "flow_start",
+            "flow_end",
+            "session_stop"
+        ]
+    );
     for line in &lines[..2] {
         assert_eq!(line["pid"], std::process::id());
         assert_eq!(line["uid"], nix::unistd::geteuid().as_raw());
         assert_eq!(line["flow"], 1);
     }
-    assert_eq!((&lines[1]["bytes_up"], &lines[1]["bytes_down"]), (&7.into(), &9.into()));
+    assert_eq!(
+        (&lines[1]["bytes_up"], &lines[1]["bytes_down"]),
+        (&7.into(), &9.into())
+    );
     assert!(lines[2]["uid"].is_null());
     assert_eq!(lines[3]["outcome"], "stopped");
     drop(open);
@@ -57,11 +74,16 @@ fn ten_thousand_flows_at_once_lose_no_line() {
     let path = dir.path().join("audit");
     let audit = Audit::open(&AuditLog::File(path.clone())).unwrap();
     for _ in 0..10_000 {
-        audit.flow(key("192.0.2.1:1", "192.0.2.2:2")).end(&Outcome::Finished);
+        audit
+            .flow(key("192.0.2.1:1", "192.0.2.2:2"))
+            .end(&Outcome::Finished);
     }
     audit.stop("a test", Totals::default(), PATIENCE);
     let lines = lines(&path);
-    let lost = lines.iter().filter(|line| line["event"] == "lines_lost").count();
+    let lost = lines
+        .iter()
+        .filter(|line| line["event"] == "lines_lost")
+        .count();
     let ends = lines.iter().filter(|line| line["event"] == "flow_end");
     let ended: HashSet<u64> = ends.map(|line| line["flow"].as_u64().unwrap()).collect();
     assert_eq!((lost, ended.len()), (0, 10_000));

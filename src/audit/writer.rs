@@ -34,6 +34,8 @@ pub(super) struct Writer {
     /// Lines lost that stand in the log.
     told: u64,
     buffer: Vec<u8>,
+    /// Sockets in the batch whose processes are to be looked for.
+    questions: usize,
 }
 
 /// A flow that has begun.
@@ -66,6 +68,7 @@ impl Writer {
                 loss: None,
                 told: 0,
                 buffer: Vec::new(),
+                questions: 0,
             };
             // Also when it panics, nobody is to wait for its end.
             let _end = Ended(queue);
@@ -99,18 +102,20 @@ impl Writer {
     /// Takes what is there; and what comes until processes may be looked for, where one is wanted.
     fn fill(&mut self, batch: &mut Vec<Event>) {
         while batch.len() < BATCH && !matches!(batch.last(), Some(Event::Stop(..))) {
-            let has_questions = self.has_questions(batch);
-            let rest = self.finder.not_before().saturating_duration_since(Instant::now());
-            let wait = if has_questions { rest } else { Duration::ZERO };
+            let rest = self
+                .finder
+                .not_before()
+                .saturating_duration_since(Instant::now());
+            let wait = if self.questions > 0 {
+                rest
+            } else {
+                Duration::ZERO
+            };
             match self.events.recv_timeout(wait) {
                 Ok(event) => self.take(event, batch),
                 Err(_) => return,
             }
         }
-    }
-
-    fn has_questions(&self, batch: &[Event]) -> bool {
-        batch.iter().any(|event| self.question(event).is_some())
     }
 
     /// The socket whose process is looked for.
@@ -130,6 +135,7 @@ impl Writer {
                 flow: Arc::clone(flow),
                 owner: self.finder.user(&flow.key),
             };
+            self.questions += usize::from(open.owner.inode.is_some());
             self.open.insert(flow.number, open);
         }
         batch.push(event);
@@ -150,6 +156,7 @@ impl Writer {
     }
 
     fn find_processes(&mut self, batch: &[Event]) {
+        self.questions = 0;
         let wanted: HashSet<u64> = batch.iter().filter_map(|e| self.question(e)).collect();
         if wanted.is_empty() {
             return;
@@ -189,6 +196,10 @@ impl Writer {
             Event::Stop(time, reason, totals) => {
                 for open in std::mem::take(&mut self.open).into_values() {
                     self.flow_end(time, &open.flow, &open.owner, None);
+                }
+                let count = self.queue.lost() - self.told;
+                if count > 0 {
+                    self.line(time, Body::LinesLost { count });
                 }
                 let reason = &reason;
                 self.line(time, Body::SessionStop { reason, totals });

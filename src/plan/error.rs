@@ -171,6 +171,16 @@ pub enum PlanError {
         /// As typed, in bytes.
         mtu: u32,
     },
+    /// A name of an instance that cannot be one.
+    #[error(
+        "--name {name:?}: {reason}; take 1 to 64 letters, digits, '-', '_' or '.', for example prod"
+    )]
+    BadInstanceName {
+        /// As typed.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A device name that the kernel would not take.
     #[error("--tun {name:?}: {reason}; take 1 to 15 letters, digits, '-' or '_', for example vpc0")]
     BadDeviceName {

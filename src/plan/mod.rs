@@ -2,10 +2,11 @@
 //! change. Nothing below this room parses text that a person wrote.
 
 pub mod advice;
-mod audit;
+mod audit_log;
 mod carrier;
 mod environment;
 mod error;
+mod instance;
 mod remote;
 mod resolve;
 mod ssh;
@@ -18,10 +19,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use audit::AuditLog;
+pub use audit_log::AuditLog;
 pub use carrier::{CarrierKind, CarrierPlan, SshClient};
 pub use environment::{Caller, Environment};
 pub use error::{PlanError, PlanWarning};
+pub use instance::InstancePlan;
 pub use resolve::resolve;
 pub use ssh::{
     AddressFamily, Agent, Algorithms, Dialling, HostKeyPolicy, Keepalive, Login, RekeyLimit, Route,
@@ -44,6 +46,8 @@ pub struct Plan {
     pub life: LifePlan,
     /// Where flows are written down, if they are.
     pub audit: Option<AuditLog>,
+    /// What the run is called, and whether it goes to the background.
+    pub instance: InstancePlan,
 }
 
 /// When to end by itself, and in good order.

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::ssh_config::{self, Effective, Query, Source};
 use super::{
-    AuditLog, CapturePlan, CarrierPlan, DevicePlan, Environment, LifePlan, Plan, PlanError, PlanWarning,
-    Route, Span, SshClient, SshPlan, Subnet, subnet,
+    AuditLog, CapturePlan, CarrierPlan, DevicePlan, Environment, InstancePlan, LifePlan, Plan,
+    PlanError, PlanWarning, Route, Span, SshClient, SshPlan, Subnet, subnet,
 };
 use crate::cli::UpArgs;
 
@@ -34,11 +34,12 @@ pub fn resolve(
     let query = Query::new(args)?;
     let capture = capture(args, &mut warnings)?;
     let device = device(args)?;
+    let instance = InstancePlan::new(args, &query.host)?;
     let client = SshClient::new(query.flags(), environment);
     let (ssh, source) = ssh(query, environment, ask, &mut warnings)?;
     warnings.extend(command_under_default(&ssh, &capture));
     let plan = Plan {
-        carrier: CarrierPlan::new(args.carrier, &ssh, source, client),
+        carrier: CarrierPlan::new(args.carrier.unwrap_or_default(), &ssh, source, client),
         ssh: SshPlan {
             connections: args.connections.map(usize::from),
             ..ssh
@@ -47,6 +48,7 @@ pub fn resolve(
         device,
         life: life(args)?,
         audit: args.audit.audit_log.as_deref().map(AuditLog::new),
+        instance,
     };
     Ok((plan, warnings))
 }

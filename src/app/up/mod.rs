@@ -4,10 +4,10 @@
 //! taken back in reverse by [`Running::stop`]. Whatever happens in between, the device is not persistent and vanishes
 //! with this process.
 
-mod audit;
 mod life;
 mod network;
 mod reconnect;
+mod records;
 mod running;
 mod session;
 mod setup;
@@ -125,13 +125,13 @@ async fn until_stopped(plan: &Plan) -> Result<Exit, UpError> {
     // To its end, also when a signal comes meanwhile: what was made by then would not be taken back.
     let session = Arc::clone(&prepared.session);
     let captured = prepared.capture(plan).await;
-    let mut running = captured.inspect_err(|error| audit::end(&session, &error.to_string()))?;
+    let mut running = captured.inspect_err(|error| records::end(&session, &error.to_string()))?;
     let end = running.until_end(&plan.life, &mut signals).await;
     if let End::Over(why) = &end {
         info!("stopping: {why}");
     }
     let undone = running.stop().await;
-    audit::end(&session, &end.to_string());
+    records::end(&session, &end.to_string());
     match (end, undone) {
         (End::Signal | End::Over(_), true) => Ok(Exit::Success),
         (End::Signal | End::Over(_), false) => Ok(Exit::NotUndone),
@@ -147,7 +147,7 @@ async fn until_stopped(plan: &Plan) -> Result<Exit, UpError> {
 /// descriptor, and routes and rules come last, in [`Prepared::capture`].
 async fn prepare(plan: &Plan) -> Result<Prepared, UpError> {
     let began = Instant::now();
-    let audit = audit::open(plan)?;
+    let audit = records::open(plan)?;
     let netlink = Netlink::new()?;
     let slot = claim(&netlink).await?;
     let device = TunDevice::open(&plan.device)?;
@@ -164,7 +164,7 @@ async fn prepare(plan: &Plan) -> Result<Prepared, UpError> {
         .watch()
         .map_err(io_error("cannot watch the TUN device"))?;
     if let Some(audit) = &audit {
-        audit::begin(audit, plan, &wanted.device, carrier.description());
+        records::begin(audit, plan, &wanted.device, carrier.description());
     }
     let session = Arc::new(Session::new(Tun::new(device, seed()), carrier, audit));
     Ok(Prepared {
@@ -195,7 +195,10 @@ impl Prepared {
         let watcher = network::watch(&device, Arc::clone(&changed))
             .map_err(io_error("cannot watch the network"))?;
         let driver = tokio::spawn(Arc::clone(&self.session).drive());
-        tokio::spawn(audit::follow(Arc::clone(&self.session), audit::Who::new(plan)));
+        tokio::spawn(records::follow(
+            Arc::clone(&self.session),
+            records::Who::new(plan),
+        ));
         let setup = Arc::new(Mutex::new(self.wanted.apply(&self.netlink).await?));
         info!(
             "ready: {} through {}@{} on {} in {:.2} s",

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{debug, warn};
 
-use super::audit::Metered;
 use super::life::Activity;
+use super::records::Metered;
 use crate::audit::Audit;
 use crate::carrier::{Link, Steady};
 use crate::inlet::tun::{Tun, TunInbound};
@@ -51,7 +51,10 @@ impl<L: Link + 'static> Session<L> {
     async fn carry(self: Arc<Self>, inbound: TunInbound<TunDevice>) {
         let _active = self.activity.begin();
         let (source, target) = (inbound.source(), inbound.target());
-        let entry = self.audit.as_ref().map(|audit| audit.flow(FlowKey { source, target }));
+        let entry = self
+            .audit
+            .as_ref()
+            .map(|audit| audit.flow(FlowKey { source, target }));
         let meter = Metered(&self.stats.traffic, entry.as_ref());
         // Boxed: awaited in place, a future is kept twice.
         let outcome = Box::pin(relay(inbound, &self.carrier, &meter)).await;

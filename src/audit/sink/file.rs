@@ -211,7 +211,9 @@ mod tests {
             is_torn: false,
         };
         let line = [vec![b'x'; 2999], vec![b'\n']].concat();
-        let failure = log.write(&[line.clone(), line.clone()].concat()).unwrap_err();
+        let failure = log
+            .write(&[line.clone(), line.clone()].concat())
+            .unwrap_err();
         assert_eq!(failure.lines, 1);
         assert!(log.is_torn);
         assert_eq!(log.write(&line).unwrap_err().lines, 1);

@@ -129,7 +129,9 @@ impl Words {
     /// `SHA256:...` of the key that the server took last.
     fn fingerprint(&self) -> Option<String> {
         let mut words = self.key.as_ref()?.split(' ');
-        words.find(|word| word.starts_with("SHA256:")).map(str::to_owned)
+        words
+            .find(|word| word.starts_with("SHA256:"))
+            .map(str::to_owned)
     }
 
     /// Why the login failed; it took so long.

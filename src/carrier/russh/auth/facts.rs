@@ -81,9 +81,15 @@ mod tests {
             key_facts(&path).unwrap()
         };
         let open = made("open", &["-t", "ed25519", "-N", ""]);
-        assert_eq!((open.kind.as_deref(), open.lock), (Some("ED25519"), KeyLock::Open));
+        assert_eq!(
+            (open.kind.as_deref(), open.lock),
+            (Some("ED25519"), KeyLock::Open)
+        );
         assert!(open.fingerprint.unwrap().starts_with("SHA256:"));
-        let locked = made("locked", &["-t", "rsa", "-b", "2048", "-N", "secret", "-a", "1"]);
+        let locked = made(
+            "locked",
+            &["-t", "rsa", "-b", "2048", "-N", "secret", "-a", "1"],
+        );
         assert_eq!((locked.bits, locked.lock), (Some(2048), KeyLock::Locked));
         std::fs::remove_file(dir.path().join("open")).unwrap();
         let public = key_facts(&dir.path().join("open")).unwrap();

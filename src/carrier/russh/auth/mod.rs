@@ -148,7 +148,11 @@ impl<'a> Authentication<'a> {
         if self.none().await? {
             return Ok(Credential::new(vec![Step::Nothing], Vec::new()));
         }
-        let offered: Vec<String> = self.methods.iter().map(|method| <&str>::from(method).to_owned()).collect();
+        let offered: Vec<String> = self
+            .methods
+            .iter()
+            .map(|method| <&str>::from(method).to_owned())
+            .collect();
         let mut left = self.enabled();
         let mut steps = Vec::new();
         while steps.len() < MAX_STEPS {

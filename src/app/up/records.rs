@@ -8,7 +8,7 @@ use nix::unistd::{Uid, User};
 
 use super::session::Session;
 use crate::app::surroundings;
-use crate::audit::{self, AuditError, Audit, FlowEntry, Login, Totals};
+use crate::audit::{self, Audit, AuditError, FlowEntry, Login, Totals};
 use crate::carrier::steady::State;
 use crate::carrier::{Description, Link};
 use crate::plan::{CarrierKind, Plan};
@@ -92,8 +92,18 @@ pub(super) fn begin(audit: &Audit, plan: &Plan, device: &str, login: &Descriptio
         uid: uid.as_raw(),
         user: user.map(|user| user.name),
         sudo_user: surroundings::behind_sudo(),
-        subnets: plan.capture.subnets.iter().map(ToString::to_string).collect(),
-        excludes: plan.capture.excludes.iter().map(ToString::to_string).collect(),
+        subnets: plan
+            .capture
+            .subnets
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        excludes: plan
+            .capture
+            .excludes
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         device: device.to_owned(),
         login: Who::new(plan).login(login),
     });
@@ -135,7 +145,12 @@ pub(super) fn end<L>(session: &Session<L>, why: &str) {
 }
 
 fn totals(stats: &Stats) -> Totals {
-    let ended = [&stats.finished, &stats.broken, &stats.refused, &stats.withdrawn];
+    let ended = [
+        &stats.finished,
+        &stats.broken,
+        &stats.refused,
+        &stats.withdrawn,
+    ];
     Totals {
         flows: ended.iter().map(|count| count.load(Relaxed)).sum(),
         bytes_up: stats.traffic.up.load(Relaxed),
