@@ -97,7 +97,7 @@ fn a_server_that_allows_everything() {
             ("leftovers", "pass"),
             ("key-type", "pass"),
             ("key-age", "pass"),
-            ("password-login", "pass"),
+            ("password-login", "warn"),
             ("passphrase", "warn"),
             ("root-login", "warn"),
             ("restrictions", "warn"),

@@ -35,7 +35,7 @@
 //!
 //! `outcome` is `finished`, `reset` (by one of the two ends), `lost` (the SSH connection), `refused` (`reason` says why,
 //! with the server's words), `withdrawn` (the application gave up before the answer) or `stopped` (we ended). A flow that
-//! is open has a `flow_start` and no `flow_end`.
+//! is open has a `flow_start` and no `flow_end`. OpenSSH's server tells a reset on the far side as an end: that is `finished`.
 //!
 //! `uid` and the process are those that own the socket on this host. Both are `null` for what is forwarded from a container
 //! or another host (`source` tells which), for a socket that was gone before it could be looked at, and for a process

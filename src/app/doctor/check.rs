@@ -79,10 +79,10 @@ impl Check {
         }
     }
 
-    /// An error as others say it: what failed, and behind the first full stop what to do.
+    /// An error as others say it: what failed, and behind the first full stop or the last semicolon what to do.
     pub(super) fn error(check: &'static str, error: &dyn std::fmt::Display) -> Self {
         let text = error.to_string();
-        match text.split_once(". ") {
+        match text.split_once(". ").or_else(|| text.rsplit_once("; ")) {
             Some((found, advice)) => Self::fail(check, found, advice),
             None => Self::new(check, Verdict::Fail, text),
         }
@@ -98,6 +98,8 @@ mod tests {
         let check = Check::error("login", &"permission denied (publickey). Add the key");
         assert_eq!(check.found, "permission denied (publickey)");
         assert_eq!(check.advice.as_deref(), Some("Add the key"));
+        let check = Check::error("arguments", &"no such width; write ADDRESS/WIDTH");
+        assert_eq!(check.advice.as_deref(), Some("write ADDRESS/WIDTH"));
         assert_eq!(Check::error("login", &"no").advice, None);
     }
 }

@@ -73,7 +73,7 @@ pub(super) async fn examine(plan: &Plan, probes: &[String]) -> Examined {
             security.push(of_security);
         }
         None => {
-            let why = "not asked over the installed ssh; try --carrier russh";
+            let why = "not asked over the installed ssh; --carrier can choose the built-in SSH";
             server.push(Check::skip("exec", why));
             server.push(Check::skip("latency", why));
             security.push(Check::skip("restrictions", why));

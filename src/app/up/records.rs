@@ -11,7 +11,7 @@ use crate::app::surroundings;
 use crate::audit::{self, Audit, AuditError, FlowEntry, Login, Totals};
 use crate::carrier::steady::State;
 use crate::carrier::{Description, Link};
-use crate::plan::{CarrierKind, Plan};
+use crate::plan::Plan;
 use crate::relay::{Meter, Traffic};
 use crate::stats::Stats;
 
@@ -57,10 +57,7 @@ impl Who {
     pub(super) fn new(plan: &Plan) -> Self {
         let ssh = &plan.ssh;
         Self {
-            carrier: match plan.carrier.kind {
-                CarrierKind::Russh => "russh",
-                CarrierKind::Openssh => "openssh",
-            },
+            carrier: plan.carrier.kind.name(),
             server: match ssh.host.contains(':') {
                 true => format!("[{}]:{}", ssh.host, ssh.port),
                 false => format!("{}:{}", ssh.host, ssh.port),

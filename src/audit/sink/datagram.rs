@@ -18,7 +18,7 @@ const PRIORITY: u32 = 86;
 
 /// How a line is wrapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(in crate::audit) enum Form {
     /// For systemd's journal.
     Journal,
     /// For what listens at `/dev/log`.
@@ -60,7 +60,7 @@ impl Form {
 
 /// A connection to a log service; made again when the service was restarted.
 #[derive(Debug)]
-pub(super) struct Datagrams {
+pub(in crate::audit) struct Datagrams {
     form: Form,
     path: PathBuf,
     socket: Option<UnixDatagram>,

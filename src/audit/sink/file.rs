@@ -12,7 +12,7 @@ use super::{AuditError, Failure, count};
 
 /// The file, and how to open it again.
 #[derive(Debug)]
-pub(super) struct LogFile {
+pub(in crate::audit) struct LogFile {
     path: PathBuf,
     file: File,
     /// The last write ended within a line.
