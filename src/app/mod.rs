@@ -1,15 +1,21 @@
 //! Who is wired to whom: the commands, their start and end.
 
 pub mod cleanup;
+pub mod control;
+pub mod daemon;
+pub mod down;
 pub mod dry_run;
 pub mod exit;
 pub mod log;
+pub mod reload;
 pub mod ssh_config;
+pub mod status;
 pub mod surroundings;
 pub mod up;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::cli::{self, Cli, Command};
 use crate::plan;
@@ -23,23 +29,54 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn dispatch(command: Command) -> Exit {
     match command {
-        Command::Up(args) => match prepare(&args) {
-            Some(plan) if args.dry_run => block_on(dry_run::run(&plan)),
-            Some(plan) => up::run(&plan),
-            None => Exit::Usage,
-        },
+        Command::Up(args) => bring_up(&args),
+        Command::Status(args) => status::run(args.name.as_deref(), args.json),
+        Command::Down(args) => down::run(args.name.as_deref(), args.all),
+        Command::Reload(args) => reload::run(args.name.as_deref()),
         Command::Cleanup => block_on(cleanup::run()),
         Command::Completions { shell } => print(&completions(shell)),
         Command::Man => man().map_or_else(|error| failed(&error), |page| print(&page)),
     }
 }
 
-/// The plan of `up` with its warnings said, or the error said.
-fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
+fn bring_up(args: &cli::UpArgs) -> Exit {
+    // Before anything else: where there are threads it is too late.
+    let attached = match args.daemon.daemon && !args.dry_run {
+        false => None,
+        true => match daemon::start() {
+            Ok(attached) => Some(attached),
+            Err(exit) => return exit,
+        },
+    };
+    let Some(plan) = prepare(args) else {
+        return Exit::Usage;
+    };
+    if args.dry_run {
+        return block_on(dry_run::run(&plan));
+    }
+    let again = args.clone();
+    let instance = up::Instance {
+        name: plan.instance.name.clone(),
+        pid_file: plan.instance.pid_file.clone(),
+        attached,
+        replan: Arc::new(move || match resolve(&again) {
+            Ok((plan, _)) => Ok(plan.capture),
+            Err(error) => Err(error.to_string()),
+        }),
+    };
+    up::run(&plan, instance)
+}
+
+fn resolve(args: &cli::UpArgs) -> Result<(plan::Plan, Vec<plan::PlanWarning>), plan::PlanError> {
     let person = surroundings::person();
     let environment = surroundings::environment(&person);
     let mut config = ssh_config::SshConfig::new(person);
-    match plan::resolve(args, &environment, &mut |query| config.ask(query)) {
+    plan::resolve(args, &environment, &mut |query| config.ask(query))
+}
+
+/// The plan of `up` with its warnings said, or the error said.
+fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
+    match resolve(args) {
         Ok((plan, warnings)) => {
             for warning in warnings {
                 tracing::warn!("{warning}");

@@ -124,7 +124,8 @@ fn parent(stat: &str) -> Option<i32> {
     rest.split(' ').nth(1)?.parse().ok()
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable of the environment that is set, and not to nothing.
+pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 

@@ -42,6 +42,19 @@ pub enum Command {
     /// Capture subnets and carry them through an SSH server, until Ctrl-C
     #[command(after_help = UP_AFTER_HELP, after_long_help = UP_AFTER_LONG_HELP, override_usage = UP_USAGE)]
     Up(Box<UpArgs>),
+    /// Tell how instances are: state, server, subnets, connections, bytes
+    ///
+    /// Exit code 0: all that were asked for are up; 8: one has no SSH connection at the moment; 1: none runs. With --json an
+    /// array of one object for each; times are in seconds since 1970.
+    #[command(after_help = "Example:\n  underpass status --json prod | jq -r '.[0].state'")]
+    Status(StatusArgs),
+    /// End an instance in good order, and wait until it is gone
+    Down(DownArgs),
+    /// Have an instance read its subnets and exclusions again
+    ///
+    /// From the same arguments, the files that they name, and the profile. Connections that are captured before and after go
+    /// on. Where something is wrong the old set stays, and the exit code is 1. SIGHUP does the same where there is no terminal.
+    Reload(ReloadArgs),
     /// Remove the routing rules that a killed run left behind
     ///
     /// Such rules capture nothing, for the device went with the process; the next start removes them too, and so

@@ -34,7 +34,7 @@ pub fn resolve(
     let query = Query::new(args)?;
     let capture = capture(args, &mut warnings)?;
     let device = device(args)?;
-    let instance = InstancePlan::new(args, &query.host)?;
+    let instance = InstancePlan::new(args, &query.host, query.port)?;
     let client = SshClient::new(query.flags(), environment);
     let (ssh, source) = ssh(query, environment, ask, &mut warnings)?;
     warnings.extend(command_under_default(&ssh, &capture));

@@ -146,9 +146,20 @@ impl Lab {
         command.args(args.split_whitespace());
         command
             .env("HOME", &self.state)
+            .env("UNDERPASS_RUNTIME_DIR", self.state.join("run"))
             .env_remove("SSH_AUTH_SOCK")
             .env("NO_COLOR", "1");
         command
+    }
+
+    /// Another command of underpass, such as `status`, that is to find what runs in this lab.
+    pub fn ask(&self, args: &str) -> Output {
+        let mut command = self.command("client", UNDERPASS);
+        command
+            .args(args.split_whitespace())
+            .env("UNDERPASS_RUNTIME_DIR", self.state.join("run"))
+            .env("NO_COLOR", "1");
+        finished(command)
     }
 
     /// Underpass at work in the client: returns when it has said that it is ready.
@@ -378,6 +389,11 @@ impl Underpass {
     pub fn log(&mut self) -> &[String] {
         self.log.extend(self.lines.try_iter());
         &self.log
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal.

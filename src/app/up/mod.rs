@@ -4,9 +4,12 @@
 //! taken back in reverse by [`Running::stop`]. Whatever happens in between, the device is not persistent and vanishes
 //! with this process.
 
+mod board;
 mod life;
 mod network;
+mod pid_file;
 mod reconnect;
+mod reload;
 mod running;
 mod session;
 mod setup;
@@ -14,6 +17,8 @@ mod signals;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,19 +26,25 @@ use thiserror::Error;
 use tokio::sync::{Mutex, Notify};
 use tracing::{debug, info, warn};
 
+use self::board::Board;
+use self::pid_file::PidFile;
 use self::reconnect::Reconnect;
+use self::reload::Reloader;
 use self::running::{End, Running};
 use self::session::Session;
 use self::setup::Wanted;
-use self::signals::Signals;
+use self::signals::Orders;
+use super::control::{self, Server};
 use super::exit::Exit;
-use super::surroundings;
+use super::{log, surroundings};
 use crate::carrier::prompt::{self, Prompter};
 use crate::carrier::{AnyCarrier, ConnectError, Link};
 use crate::inlet::tun::Tun;
+use crate::os::daemon::Attached;
+use crate::os::run_dir::{Claim, ClaimError};
 use crate::os::{
     ApplyError, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, host, limits, memory,
-    stale,
+    notify, stale,
 };
 use crate::plan::{CapturePlan, Plan, PlanError, advice};
 
@@ -75,8 +86,24 @@ impl UpError {
     }
 }
 
-/// Runs until a signal, the end that the plan sets, or something that trying again does not mend.
-pub fn run(plan: &Plan) -> Exit {
+/// Works out again what is captured: from the same arguments, the files that they name, and the profile. An error is one line
+/// for a person.
+pub type Replan = Arc<dyn Fn() -> Result<CapturePlan, String> + Send + Sync>;
+
+/// What an instance is, apart from what it does.
+pub struct Instance {
+    /// Its name, for `status` and `down`.
+    pub name: String,
+    /// The file to write the process's number to.
+    pub pid_file: Option<PathBuf>,
+    /// Whoever waits for packets to flow, where the terminal is to be left then.
+    pub attached: Option<Attached>,
+    /// For a reload.
+    pub replan: Replan,
+}
+
+/// Runs until a signal or a request, the end that the plan sets, or something that trying again does not mend.
+pub fn run(plan: &Plan, instance: Instance) -> Exit {
     memory::keep_freed_memory();
     limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -85,7 +112,7 @@ pub fn run(plan: &Plan) -> Exit {
         .build();
     match runtime {
         Ok(runtime) => {
-            let exit = runtime.block_on(up(plan));
+            let exit = runtime.block_on(named(plan, instance));
             prompt::give_back_terminal();
             // A question on the terminal that nobody answers holds nobody up.
             runtime.shutdown_background();
@@ -102,38 +129,115 @@ fn workers() -> usize {
     (cores / 2).clamp(1, 4)
 }
 
-async fn up(plan: &Plan) -> Exit {
-    match until_stopped(plan).await {
+/// Under its name, which nobody else has meanwhile.
+async fn named(plan: &Plan, instance: Instance) -> Exit {
+    let claimed = match Claim::new(&instance.name, &control::instances::own_places()) {
+        Ok(claimed) => Some(claimed),
+        Err(error @ (ClaimError::Taken { .. } | ClaimError::Name(_))) => {
+            tracing::error!("{error}");
+            return (&error).into();
+        }
+        // Packets flow without it as well.
+        Err(error) => {
+            warn!("status, down and reload will not find this run: {error}");
+            None
+        }
+    };
+    let (claim, listener) = claimed.unzip();
+    let exit = match answering(plan, instance, listener).await {
         Ok(exit) => exit,
         Err(error) => {
             tracing::error!("{error}");
             error.exit()
         }
-    }
+    };
+    drop(claim);
+    exit
 }
 
-async fn until_stopped(plan: &Plan) -> Result<Exit, UpError> {
-    let mut signals = Signals::new().map_err(io_error("cannot watch for signals"))?;
+/// Answers on the control socket meanwhile.
+async fn answering(
+    plan: &Plan,
+    instance: Instance,
+    listener: Option<UnixListener>,
+) -> Result<Exit, UpError> {
+    let (orders, sender) = Orders::new().map_err(io_error("cannot watch for signals"))?;
+    let board = Arc::new(Board::new(&instance.name, plan));
+    let server = listener.map(|listener| {
+        let board = Arc::clone(&board);
+        Server::start(listener, move || board.report(), sender)
+    });
+    let server = server
+        .transpose()
+        .map_err(io_error("cannot watch the control socket"))?;
+    let result = until_stopped(plan, instance, &board, orders).await;
+    let exit = result.as_ref().map_or_else(UpError::exit, |exit| *exit);
+    if let Some(server) = server {
+        server.end(exit as u8).await;
+    }
+    result
+}
+
+async fn until_stopped(
+    plan: &Plan,
+    instance: Instance,
+    board: &Arc<Board>,
+    mut orders: Orders,
+) -> Result<Exit, UpError> {
+    notify::status(&board.line());
     let prepared = tokio::select! {
         prepared = prepare(plan) => prepared?,
-        () = signals.stop() => return Ok(Exit::Success),
+        () = orders.stop() => return Ok(Exit::Success),
     };
+    let pid_file = instance.pid_file.as_deref().map(PidFile::write);
+    let _pid_file = pid_file
+        .transpose()
+        .map_err(io_error("cannot write the pid file (--pidfile)"))?;
     // To its end, also when a signal comes meanwhile: what was made by then would not be taken back.
     let mut running = prepared.capture(plan).await?;
-    let end = running.until_end(&plan.life, &mut signals).await;
+    board.up(&running.session, &running.device);
+    if let Some(attached) = instance.attached {
+        if let Err(source) = leave_terminal(attached, &instance.name) {
+            running.stop().await;
+            let step = "cannot go to the background";
+            return Err(UpError::Io { step, source });
+        }
+        orders.without_terminal();
+    }
+    notify::ready(&board.line());
+    let reloader = Reloader {
+        replan: instance.replan,
+        netlink: running.netlink.clone(),
+        slot: Arc::clone(&running.slot),
+        setup: Arc::clone(&running.setup),
+        board: Arc::clone(board),
+    };
+    let end = running.until_end(&plan.life, &mut orders, &reloader).await;
     if let End::Over(why) = &end {
         info!("stopping: {why}");
     }
+    board.stopping();
+    notify::stopping();
     let undone = running.stop().await;
     match (end, undone) {
-        (End::Signal | End::Over(_), true) => Ok(Exit::Success),
-        (End::Signal | End::Over(_), false) => Ok(Exit::NotUndone),
+        (End::Told | End::Over(_), true) => Ok(Exit::Success),
+        (End::Told | End::Over(_), false) => Ok(Exit::NotUndone),
         (End::Lost(error), _) => Err(UpError::NotAgain(error)),
         (End::Device(source), _) => Err(UpError::Io {
             step: "the TUN device is gone",
             source,
         }),
     }
+}
+
+/// The last words on the terminal, and then to the background.
+fn leave_terminal(attached: Attached, name: &str) -> io::Result<()> {
+    info!(
+        "in the background as process {}: underpass status {name} tells of it, underpass down {name} ends it",
+        std::process::id()
+    );
+    log::leave_terminal();
+    attached.detach()
 }
 
 /// The stages, in order, but for the last. An early return drops what was made before: the device goes with its
@@ -200,7 +304,9 @@ impl Prepared {
             changed,
             watcher: tokio::spawn(watcher),
             setup,
-            slot: self.slot,
+            device,
+            netlink: self.netlink,
+            slot: Arc::new(self.slot),
         })
     }
 }

@@ -77,6 +77,32 @@ impl Setup {
         self.undo.change(&self.wanted.entries()).await
     }
 
+    /// Captures `capture` from here on, and what was captured before only where that is among it. What stays is captured all
+    /// the time.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; what was captured before is again, as far as that goes.
+    pub(super) async fn capture(&mut self, capture: &CapturePlan) -> Result<(), ApplyError> {
+        let before = std::mem::replace(&mut self.wanted.capture, capture.clone());
+        let Err(error) = self.hold().await else {
+            return Ok(());
+        };
+        self.wanted.capture = before;
+        self.hold().await?;
+        Err(error)
+    }
+
+    async fn hold(&mut self) -> Result<(), ApplyError> {
+        let entries = self.wanted.entries();
+        if !entries
+            .iter()
+            .any(|entry| matches!(entry, routes::Entry::Rule(_)))
+        {
+            return Err(ApplyError::Nothing);
+        }
+        self.undo.change(&entries).await
+    }
+
     /// Takes everything back; a line for each part that could not be.
     pub(super) async fn undo(&mut self) -> Vec<String> {
         self.undo.undo().await

@@ -157,6 +157,16 @@ impl<L: Link> Steady<L> {
         self.now.borrow().state.clone()
     }
 
+    /// How things stand once they stand otherwise than `before`. Cancel safe.
+    pub async fn other_than(&self, before: &State) -> State {
+        let mut changes = self.now.subscribe();
+        match changes.wait_for(|now| now.state != *before).await {
+            Ok(now) => now.state.clone(),
+            // The sender is our own.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// The link, while there is one.
     pub fn link(&self) -> Option<Arc<L>> {
         let now = self.now.borrow();
