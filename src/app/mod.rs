@@ -1,5 +1,6 @@
 //! Who is wired to whom: the commands, their start and end.
 
+pub mod arguments;
 pub mod cleanup;
 pub mod dry_run;
 pub mod exit;
@@ -8,17 +9,28 @@ pub mod ssh_config;
 pub mod surroundings;
 pub mod up;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::cli::{self, Cli, Command};
+use crate::cli::{self, Command, LogArgs};
 use crate::plan;
 use exit::Exit;
 
-/// Runs a command to its end. Whatever went wrong has been said on stderr.
-pub fn run(cli: Cli) -> ExitCode {
-    log::start(cli.log);
-    dispatch(cli.command).into()
+/// Runs a command line to its end. Whatever went wrong has been said on stderr.
+pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
+    match arguments::typed(words, &surroundings::person()) {
+        Ok(cli) => {
+            log::start(cli.log);
+            dispatch(cli.command)
+        }
+        Err(error) => {
+            log::start(LogArgs::default());
+            tracing::error!("{error}");
+            Exit::Usage
+        }
+    }
+    .into()
 }
 
 fn dispatch(command: Command) -> Exit {
@@ -34,12 +46,17 @@ fn dispatch(command: Command) -> Exit {
     }
 }
 
-/// The plan of `up` with its warnings said, or the error said.
-fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
+/// The plan of `up` with its warnings said, or the error said. May be asked again: files are read anew.
+fn prepare(typed: &cli::UpArgs) -> Option<plan::Plan> {
     let person = surroundings::person();
     let environment = surroundings::environment(&person);
-    let mut config = ssh_config::SshConfig::new(person);
-    match plan::resolve(args, &environment, &mut |query| config.ask(query)) {
+    let planned = arguments::gather(typed, &person)
+        .map_err(plan::PlanError::from)
+        .and_then(|args| {
+            let mut config = ssh_config::SshConfig::new(person);
+            plan::resolve(&args, &environment, &mut |query| config.ask(query))
+        });
+    match planned {
         Ok((plan, warnings)) => {
             for warning in warnings {
                 tracing::warn!("{warning}");
