@@ -1,5 +1,6 @@
 //! Who is wired to whom: the commands, their start and end.
 
+pub mod arguments;
 pub mod cleanup;
 pub mod control;
 pub mod daemon;
@@ -13,18 +14,29 @@ pub mod status;
 pub mod surroundings;
 pub mod up;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::cli::{self, Cli, Command};
+use crate::cli::{self, Command, LogArgs};
 use crate::plan;
 use exit::Exit;
 
-/// Runs a command to its end. Whatever went wrong has been said on stderr.
-pub fn run(cli: Cli) -> ExitCode {
-    log::start(cli.log);
-    dispatch(cli.command).into()
+/// Runs a command line to its end. Whatever went wrong has been said on stderr.
+pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
+    match arguments::typed(words, &surroundings::person()) {
+        Ok(cli) => {
+            log::start(cli.log);
+            dispatch(cli.command)
+        }
+        Err(error) => {
+            log::start(LogArgs::default());
+            tracing::error!("{error}");
+            Exit::Usage
+        }
+    }
+    .into()
 }
 
 fn dispatch(command: Command) -> Exit {
@@ -39,8 +51,13 @@ fn dispatch(command: Command) -> Exit {
     }
 }
 
-fn bring_up(args: &cli::UpArgs) -> Exit {
-    // Before anything else: where there are threads it is too late.
+fn bring_up(typed: &cli::UpArgs) -> Exit {
+    let person = surroundings::person();
+    let args = match arguments::gather(typed, &person) {
+        Ok(args) => args,
+        Err(error) => return unusable(&error.into()),
+    };
+    // Before ssh is asked: where there are threads it is too late.
     let attached = match args.daemon.daemon && !args.dry_run {
         false => None,
         true => match daemon::start() {
@@ -48,48 +65,53 @@ fn bring_up(args: &cli::UpArgs) -> Exit {
             Err(exit) => return exit,
         },
     };
-    let Some(plan) = prepare(args) else {
-        return Exit::Usage;
+    let plan = match resolve(&args, person) {
+        Ok((plan, warnings)) => {
+            warn(&plan, &warnings);
+            plan
+        }
+        Err(error) => return unusable(&error),
     };
     if args.dry_run {
         return block_on(dry_run::run(&plan));
     }
-    let again = args.clone();
+    let typed = typed.clone();
     let instance = up::Instance {
         name: plan.instance.name.clone(),
         pid_file: plan.instance.pid_file.clone(),
         attached,
-        replan: Arc::new(move || match resolve(&again) {
-            Ok((plan, _)) => Ok(plan.capture),
-            Err(error) => Err(error.to_string()),
-        }),
+        replan: Arc::new(move || replan(&typed).map_err(|error| error.to_string())),
     };
     up::run(&plan, instance)
 }
 
-fn resolve(args: &cli::UpArgs) -> Result<(plan::Plan, Vec<plan::PlanWarning>), plan::PlanError> {
-    let person = surroundings::person();
+fn resolve(
+    args: &cli::UpArgs,
+    person: surroundings::Person,
+) -> Result<(plan::Plan, Vec<plan::PlanWarning>), plan::PlanError> {
     let environment = surroundings::environment(&person);
     let mut config = ssh_config::SshConfig::new(person);
     plan::resolve(args, &environment, &mut |query| config.ask(query))
 }
 
-/// The plan of `up` with its warnings said, or the error said.
-fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
-    match resolve(args) {
-        Ok((plan, warnings)) => {
-            for warning in warnings {
-                tracing::warn!("{warning}");
-            }
-            if plan.carrier.kind == plan::CarrierKind::Russh {
-                warn_of_unheeded(&plan.ssh);
-            }
-            Some(plan)
-        }
-        Err(error) => {
-            tracing::error!("{error}");
-            None
-        }
+/// What is captured, from files as they are now.
+fn replan(typed: &cli::UpArgs) -> Result<plan::CapturePlan, plan::PlanError> {
+    let person = surroundings::person();
+    let args = arguments::gather(typed, &person)?;
+    Ok(resolve(&args, person)?.0.capture)
+}
+
+fn unusable(error: &plan::PlanError) -> Exit {
+    tracing::error!("{error}");
+    Exit::Usage
+}
+
+fn warn(plan: &plan::Plan, warnings: &[plan::PlanWarning]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    if plan.carrier.kind == plan::CarrierKind::Russh {
+        warn_of_unheeded(&plan.ssh);
     }
 }
 

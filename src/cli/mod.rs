@@ -4,14 +4,18 @@
 
 mod doctor;
 mod life;
+mod mistake;
 mod text;
 mod up;
+
+use std::ffi::OsString;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub use doctor::{DoctorArgs, doctor_hides};
 pub use life::{DaemonArgs, DownArgs, InstanceArgs, ReloadArgs, StatusArgs};
+pub use mistake::Mistake;
 pub use text::EXIT_CODES;
 use text::{AFTER_HELP, AFTER_LONG_HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
 pub use up::{CarrierArg, UpArgs};
@@ -104,9 +108,29 @@ const UP_USAGE: &str = "underpass up [OPTIONS] [PROFILE] [NET[:PORT[-PORT]]]..."
 /// Heading of the options that every command takes.
 const LOG: &str = "Log options";
 
-/// Parses the arguments of this process; ends it with help, version or a usage error (exit code 2).
-pub fn parse() -> Cli {
-    Cli::parse()
+/// Parses the words of a command line; ends the process with help, version or clap's own usage error (exit code 2).
+///
+/// # Errors
+/// [`Mistake`] for what is another program's habit.
+pub fn parse(words: Vec<OsString>) -> Result<Cli, Mistake> {
+    match Cli::try_parse_from(words) {
+        Ok(cli) => Ok(cli),
+        Err(error) => Err(mistake::mistaken(&error, is_of_up).unwrap_or_else(|| error.exit())),
+    }
+}
+
+/// Whether a word begins a line for `up` whose command was left out: an option of it, or a network.
+fn is_of_up(word: &str) -> bool {
+    let definition = definition();
+    let Some(up) = definition.find_subcommand("up") else {
+        return false;
+    };
+    let of_up = up.get_arguments().any(|argument| {
+        let long = argument.get_long().map(|long| format!("--{long}"));
+        let short = argument.get_short().map(|short| format!("-{short}"));
+        long.as_deref() == Some(word) || short.as_deref() == Some(word)
+    });
+    of_up || (word.contains('/') && word.starts_with(|c: char| c.is_ascii_digit() || c == '['))
 }
 
 /// The definition, for man page and completions.

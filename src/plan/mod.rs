@@ -2,12 +2,16 @@
 //! change. Nothing below this room parses text that a person wrote.
 
 pub mod advice;
+mod capture;
 mod carrier;
+mod device;
 mod environment;
 mod error;
 mod instance;
+mod life;
 mod remote;
 mod resolve;
+pub mod sources;
 mod ssh;
 pub mod ssh_config;
 mod ssh_option;
