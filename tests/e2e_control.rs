@@ -92,7 +92,7 @@ fn status_tells_and_down_ends() {
     assert!(!Path::new(&format!("/proc/{}/fd/0", underpass.pid())).exists());
     assert_eq!(underpass.wait().code(), Some(0));
     drop(held);
-    assert!(!lab.state.join("run").exists(), "a file was left");
+    lab.nothing_runs();
     let output = lab.ask("status prod");
     assert_eq!(output.status.code(), NONE_RUNS, "{output:?}");
     assert!(said(&output).contains("prod is not running"), "{output:?}");
@@ -143,7 +143,7 @@ fn what_a_killed_one_left_is_no_obstacle() {
     let [report] = status(&lab, "a");
     assert_eq!(report["pid"], next.pid());
     assert_eq!(next.stop(Signal::SIGTERM).code(), Some(0));
-    assert!(!lab.state.join("run").exists());
+    lab.nothing_runs();
 }
 
 #[test]
@@ -336,7 +336,7 @@ fn without_run_and_with_a_home_that_is_read_only() {
     assert!(answer(&socket, b"{\"request\":\"status\"}\n").contains("\"up\""));
     assert_eq!(connect(&lab, V4.host, 80), "open");
     assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
-    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+    assert!(!temporary.join("underpass-0").exists());
 }
 
 /// A result of a flow that was there before and goes on.

@@ -139,7 +139,7 @@ fn a_full_disk_for_the_pid_file_is_an_error_and_leaves_nothing() {
         );
         assert_eq!(lab.network_state("client"), before);
     }
-    assert!(!lab.state.join("run").exists());
+    lab.nothing_runs();
 }
 
 /// A terminal of its own (script(1)) that goes away with who sits at it.
@@ -191,7 +191,7 @@ fn a_hundred_starts_and_stops_leave_nothing() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
     }
     assert_eq!(lab.network_state("client"), before);
-    assert!(!lab.state.join("run").exists());
+    lab.nothing_runs();
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
     let mut pids = lab.command("client", "sh");
     // Who is in the client's namespace: lab's own processes, and this shell with its children.

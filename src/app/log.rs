@@ -6,9 +6,10 @@
 mod syslog;
 
 use std::fmt;
-use std::io::{self, IsTerminal, stderr};
+use std::io::{self, IsTerminal, Write, stderr};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::sys::stat::fstat;
 use tracing::field::{Field, Visit};
@@ -36,12 +37,23 @@ type Output = Box<dyn Layer<Filtered> + Send + Sync>;
 /// The output, to be changed when the terminal is left, and the form that was asked for.
 static STARTED: OnceLock<(reload::Handle<Output, Filtered>, LogFormat)> = OnceLock::new();
 
+/// Whether the log goes elsewhere than to stderr by now.
+static HAS_LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Of each line on stderr.
+const PREFIX: &str = "underpass: ";
+
 /// The name in the journal and in syslog.
 const IDENTIFIER: &str = "underpass";
 
 /// Starts the log. A second call changes nothing.
 pub fn start(args: LogArgs) {
-    let (output, handle) = reload::Layer::new(first_output(args.log_format));
+    start_with(args, wants_colour());
+}
+
+/// The same, in `colour` or not.
+pub(super) fn start_with(args: LogArgs, colour: bool) {
+    let (output, handle) = reload::Layer::new(first_output(args.log_format, colour));
     let registry = tracing_subscriber::registry().with(filter(args));
     if registry.with(output).try_init().is_ok() {
         // The first call is the only one that comes here.
@@ -69,19 +81,37 @@ pub fn leave_terminal() {
             written(*format, io::sink, "", false)
         }
     };
-    if let Err(error) = handle.reload(output) {
-        tracing::warn!("the log stays on the terminal: {error}");
+    match handle.reload(output) {
+        Ok(()) => HAS_LEFT.store(true, Relaxed),
+        Err(error) => tracing::warn!("the log stays on the terminal: {error}"),
     }
 }
 
-fn first_output(format: LogFormat) -> Output {
+/// A line that a child of ours has written for stderr.
+pub(super) fn pass_on(line: &str) {
+    if !HAS_LEFT.load(Relaxed) {
+        // A terminal that is gone hears nothing more.
+        let _ = writeln!(stderr(), "{line}");
+        return;
+    }
+    let text = line.strip_prefix(PREFIX).unwrap_or(line);
+    if let Some(text) = text.strip_prefix("error: ") {
+        tracing::error!("{text}");
+    } else if let Some(text) = text.strip_prefix("warning: ") {
+        tracing::warn!("{text}");
+    } else {
+        tracing::info!("{text}");
+    }
+}
+
+fn first_output(format: LogFormat, colour: bool) -> Output {
     if format == LogFormat::Human
         && is_journal(std::env::var("JOURNAL_STREAM").ok())
         && let Ok(journal) = journal()
     {
         return journal;
     }
-    written(format, stderr, "underpass: ", wants_colour())
+    written(format, stderr, PREFIX, colour)
 }
 
 /// The journal's own protocol: levels as priorities, fields with their names.
@@ -98,6 +128,8 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    // Nobody is told that nobody hears: stderr, too, may be gone.
+    let layer = layer.log_internal_errors(false);
     match format {
         LogFormat::Json => Box::new(layer.json().flatten_event(true)),
         LogFormat::Human => Box::new(layer.with_ansi(colour).event_format(Human { prefix })),
@@ -130,7 +162,7 @@ fn filter(args: LogArgs) -> Targets {
 }
 
 /// <https://no-color.org>: set and not empty means none.
-fn wants_colour() -> bool {
+pub(super) fn wants_colour() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !refused && std::io::stderr().is_terminal()
 }

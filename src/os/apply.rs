@@ -109,6 +109,9 @@ impl Undo {
     /// # Errors
     /// The first entry that fails. What was changed before it stays so.
     pub async fn change(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
+        if !entries.iter().any(|entry| matches!(entry, Entry::Rule(_))) {
+            return Err(ApplyError::Nothing);
+        }
         let is_wanted = |entry: &Entry| {
             matches!(
                 entry,

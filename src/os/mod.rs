@@ -5,10 +5,11 @@
 //! its protocol number and an unclaimed [`Slot`], and removed by [`stale::clear`].
 
 mod apply;
-mod caller;
 mod changes;
 pub mod child;
+pub mod confine;
 pub mod daemon;
+pub mod helper;
 pub mod host;
 pub mod limits;
 mod made;
@@ -17,6 +18,7 @@ mod netlink;
 pub mod notify;
 mod orphan;
 mod others;
+pub mod privilege;
 mod resume;
 pub mod routes;
 pub mod run_dir;
@@ -25,7 +27,6 @@ pub mod stale;
 mod tun;
 
 pub use apply::{ApplyError, Undo, apply};
-pub use caller::run_as;
 pub use changes::Changes;
 pub use made::Made;
 pub use netlink::{Netlink, NetlinkError};

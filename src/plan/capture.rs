@@ -1,5 +1,7 @@
 //! What to capture: the networks as typed become values.
 
+use std::ops::RangeInclusive;
+
 use ipnet::IpNet;
 
 use super::subnet::{self, Parsed};
@@ -21,6 +23,35 @@ pub(super) fn plan(
         return Err(PlanError::NothingLeft);
     }
     Ok(plan)
+}
+
+impl CapturePlan {
+    /// Whether it is one that [`super::resolve()`] may give, for a plan that comes from elsewhere.
+    ///
+    /// # Errors
+    /// The first network that makes no sense.
+    pub fn check(&self) -> Result<(), PlanError> {
+        if self.subnets.is_empty() {
+            return Err(PlanError::NoSubnets);
+        }
+        for subnet in &self.subnets {
+            check_routable(subnet.net)?;
+            let has_ports = |ports: &RangeInclusive<u16>| *ports.start() > 0 && !ports.is_empty();
+            if subnet.net != subnet.net.trunc() || !subnet.ports.as_ref().is_none_or(has_ports) {
+                return Err(PlanError::BadSubnet {
+                    text: subnet.to_string(),
+                    reason: "bits of the host are set, or there is no such range of ports",
+                });
+            }
+        }
+        match self.excludes.iter().find(|net| **net != net.trunc()) {
+            Some(net) => Err(PlanError::BadExclude {
+                text: net.to_string(),
+                reason: "bits of the host are set",
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 fn subnets(typed: &[String], warnings: &mut Vec<PlanWarning>) -> Result<Vec<Subnet>, PlanError> {

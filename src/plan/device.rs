@@ -16,6 +16,17 @@ pub(super) fn plan(args: &UpArgs) -> Result<DevicePlan, PlanError> {
     Ok(DevicePlan { name, mtu })
 }
 
+impl DevicePlan {
+    /// Whether it is one that [`super::resolve()`] may give, for a plan that comes from elsewhere.
+    ///
+    /// # Errors
+    /// What makes no sense.
+    pub fn check(&self) -> Result<(), PlanError> {
+        self.mtu.map(|mtu| check_mtu(mtu.into())).transpose()?;
+        self.name.as_deref().map_or(Ok(()), check_tun)
+    }
+}
+
 fn check_mtu(mtu: u32) -> Result<u16, PlanError> {
     let bad = PlanError::BadMtu { mtu };
     if !MTU_RANGE.contains(&mtu) {

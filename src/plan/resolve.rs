@@ -24,7 +24,9 @@ pub fn resolve(
     let capture = capture::plan(args, &mut warnings)?;
     let device = device::plan(args)?;
     let instance = InstancePlan::new(args, &query.host, query.port)?;
-    let client = SshClient::new(query.flags(), environment);
+    let client = SshClient {
+        arguments: query.flags(),
+    };
     let (ssh, source) = ssh(query, environment, ask, &mut warnings)?;
     warnings.extend(command_under_default(&ssh, &capture));
     let plan = Plan {
@@ -106,7 +108,6 @@ mod tests {
             uid: 1000,
             host_name: "laptop.lan".into(),
             home: Some("/home/me".into()),
-            caller: None,
             logged_in_from: None,
             exists: |path| {
                 let there = [

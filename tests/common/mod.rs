@@ -162,6 +162,18 @@ impl Lab {
         finished(command)
     }
 
+    /// Fails where an instance has its socket or its lock in this lab. The directory may stay: a process that may write
+    /// there alone cannot remove it.
+    pub fn nothing_runs(&self) {
+        let left = std::fs::read_dir(self.state.join("run"))
+            .into_iter()
+            .flatten();
+        let left: Vec<_> = left
+            .map(|entry| entry.expect("it can be read").path())
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
     /// Underpass at work in the client: returns when it has said that it is ready.
     pub fn underpass(&self, args: &str) -> Underpass {
         Underpass::start(self.up_command(args))
@@ -399,6 +411,11 @@ impl Underpass {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
+    }
+
+    /// Number of the process.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
     }
 
     /// Sends a signal and waits for the end.

@@ -9,15 +9,14 @@ use tracing::{error, info};
 use super::board::Board;
 use super::setup::Setup;
 use super::{Captured, Replan, advise};
-use crate::os::{Netlink, Slot, notify};
+use crate::os::notify;
 use crate::plan::CapturePlan;
 
 /// Reloads. Connections that are captured before and after are not touched; those that no longer are lose their way.
 #[derive(Clone)]
 pub(super) struct Reloader {
     pub(super) replan: Replan,
-    pub(super) netlink: Netlink,
-    pub(super) slot: Arc<Slot>,
+    pub(super) slot: u32,
     pub(super) setup: Arc<Mutex<Setup>>,
     pub(super) board: Arc<Board>,
 }
@@ -46,7 +45,7 @@ impl Reloader {
         if capture == before {
             return Ok("captures the same as before".to_owned());
         }
-        let told = advise(&self.netlink, &self.slot, &capture).await;
+        let told = advise(self.slot, &capture).await;
         told.map_err(|error| error.to_string())?;
         let held = self.setup.lock().await.capture(&capture).await;
         held.map_err(|error| error.to_string())?;

@@ -19,7 +19,7 @@ use super::signals::Orders;
 use crate::app::control::Order;
 use crate::carrier::steady::Connector;
 use crate::carrier::{AnyCarrier, ConnectError, Link};
-use crate::os::{Netlink, Slot, notify};
+use crate::os::notify;
 use crate::plan::LifePlan;
 
 /// How long the goodbye may take: a server that no longer answers holds nobody up.
@@ -36,8 +36,6 @@ pub(super) struct Running<C: Connector> {
     pub(super) setup: Arc<Mutex<Setup>>,
     /// The device's name.
     pub(super) device: String,
-    pub(super) netlink: Netlink,
-    pub(super) slot: Arc<Slot>,
 }
 
 /// Why a run ends.
@@ -48,6 +46,8 @@ pub(super) enum End {
     /// The connection was lost, and cannot be had again.
     Lost(ConnectError),
     Device(io::Error),
+    /// The privileged part is gone.
+    Helper,
 }
 
 impl<C> Running<C>
@@ -61,6 +61,7 @@ where
         reloader: &Reloader,
     ) -> End {
         let session = &self.session;
+        let mut helper_gone = pin!(self.setup.lock().await.gone());
         let mut over = pin!(life::over(life, &session.activity));
         let mut lost = pin!(session.carrier.keep(&self.connector, &self.changed));
         let mut follow = pin!(reloader.board.follow(session));
@@ -82,6 +83,7 @@ where
                 Some(_) = reload.join_next() => {}
                 why = &mut over => break End::Over(why),
                 error = &mut lost => break End::Lost(error),
+                () = &mut helper_gone => break End::Helper,
                 () = &mut follow => {}
                 () = &mut watchdog => {}
                 result = &mut self.driver => break End::Device(match result {
