@@ -304,7 +304,7 @@ fn another_user_is_refused() {
                s.sendall(b'{\"request\":\"status\"}\\n'); print(s.recv(100))";
     other
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
-        .args(["python3", "-c", ask])
+        .args(["/usr/bin/python3", "-c", ask])
         .arg(socket(&lab, "a"));
     let output = finished(other);
     let text = said(&output);

@@ -19,8 +19,10 @@ use super::report::Report;
 
 /// How many clients are heard at a time. Others wait in the socket's queue.
 pub const CLIENTS: usize = 16;
-/// How long a client may take for its request, and to take an answer.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client may take for its request. Those that say nothing hold others up no longer than that.
+pub const REQUEST: Duration = Duration::from_secs(1);
+/// How long a client may take to take an answer.
+pub const ANSWER: Duration = Duration::from_secs(5);
 /// How long those that wait for the end may take to hear of it.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// After an accept that failed, for want of descriptors.
@@ -132,7 +134,7 @@ impl Client {
     async fn serve(mut self, shared: &Shared) -> io::Result<()> {
         let mut ended = shared.ended.clone();
         let line = tokio::select! {
-            line = timeout(PATIENCE, self.line()) => line??,
+            line = timeout(REQUEST, self.line()) => line??,
             _ = ended.wait_for(Option::is_some) => return Ok(()),
         };
         match protocol::request(&line) {
@@ -161,7 +163,7 @@ impl Client {
 
     async fn answer(&mut self, answer: &Answer) -> io::Result<()> {
         let line = protocol::line(answer)?;
-        timeout(PATIENCE, self.0.write_all(&line)).await??;
+        timeout(ANSWER, self.0.write_all(&line)).await??;
         Ok(())
     }
 
