@@ -56,7 +56,8 @@ const TABLE: [Room; 13] = [
     Room {
         name: "plan",
         rooms: &["cli"],
-        crates: &["ipnet", "sha1"],
+        // clap for the values of its enumerations.
+        crates: &["clap", "ipnet", "sha1", "strsim", "toml"],
         never: &["std::fs", "std::env", "std::process"],
     },
     Room {
@@ -73,7 +74,9 @@ const TABLE: [Room; 13] = [
             "serde",
             "serde_json",
             "ssh2_config",
+            "tempfile",
             "tokio",
+            "tracing_journald",
             "tracing_subscriber",
         ],
         never: &["smoltcp", "russh", "rtnetlink"],
@@ -123,7 +126,7 @@ const TABLE: [Room; 13] = [
     },
     Room {
         name: "stats",
-        rooms: &["relay"],
+        rooms: &["net", "relay"],
         crates: &[],
         never: &["std::fs"],
     },
@@ -137,10 +140,16 @@ const TABLE: [Room; 13] = [
         name: "os",
         rooms: &["plan"],
         crates: &[
+            "caps",
             "futures_util",
             "ipnet",
+            "landlock",
             "nix",
             "rtnetlink",
+            "sd_notify",
+            "seccompiler",
+            "serde",
+            "serde_json",
             "tokio",
             "tun_tap",
         ],

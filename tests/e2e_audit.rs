@@ -293,3 +293,22 @@ fn a_file_that_is_not_ours_alone() {
     assert!(said.contains("symbolic link"), "{said}");
     assert_eq!(lab.network_state("client"), before);
 }
+
+/// As logrotate does it: the file is renamed, and SIGHUP has a new one made.
+#[test]
+fn a_log_that_is_rotated() {
+    let lab = Lab::up();
+    let mut audited = Audited::start(&lab);
+    let connect = || lab.result("client", &format!("connect {} 80", V4.host));
+    assert_eq!(connect(), "open");
+    let old = audited.log.with_extension("log.1");
+    std::fs::rename(&audited.log, &old).unwrap();
+    audited.underpass.signal(Signal::SIGHUP);
+    audited.underpass.wait_for_line("reloaded");
+    eventually("the new file is there", || audited.log.exists());
+    assert_eq!(connect(), "open");
+    let new = audited.stop();
+    assert_eq!(of(&new, "flow_end").len(), 1);
+    assert_eq!(of(&new, "session_stop").len(), 1);
+    assert_eq!(of(&lines(&old), "flow_end").len(), 1);
+}

@@ -1,61 +1,130 @@
 //! Who is wired to whom: the commands, their start and end.
 
+pub mod arguments;
 pub mod cleanup;
+mod confine;
+pub mod control;
+pub mod daemon;
 pub mod doctor;
+pub mod down;
 pub mod dry_run;
 pub mod exit;
+pub mod helper;
 pub mod log;
+pub mod reload;
 pub mod ssh_config;
+pub mod status;
+mod sudoers;
 pub mod surroundings;
 pub mod up;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use crate::cli::{self, Cli, Command};
+use crate::cli::{self, Command, LogArgs};
+use crate::os::daemon::Attached;
 use crate::plan;
 use exit::Exit;
+use helper::{Helper, Words};
 
-/// Runs a command to its end. Whatever went wrong has been said on stderr.
-pub fn run(cli: Cli) -> ExitCode {
-    log::start(cli.log);
-    dispatch(cli.command).into()
-}
-
-fn dispatch(command: Command) -> Exit {
-    match command {
-        Command::Up(args) => match prepare(&args) {
-            Some(plan) if args.dry_run => block_on(dry_run::run(&plan)),
-            Some(plan) => up::run(&plan),
-            None => Exit::Usage,
-        },
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Cleanup => block_on(cleanup::run()),
-        Command::Completions { shell } => print(&completions(shell)),
-        Command::Man => man().map_or_else(|error| failed(&error), |page| print(&page)),
-    }
-}
-
-/// The plan of `up` with its warnings said, or the error said.
-fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
-    let person = surroundings::person();
-    let environment = surroundings::environment(&person);
-    let mut config = ssh_config::SshConfig::new(person);
-    match plan::resolve(args, &environment, &mut |query| config.ask(query)) {
-        Ok((plan, warnings)) => {
-            for warning in warnings {
-                tracing::warn!("{warning}");
-            }
-            if plan.carrier.kind == plan::CarrierKind::Russh {
-                warn_of_unheeded(&plan.ssh);
-            }
-            Some(plan)
+/// Runs a command line to its end. Whatever went wrong has been said on stderr.
+pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
+    match arguments::typed(words, &surroundings::person()) {
+        // Whoever started it says how to log.
+        Ok(cli) if matches!(cli.command, Command::Helper) => helper::run(),
+        Ok(cli) => {
+            log::start(cli.log);
+            dispatch(cli.command, cli.log)
         }
         Err(error) => {
+            log::start(LogArgs::default());
             tracing::error!("{error}");
-            None
+            Exit::Usage
         }
     }
+    .into()
+}
+
+fn dispatch(command: Command, log: LogArgs) -> Exit {
+    let done = match command {
+        Command::Up(args) if args.dry_run => dry_run(&args),
+        Command::Up(args) => bring_up(&args, log),
+        Command::Status(args) => Ok(status::run(args.name.as_deref(), args.json)),
+        Command::Down(args) => Ok(down::run(args.name.as_deref(), args.all)),
+        Command::Reload(args) => Ok(reload::run(args.name.as_deref())),
+        Command::Doctor(args) => Ok(doctor::run(&args)),
+        Command::Helper => Ok(helper::run()),
+        Command::Sudoers { user } => Ok(sudoers::run(user)),
+        Command::Cleanup => Ok(block_on(cleanup::run())),
+        Command::Completions { shell } => Ok(print(&completions(shell))),
+        Command::Man => Ok(man().map_or_else(|error| failed(&error), |page| print(&page))),
+    };
+    done.unwrap_or_else(|exit| exit)
+}
+
+fn dry_run(typed: &cli::UpArgs) -> Result<Exit, Exit> {
+    become_person()?;
+    let plan = prepare(typed)?;
+    Ok(block_on(dry_run::run(&plan)))
+}
+
+fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
+    // First of all: where there is a thread, or a child that belongs to this process, it is too late.
+    let attached = typed.daemon.daemon.then(daemon::start).transpose()?;
+    // What has privileges is started before they are given up, what asks for a password when the plan is known to be good.
+    let words = match attached {
+        Some(_) => Words::ToUs,
+        None => Words::Here,
+    };
+    let early = Helper::early(log, words).map_err(|error| said(&error, (&error).into()))?;
+    become_person()?;
+    let plan = prepare(typed)?;
+    let instance = instance(typed, &plan, attached)?;
+    let helper = early.map_or_else(|| Helper::late(log, words), Ok);
+    let helper = helper.map_err(|error| said(&error, (&error).into()))?;
+    let directory = instance.directory();
+    confine::main_process(&plan, directory).map_err(|error| failed(&error))?;
+    Ok(up::run(&plan, instance, helper))
+}
+
+/// Under its name, which nobody else has from here on.
+fn instance(
+    typed: &cli::UpArgs,
+    plan: &plan::Plan,
+    attached: Option<Attached>,
+) -> Result<up::Instance, Exit> {
+    let typed = typed.clone();
+    let replan = move || match resolve(&typed) {
+        Ok((plan, _)) => Ok(plan.capture),
+        Err(error) => Err(error.to_string()),
+    };
+    up::Instance::new(&plan.instance, attached, Arc::new(replan))
+}
+
+fn become_person() -> Result<(), Exit> {
+    surroundings::become_person().map_err(|error| failed(&error))
+}
+
+fn resolve(typed: &cli::UpArgs) -> Result<(plan::Plan, Vec<plan::PlanWarning>), plan::PlanError> {
+    let person = surroundings::person();
+    let environment = surroundings::environment(&person);
+    let args = arguments::gather(typed, &person)?;
+    let mut config = ssh_config::SshConfig::new(person);
+    plan::resolve(&args, &environment, &mut |query| config.ask(query))
+}
+
+/// The plan of `up` with its warnings said, or the error said. May be asked again: files are read anew.
+fn prepare(typed: &cli::UpArgs) -> Result<plan::Plan, Exit> {
+    let (plan, warnings) = resolve(typed).map_err(|error| said(&error, Exit::Usage))?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    if plan.carrier.kind == plan::CarrierKind::Russh {
+        warn_of_unheeded(&plan.ssh);
+    }
+    Ok(plan)
 }
 
 /// A line for each option of ssh's configuration that the embedded carrier does not honour.
@@ -79,8 +148,12 @@ fn block_on(work: impl Future<Output = Exit>) -> Exit {
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Exit {
+    said(error, Exit::Failure)
+}
+
+fn said(error: &dyn std::fmt::Display, exit: Exit) -> Exit {
     tracing::error!("{error}");
-    Exit::Failure
+    exit
 }
 
 fn completions(shell: clap_complete::Shell) -> Vec<u8> {

@@ -91,6 +91,10 @@ impl Link for AnyCarrier {
         either!(self, carrier => carrier.server_addresses())
     }
 
+    fn connections(&self) -> usize {
+        either!(self, carrier => carrier.connections())
+    }
+
     async fn lost(&self) -> LostReason {
         either!(self, carrier => carrier.lost().await)
     }

@@ -20,6 +20,11 @@ pub trait Link: Carrier {
     /// the way is another program's.
     fn server_addresses(&self) -> Vec<IpAddr>;
 
+    /// How many SSH connections it holds at the moment.
+    fn connections(&self) -> usize {
+        1
+    }
+
     /// Resolves when it carries no flow any more, and never will.
     fn lost(&self) -> impl Future<Output = LostReason> + Send;
 

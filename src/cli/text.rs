@@ -6,13 +6,14 @@ macro_rules! exit_codes {
         "\
 Exit codes:
   0    success, also when stopped by Ctrl-C, SIGTERM, --for or --idle-timeout
-  1    any other failure
+  1    any other failure; status, down, reload: none runs
   2    the arguments make no sense
   3    a privilege or /dev/net/tun is missing
   4    the SSH server refused the login; after a lost connection: three times in a row
-  5    the device's name or every routing table is taken
+  5    the name of the instance or the device, or every routing table, is taken
   6    the server's host key is unknown, refused or has changed, also after a lost connection
   7    something of the set-up could not be taken back
+  8    status: one runs that has no SSH connection at the moment
   255  the first SSH connection failed; one that is lost later is made again"
     };
 }

@@ -1,7 +1,7 @@
 //! The arguments of `up`, which `doctor` takes as well.
 //!
 //! What may be given in the configuration file and in the environment too is an [`Option`] or a list here, without a
-//! default of clap's: what was not typed is then seen to be so.
+//! default of clap's: what was not typed is then seen to be so ([`crate::plan::sources`]).
 
 use std::path::PathBuf;
 

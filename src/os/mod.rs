@@ -5,25 +5,29 @@
 //! its protocol number and an unclaimed [`Slot`], and removed by [`stale::clear`].
 
 mod apply;
-mod caller;
 mod changes;
 pub mod child;
+pub mod confine;
+pub mod daemon;
+pub mod helper;
 pub mod host;
 pub mod limits;
 mod made;
 pub mod memory;
 mod netlink;
+pub mod notify;
 mod orphan;
 mod others;
+pub mod privilege;
 mod resume;
 pub mod routes;
+pub mod run_dir;
 mod slot;
 mod socket_owner;
 pub mod stale;
 mod tun;
 
 pub use apply::{ApplyError, Undo, apply};
-pub use caller::run_as;
 pub use changes::Changes;
 pub use made::Made;
 pub use netlink::{Netlink, NetlinkError};

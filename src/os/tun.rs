@@ -110,6 +110,16 @@ impl TunDevice {
         })
     }
 
+    /// A device that another process made with [`Self::open`] and gave us; `fd` is its descriptor.
+    pub(super) fn from_parts(fd: OwnedFd, name: String, offload: bool, mtu: u16) -> Self {
+        Self {
+            fd,
+            name,
+            offload,
+            mtu,
+        }
+    }
+
     /// Lets the runtime watch the descriptor.
     ///
     /// # Errors

@@ -20,15 +20,19 @@ pub struct InstancePlan {
 }
 
 impl InstancePlan {
-    /// `host` as typed.
-    pub(super) fn new(args: &UpArgs, host: &str) -> Result<Self, PlanError> {
+    /// `host` and `port` as typed.
+    pub(super) fn new(args: &UpArgs, host: &str, port: Option<u16>) -> Result<Self, PlanError> {
         let name = match (&args.instance.name, &args.profile) {
             (Some(name), _) => {
                 check_name(name)?;
                 name.clone()
             }
             (None, Some(profile)) => profile.clone(),
-            (None, None) => plain(host),
+            // Another port is mostly another server.
+            (None, None) => match port {
+                Some(port) => plain(&format!("{host}-{port}")),
+                None => plain(host),
+            },
         };
         Ok(Self {
             name,
@@ -79,7 +83,7 @@ mod tests {
             ..UpArgs::default()
         };
         args.instance.name = name.map(str::to_owned);
-        InstancePlan::new(&args, host).map(|plan| plan.name)
+        InstancePlan::new(&args, host, None).map(|plan| plan.name)
     }
 
     #[test]
@@ -89,6 +93,8 @@ mod tests {
         assert_eq!(name(None, None, "bastion.lan").unwrap(), "bastion.lan");
         assert_eq!(name(None, None, "fe80::1%eth0").unwrap(), "fe80--1-eth0");
         assert_eq!(name(None, None, "::").unwrap(), "up");
+        let other_port = InstancePlan::new(&UpArgs::default(), "::1", Some(2222)).unwrap();
+        assert_eq!(other_port.name, "1-2222");
         for bad in ["", "a/b", "..", "-a", "a b", "é"] {
             assert!(name(Some(bad), None, "c").is_err(), "{bad}");
         }

@@ -3,12 +3,16 @@
 
 pub mod advice;
 mod audit_log;
+mod capture;
 mod carrier;
+mod device;
 mod environment;
 mod error;
 mod instance;
+mod life;
 mod remote;
 mod resolve;
+pub mod sources;
 mod ssh;
 pub mod ssh_config;
 mod ssh_option;
@@ -21,7 +25,7 @@ use ipnet::IpNet;
 
 pub use audit_log::AuditLog;
 pub use carrier::{CarrierKind, CarrierPlan, SshClient};
-pub use environment::{Caller, Environment};
+pub use environment::Environment;
 pub use error::{PlanError, PlanWarning};
 pub use instance::InstancePlan;
 pub use resolve::resolve;

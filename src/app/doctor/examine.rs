@@ -41,9 +41,7 @@ pub(super) struct Examined {
 pub(super) async fn examine(plan: &Plan, probes: &[String]) -> Examined {
     let names = names(plan).await;
     let began = Instant::now();
-    let prompter = prompt::usual(plan.ssh.login.batch, plan.ssh.caller.as_ref(), |name| {
-        std::env::var_os(name)
-    });
+    let prompter = prompt::usual(plan.ssh.login.batch, |name| std::env::var_os(name));
     let connect = AnyCarrier::connect(&plan.carrier, &plan.ssh, prompter);
     let connected = timeout(LOGIN, connect).await.unwrap_or_else(|_| {
         Err(ConnectError::TimedOut {

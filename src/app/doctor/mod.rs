@@ -29,11 +29,11 @@ use self::examine::Examined;
 use self::report::{Group, Report};
 use self::security::KeyFile;
 use super::exit::Exit;
-use super::{ssh_config, surroundings};
+use super::{arguments, ssh_config, surroundings};
 use crate::carrier::prompt;
 use crate::cli::{DoctorArgs, UpArgs};
 use crate::os::{Netlink, Slot, host as os_host, stale};
-use crate::plan::{self, Plan, PlanError};
+use crate::plan::{self, Plan};
 
 /// Stands for the subnets where none are named: nobody has it (RFC 5737), and nothing is captured here.
 const NO_SUBNET: &str = "192.0.2.0/24";
@@ -42,14 +42,19 @@ const NETLINK: Duration = Duration::from_secs(5);
 
 /// Looks at everything, and says it.
 pub fn run(args: &DoctorArgs) -> Exit {
-    let planned = args.up.remote.is_some().then(|| Planned::new(&args.up));
+    // As who started it: what follows is done as the person behind sudo, and before there is a second thread.
+    let facts = host::Facts::read();
+    if let Err(error) = surroundings::become_person() {
+        return super::failed(&error);
+    }
+    let planned = Planned::new(&args.up);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build();
     let report = match runtime {
         Ok(runtime) => {
-            let report = runtime.block_on(look(args, planned));
+            let report = runtime.block_on(look(args, &facts, planned));
             prompt::give_back_terminal();
             // A question that nobody answers holds nobody up.
             runtime.shutdown_background();
@@ -73,20 +78,25 @@ pub fn run(args: &DoctorArgs) -> Exit {
 
 /// What was asked for, as `up` would understand it.
 struct Planned {
-    plan: Result<Plan, PlanError>,
+    plan: Result<Plan, String>,
     /// Whether ssh's configuration forwards the agent to the server.
     forwards_agent: Option<bool>,
     has_subnets: bool,
 }
 
 impl Planned {
-    fn new(args: &UpArgs) -> Self {
-        let mut args = args.clone();
+    /// `None` where no server is named, nowhere.
+    fn new(typed: &UpArgs) -> Option<Self> {
+        let person = surroundings::person();
+        let mut args = match arguments::gather(typed, &person) {
+            Ok(args) => args,
+            Err(error) => return Some(Self::nonsense(error.to_string())),
+        };
+        args.remote.as_ref()?;
         let has_subnets = !args.subnets.is_empty();
         if !has_subnets {
             args.subnets.push(NO_SUBNET.to_owned());
         }
-        let person = surroundings::person();
         let environment = surroundings::environment(&person);
         let mut config = ssh_config::SshConfig::new(person);
         let mut forwards_agent = None;
@@ -97,16 +107,26 @@ impl Planned {
             forwards_agent = forwards_agent.or(value.map(|value| value != "no"));
             Ok(effective)
         });
-        Self {
-            plan: plan.map(|(plan, _)| plan),
+        Some(Self {
+            plan: plan
+                .map(|(plan, _)| plan)
+                .map_err(|error| error.to_string()),
             forwards_agent,
             has_subnets,
+        })
+    }
+
+    fn nonsense(error: String) -> Self {
+        Self {
+            plan: Err(error),
+            forwards_agent: None,
+            has_subnets: false,
         }
     }
 }
 
-async fn look(args: &DoctorArgs, planned: Option<Planned>) -> Report {
-    let mut checks = host::checks(&host::Facts::read());
+async fn look(args: &DoctorArgs, facts: &host::Facts, planned: Option<Planned>) -> Report {
+    let mut checks = host::checks(facts);
     checks.push(resolver::check(&resolver::Facts::read()));
     let capture = planned
         .as_ref()
@@ -129,7 +149,7 @@ async fn networks(plan: Option<&Plan>) -> Vec<Check> {
         let netlink = Netlink::new()?;
         let slot = Slot::claim();
         let networks = match &slot {
-            Ok(slot) => Some(os_host::networks(&netlink, slot).await?),
+            Ok(slot) => Some(os_host::networks(&netlink, slot.number()).await?),
             Err(_) => None,
         };
         // Ours is no run's: let go before it is looked for what nobody claims.

@@ -113,7 +113,7 @@ pub(super) async fn follow<L: Link>(session: Arc<Session<L>>, who: Who) {
     };
     let mut last = session.carrier.state();
     loop {
-        let now = session.carrier.changed(&last).await;
+        let now = session.carrier.other_than(&last).await;
         let was_up = matches!(last, State::Up { .. });
         match &now {
             State::Down { why, .. } | State::NeedsPerson { why, .. } if was_up => {
@@ -131,6 +131,13 @@ pub(super) async fn follow<L: Link>(session: Arc<Session<L>>, who: Who) {
             }
         }
         last = now;
+    }
+}
+
+/// Opens the log's file anew, after it was renamed.
+pub(super) fn reopen<L>(session: &Session<L>) {
+    if let Some(audit) = &session.audit {
+        audit.reopen();
     }
 }
 

@@ -128,6 +128,10 @@ impl Link for RusshCarrier {
         distinct(self.addresses.iter().copied().chain(peers))
     }
 
+    fn connections(&self) -> usize {
+        self.pool.all().len()
+    }
+
     async fn lost(&self) -> LostReason {
         self.pool.lost().await
     }

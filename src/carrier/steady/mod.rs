@@ -157,12 +157,14 @@ impl<L: Link> Steady<L> {
         self.now.borrow().state.clone()
     }
 
-    /// Resolves when things do not stand as `last` says, with how they stand then.
-    pub async fn changed(&self, last: &State) -> State {
+    /// How things stand once they stand otherwise than `before`. Cancel safe.
+    pub async fn other_than(&self, before: &State) -> State {
         let mut changes = self.now.subscribe();
-        let changed = changes.wait_for(|now| now.state != *last).await;
-        // The sender is ours: it is there.
-        changed.map_or_else(|_| last.clone(), |now| now.state.clone())
+        match changes.wait_for(|now| now.state != *before).await {
+            Ok(now) => now.state.clone(),
+            // The sender is our own.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// The link, while there is one.
