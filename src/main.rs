@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use underpass::{app, cli};
+use underpass::app;
 
 fn main() -> ExitCode {
-    app::run(cli::parse())
+    app::run(std::env::args_os())
 }

@@ -34,7 +34,7 @@ const SANS_IO: &[&str] = &[
     "SystemTime",
 ];
 
-const TABLE: [Room; 12] = [
+const TABLE: [Room; 13] = [
     Room {
         name: "lib",
         rooms: &[],
@@ -56,13 +56,14 @@ const TABLE: [Room; 12] = [
     Room {
         name: "plan",
         rooms: &["cli"],
-        crates: &["ipnet", "sha1"],
+        // clap for the values of its enumerations.
+        crates: &["clap", "ipnet", "sha1", "strsim", "toml"],
         never: &["std::fs", "std::env", "std::process"],
     },
     Room {
         name: "app",
         rooms: &[
-            "carrier", "cli", "inlet", "net", "os", "plan", "relay", "stats",
+            "audit", "carrier", "cli", "inlet", "net", "os", "plan", "relay", "stats",
         ],
         crates: &[
             "anyhow",
@@ -70,8 +71,12 @@ const TABLE: [Room; 12] = [
             "clap_complete",
             "clap_mangen",
             "nix",
+            "serde",
+            "serde_json",
             "ssh2_config",
+            "tempfile",
             "tokio",
+            "tracing_journald",
             "tracing_subscriber",
         ],
         never: &["smoltcp", "russh", "rtnetlink"],
@@ -121,9 +126,15 @@ const TABLE: [Room; 12] = [
     },
     Room {
         name: "stats",
-        rooms: &["relay"],
+        rooms: &["net", "relay"],
         crates: &[],
         never: &["std::fs"],
+    },
+    Room {
+        name: "audit",
+        rooms: &["net", "os", "plan", "relay"],
+        crates: &["humantime", "nix", "serde", "serde_json"],
+        never: &["tokio"],
     },
     Room {
         name: "os",
@@ -135,6 +146,7 @@ const TABLE: [Room; 12] = [
             "landlock",
             "nix",
             "rtnetlink",
+            "sd_notify",
             "seccompiler",
             "serde",
             "serde_json",

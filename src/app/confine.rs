@@ -1,25 +1,28 @@
 //! What the main process needs to do its work, and nothing else.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::carrier::prompt;
 use crate::os::confine::{self, Needs};
 use crate::plan::{CarrierKind, Plan, Route};
 
 /// Gives up what `plan` does not need. To be called before there is a second thread.
-pub(super) fn main_process(plan: &Plan) -> io::Result<()> {
-    confine::main_process(&needs(plan))
+///
+/// `control` is the directory of the control socket.
+pub(super) fn main_process(plan: &Plan, control: Option<&Path>) -> io::Result<()> {
+    confine::main_process(&needs(plan, control))
 }
 
-fn needs(plan: &Plan) -> Needs {
+fn needs(plan: &Plan, control: Option<&Path>) -> Needs {
     let ssh = &plan.ssh;
     let has_command = ssh
         .servers()
         .any(|server| matches!(server.route, Route::Command(_)));
     let runs_ssh = plan.carrier.kind == CarrierKind::Openssh;
     let asks = || prompt::asks_by_program(ssh.login.batch, |name| std::env::var_os(name));
-    if has_command || runs_ssh || asks() {
+    // Landlock hides the descriptors of all other processes, by which the audit log finds who owns a socket.
+    if has_command || runs_ssh || plan.audit.is_some() || asks() {
         return Needs::Programs;
     }
     // A new host key goes to the first file.
@@ -27,7 +30,16 @@ fn needs(plan: &Plan) -> Needs {
         .servers()
         .filter_map(|server| server.known_hosts.first());
     let directories = files.filter_map(|file| file.parent().map(PathBuf::from));
-    Needs::Writes(directories.chain([std::env::temp_dir()]).collect())
+    let pid_file = plan.instance.pid_file.iter();
+    let pid_file =
+        pid_file.filter_map(|file| std::path::absolute(file).ok()?.parent().map(PathBuf::from));
+    let ours = control.map(PathBuf::from).into_iter().chain(pid_file);
+    Needs::Writes(
+        directories
+            .chain([std::env::temp_dir()])
+            .chain(ours)
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -62,7 +74,7 @@ mod tests {
             })
         })
         .unwrap();
-        needs(&plan)
+        needs(&plan, Some(Path::new("/run/user/1000/underpass")))
     }
 
     #[test]
@@ -77,6 +89,8 @@ mod tests {
         else {
             panic!("no program is run");
         };
-        assert!(paths.contains(&PathBuf::from("/home/me/k")), "{paths:?}");
+        for path in ["/home/me/k", "/run/user/1000/underpass"] {
+            assert!(paths.contains(&PathBuf::from(path)), "{paths:?}");
+        }
     }
 }

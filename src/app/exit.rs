@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::carrier::ConnectError;
 use crate::os::helper::{HandError, RefusalKind, StartError};
+use crate::os::run_dir::ClaimError;
 
 /// How a run ended. [`crate::cli::EXIT_CODES`] says it to the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,13 +27,47 @@ pub enum Exit {
     HostKey = 6,
     /// Rules or routes could not be taken back.
     NotUndone = 7,
+    /// `status`: an instance runs, and has no SSH connection at the moment.
+    NotConnected = 8,
     /// The first SSH connection failed; one that is lost later is made again. ssh's own code (ssh(1), EXIT STATUS).
     Ssh = 255,
+}
+
+impl Exit {
+    /// Every one of them.
+    const ALL: [Self; 10] = [
+        Self::Success,
+        Self::Failure,
+        Self::Usage,
+        Self::Privilege,
+        Self::LoginRefused,
+        Self::Busy,
+        Self::HostKey,
+        Self::NotUndone,
+        Self::NotConnected,
+        Self::Ssh,
+    ];
+
+    /// What an exit code of ours means; any other is a failure.
+    pub fn of(code: u8) -> Self {
+        let found = Self::ALL.into_iter().find(|exit| *exit as u8 == code);
+        found.unwrap_or(Self::Failure)
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+impl From<&ClaimError> for Exit {
+    fn from(error: &ClaimError) -> Self {
+        match error {
+            ClaimError::Taken { .. } => Self::Busy,
+            ClaimError::Name(_) => Self::Usage,
+            ClaimError::NotOurs(_) | ClaimError::Io { .. } => Self::Failure,
+        }
     }
 }
 
@@ -74,18 +109,6 @@ impl From<&StartError> for Exit {
 mod tests {
     use super::*;
 
-    const ALL: [Exit; 9] = [
-        Exit::Success,
-        Exit::Failure,
-        Exit::Usage,
-        Exit::Privilege,
-        Exit::LoginRefused,
-        Exit::Busy,
-        Exit::HostKey,
-        Exit::NotUndone,
-        Exit::Ssh,
-    ];
-
     #[test]
     fn the_help_lists_exactly_these() {
         let listed: Vec<u8> = crate::cli::EXIT_CODES
@@ -93,6 +116,6 @@ mod tests {
             .skip(1)
             .map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
             .collect();
-        assert_eq!(listed, ALL.map(|exit| exit as u8));
+        assert_eq!(listed, Exit::ALL.map(|exit| exit as u8));
     }
 }

@@ -1,6 +1,9 @@
 //! `helper`: the privileged part, and how the others have it started.
 
+use std::io::{BufRead, BufReader, PipeReader, pipe};
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::thread;
 
 use tracing::{debug, info};
 
@@ -54,20 +57,31 @@ pub struct Helper {
     socket: UnixStream,
     process: Process,
     log: LogArgs,
+    /// What it says, where our own stderr will not stay what it is.
+    words: Option<PipeReader>,
+}
+
+/// Where it says what it has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Words {
+    /// On our stderr.
+    Here,
+    /// To us: our stderr is left when packets flow, and must not be held open by another process.
+    ToUs,
 }
 
 impl Helper {
     /// Starts it where that asks nobody: with privileges of our own, which are given up next.
-    pub(super) fn early(log: LogArgs) -> Result<Option<Self>, StartError> {
+    pub(super) fn early(log: LogArgs, words: Words) -> Result<Option<Self>, StartError> {
         if Way::is_direct() {
-            Self::start(&Way::Direct, log).map(Some)
+            Self::start(&Way::Direct, log, words).map(Some)
         } else {
             Ok(None)
         }
     }
 
     /// Starts it by a program that may ask for a password; says why.
-    pub(super) fn late(log: LogArgs) -> Result<Self, StartError> {
+    pub(super) fn late(log: LogArgs, words: Words) -> Result<Self, StartError> {
         let way = Way::find()?;
         if let Way::By(elevator, _) = &way {
             info!(
@@ -75,31 +89,52 @@ impl Helper {
                 elevator.name()
             );
         }
-        Self::start(&way, log)
+        Self::start(&way, log, words)
     }
 
-    fn start(way: &Way, log: LogArgs) -> Result<Self, StartError> {
-        let (socket, process) = way.start()?;
+    fn start(way: &Way, log: LogArgs, words: Words) -> Result<Self, StartError> {
+        let (words, stderr) = match words {
+            Words::Here => (None, Stdio::inherit()),
+            Words::ToUs => {
+                let (reader, writer) = pipe()?;
+                (Some(reader), writer.into())
+            }
+        };
+        let (socket, process) = way.start(stderr)?;
         Ok(Self {
             socket,
             process,
             log,
+            words,
         })
     }
 
     /// Talks to it.
     pub(super) async fn greet(self) -> Result<Hand, HandError> {
-        let hello = Hello::new(wish(self.log));
+        let plain = self.words.is_some() || !log::wants_colour();
+        let hello = Hello::new(wish(self.log, plain));
+        if let Some(words) = self.words {
+            thread::Builder::new()
+                .name("helper's words".to_owned())
+                .spawn(move || pass_on(words))?;
+        }
         Hand::greet(self.socket, &hello, Some(self.process)).await
     }
 }
 
-fn wish(log: LogArgs) -> LogWish {
+/// Until it has ended.
+fn pass_on(words: PipeReader) {
+    for line in BufReader::new(words).lines().map_while(Result::ok) {
+        log::pass_on(&line);
+    }
+}
+
+fn wish(log: LogArgs, plain: bool) -> LogWish {
     LogWish {
         verbose: log.verbose,
         quiet: log.quiet,
         json: log.log_format == LogFormat::Json,
-        plain: !log::wants_colour(),
+        plain,
     }
 }
 

@@ -1,19 +1,50 @@
-//! The log on stderr: short lines for people, or JSON for machines.
+//! The log: short lines for people, or JSON for machines, on stderr.
+//!
+//! Where stderr leads to systemd's journal, its own protocol is spoken, so that levels and fields stay what they are. A daemon
+//! that leaves its terminal logs to the journal too, else to syslog(3), and to stderr where that is a file.
+
+mod syslog;
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write, stderr};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use nix::sys::stat::fstat;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::syslog::Syslog;
 use crate::cli::{LogArgs, LogFormat};
+use crate::os::daemon::stderr_is_file;
+
+/// What comes through the filter.
+type Filtered = Layered<Targets, Registry>;
+/// Where it goes, and in which form.
+type Output = Box<dyn Layer<Filtered> + Send + Sync>;
+
+/// The output, to be changed when the terminal is left, and the form that was asked for.
+static STARTED: OnceLock<(reload::Handle<Output, Filtered>, LogFormat)> = OnceLock::new();
+
+/// Whether the log goes elsewhere than to stderr by now.
+static HAS_LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Of each line on stderr.
+const PREFIX: &str = "underpass: ";
+
+/// The name in the journal and in syslog.
+const IDENTIFIER: &str = "underpass";
 
 /// Starts the log. A second call changes nothing.
 pub fn start(args: LogArgs) {
@@ -22,17 +53,98 @@ pub fn start(args: LogArgs) {
 
 /// The same, in `colour` or not.
 pub(super) fn start_with(args: LogArgs, colour: bool) {
+    let (output, handle) = reload::Layer::new(first_output(args.log_format, colour));
     let registry = tracing_subscriber::registry().with(filter(args));
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let started = match args.log_format {
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
-        LogFormat::Human => registry
-            .with(layer.with_ansi(colour).event_format(Human))
-            .try_init(),
-    };
-    if started.is_err() {
+    if registry.with(output).try_init().is_ok() {
+        // The first call is the only one that comes here.
+        let _ = STARTED.set((handle, args.log_format));
+    } else {
         tracing::debug!("the log was started already");
     }
+}
+
+/// To where a daemon logs, from here on. Where there is no such place, the last line on the terminal says so.
+pub fn leave_terminal() {
+    if stderr_is_file() {
+        return;
+    }
+    let Some((handle, format)) = STARTED.get() else {
+        return;
+    };
+    let output = match (journal(), Syslog::connect()) {
+        (Ok(journal), _) => journal,
+        (_, Ok(syslog)) => written(*format, syslog, "", false),
+        (Err(_), Err(error)) => {
+            tracing::warn!(
+                "there is no journald, and no syslog ({error}): the log ends here; 2>>FILE has it written to a file"
+            );
+            written(*format, io::sink, "", false)
+        }
+    };
+    match handle.reload(output) {
+        Ok(()) => HAS_LEFT.store(true, Relaxed),
+        Err(error) => tracing::warn!("the log stays on the terminal: {error}"),
+    }
+}
+
+/// A line that a child of ours has written for stderr.
+pub(super) fn pass_on(line: &str) {
+    if !HAS_LEFT.load(Relaxed) {
+        // A terminal that is gone hears nothing more.
+        let _ = writeln!(stderr(), "{line}");
+        return;
+    }
+    let text = line.strip_prefix(PREFIX).unwrap_or(line);
+    if let Some(text) = text.strip_prefix("error: ") {
+        tracing::error!("{text}");
+    } else if let Some(text) = text.strip_prefix("warning: ") {
+        tracing::warn!("{text}");
+    } else {
+        tracing::info!("{text}");
+    }
+}
+
+fn first_output(format: LogFormat, colour: bool) -> Output {
+    if format == LogFormat::Human
+        && is_journal(std::env::var("JOURNAL_STREAM").ok())
+        && let Ok(journal) = journal()
+    {
+        return journal;
+    }
+    written(format, stderr, PREFIX, colour)
+}
+
+/// The journal's own protocol: levels as priorities, fields with their names.
+fn journal() -> io::Result<Output> {
+    let layer = tracing_journald::layer()?;
+    let layer = layer.with_syslog_identifier(IDENTIFIER.to_owned());
+    Ok(Box::new(
+        layer.with_field_prefix(Some("UNDERPASS".to_owned())),
+    ))
+}
+
+fn written<W>(format: LogFormat, writer: W, prefix: &'static str, colour: bool) -> Output
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    // Nobody is told that nobody hears: stderr, too, may be gone.
+    let layer = layer.log_internal_errors(false);
+    match format {
+        LogFormat::Json => Box::new(layer.json().flatten_event(true)),
+        LogFormat::Human => Box::new(layer.with_ansi(colour).event_format(Human { prefix })),
+    }
+}
+
+/// Whether stderr is what systemd.exec(5) says of `$JOURNAL_STREAM`: device and inode of the journal's stream.
+fn is_journal(variable: Option<String>) -> bool {
+    let Some((device, inode)) = variable.as_deref().and_then(|text| text.split_once(':')) else {
+        return false;
+    };
+    fstat(stderr().as_fd()).is_ok_and(|status| {
+        let own = (status.st_dev.to_string(), status.st_ino.to_string());
+        (own.0.as_str(), own.1.as_str()) == (device, inode)
+    })
 }
 
 /// `-q` errors, default info, `-v` debug and `-vv` trace of underpass, `-vvv` everything of everybody.
@@ -56,7 +168,9 @@ pub(super) fn wants_colour() -> bool {
 }
 
 /// `underpass: text`, with the level only where somebody should look up.
-struct Human;
+struct Human {
+    prefix: &'static str,
+}
 
 impl<S, N> FormatEvent<S, N> for Human
 where
@@ -72,7 +186,7 @@ where
         let mut line = Line::default();
         event.record(&mut line);
         let (label, colour) = label(*event.metadata().level());
-        writer.write_str("underpass: ")?;
+        writer.write_str(self.prefix)?;
         if writer.has_ansi_escapes() && !label.is_empty() {
             write!(writer, "\x1b[{colour}m{label}\x1b[0m")?;
         } else {
@@ -154,7 +268,9 @@ mod tests {
         let layer = tracing_subscriber::fmt::layer()
             .with_writer(move || to.clone())
             .with_ansi(false)
-            .event_format(Human);
+            .event_format(Human {
+                prefix: "underpass: ",
+            });
         let subscriber = tracing_subscriber::registry()
             .with(filter(args))
             .with(layer);
@@ -169,6 +285,16 @@ mod tests {
         tracing::info!("i");
         tracing::debug!("d");
         tracing::info!(target: "russh", "other");
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_stream() {
+        let status = fstat(stderr().as_fd()).unwrap();
+        let ours = format!("{}:{}", status.st_dev, status.st_ino);
+        assert!(is_journal(Some(ours)));
+        assert!(!is_journal(Some(format!("{}:1", status.st_dev))));
+        assert!(!is_journal(Some("nonsense".to_owned())));
+        assert!(!is_journal(None));
     }
 
     #[test]

@@ -1,111 +1,138 @@
 //! Who is wired to whom: the commands, their start and end.
 
+pub mod arguments;
 pub mod cleanup;
 mod confine;
+pub mod control;
+pub mod daemon;
+pub mod doctor;
+pub mod down;
 pub mod dry_run;
 pub mod exit;
 pub mod helper;
 pub mod log;
+pub mod reload;
 pub mod ssh_config;
+pub mod status;
 mod sudo;
 mod sudoers;
 pub mod surroundings;
 pub mod up;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use crate::cli::{self, Cli, Command, LogArgs};
-use crate::os::helper::StartError;
+use crate::cli::{self, Command, LogArgs};
+use crate::os::daemon::Attached;
 use crate::plan;
 use exit::Exit;
-use helper::Helper;
+use helper::{Helper, Words};
 
-/// Runs a command to its end. Whatever went wrong has been said on stderr.
-pub fn run(cli: Cli) -> ExitCode {
-    if let Command::Helper = cli.command {
+/// Runs a command line to its end. Whatever went wrong has been said on stderr.
+pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
+    match typed(words) {
         // Whoever started it says how to log.
-        return helper::run().into();
+        Ok(cli) if matches!(cli.command, Command::Helper) => helper::run(),
+        Ok(cli) => {
+            log::start(cli.log);
+            dispatch(cli.command, cli.log)
+        }
+        Err(error) => {
+            log::start(LogArgs::default());
+            tracing::error!("{error}");
+            Exit::Usage
+        }
     }
-    log::start(cli.log);
-    dispatch(cli.command, cli.log).into()
+    .into()
+}
+
+fn typed(words: impl Iterator<Item = OsString>) -> anyhow::Result<cli::Cli> {
+    let person = surroundings::person()?;
+    Ok(arguments::typed(words, &person)?)
 }
 
 fn dispatch(command: Command, log: LogArgs) -> Exit {
-    match command {
+    let done = match command {
         Command::Up(args) if args.dry_run => dry_run(&args),
-        Command::Up(args) => up(&args, log),
-        Command::Helper => helper::run(),
-        Command::Sudoers { user } => sudoers::run(user),
-        Command::Cleanup => block_on(cleanup::run()),
-        Command::Completions { shell } => print(&completions(shell)),
-        Command::Man => man().map_or_else(|error| failed(&error), |page| print(&page)),
-    }
+        Command::Up(args) => bring_up(&args, log),
+        Command::Status(args) => Ok(status::run(args.name.as_deref(), args.json)),
+        Command::Down(args) => Ok(down::run(args.name.as_deref(), args.all)),
+        Command::Reload(args) => Ok(reload::run(args.name.as_deref())),
+        Command::Doctor(args) => Ok(doctor::run(&args)),
+        Command::Helper => Ok(helper::run()),
+        Command::Sudoers { user } => Ok(sudoers::run(user)),
+        Command::Cleanup => Ok(block_on(cleanup::run())),
+        Command::Completions { shell } => Ok(print(&completions(shell))),
+        Command::Man => Ok(man().map_or_else(|error| failed(&error), |page| print(&page))),
+    };
+    done.unwrap_or_else(|exit| exit)
 }
 
-fn dry_run(args: &cli::UpArgs) -> Exit {
-    if let Err(error) = surroundings::become_person() {
-        return failed(&error);
-    }
-    match prepare(args) {
-        Some(plan) => block_on(dry_run::run(&plan)),
-        None => Exit::Usage,
-    }
+fn dry_run(typed: &cli::UpArgs) -> Result<Exit, Exit> {
+    become_person()?;
+    let plan = prepare(typed)?;
+    Ok(block_on(dry_run::run(&plan)))
 }
 
-/// What has privileges is started before they are given up, what asks for a password when the plan is known to be good.
-fn up(args: &cli::UpArgs, log: LogArgs) -> Exit {
-    let early = match Helper::early(log) {
-        Ok(early) => early,
-        Err(error) => return not_started(&error),
+fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
+    // First of all: where there is a thread, or a child that belongs to this process, it is too late.
+    let attached = typed.daemon.daemon.then(daemon::start).transpose()?;
+    // What has privileges is started before they are given up, what asks for a password when the plan is known to be good.
+    let words = match attached {
+        Some(_) => Words::ToUs,
+        None => Words::Here,
     };
-    if let Err(error) = surroundings::become_person() {
-        return failed(&error);
-    }
-    let Some(plan) = prepare(args) else {
-        return Exit::Usage;
-    };
-    let helper = match early.map_or_else(|| Helper::late(log), Ok) {
-        Ok(helper) => helper,
-        Err(error) => return not_started(&error),
-    };
-    match confine::main_process(&plan) {
-        Ok(()) => up::run(&plan, helper),
-        Err(error) => failed(&error),
-    }
+    let early = Helper::early(log, words).map_err(|error| said(&error, (&error).into()))?;
+    become_person()?;
+    let plan = prepare(typed)?;
+    let instance = instance(typed, &plan, attached)?;
+    let helper = early.map_or_else(|| Helper::late(log, words), Ok);
+    let helper = helper.map_err(|error| said(&error, (&error).into()))?;
+    let directory = instance.directory();
+    confine::main_process(&plan, directory).map_err(|error| failed(&error))?;
+    Ok(up::run(&plan, instance, helper))
 }
 
-fn not_started(error: &StartError) -> Exit {
-    tracing::error!("{error}");
-    error.into()
+/// Under its name, which nobody else has from here on.
+fn instance(
+    typed: &cli::UpArgs,
+    plan: &plan::Plan,
+    attached: Option<Attached>,
+) -> Result<up::Instance, Exit> {
+    let typed = typed.clone();
+    let replan = move || match resolve(&typed) {
+        Ok((plan, _)) => Ok(plan.capture),
+        Err(error) => Err(error.to_string()),
+    };
+    up::Instance::new(&plan.instance, attached, Arc::new(replan))
 }
 
-/// The plan of `up` with its warnings said, or the error said.
-fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
-    let person = match surroundings::person() {
-        Ok(person) => person,
-        Err(error) => {
-            tracing::error!("{error}");
-            return None;
-        }
-    };
+fn become_person() -> Result<(), Exit> {
+    surroundings::become_person().map_err(|error| failed(&error))
+}
+
+fn resolve(typed: &cli::UpArgs) -> anyhow::Result<(plan::Plan, Vec<plan::PlanWarning>)> {
+    let person = surroundings::person()?;
     let environment = surroundings::environment(&person);
+    let args = arguments::gather(typed, &person)?;
     let mut config = ssh_config::SshConfig::new(person);
-    match plan::resolve(args, &environment, &mut |query| config.ask(query)) {
-        Ok((plan, warnings)) => {
-            for warning in warnings {
-                tracing::warn!("{warning}");
-            }
-            if plan.carrier.kind == plan::CarrierKind::Russh {
-                warn_of_unheeded(&plan.ssh);
-            }
-            Some(plan)
-        }
-        Err(error) => {
-            tracing::error!("{error}");
-            None
-        }
+    Ok(plan::resolve(&args, &environment, &mut |query| {
+        config.ask(query)
+    })?)
+}
+
+/// The plan of `up` with its warnings said, or the error said. May be asked again: files are read anew.
+fn prepare(typed: &cli::UpArgs) -> Result<plan::Plan, Exit> {
+    let (plan, warnings) = resolve(typed).map_err(|error| said(&error, Exit::Usage))?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
+    if plan.carrier.kind == plan::CarrierKind::Russh {
+        warn_of_unheeded(&plan.ssh);
+    }
+    Ok(plan)
 }
 
 /// A line for each option of ssh's configuration that the embedded carrier does not honour.
@@ -129,8 +156,12 @@ fn block_on(work: impl Future<Output = Exit>) -> Exit {
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Exit {
+    said(error, Exit::Failure)
+}
+
+fn said(error: &dyn std::fmt::Display, exit: Exit) -> Exit {
     tracing::error!("{error}");
-    Exit::Failure
+    exit
 }
 
 fn completions(shell: clap_complete::Shell) -> Vec<u8> {

@@ -93,6 +93,11 @@ fn is_krl(file: &Path) -> bool {
     read.is_ok() && head == KRL
 }
 
+/// Who called sudo, by name, also where that is root.
+pub(super) fn behind_sudo() -> Option<String> {
+    variable("SUDO_USER")
+}
+
 /// What gethostname(2) says.
 fn host_name() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -165,7 +170,8 @@ fn parent(stat: &str) -> Option<i32> {
     rest.split(' ').nth(1)?.parse().ok()
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable of the environment that is set, and not to nothing.
+pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 

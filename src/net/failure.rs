@@ -27,6 +27,19 @@ pub enum OpenFailure {
 }
 
 impl OpenFailure {
+    /// Every one of them, in the order of their numbers.
+    pub const ALL: [Self; 9] = [
+        Self::Refused,
+        Self::HostUnreachable,
+        Self::NetworkUnreachable,
+        Self::TimedOut,
+        Self::Prohibited,
+        Self::Filtered,
+        Self::ConnectionLost,
+        Self::NoResources,
+        Self::Other,
+    ];
+
     /// The label of the counter, and the word in logs.
     pub const fn name(self) -> &'static str {
         match self {

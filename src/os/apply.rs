@@ -102,32 +102,48 @@ fn set_sysctl(path: &str, value: &str) {
 }
 
 impl Undo {
-    /// Makes `entries` hold instead of those that were made before: what is missing is made, routes and rules that are no
-    /// longer among them go. What was made is taken back also when this is not run to its end.
+    /// Makes `entries` hold instead of those that were made before: what is missing is made, then routes and rules that are
+    /// no longer among them go, so that what is captured before and after is captured all the time. What was made is taken
+    /// back also when this is not run to its end.
     ///
     /// # Errors
     /// The first entry that fails. What was changed before it stays so.
     pub async fn change(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
-        let is_held = |entry: &Entry| matches!(entry, Entry::Route(_) | Entry::Rule(_));
-        let gone = |entry: &Entry| is_held(entry) && !entries.contains(entry);
-        for entry in self.made.iter().filter(|entry| gone(entry)) {
-            debug!("taking back: {entry}");
-            match self.take_back(entry).await {
-                Err(source) if !is_gone(&source) => return Err(failed(entry, source)),
-                _ => {}
-            }
+        if !entries.iter().any(|entry| matches!(entry, Entry::Rule(_))) {
+            return Err(ApplyError::Nothing);
         }
-        self.made.retain(|entry| !gone(entry));
-        for entry in entries {
+        let is_wanted = |entry: &Entry| {
+            matches!(
+                entry,
+                Entry::Address { .. } | Entry::Route(_) | Entry::Rule(_)
+            )
+        };
+        for entry in entries.iter().filter(|entry| is_wanted(entry)) {
             if self.made.contains(entry) {
                 continue;
             }
+            self.drop_where(|made| is_in_the_way(made, entry)).await?;
             debug!("{entry}");
             // Before it is made: taking back what is not there is no error.
             self.made.push(entry.clone());
             let made = make(&self.netlink, self.index, entry).await;
             made.map_err(|source| failed(entry, source))?;
         }
+        let is_held = |entry: &Entry| matches!(entry, Entry::Route(_) | Entry::Rule(_));
+        self.drop_where(|made| is_held(made) && !entries.contains(made))
+            .await
+    }
+
+    /// Takes back what `is_it` says.
+    async fn drop_where(&mut self, is_it: impl Fn(&Entry) -> bool) -> Result<(), ApplyError> {
+        for entry in self.made.iter().filter(|entry| is_it(entry)) {
+            debug!("taking back: {entry}");
+            match self.take_back(entry).await {
+                Err(source) if !is_gone(&source) => return Err(failed(entry, source)),
+                _ => {}
+            }
+        }
+        self.made.retain(|entry| !is_it(entry));
         Ok(())
     }
 
@@ -153,6 +169,16 @@ impl Undo {
             }
         }
         left
+    }
+}
+
+/// A table has one route to a network: to the device, or none.
+fn is_in_the_way(made: &Entry, wanted: &Entry) -> bool {
+    match (made, wanted) {
+        (Entry::Route(made), Entry::Route(wanted)) => {
+            (made.table, made.net) == (wanted.table, wanted.net)
+        }
+        _ => false,
     }
 }
 

@@ -24,6 +24,16 @@ pub enum CarrierKind {
     Openssh,
 }
 
+impl CarrierKind {
+    /// As `--carrier` spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Russh => "russh",
+            Self::Openssh => "openssh",
+        }
+    }
+}
+
 /// The user's own ssh: what was typed for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SshClient {

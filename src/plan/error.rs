@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::sources::SourceError;
+
 /// Arguments that make no plan. Each message is one line that says what to change.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PlanError {
@@ -171,6 +173,24 @@ pub enum PlanError {
         /// As typed, in bytes.
         mtu: u32,
     },
+    /// `--disable-ipv6`, and every subnet is IPv6.
+    #[error(
+        "every subnet is IPv6, and --disable-ipv6 leaves these out; add an IPv4 subnet or take it back"
+    )]
+    OnlyIpv6,
+    /// A file or a variable that cannot be used.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A name of an instance that cannot be one.
+    #[error(
+        "--name {name:?}: {reason}; take 1 to 64 letters, digits, '-', '_' or '.', for example prod"
+    )]
+    BadInstanceName {
+        /// As typed.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A device name that the kernel would not take.
     #[error("--tun {name:?}: {reason}; take 1 to 15 letters, digits, '-' or '_', for example vpc0")]
     BadDeviceName {
@@ -190,6 +210,12 @@ pub enum PlanWarning {
         /// As typed.
         text: String,
         /// As taken.
+        net: IpNet,
+    },
+    /// `--disable-ipv6`.
+    #[error("{net} is not captured: --disable-ipv6 leaves IPv6 out")]
+    Ipv6LeftOut {
+        /// The network.
         net: IpNet,
     },
     /// A key file that was named is not there.

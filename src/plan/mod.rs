@@ -2,12 +2,18 @@
 //! change. Nothing below this room parses text that a person wrote.
 
 pub mod advice;
+mod audit_log;
+mod capture;
 mod carrier;
+mod device;
 mod environment;
 mod error;
+mod instance;
+mod life;
 mod remote;
 mod resolve;
 mod shell;
+pub mod sources;
 mod ssh;
 pub mod ssh_config;
 mod ssh_option;
@@ -18,9 +24,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use audit_log::AuditLog;
 pub use carrier::{CarrierKind, CarrierPlan, SshClient};
 pub use environment::Environment;
 pub use error::{PlanError, PlanWarning};
+pub use instance::InstancePlan;
 pub use resolve::resolve;
 pub use shell::quoted;
 pub use ssh::{
@@ -42,6 +50,10 @@ pub struct Plan {
     pub device: DevicePlan,
     /// When to end.
     pub life: LifePlan,
+    /// Where flows are written down, if they are.
+    pub audit: Option<AuditLog>,
+    /// What the run is called, and whether it goes to the background.
+    pub instance: InstancePlan,
 }
 
 /// When to end by itself, and in good order.

@@ -1,26 +1,14 @@
 //! From the arguments as typed to the plan as meant.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
-use ipnet::IpNet;
-
 use super::ssh_config::{self, Effective, Query, Source};
 use super::{
-    CapturePlan, CarrierPlan, DevicePlan, Environment, LifePlan, Plan, PlanError, PlanWarning,
-    Route, Span, SshClient, SshPlan, Subnet, subnet,
+    AuditLog, CapturePlan, CarrierPlan, Environment, InstancePlan, Plan, PlanError, PlanWarning,
+    Route, SshClient, SshPlan, capture, device, life,
 };
 use crate::cli::UpArgs;
 
 /// How many hosts may lie on the way to a server.
 const MAX_JUMPS: usize = 16;
-/// IPv6 asks for 1280 bytes (RFC 8200 section 5); the kernel's TUN takes 65535, less room for headers.
-const MTU_RANGE: RangeInclusive<u32> = 1280..=65520;
-/// A hundred years, which every clock here can count.
-const MAX_SECONDS: u64 = 100 * 365 * 24 * 3600;
-/// IFNAMSIZ less the final zero (linux/if.h).
-const NAME_BYTES: usize = 15;
-
 /// Makes the plan of `up`. What ssh's configuration says about a host is asked of `ask`: about the server, and about
 /// each host on the way to it.
 ///
@@ -33,22 +21,25 @@ pub fn resolve(
 ) -> Result<(Plan, Vec<PlanWarning>), PlanError> {
     let mut warnings = Vec::new();
     let query = Query::new(args)?;
-    let capture = capture(args, &mut warnings)?;
-    let device = device(args)?;
+    let capture = capture::plan(args, &mut warnings)?;
+    let device = device::plan(args)?;
+    let instance = InstancePlan::new(args, &query.host, query.port)?;
     let client = SshClient {
         arguments: query.flags(),
     };
     let (ssh, source) = ssh(query, environment, ask, &mut warnings)?;
     warnings.extend(command_under_default(&ssh, &capture));
     let plan = Plan {
-        carrier: CarrierPlan::new(args.carrier, &ssh, source, client),
+        carrier: CarrierPlan::new(args.carrier.unwrap_or_default(), &ssh, source, client),
         ssh: SshPlan {
             connections: args.connections.map(usize::from),
             ..ssh
         },
         capture,
         device,
-        life: life(args)?,
+        life: life::plan(args)?,
+        audit: args.audit.audit_log.as_deref().map(AuditLog::new),
+        instance,
     };
     Ok((plan, warnings))
 }
@@ -97,183 +88,6 @@ fn ssh(
         server
     });
     Ok((server.ok_or(PlanError::NoRemote)?, source))
-}
-
-fn capture(args: &UpArgs, warnings: &mut Vec<PlanWarning>) -> Result<CapturePlan, PlanError> {
-    let subnets = subnets(&args.subnets, warnings)?;
-    let excludes = excludes(&args.excludes, warnings)?;
-    let plan = CapturePlan { subnets, excludes };
-    if plan.subnets.iter().all(|subnet| plan.excluded(&subnet.net)) {
-        return Err(PlanError::NothingLeft);
-    }
-    Ok(plan)
-}
-
-fn subnets(typed: &[String], warnings: &mut Vec<PlanWarning>) -> Result<Vec<Subnet>, PlanError> {
-    let mut subnets: Vec<Subnet> = Vec::new();
-    for text in typed {
-        let parsed = subnet::parse(text).map_err(|reason| PlanError::BadSubnet {
-            text: text.clone(),
-            reason,
-        })?;
-        check_routable(parsed.subnet.net)?;
-        note_masked(text, parsed.subnet.net, parsed.masked, warnings);
-        if !subnets.contains(&parsed.subnet) {
-            warnings.extend(last_port(&parsed.subnet));
-            subnets.push(parsed.subnet);
-        }
-    }
-    if subnets.is_empty() {
-        return Err(PlanError::NoSubnets);
-    }
-    Ok(subnets)
-}
-
-fn excludes(typed: &[String], warnings: &mut Vec<PlanWarning>) -> Result<Vec<IpNet>, PlanError> {
-    let mut excludes = Vec::new();
-    for text in typed {
-        let (net, masked) =
-            subnet::parse_network(text).map_err(|reason| PlanError::BadExclude {
-                text: text.clone(),
-                reason,
-            })?;
-        note_masked(text, net, masked, warnings);
-        if !excludes.contains(&net) {
-            excludes.push(net);
-        }
-    }
-    Ok(excludes)
-}
-
-fn check_routable(net: IpNet) -> Result<(), PlanError> {
-    let what = if subnet::is_loopback(&net) {
-        "loopback"
-    } else if subnet::is_multicast(&net) {
-        "multicast"
-    } else {
-        return Ok(());
-    };
-    Err(PlanError::NotRoutable { net, what })
-}
-
-fn note_masked(text: &str, net: IpNet, masked: bool, warnings: &mut Vec<PlanWarning>) {
-    if masked {
-        warnings.push(PlanWarning::Masked {
-            text: text.to_owned(),
-            net,
-        });
-    }
-}
-
-/// `1-65535` needs no port selector at all; any other range that ends there loses its last port.
-fn last_port(subnet: &Subnet) -> Option<PlanWarning> {
-    let ports = subnet.ports.as_ref()?;
-    (*ports.end() == u16::MAX && *ports.start() > 1)
-        .then_some(PlanWarning::LastPort { net: subnet.net })
-}
-
-fn life(args: &UpArgs) -> Result<LifePlan, PlanError> {
-    Ok(LifePlan {
-        limit: span("--for", args.limit.as_deref())?,
-        idle: span("--idle-timeout", args.idle_timeout.as_deref())?,
-    })
-}
-
-fn span(option: &'static str, typed: Option<&str>) -> Result<Option<Span>, PlanError> {
-    let Some(typed) = typed else {
-        return Ok(None);
-    };
-    let seconds = ssh_config::seconds(typed).filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
-    let time = seconds
-        .map(Duration::from_secs)
-        .ok_or_else(|| PlanError::BadDuration {
-            option,
-            text: typed.to_owned(),
-        })?;
-    let typed = typed.to_owned();
-    Ok(Some(Span { time, typed }))
-}
-
-fn device(args: &UpArgs) -> Result<DevicePlan, PlanError> {
-    let mtu = args.mtu.map(check_mtu).transpose()?;
-    let name = args.tun.clone();
-    if let Some(name) = &name {
-        check_device_name(name)?;
-    }
-    Ok(DevicePlan { name, mtu })
-}
-
-impl DevicePlan {
-    /// Whether it is one that [`resolve`] may give, for a plan that comes from elsewhere.
-    ///
-    /// # Errors
-    /// What makes no sense.
-    pub fn check(&self) -> Result<(), PlanError> {
-        self.mtu.map(|mtu| check_mtu(mtu.into())).transpose()?;
-        self.name.as_deref().map_or(Ok(()), check_device_name)
-    }
-}
-
-impl CapturePlan {
-    /// Whether it is one that [`resolve`] may give, for a plan that comes from elsewhere.
-    ///
-    /// # Errors
-    /// The first network that makes no sense.
-    pub fn check(&self) -> Result<(), PlanError> {
-        if self.subnets.is_empty() {
-            return Err(PlanError::NoSubnets);
-        }
-        for subnet in &self.subnets {
-            check_routable(subnet.net)?;
-            let has_ports = |ports: &RangeInclusive<u16>| *ports.start() > 0 && !ports.is_empty();
-            if subnet.net != subnet.net.trunc() || !subnet.ports.as_ref().is_none_or(has_ports) {
-                return Err(PlanError::BadSubnet {
-                    text: subnet.to_string(),
-                    reason: "bits of the host are set, or there is no such range of ports",
-                });
-            }
-        }
-        match self.excludes.iter().find(|net| **net != net.trunc()) {
-            Some(net) => Err(PlanError::BadExclude {
-                text: net.to_string(),
-                reason: "bits of the host are set",
-            }),
-            None => Ok(()),
-        }
-    }
-}
-
-fn check_mtu(mtu: u32) -> Result<u16, PlanError> {
-    let bad = PlanError::BadMtu { mtu };
-    if !MTU_RANGE.contains(&mtu) {
-        return Err(bad);
-    }
-    u16::try_from(mtu).map_err(|_| bad)
-}
-
-fn check_device_name(name: &str) -> Result<(), PlanError> {
-    check_name(name).map_err(|reason| PlanError::BadDeviceName {
-        name: name.to_owned(),
-        reason,
-    })
-}
-
-/// What dev_valid_name() of the kernel takes, and less: a name also stands in paths and commands.
-fn check_name(name: &str) -> Result<(), &'static str> {
-    if name.is_empty() {
-        return Err("the name is empty");
-    }
-    if name.len() > NAME_BYTES {
-        return Err("the name is longer than 15 bytes");
-    }
-    if matches!(name, "all" | "default" | "lo") {
-        return Err("the name is reserved");
-    }
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if !name.chars().all(plain) || name.starts_with(['-', '.']) {
-        return Err("the name has a character that a device cannot have");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -352,19 +166,6 @@ mod tests {
 
     fn paths(paths: &[&str]) -> Vec<PathBuf> {
         paths.iter().map(PathBuf::from).collect()
-    }
-
-    #[test]
-    fn times_are_as_ssh_has_them() {
-        let time = |typed| span("--for", Some(typed)).map(|span| span.unwrap().time.as_secs());
-        assert_eq!(time("30s"), Ok(30));
-        assert_eq!(time("10m"), Ok(600));
-        assert_eq!(time("1h30m"), Ok(5400));
-        assert_eq!(time("90"), Ok(90));
-        for bad in ["", "0", "-1", "1.5h", "h", "1y", "1 h", "99999999999w", "é"] {
-            let error = time(bad).unwrap_err();
-            assert!(matches!(error, PlanError::BadDuration { .. }), "{bad}");
-        }
     }
 
     #[test]

@@ -146,9 +146,32 @@ impl Lab {
         command.args(args.split_whitespace());
         command
             .env("HOME", &self.state)
+            .env("UNDERPASS_RUNTIME_DIR", self.state.join("run"))
             .env_remove("SSH_AUTH_SOCK")
             .env("NO_COLOR", "1");
         command
+    }
+
+    /// Another command of underpass, such as `status`, that is to find what runs in this lab.
+    pub fn ask(&self, args: &str) -> Output {
+        let mut command = self.command("client", UNDERPASS);
+        command
+            .args(args.split_whitespace())
+            .env("UNDERPASS_RUNTIME_DIR", self.state.join("run"))
+            .env("NO_COLOR", "1");
+        finished(command)
+    }
+
+    /// Fails where an instance has its socket or its lock in this lab. The directory may stay: a process that may write
+    /// there alone cannot remove it.
+    pub fn nothing_runs(&self) {
+        let left = std::fs::read_dir(self.state.join("run"))
+            .into_iter()
+            .flatten();
+        let left: Vec<_> = left
+            .map(|entry| entry.expect("it can be read").path())
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
     }
 
     /// Underpass at work in the client: returns when it has said that it is ready.

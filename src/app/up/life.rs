@@ -36,6 +36,11 @@ impl Activity {
         Active(self)
     }
 
+    /// How many there are.
+    pub(super) fn open(&self) -> usize {
+        self.open.load(SeqCst)
+    }
+
     /// How long there has been none.
     fn idle_for(&self) -> Duration {
         // In this order: whoever ends between the two looks has set `last` before.

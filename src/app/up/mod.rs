@@ -4,9 +4,13 @@
 //! taken back in reverse by [`Running::stop`]. Whatever happens in between, the device is not persistent and vanishes
 //! with this process.
 
+mod board;
 mod life;
 mod network;
+mod pid_file;
 mod reconnect;
+mod records;
+mod reload;
 mod running;
 mod session;
 mod setup;
@@ -14,6 +18,8 @@ mod signals;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,26 +27,35 @@ use thiserror::Error;
 use tokio::sync::{Mutex, Notify};
 use tracing::{debug, info, warn};
 
+use self::board::Board;
+use self::pid_file::PidFile;
 use self::reconnect::Reconnect;
+use self::reload::Reloader;
 use self::running::{End, Running};
 use self::session::Session;
 use self::setup::Setup;
-use self::signals::Signals;
+use self::signals::Orders;
+use super::control::{self, Server};
 use super::exit::Exit;
 use super::helper::Helper;
-use super::surroundings;
+use super::{log, surroundings};
+use crate::audit::AuditError;
 use crate::carrier::prompt::{self, Prompter};
 use crate::carrier::{AnyCarrier, ConnectError, Link};
 use crate::inlet::tun::Tun;
+use crate::os::daemon::Attached;
 use crate::os::helper::{Hand, HandError};
-use crate::os::{Netlink, NetlinkError, host, limits, memory};
-use crate::plan::{CapturePlan, Plan, PlanError, advice};
+use crate::os::run_dir::{Claim, ClaimError};
+use crate::os::{Netlink, NetlinkError, host, limits, memory, notify};
+use crate::plan::{CapturePlan, InstancePlan, Plan, PlanError, advice};
 
 /// Why packets do not flow, or no longer.
 #[derive(Debug, Error)]
 enum UpError {
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error(transparent)]
     Hand(#[from] HandError),
     #[error(transparent)]
@@ -68,9 +83,63 @@ impl UpError {
     }
 }
 
-/// Runs until a signal, the end that the plan sets, or something that trying again does not mend.
-/// `helper` is the privileged part.
-pub fn run(plan: &Plan, helper: Helper) -> Exit {
+/// Works out again what is captured: from the same arguments, the files that they name, and the profile. An error is one line
+/// for a person.
+pub type Replan = Arc<dyn Fn() -> Result<CapturePlan, String> + Send + Sync>;
+
+/// What an instance is, apart from what it does.
+pub struct Instance {
+    /// For `status` and `down`.
+    name: String,
+    /// The claim to the name, and the control socket; `None` where none can be had.
+    claimed: Option<(Claim, UnixListener)>,
+    /// The file to write the process's number to.
+    pid_file: Option<PathBuf>,
+    /// Whoever waits for packets to flow, where the terminal is to be left then.
+    attached: Option<Attached>,
+    replan: Replan,
+}
+
+impl Instance {
+    /// Claims the name.
+    ///
+    /// # Errors
+    /// The exit code, when the name is another's; said.
+    pub fn new(
+        plan: &InstancePlan,
+        attached: Option<Attached>,
+        replan: Replan,
+    ) -> Result<Self, Exit> {
+        let claimed = match Claim::new(&plan.name, &control::instances::own_places()) {
+            Ok(claimed) => Some(claimed),
+            Err(error @ (ClaimError::Taken { .. } | ClaimError::Name(_))) => {
+                tracing::error!("{error}");
+                return Err((&error).into());
+            }
+            // Packets flow without it as well.
+            Err(error) => {
+                warn!("status, down and reload will not find this run: {error}");
+                None
+            }
+        };
+        Ok(Self {
+            name: plan.name.clone(),
+            claimed,
+            pid_file: plan.pid_file.clone(),
+            attached,
+            replan,
+        })
+    }
+
+    /// Where its control socket is.
+    pub fn directory(&self) -> Option<&Path> {
+        self.claimed.as_ref().map(|(claim, _)| claim.directory())
+    }
+}
+
+/// Runs until a signal or a request, the end that the plan sets, or something that trying again does not mend. `helper` is
+/// the privileged part.
+pub fn run(plan: &Plan, instance: Instance, helper: Helper) -> Exit {
     memory::keep_freed_memory();
     limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -79,7 +148,7 @@ pub fn run(plan: &Plan, helper: Helper) -> Exit {
         .build();
     match runtime {
         Ok(runtime) => {
-            let exit = runtime.block_on(up(plan, helper));
+            let exit = runtime.block_on(up(plan, instance, helper));
             prompt::give_back_terminal();
             // A question on the terminal that nobody answers holds nobody up.
             runtime.shutdown_background();
@@ -96,44 +165,109 @@ fn workers() -> usize {
     (cores / 2).clamp(1, 4)
 }
 
-async fn up(plan: &Plan, helper: Helper) -> Exit {
-    match until_stopped(plan, helper).await {
+async fn up(plan: &Plan, mut instance: Instance, helper: Helper) -> Exit {
+    let (claim, listener) = instance.claimed.take().unzip();
+    let exit = match answering(plan, instance, helper, listener).await {
         Ok(exit) => exit,
         Err(error) => {
             tracing::error!("{error}");
             error.exit()
         }
-    }
+    };
+    drop(claim);
+    exit
 }
 
-async fn until_stopped(plan: &Plan, helper: Helper) -> Result<Exit, UpError> {
-    let mut signals = Signals::new().map_err(io_error("cannot watch for signals"))?;
+/// Answers on the control socket meanwhile.
+async fn answering(
+    plan: &Plan,
+    instance: Instance,
+    helper: Helper,
+    listener: Option<UnixListener>,
+) -> Result<Exit, UpError> {
+    let (mut orders, sender) = Orders::new().map_err(io_error("cannot watch for signals"))?;
+    let board = Arc::new(Board::new(&instance.name, plan));
+    let server = listener.map(|listener| {
+        let board = Arc::clone(&board);
+        Server::start(listener, move || board.report(), sender)
+    });
+    let server = server
+        .transpose()
+        .map_err(io_error("cannot watch the control socket"))?;
+    let result = until_stopped(plan, instance, helper, &board, &mut orders).await;
+    let exit = result.as_ref().map_or_else(UpError::exit, |exit| *exit);
+    if let Some(server) = server {
+        server.end(exit as u8).await;
+    }
+    result
+}
+
+async fn until_stopped(
+    plan: &Plan,
+    instance: Instance,
+    helper: Helper,
+    board: &Arc<Board>,
+    orders: &mut Orders,
+) -> Result<Exit, UpError> {
+    notify::status(&board.line());
     let hand = tokio::select! {
         hand = helper.greet() => Arc::new(hand?),
-        () = signals.stop() => return Ok(Exit::Success),
+        () = orders.stop() => return Ok(Exit::Success),
     };
-    let end = with_hand(plan, &hand, &mut signals).await;
+    let end = with_hand(plan, instance, &hand, board, orders).await;
     // What is left goes now, also when nothing came of it.
     hand.end().await;
     end
 }
 
-async fn with_hand(plan: &Plan, hand: &Arc<Hand>, signals: &mut Signals) -> Result<Exit, UpError> {
+async fn with_hand(
+    plan: &Plan,
+    instance: Instance,
+    hand: &Arc<Hand>,
+    board: &Arc<Board>,
+    orders: &mut Orders,
+) -> Result<Exit, UpError> {
     let prepared = tokio::select! {
         prepared = prepare(plan, hand) => prepared?,
         () = hand.gone() => return Err(HandError::Gone.into()),
-        () = signals.stop() => return Ok(Exit::Success),
+        () = orders.stop() => return Ok(Exit::Success),
     };
+    let pid_file = instance.pid_file.as_deref().map(PidFile::write);
+    let _pid_file = pid_file
+        .transpose()
+        .map_err(io_error("cannot write the pid file (--pidfile)"))?;
     // To its end, also when a signal comes meanwhile: what was made by then would not be taken back.
-    let mut running = prepared.capture(plan).await?;
-    let end = running.until_end(&plan.life, signals).await;
+    let slot = prepared.slot;
+    let session = Arc::clone(&prepared.session);
+    let captured = prepared.capture(plan).await;
+    let mut running = captured.inspect_err(|error| records::end(&session, &error.to_string()))?;
+    board.up(&running.session, &running.device);
+    if let Some(attached) = instance.attached {
+        if let Err(source) = leave_terminal(attached, &instance.name) {
+            running.stop().await;
+            let step = "cannot go to the background";
+            return Err(UpError::Io { step, source });
+        }
+        orders.without_terminal();
+    }
+    notify::ready(&board.line());
+    let reloader = Reloader {
+        replan: instance.replan,
+        slot,
+        setup: Arc::clone(&running.setup),
+        board: Arc::clone(board),
+    };
+    let end = running.until_end(&plan.life, orders, &reloader).await;
     if let End::Over(why) = &end {
         info!("stopping: {why}");
     }
+    board.stopping();
+    notify::stopping();
     let undone = running.stop().await;
+    records::end(&session, &end.to_string());
     match (end, undone) {
-        (End::Signal | End::Over(_), true) => Ok(Exit::Success),
-        (End::Signal | End::Over(_), false) => Ok(Exit::NotUndone),
+        (End::Told | End::Over(_), true) => Ok(Exit::Success),
+        (End::Told | End::Over(_), false) => Ok(Exit::NotUndone),
         (End::Lost(error), _) => Err(UpError::NotAgain(error)),
         (End::Helper, _) => Err(HandError::Gone.into()),
         (End::Device(source), _) => Err(UpError::Io {
@@ -143,10 +277,21 @@ async fn with_hand(plan: &Plan, hand: &Arc<Hand>, signals: &mut Signals) -> Resu
     }
 }
 
+/// The last words on the terminal, and then to the background.
+fn leave_terminal(attached: Attached, name: &str) -> io::Result<()> {
+    info!(
+        "in the background as process {}: underpass status {name} tells of it, underpass down {name} ends it",
+        std::process::id()
+    );
+    log::leave_terminal();
+    attached.detach()
+}
+
 /// The stages, in order, but for the last. An early return drops what was made before: the device goes with its
 /// descriptor, and routes and rules come last, in [`Prepared::capture`].
 async fn prepare(plan: &Plan, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
     let began = Instant::now();
+    let audit = records::open(plan)?;
     let device = hand.open(&plan.device).await?;
     if let Some(cleared) = &device.cleared {
         info!("removed what a killed run left: {cleared}");
@@ -158,13 +303,18 @@ async fn prepare(plan: &Plan, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
     let exempt = carrier.server_addresses();
     let setup = Setup::new(Arc::clone(hand), &plan.capture, exempt);
     let name = device.tun.name().to_owned();
+    let slot = device.slot;
     let device = device
         .tun
         .watch()
         .map_err(io_error("cannot watch the TUN device"))?;
-    let session = Arc::new(Session::new(Tun::new(device, seed()), carrier));
+    if let Some(audit) = &audit {
+        records::begin(audit, plan, &name, carrier.description());
+    }
+    let session = Arc::new(Session::new(Tun::new(device, seed()), carrier, audit));
     Ok(Prepared {
         began,
+        slot,
         device: name,
         setup,
         prompter,
@@ -175,6 +325,8 @@ async fn prepare(plan: &Plan, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
 /// Logged in, with a device that nothing is routed to yet.
 struct Prepared {
     began: Instant,
+    /// Number of the slot that is claimed for the device.
+    slot: u32,
     /// The device's name.
     device: String,
     setup: Setup,
@@ -189,6 +341,10 @@ impl Prepared {
         let watcher = network::watch(&self.device, Arc::clone(&changed))
             .map_err(io_error("cannot watch the network"))?;
         let driver = tokio::spawn(Arc::clone(&self.session).drive());
+        tokio::spawn(records::follow(
+            Arc::clone(&self.session),
+            records::Who::new(plan),
+        ));
         self.setup.apply().await?;
         let setup = Arc::new(Mutex::new(self.setup));
         info!(
@@ -206,6 +362,7 @@ impl Prepared {
             changed,
             watcher: tokio::spawn(watcher),
             setup,
+            device: self.device,
         })
     }
 }

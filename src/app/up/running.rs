@@ -1,19 +1,26 @@
 //! Everything that is up, until it ends, and its end.
 
+use std::future::pending;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::interval;
 use tracing::{debug, info, warn};
 
 use super::life;
+use super::records;
+use super::reload::Reloader;
 use super::session::Session;
 use super::setup::Setup;
-use super::signals::Signals;
+use super::signals::Orders;
+use crate::app::control::Order;
 use crate::carrier::steady::Connector;
-use crate::carrier::{ConnectError, Link};
+use crate::carrier::{AnyCarrier, ConnectError, Link};
+use crate::os::notify;
 use crate::plan::LifePlan;
 
 /// How long the goodbye may take: a server that no longer answers holds nobody up.
@@ -28,11 +35,14 @@ pub(super) struct Running<C: Connector> {
     pub(super) changed: Arc<Notify>,
     pub(super) watcher: JoinHandle<()>,
     pub(super) setup: Arc<Mutex<Setup>>,
+    /// The device's name.
+    pub(super) device: String,
 }
 
 /// Why a run ends.
 pub(super) enum End {
-    Signal,
+    /// By a signal, or over the control socket.
+    Told,
     Over(String),
     /// The connection was lost, and cannot be had again.
     Lost(ConnectError),
@@ -41,24 +51,65 @@ pub(super) enum End {
     Helper,
 }
 
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Told => f.write_str("told to stop"),
+            Self::Helper => f.write_str("the privileged part is gone"),
+            Self::Over(why) => f.write_str(why),
+            Self::Lost(error) => error.fmt(f),
+            Self::Device(error) => write!(f, "the TUN device is gone: {error}"),
+        }
+    }
+}
+
 impl<C> Running<C>
 where
-    C: Connector<Link: 'static>,
+    C: Connector<Link = AnyCarrier>,
 {
-    pub(super) async fn until_end(&mut self, life: &LifePlan, signals: &mut Signals) -> End {
+    pub(super) async fn until_end(
+        &mut self,
+        life: &LifePlan,
+        orders: &mut Orders,
+        reloader: &Reloader,
+    ) -> End {
         let session = &self.session;
-        let helper_gone = self.setup.lock().await.gone();
-        tokio::select! {
-            () = helper_gone => End::Helper,
-            () = signals.stop() => End::Signal,
-            why = life::over(life, &session.activity) => End::Over(why),
-            error = session.carrier.keep(&self.connector, &self.changed) => End::Lost(error),
-            result = &mut self.driver => End::Device(match result {
-                Ok(Err(error)) => error,
-                Ok(Ok(())) => io::ErrorKind::UnexpectedEof.into(),
-                Err(error) => error.into(),
-            }),
-        }
+        let mut helper_gone = pin!(self.setup.lock().await.gone());
+        let mut over = pin!(life::over(life, &session.activity));
+        let mut lost = pin!(session.carrier.keep(&self.connector, &self.changed));
+        let mut follow = pin!(reloader.board.follow(session));
+        let mut watchdog = pin!(feed_watchdog());
+        // One at a time.
+        let mut reload = JoinSet::new();
+        let end = loop {
+            tokio::select! {
+                order = orders.next() => match order {
+                    Order::Stop => break End::Told,
+                    Order::Reload(reply) if reload.is_empty() => {
+                        records::reopen(session);
+                        reload.spawn(reloader.clone().run(reply));
+                    }
+                    Order::Reload(reply) => {
+                        // Whoever has asked may have gone.
+                        let _ = reply.map(|reply| reply.send(Err("it is reloading already".to_owned())));
+                    }
+                },
+                Some(_) = reload.join_next() => {}
+                why = &mut over => break End::Over(why),
+                error = &mut lost => break End::Lost(error),
+                () = &mut helper_gone => break End::Helper,
+                () = &mut follow => {}
+                () = &mut watchdog => {}
+                result = &mut self.driver => break End::Device(match result {
+                    Ok(Err(error)) => error,
+                    Ok(Ok(())) => io::ErrorKind::UnexpectedEof.into(),
+                    Err(error) => error.into(),
+                }),
+            }
+        };
+        // Nothing is set up behind the back of whoever takes it back.
+        reload.shutdown().await;
+        end
     }
 
     /// Takes everything back in reverse order; whether all of it went.
@@ -101,5 +152,17 @@ where
         if failed_writes > 0 {
             debug!("packets that the device did not take: {failed_writes}");
         }
+    }
+}
+
+/// Tells systemd that the loop turns, as often as it wants to hear that.
+async fn feed_watchdog() {
+    let Some(period) = notify::watchdog() else {
+        return pending().await;
+    };
+    let mut ticks = interval(period);
+    loop {
+        ticks.tick().await;
+        notify::alive();
     }
 }

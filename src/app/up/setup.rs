@@ -58,6 +58,21 @@ impl Setup {
         async move { hand.gone().await }
     }
 
+    /// Captures `capture` from here on, and what was captured before only where that is among it. What stays is captured all
+    /// the time.
+    ///
+    /// # Errors
+    /// [`HandError`]; what was captured before is again, as far as that goes.
+    pub(super) async fn capture(&mut self, capture: &CapturePlan) -> Result<(), HandError> {
+        let before = std::mem::replace(&mut self.capture, capture.clone());
+        let Err(error) = self.apply().await else {
+            return Ok(());
+        };
+        self.capture = before;
+        self.apply().await?;
+        Err(error)
+    }
+
     /// Takes everything back; a line for each part that could not be.
     pub(super) async fn undo(&self) -> Vec<String> {
         self.hand.release().await.unwrap_or_else(|error| {

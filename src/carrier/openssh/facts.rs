@@ -187,6 +187,7 @@ impl Facts {
     pub(super) fn description(&self) -> Description {
         let key = self.key.as_ref().map(|key| format!("key {key}"));
         let method = self.method.clone();
+        let is_by_key = method.as_deref().is_none_or(|method| method == "publickey");
         let authentication = match &method {
             Some(method) if method != "publickey" => Some(method.clone()),
             _ => key.or(method),
@@ -197,7 +198,16 @@ impl Facts {
             host_key: or(self.host_key.as_ref(), "checked by ssh"),
             cipher: or(self.cipher.as_ref(), "ssh's cipher"),
             authentication: or(authentication.as_ref(), "of ssh's"),
+            key: self.fingerprint().filter(|_| is_by_key),
+            methods: Vec::new(),
         }
+    }
+
+    /// `SHA256:...` of the key that the server took last.
+    fn fingerprint(&self) -> Option<String> {
+        let mut words = self.key.as_ref()?.split(' ');
+        let word = words.find(|word| word.starts_with("SHA256:"));
+        word.map(str::to_owned)
     }
 }
 

@@ -135,6 +135,10 @@ impl Link for OpensshCarrier {
         distinct(named.chain(self.pool.peers()))
     }
 
+    fn connections(&self) -> usize {
+        self.pool.all().len()
+    }
+
     async fn lost(&self) -> LostReason {
         self.pool.lost().await
     }

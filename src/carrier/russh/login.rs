@@ -314,7 +314,7 @@ async fn patient<F: Future>(
 }
 
 /// The receive window of a channel, in bytes.
-fn window(round_trip: Duration) -> u32 {
+pub(super) fn window(round_trip: Duration) -> u32 {
     let ms = u32::try_from(round_trip.as_millis()).unwrap_or(u32::MAX);
     WINDOW
         .saturating_add(WINDOW_PER_MS.saturating_mul(ms))

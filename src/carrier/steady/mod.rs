@@ -157,6 +157,17 @@ impl<L: Link> Steady<L> {
         self.now.borrow().state.clone()
     }
 
+    /// How things stand once they stand otherwise than `before`. Cancel safe.
+    pub async fn other_than(&self, before: &State) -> State {
+        let mut changes = self.now.subscribe();
+        let other = changes.wait_for(|now| now.state != *before).await;
+        match other.map(|now| now.state.clone()) {
+            Ok(state) => state,
+            // The sender is our own.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// The link, while there is one.
     pub fn link(&self) -> Option<Arc<L>> {
         let now = self.now.borrow();

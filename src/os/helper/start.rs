@@ -127,16 +127,17 @@ impl Way {
         }
     }
 
-    /// Starts it; what goes wrong from here on shows itself in the greeting.
+    /// Starts it, with `words` as its stderr; what goes wrong from here on shows itself in the greeting.
     ///
     /// # Errors
     /// [`StartError::Io`].
-    pub fn start(&self) -> Result<(UnixStream, Process), StartError> {
+    pub fn start(&self, words: Stdio) -> Result<(UnixStream, Process), StartError> {
         let (ours, theirs) = UnixStream::pair()?;
         let (mut command, hint) = self.command();
         command
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null());
+            .stdout(Stdio::null())
+            .stderr(words);
         let process = Process {
             program: match self {
                 Self::Direct => program().display().to_string(),

@@ -1,0 +1,177 @@
+//! The arguments from all their places: the command line and the files that it names, the environment, config.toml.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+
+use super::surroundings::Person;
+use crate::cli::{self, Cli, Mistake, UpArgs};
+use crate::plan::sources::{self, ConfigFile, SourceError, Variables};
+
+/// More than this is no file of arguments, networks or profiles, in bytes.
+const MOST: u64 = 1 << 20;
+/// The host's own configuration.
+const SYSTEM: &str = "/etc/underpass/config.toml";
+
+/// Why there is nothing to run.
+#[derive(Debug, thiserror::Error)]
+pub enum TypedError {
+    /// A file of arguments cannot be used.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// An option of another program.
+    #[error(transparent)]
+    Mistake(#[from] Mistake),
+}
+
+/// The command line with the lines of its `@FILE`s. Ends the process with help, version or clap's own usage error.
+///
+/// # Errors
+/// [`TypedError`].
+pub fn typed(
+    arguments: impl Iterator<Item = std::ffi::OsString>,
+    person: &Person,
+) -> Result<Cli, TypedError> {
+    let words = sources::expand(arguments, &mut |path| text(path, person))?;
+    Ok(cli::parse(words)?)
+}
+
+/// Fills up what was not typed, and puts the contents of the named files in their place. May be asked again: it reads
+/// everything anew.
+///
+/// # Errors
+/// [`SourceError`] for the first file, variable or profile that cannot be used.
+pub fn gather(typed: &UpArgs, person: &Person) -> Result<UpArgs, SourceError> {
+    let mut args = typed.clone();
+    let variables =
+        Variables::parse(std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }))?;
+    for line in &variables.unknown {
+        tracing::warn!("{line}");
+    }
+    let files = config_files(person)?;
+    let mut layers = vec![variables.layer];
+    layers.extend(sources::take_profile(&mut args, variables.profile, &files)?);
+    for filled in sources::fill(&mut args, &layers)? {
+        if args.dry_run {
+            tracing::info!("{filled}");
+        } else {
+            tracing::debug!("{filled}");
+        }
+    }
+    for path in std::mem::take(&mut args.subnet_files) {
+        let path = at_home(path, person);
+        args.subnets
+            .extend(sources::subnets(&path, &text(&path, person)?)?);
+    }
+    for path in std::mem::take(&mut args.exclude_files) {
+        let path = at_home(path, person);
+        args.excludes
+            .extend(sources::excludes(&path, &text(&path, person)?)?);
+    }
+    Ok(args)
+}
+
+/// The configuration files that exist, the person's first.
+///
+/// # Errors
+/// [`SourceError`] for one that cannot be used.
+pub fn config_files(person: &Person) -> Result<Vec<ConfigFile>, SourceError> {
+    let mut files = Vec::new();
+    for path in own_config(person).into_iter().chain([SYSTEM.into()]) {
+        if let Some(text) = config_text(&path, person)? {
+            files.push(ConfigFile::parse(&path, &text)?);
+        }
+    }
+    Ok(files)
+}
+
+/// XDG Base Directory Specification: a relative path does not count.
+fn own_config(person: &Person) -> Option<PathBuf> {
+    let named = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+    let directory = named
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(person.home.as_ref()?.join(".config")))?;
+    Some(directory.join("underpass/config.toml"))
+}
+
+/// Only a shell replaces `~`, and a configuration file has none.
+fn at_home(path: PathBuf, person: &Person) -> PathBuf {
+    match (path.strip_prefix("~"), &person.home) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path,
+    }
+}
+
+/// The text of a configuration file, if it exists. It can name a command to run (`option = ["ProxyCommand=..."]`), so who
+/// else may write it must not; ssh treats its own file alike (readconf.c, `read_config_file_depth`).
+fn config_text(path: &Path, person: &Person) -> Result<Option<String>, SourceError> {
+    let mut file = match as_person(person, || File::open(path)) {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(unreadable(path, &error)),
+    };
+    let found = file.metadata().map_err(|error| unreadable(path, &error))?;
+    let shown = path.display();
+    let wrong = if found.uid() != 0 && found.uid() != person.uid {
+        Some((
+            "belongs to somebody else",
+            format!("sudo chown {} {shown}", person.uid),
+        ))
+    } else if found.mode() & 0o022 != 0 {
+        Some(("can be written by others", format!("chmod go-w {shown}")))
+    } else {
+        None
+    };
+    if let Some((what, remedy)) = wrong {
+        let path = path.to_owned();
+        return Err(SourceError::Unsafe { path, what, remedy });
+    }
+    content(&mut file, path).map(Some)
+}
+
+/// The text of a file that was named.
+fn text(path: &Path, person: &Person) -> Result<String, SourceError> {
+    let file = as_person(person, || File::open(path));
+    let mut file = file.map_err(|error| unreadable(path, &error))?;
+    content(&mut file, path)
+}
+
+fn content(file: &mut File, path: &Path) -> Result<String, SourceError> {
+    let mut text = String::new();
+    let read = file.take(MOST + 1).read_to_string(&mut text);
+    match read {
+        Ok(bytes) if bytes as u64 > MOST => {
+            let error = std::io::Error::other("it is larger than 1 MiB");
+            Err(unreadable(path, &error))
+        }
+        Ok(_) => Ok(text),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> SourceError {
+    SourceError::Unreadable {
+        path: path.to_owned(),
+        why: error.to_string(),
+    }
+}
+
+/// Opens what the caller of sudo may open, no more: a message shows what is in a file (setfsuid(2)).
+fn as_person<T>(person: &Person, open: impl FnOnce() -> T) -> T {
+    let Some((uid, gid)) = person.behind_sudo else {
+        return open();
+    };
+    let group = setfsgid(Gid::from_raw(gid));
+    let user = setfsuid(Uid::from_raw(uid));
+    let opened = open();
+    setfsuid(user);
+    setfsgid(group);
+    opened
+}

@@ -1,0 +1,193 @@
+//! What `status` says of one instance: the form of `status --json`, which is kept stable. Fields may be added; none changes
+//! its meaning. Times are seconds since 1970 (UTC).
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// One instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// Its name.
+    pub name: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its version of underpass.
+    pub version: String,
+    /// When it was started.
+    pub started_at: u64,
+    /// How it stands.
+    pub state: State,
+    /// Since when it stands so.
+    pub since: u64,
+    /// Why it is not up, where it is not: one line.
+    pub why: Option<String>,
+    /// The server.
+    pub server: Server,
+    /// What carries the connections.
+    pub carrier: Carrier,
+    /// The device's name; `null` until there is one.
+    pub device: Option<String>,
+    /// What is captured, as the log says it: `10.0.0.0/16`, `10.1.0.0/16:80-443`.
+    pub subnets: Vec<String>,
+    /// What is not.
+    pub excludes: Vec<String>,
+    /// The connections of applications.
+    pub flows: Flows,
+    /// What they carried.
+    pub bytes: Bytes,
+    /// Packets that were not carried, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// The last thing that went wrong with the SSH connection, also when it has been made good.
+    pub last_error: Option<LastError>,
+}
+
+/// How an instance stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It logs in; nothing is captured yet.
+    #[default]
+    Starting,
+    /// Packets flow.
+    Up,
+    /// The SSH connection was lost and is being made again; new connections wait.
+    Reconnecting,
+    /// The SSH connection was lost, and somebody has to log in on the terminal.
+    NeedsPerson,
+    /// It takes everything back.
+    Stopping,
+}
+
+impl State {
+    /// The word of the JSON form.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Reconnecting => "reconnecting",
+            Self::NeedsPerson => "needs_person",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// The server, and how it let us in. What is not known yet is empty or `null`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Server {
+    /// As typed: a name, an address or an alias of ssh's configuration.
+    pub alias: String,
+    /// Name or address that is connected to.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Login name there.
+    pub user: String,
+    /// Address and port; `null` where another program makes the connection.
+    pub address: Option<String>,
+    /// Type and fingerprint of its host key.
+    pub host_key: String,
+    /// What it let us in with, such as `key SHA256:... from the agent`.
+    pub login: String,
+    /// The cipher, as SSH names it.
+    pub cipher: String,
+}
+
+/// What carries the connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Carrier {
+    /// `russh` or `openssh`, as for `--carrier`.
+    pub kind: String,
+    /// Why this one.
+    pub why: String,
+    /// SSH connections at the moment.
+    pub connections: usize,
+}
+
+/// The connections of applications.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Flows {
+    /// Open, or asked for, at the moment.
+    pub open: u64,
+    /// All since the start.
+    pub total: u64,
+    /// Ended in order.
+    pub finished: u64,
+    /// Reset or lost.
+    pub broken: u64,
+    /// Given up by the application before there was an answer.
+    pub withdrawn: u64,
+    /// Not opened by the far side, by reason.
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// Bytes of all flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bytes {
+    /// To the far side.
+    pub up: u64,
+    /// From the far side.
+    pub down: u64,
+}
+
+/// Something that went wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastError {
+    /// One line.
+    pub text: String,
+    /// When.
+    pub at: u64,
+}
+
+/// Now, in seconds since 1970; 0 on a host whose clock is before that.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |time| time.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scripts read these names.
+    #[test]
+    fn the_form_is_as_documented() {
+        let report = Report {
+            name: "prod".to_owned(),
+            state: State::NeedsPerson,
+            drops: [("udp".to_owned(), 3)].into(),
+            last_error: Some(LastError::default()),
+            ..Report::default()
+        };
+        insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
+    }
+
+    #[test]
+    fn what_an_older_or_newer_one_says_is_read() {
+        let report: Report = serde_json::from_str(
+            "{\"name\":\"a\",\"state\":\"up\",\"mood\":\"fine\",\"bytes\":{\"up\":1}}",
+        )
+        .unwrap();
+        assert_eq!((report.state, report.bytes.up), (State::Up, 1));
+    }
+
+    #[test]
+    fn the_words_of_the_states_are_those_of_the_form() {
+        for state in [
+            State::Starting,
+            State::Up,
+            State::Reconnecting,
+            State::NeedsPerson,
+            State::Stopping,
+        ] {
+            let json = serde_json::to_string(&state).unwrap();
+            assert_eq!(json, format!("{:?}", state.name()));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `down`: ends instances in good order, and waits until they are gone.
+
+use tracing::{error, info};
+
+use super::control::client::{self, ClientError};
+use super::control::instances;
+use super::control::protocol::{Answer, Request};
+use super::exit::Exit;
+use crate::os::run_dir::Found;
+
+/// Ends the instance of `name`, the only one, or `all` there are. [`Exit::Success`] when they are gone and have taken
+/// everything back, [`Exit::NotUndone`] where one could not, [`Exit::Failure`] where none runs or one stays.
+pub fn run(name: Option<&str>, all: bool) -> Exit {
+    if !all {
+        return match instances::choose(name) {
+            Ok(found) => end(&found),
+            Err(line) => super::failed(&line),
+        };
+    }
+    let running = instances::running();
+    if running.is_empty() {
+        info!("{}", instances::names(&running));
+        return Exit::Success;
+    }
+    let ends = running.iter().map(|one| end(&one.found));
+    // To the last one, whatever the first one says.
+    let ends: Vec<Exit> = ends.collect();
+    let failed = ends.into_iter().find(|exit| *exit != Exit::Success);
+    failed.unwrap_or(Exit::Success)
+}
+
+fn end(found: &Found) -> Exit {
+    let name = &found.name;
+    match until_gone(found) {
+        Ok(Some(0)) => {
+            info!("{name} has ended; routes and rules are as before");
+            Exit::Success
+        }
+        Ok(Some(7)) => {
+            error!(
+                "{name} has ended, and could not take everything back; sudo underpass cleanup does it"
+            );
+            Exit::NotUndone
+        }
+        Ok(Some(code)) => {
+            info!("{name} has ended, with exit code {code}");
+            Exit::Success
+        }
+        // As when it was killed, or was not up yet.
+        Ok(None) => {
+            info!("{name} has ended");
+            Exit::Success
+        }
+        Err(ClientError::Gone) => {
+            info!("{name} is not running");
+            Exit::Failure
+        }
+        Err(error) => super::failed(&format_args!("{name} was not ended: {error}")),
+    }
+}
+
+/// Its exit code, if it told one.
+fn until_gone(found: &Found) -> Result<Option<u8>, ClientError> {
+    let mut asked = client::ask(&found.socket, Request::Down {})?;
+    let mut exit = None;
+    // The kernel closes the socket with the process.
+    while let Some(answer) = asked.answer()? {
+        match answer {
+            Answer::Ended { exit: code } => exit = Some(code),
+            Answer::Failed { why } => return Err(ClientError::Answer(why)),
+            _ => {}
+        }
+    }
+    Ok(exit)
+}

@@ -1,0 +1,357 @@
+//! `status`: how instances are, for a person or for a script.
+
+use std::fmt::{self, Display, Write};
+
+use super::control::instances::{self, Instance};
+use super::control::report::{self, Report, State};
+use super::exit::Exit;
+
+/// How many subnets the table for all shows of each.
+const SOME: usize = 3;
+
+/// Prints how the instance of `name` is, or how all are. [`Exit::Success`] where all that were asked for are up,
+/// [`Exit::NotConnected`] where one is not, [`Exit::Failure`] where none runs, or one does not answer.
+pub fn run(name: Option<&str>, json: bool) -> Exit {
+    let all = instances::running();
+    let (asked, others): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|one| name.is_none_or(|name| one.found.name == name));
+    let (reports, silent) = sort(asked);
+    if json {
+        match serde_json::to_string_pretty(&reports) {
+            Ok(text) => {
+                let _ = super::print(format!("{text}\n").as_bytes());
+            }
+            Err(error) => return super::failed(&error),
+        }
+    } else {
+        let _ = super::print(shown(&reports).as_bytes());
+    }
+    if reports.is_empty() && !silent {
+        match name {
+            Some(name) => tracing::info!("{name} is not running; {}", instances::names(&others)),
+            None => tracing::info!("{}", instances::names(&others)),
+        }
+    }
+    exit(&reports, silent)
+}
+
+/// The reports, and whether somebody gave none; each of those is told of.
+fn sort(asked: Vec<Instance>) -> (Vec<Report>, bool) {
+    let mut reports = Vec::new();
+    let mut silent = false;
+    for Instance { found, report } in asked {
+        match report {
+            Ok(report) => reports.push(report),
+            Err(error) => {
+                silent = true;
+                tracing::error!("{}: {error}", found.name);
+            }
+        }
+    }
+    (reports, silent)
+}
+
+fn exit(reports: &[Report], silent: bool) -> Exit {
+    if silent || reports.is_empty() {
+        Exit::Failure
+    } else if reports.iter().all(|report| report.state == State::Up) {
+        Exit::Success
+    } else {
+        Exit::NotConnected
+    }
+}
+
+fn shown(reports: &[Report]) -> String {
+    let now = report::now();
+    match reports {
+        [] => String::new(),
+        [one] => Whole(one, now).to_string(),
+        several => table(several, now),
+    }
+}
+
+/// All there is to say of one, a line for each thing.
+struct Whole<'a>(&'a Report, u64);
+
+impl Display for Whole<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(report, now) = *self;
+        let mut line = |name: &str, text: &dyn Display| writeln!(f, "{name:<10}{text}");
+        line("name", &report.name)?;
+        line("state", &state(report, now))?;
+        line("server", &server(report))?;
+        if !report.server.host_key.is_empty() {
+            line("host key", &plain(&report.server.host_key))?;
+            line("login", &plain(&report.server.login))?;
+        }
+        let carrier = &report.carrier;
+        let connections = count(carrier.connections as u64, "connection");
+        line(
+            "carrier",
+            &format_args!("{} ({}), {connections}", carrier.kind, carrier.why),
+        )?;
+        line("subnets", &list(&report.subnets, usize::MAX))?;
+        if !report.excludes.is_empty() {
+            line("excludes", &list(&report.excludes, usize::MAX))?;
+        }
+        line("device", &report.device.as_deref().unwrap_or("none yet"))?;
+        line("flows", &flows(report))?;
+        let bytes = report.bytes;
+        line(
+            "bytes",
+            &format_args!("{} up, {} down", Size(bytes.up), Size(bytes.down)),
+        )?;
+        if !report.drops.is_empty() {
+            line("drops", &counts(&report.drops))?;
+        }
+        if let Some(last) = &report.last_error {
+            let ago = Span(now.saturating_sub(last.at));
+            line(
+                "last error",
+                &format_args!(" {}, {ago} ago", plain(&last.text)),
+            )?;
+        }
+        line(
+            "process",
+            &format_args!(
+                "{}, underpass {}, for {}",
+                report.pid,
+                report.version,
+                Span(now.saturating_sub(report.started_at))
+            ),
+        )
+    }
+}
+
+fn state(report: &Report, now: u64) -> String {
+    let time = Span(now.saturating_sub(report.since));
+    let why = report.why.as_deref().map(plain).unwrap_or_default();
+    let why = if why.is_empty() {
+        why
+    } else {
+        format!(": {why}")
+    };
+    match report.state {
+        State::Starting => format!("starting for {time}"),
+        State::Up => format!("up for {time}"),
+        State::Reconnecting => format!("reconnecting for {time}{why}"),
+        State::NeedsPerson => format!("waiting for you to log in on its terminal, for {time}{why}"),
+        State::Stopping => format!("stopping for {time}"),
+    }
+}
+
+fn server(report: &Report) -> String {
+    let server = &report.server;
+    let mut text = format!("{}@{}", server.user, server.alias);
+    if let Some(address) = &server.address {
+        let _ = write!(text, " ({address})");
+    }
+    text
+}
+
+fn flows(report: &Report) -> String {
+    let flows = &report.flows;
+    let mut text = format!("{} open, {} in all", flows.open, flows.total);
+    for (count, word) in [
+        (flows.finished, "finished"),
+        (flows.broken, "broken"),
+        (flows.withdrawn, "withdrawn"),
+    ] {
+        if count > 0 {
+            let _ = write!(text, ", {count} {word}");
+        }
+    }
+    if !flows.refused.is_empty() {
+        let _ = write!(text, "; not opened: {}", counts(&flows.refused));
+    }
+    text
+}
+
+fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
+    let counts = counts.iter().map(|(name, count)| format!("{name} {count}"));
+    counts.collect::<Vec<_>>().join(", ")
+}
+
+/// A line for each, under a head line.
+fn table(reports: &[Report], now: u64) -> String {
+    let head = [
+        "NAME", "STATE", "FOR", "SERVER", "FLOWS", "UP", "DOWN", "SUBNETS",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(reports.iter().map(|report| {
+        [
+            report.name.clone(),
+            report.state.name().to_owned(),
+            Span(now.saturating_sub(report.since)).to_string(),
+            format!("{}@{}", report.server.user, report.server.alias),
+            report.flows.open.to_string(),
+            Size(report.bytes.up).to_string(),
+            Size(report.bytes.down).to_string(),
+            list(&report.subnets, SOME),
+        ]
+    }));
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = rows.iter().map(|row| row[column].chars().count()).max();
+            let _ = write!(line, "{cell:<0$}  ", width.unwrap_or_default());
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// At most `some` of them.
+fn list(items: &[String], some: usize) -> String {
+    let mut text = items
+        .iter()
+        .take(some)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if items.len() > some {
+        let _ = write!(text, " and {} more", items.len() - some);
+    }
+    text
+}
+
+fn count(count: u64, word: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {word}{plural}")
+}
+
+/// Without control characters: a server's text must not steer a terminal.
+fn plain(text: &str) -> String {
+    let harmless = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(harmless).collect()
+}
+
+/// A time in seconds, in its two largest units: `3h 12m`.
+struct Span(u64);
+
+impl Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (minutes, seconds) = (self.0 / 60, self.0 % 60);
+        let (hours, days) = (minutes / 60, minutes / 60 / 24);
+        match (days, hours, minutes) {
+            (0, 0, 0) => write!(f, "{seconds}s"),
+            (0, 0, _) => write!(f, "{minutes}m {seconds}s"),
+            (0, ..) => write!(f, "{hours}h {}m", minutes % 60),
+            _ => write!(f, "{days}d {}h", hours % 24),
+        }
+    }
+}
+
+/// Bytes, in units of 1000.
+struct Size(u64);
+
+impl Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+        if self.0 < 1000 {
+            return write!(f, "{} B", self.0);
+        }
+        let mut value = self.0 as f64 / 1000.0;
+        let mut unit = 0;
+        // What would be rounded up to 1000 is a unit further.
+        while value >= 999.95 && unit + 1 < UNITS.len() {
+            value /= 1000.0;
+            unit += 1;
+        }
+        write!(f, "{value:.1} {}", UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::control::report::{Bytes, Carrier, Flows, LastError, Server};
+    use super::*;
+
+    fn report(name: &str) -> Report {
+        Report {
+            name: name.to_owned(),
+            pid: 4711,
+            version: "0.1.0".to_owned(),
+            started_at: 1000,
+            state: State::Reconnecting,
+            since: 4600,
+            why: Some("the server closed\x1b[2J the connection".to_owned()),
+            server: Server {
+                alias: "bastion".to_owned(),
+                user: "me".to_owned(),
+                address: Some("203.0.113.9:22".to_owned()),
+                host_key: "ED25519 SHA256:abc".to_owned(),
+                login: "key /home/me/.ssh/id_ed25519".to_owned(),
+                ..Server::default()
+            },
+            carrier: Carrier {
+                kind: "russh".to_owned(),
+                why: "nothing asks for ssh itself".to_owned(),
+                connections: 1,
+            },
+            device: Some("underpass0".to_owned()),
+            subnets: [
+                "10.0.0.0/16",
+                "10.1.0.0/16:80-443",
+                "fd00::/64",
+                "::1:0/112",
+            ]
+            .map(str::to_owned)
+            .into(),
+            excludes: vec!["10.0.5.0/24".to_owned()],
+            flows: Flows {
+                open: 3,
+                total: 12,
+                finished: 7,
+                refused: [("refused".to_owned(), 1), ("timed_out".to_owned(), 1)].into(),
+                ..Flows::default()
+            },
+            bytes: Bytes {
+                up: 999,
+                down: 12_345_678,
+            },
+            drops: [("udp".to_owned(), 5)].into(),
+            last_error: Some(LastError {
+                text: "timed out".to_owned(),
+                at: 4700,
+            }),
+        }
+    }
+
+    #[test]
+    fn one_for_a_person() {
+        insta::assert_snapshot!(Whole(&report("prod"), 4800).to_string());
+    }
+
+    #[test]
+    fn several_for_a_person() {
+        let up = Report {
+            state: State::Up,
+            ..report("lab")
+        };
+        insta::assert_snapshot!(table(&[up, report("production")], 400_000));
+    }
+
+    #[test]
+    fn what_the_exit_code_says() {
+        let up = Report {
+            state: State::Up,
+            ..report("a")
+        };
+        assert_eq!(exit(&[], false), Exit::Failure);
+        assert_eq!(exit(std::slice::from_ref(&up), false), Exit::Success);
+        assert_eq!(exit(std::slice::from_ref(&up), true), Exit::Failure);
+        assert_eq!(exit(&[up, report("b")], false), Exit::NotConnected);
+    }
+
+    #[test]
+    fn times_and_sizes() {
+        let times = [5, 65, 3600, 90_000].map(|time| Span(time).to_string());
+        assert_eq!(times, ["5s", "1m 5s", "1h 0m", "1d 1h"]);
+        let sizes = [0, 999, 1000, 999_999, u64::MAX].map(|size| Size(size).to_string());
+        assert_eq!(sizes, ["0 B", "999 B", "1.0 kB", "1.0 MB", "18.4 EB"]);
+    }
+}

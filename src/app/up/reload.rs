@@ -1,0 +1,96 @@
+//! Has subnets and exclusions read again, while everything goes on.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, oneshot};
+use tokio::task::spawn_blocking;
+use tracing::{error, info};
+
+use super::board::Board;
+use super::setup::Setup;
+use super::{Captured, Replan, advise};
+use crate::os::notify;
+use crate::plan::CapturePlan;
+
+/// Reloads. Connections that are captured before and after are not touched; those that no longer are lose their way.
+#[derive(Clone)]
+pub(super) struct Reloader {
+    pub(super) replan: Replan,
+    pub(super) slot: u32,
+    pub(super) setup: Arc<Mutex<Setup>>,
+    pub(super) board: Arc<Board>,
+}
+
+impl Reloader {
+    /// Reloads, and tells the log, systemd and `reply` what came of it. Where the new set makes no sense, the old one stays.
+    pub(super) async fn run(self, reply: Option<oneshot::Sender<Result<String, String>>>) {
+        notify::reloading();
+        let done = self.reload().await;
+        match &done {
+            Ok(what) => info!("reloaded: {what}"),
+            Err(why) => error!("not reloaded, the old subnets and exclusions stay: {why}"),
+        }
+        notify::ready(&self.board.line());
+        if let Some(reply) = reply {
+            // Whoever has asked may have gone.
+            let _ = reply.send(done);
+        }
+    }
+
+    async fn reload(&self) -> Result<String, String> {
+        let replan = Arc::clone(&self.replan);
+        let capture = spawn_blocking(move || replan()).await;
+        let capture = capture.map_err(|error| error.to_string())??;
+        let before = self.board.capture();
+        if capture == before {
+            return Ok("captures the same as before".to_owned());
+        }
+        let told = advise(self.slot, &capture).await;
+        told.map_err(|error| error.to_string())?;
+        let held = self.setup.lock().await.capture(&capture).await;
+        held.map_err(|error| error.to_string())?;
+        self.board.captures(&capture);
+        Ok(in_words(&before, &capture))
+    }
+}
+
+/// `captures 10.0.0.0/16 without 10.0.5.0/24: 1 subnet added, 0 removed; 1 exclusion added, 0 removed`.
+fn in_words(before: &CapturePlan, after: &CapturePlan) -> String {
+    let subnets = changes(&before.subnets, &after.subnets, "subnet");
+    let excludes = changes(&before.excludes, &after.excludes, "exclusion");
+    format!("captures {}: {subnets}; {excludes}", Captured(after))
+}
+
+fn changes<T: PartialEq>(before: &[T], after: &[T], word: &str) -> String {
+    let missing_in =
+        |others: &[T], all: &[T]| all.iter().filter(|one| !others.contains(one)).count();
+    let (added, removed) = (missing_in(before, after), missing_in(after, before));
+    let plural = if added == 1 { "" } else { "s" };
+    format!("{added} {word}{plural} added, {removed} removed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Subnet;
+
+    #[test]
+    fn what_changed_in_words() {
+        let subnet = |net: &str| Subnet {
+            net: net.parse().unwrap(),
+            ports: None,
+        };
+        let before = CapturePlan {
+            subnets: vec![subnet("10.0.0.0/16"), subnet("10.1.0.0/16")],
+            excludes: Vec::new(),
+        };
+        let after = CapturePlan {
+            subnets: vec![subnet("10.0.0.0/16")],
+            excludes: vec!["10.0.5.0/24".parse().unwrap()],
+        };
+        assert_eq!(
+            in_words(&before, &after),
+            "captures 10.0.0.0/16: 0 subnets added, 1 removed; 1 exclusion added, 0 removed"
+        );
+    }
+}

@@ -1,0 +1,115 @@
+//! Habits from elsewhere: what to write instead, in one line.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use thiserror::Error;
+
+/// An option that another program has.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Mistake {
+    /// One of sshuttle's that is not here.
+    #[error("{option} is not needed: {instead}")]
+    Instead {
+        /// As typed.
+        option: String,
+        /// What to do.
+        instead: &'static str,
+    },
+    /// The command is missing.
+    #[error("{option} belongs to a command; write: underpass up {option} ...")]
+    NoCommand {
+        /// As typed.
+        option: String,
+    },
+}
+
+/// sshuttle's options that are not options here (sshuttle(8)), and what there is instead.
+const SSHUTTLE: &[(&[&str], &str)] = &[
+    (
+        &["--method"],
+        "packets are taken by a TUN device and routes; no firewall is touched, so there is nothing to choose",
+    ),
+    (
+        &["-e", "--ssh-cmd"],
+        "ssh's options are options here: -F FILE, -J HOST, -i KEY, -p PORT, -o KEY=VALUE; --carrier openssh runs your own ssh",
+    ),
+    (
+        &[
+            "--python",
+            "--no-cmd-delimiter",
+            "--remote-shell",
+            "--add-cmd-delimiter",
+        ],
+        "nothing runs on the server; leave it out",
+    ),
+    (
+        &["-H", "--auto-hosts", "--seed-hosts"],
+        "/etc/hosts is never written; use addresses, or names that your resolver knows",
+    ),
+    (
+        &[
+            "--no-latency-control",
+            "--latency-control",
+            "--latency-buffer-size",
+        ],
+        "each connection has a window of its own, and none delays another; leave it out",
+    ),
+    (
+        &["--wrap"],
+        "channels are numbered by SSH itself; leave it out",
+    ),
+    (
+        &["-t", "--tmark"],
+        "no packet is marked: the SSH connection is left out by routes; leave it out",
+    ),
+    (
+        &["--listen", "--firewall", "--hostwatch"],
+        "nothing listens on this host; hosts and containers behind it are routed as they are",
+    ),
+    (
+        &["--dns", "--ns-hosts", "--to-ns"],
+        "names are not looked up through the server yet; use addresses, or names that your resolver knows",
+    ),
+    (
+        &["-N", "--auto-nets"],
+        "networks are not asked of the server; name them, or list them in a file for -s",
+    ),
+    (
+        &["--syslog"],
+        "-D writes to the system's log by itself; leave it out",
+    ),
+    (
+        &["--namespace", "--namespace-pid"],
+        "run it inside: sudo ip netns exec NAME underpass up ...",
+    ),
+    (
+        &[
+            "--sudoers-no-modify",
+            "--sudoers-user",
+            "--sudoers",
+            "--sudoers-filename",
+            "--no-sudo-pythonpath",
+        ],
+        "sudo runs it as it is: no Python, no path to keep; leave it out",
+    ),
+];
+
+/// What was perhaps meant by what clap does not know.
+pub(super) fn mistaken(error: &clap::Error, is_of_up: impl Fn(&str) -> bool) -> Option<Mistake> {
+    let kind = match error.kind() {
+        ErrorKind::UnknownArgument => ContextKind::InvalidArg,
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
+        _ => return None,
+    };
+    let Some(ContextValue::String(typed)) = error.get(kind) else {
+        return None;
+    };
+    let option = typed.split('=').next().unwrap_or_default().to_owned();
+    let known = SSHUTTLE
+        .iter()
+        .find(|(options, _)| options.contains(&option.as_str()));
+    match known {
+        Some((_, instead)) => Some(Mistake::Instead { option, instead }),
+        None if is_of_up(&option) => Some(Mistake::NoCommand { option }),
+        None => None,
+    }
+}

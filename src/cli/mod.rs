@@ -1,0 +1,191 @@
+//! The arguments as typed. This one definition feeds help, man page and completions.
+//!
+//! What the words mean is decided in [`crate::plan`]: here a subnet is still a text.
+
+mod audit_log;
+mod doctor;
+mod life;
+mod mistake;
+mod text;
+mod up;
+
+use std::ffi::OsString;
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+pub use audit_log::AuditArgs;
+pub use doctor::{DoctorArgs, doctor_hides};
+pub use life::{DaemonArgs, DownArgs, InstanceArgs, ReloadArgs, StatusArgs};
+pub use mistake::Mistake;
+pub use text::EXIT_CODES;
+use text::{AFTER_HELP, AFTER_LONG_HELP, DOCTOR_AFTER_HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
+pub use up::{CarrierArg, UpArgs};
+
+/// Route whole subnets through any SSH server you can log in to.
+///
+/// Every program on this host, and every container behind it, reaches the subnets as if they were here: open
+/// ports open, closed ports refuse. Nothing is installed on the server, no proxy is set anywhere.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "underpass", version, after_help = AFTER_HELP, after_long_help = AFTER_LONG_HELP)]
+#[command(
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = false
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How much to say.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Capture subnets and carry them through an SSH server, until Ctrl-C
+    #[command(after_help = UP_AFTER_HELP, after_long_help = UP_AFTER_LONG_HELP, override_usage = UP_USAGE)]
+    Up(Box<UpArgs>),
+    /// Check this host, the SSH server and the login
+    ///
+    /// Says for each thing that has to work, and for what a security officer asks, whether it passes, and what to do where
+    /// it does not. It needs no root and changes nothing. Without -r only this host is looked at. The exit code is 1 where
+    /// something fails, else 0.
+    #[command(mut_args(doctor_hides), after_help = DOCTOR_AFTER_HELP)]
+    Doctor(Box<DoctorArgs>),
+    /// Tell how instances are: state, server, subnets, connections, bytes
+    ///
+    /// Exit code 0: all that were asked for are up; 8: one has no SSH connection at the moment; 1: none runs. With --json an
+    /// array of one object for each; times are in seconds since 1970.
+    #[command(after_help = "Example:\n  underpass status --json prod | jq -r '.[0].state'")]
+    Status(StatusArgs),
+    /// End an instance in good order, and wait until it is gone
+    Down(DownArgs),
+    /// Have an instance read its subnets and exclusions again
+    ///
+    /// From the same arguments, the files that they name, and the profile. Connections that are captured before and after go
+    /// on. Where something is wrong the old set stays, and the exit code is 1. SIGHUP does the same where there is no terminal.
+    Reload(ReloadArgs),
+    /// Remove the routing rules that a killed run left behind
+    ///
+    /// Such rules capture nothing, for the device went with the process; the next start removes them too, and so
+    /// it does with a device that was killed in the making. What belongs to a run that is alive, or to other programs,
+    /// is left alone.
+    Cleanup,
+    /// Print a rule of sudoers(5) that lets a user run `up` without a password
+    ///
+    /// The rule allows the privileged part of underpass, without arguments, and nothing else.
+    #[command(after_help = "Example:\n  underpass sudoers | sudo tee /etc/sudoers.d/underpass")]
+    Sudoers {
+        /// Who may [default: who runs this]
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+    },
+    /// The privileged part: `up` starts it by itself
+    #[command(hide = true)]
+    Helper,
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  underpass completions bash | sudo tee /etc/bash_completion.d/underpass"
+    )]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page, in roff
+    #[command(after_help = "Example:\n  underpass man | man -l -")]
+    Man,
+}
+
+/// How much to say, and how.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct LogArgs {
+    /// Say more; -vv and -vvv say more yet
+    #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
+    #[arg(help_heading = LOG)]
+    pub verbose: u8,
+    /// Say errors only
+    #[arg(short, long, global = true, help_heading = LOG)]
+    pub quiet: bool,
+    /// Form of the log: human or json
+    #[arg(hide_possible_values = true, long, value_enum, default_value_t, global = true, value_name = "FORMAT", help_heading = LOG)]
+    pub log_format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Short lines for people
+    #[default]
+    Human,
+    /// One JSON object per line
+    Json,
+}
+
+/// Two lists in one: clap would show the names of both as one.
+const UP_USAGE: &str = "underpass up [OPTIONS] [PROFILE] [NET[:PORT[-PORT]]]...";
+/// Heading of the options that every command takes.
+const LOG: &str = "Log options";
+
+/// Parses the words of a command line; ends the process with help, version or clap's own usage error (exit code 2).
+///
+/// # Errors
+/// [`Mistake`] for what is another program's habit.
+pub fn parse(words: Vec<OsString>) -> Result<Cli, Mistake> {
+    match Cli::try_parse_from(words) {
+        Ok(cli) => Ok(cli),
+        Err(error) => Err(mistake::mistaken(&error, is_of_up).unwrap_or_else(|| error.exit())),
+    }
+}
+
+/// Whether a word begins a line for `up` whose command was left out: an option of it, or a network.
+fn is_of_up(word: &str) -> bool {
+    let definition = definition();
+    let Some(up) = definition.find_subcommand("up") else {
+        return false;
+    };
+    let of_up = up.get_arguments().any(|argument| {
+        let long = argument.get_long().map(|long| format!("--{long}"));
+        let short = argument.get_short().map(|short| format!("-{short}"));
+        long.as_deref() == Some(word) || short.as_deref() == Some(word)
+    });
+    of_up || (word.contains('/') && word.starts_with(|c: char| c.is_ascii_digit() || c == '['))
+}
+
+/// The definition, for man page and completions.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_holds() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn both_spellings_of_an_option_arrive_whole() {
+        let typed = [
+            "underpass",
+            "up",
+            "-r",
+            "h",
+            "10/8",
+            "-o",
+            "A=b",
+            "-o",
+            "C d",
+            "-oE=f",
+        ];
+        let Command::Up(up) = Cli::try_parse_from(typed).unwrap().command else {
+            panic!("up was typed");
+        };
+        assert_eq!(up.options, ["A=b", "C d", "E=f"]);
+        assert_eq!(up.subnets, ["10/8"]);
+    }
+}

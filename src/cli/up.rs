@@ -1,0 +1,136 @@
+//! The arguments of `up`, which `doctor` takes as well.
+//!
+//! What may be given in the configuration file and in the environment too is an [`Option`] or a list here, without a
+//! default of clap's: what was not typed is then seen to be so ([`crate::plan::sources`]).
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::audit_log::AuditArgs;
+use super::life::{DaemonArgs, InstanceArgs};
+
+/// Heading of what concerns the SSH server.
+const SERVER: &str = "Server";
+/// Heading of what is captured.
+const NETWORKS: &str = "Networks";
+/// Heading of how long and how it runs.
+pub(super) const RUN: &str = "Run";
+
+/// The arguments of `up`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct UpArgs {
+    /// Networks to capture, and the profile of config.toml to take
+    ///
+    /// A bare address is one host, 10.0/16 is 10.0.0.0/16, 0/0 and ::/0 are everything. With a port or a range, TCP to
+    /// those ports only; otherwise every port and protocol. IPv6 with ports stands in brackets: [fd00::/64]:443.
+    ///
+    /// 0/0 and ::/0 leave alone what this host has a route of its own for: local networks, containers, VPNs. A
+    /// narrower subnet takes them too, unless -x leaves them out.
+    ///
+    /// A word that begins with a letter and has no dot, colon or slash names a profile. Networks that are typed
+    /// beside it replace those of the profile.
+    #[arg(value_name = "PROFILE|NET[:PORT[-PORT]]", value_hint = ValueHint::Other)]
+    pub subnets: Vec<String>,
+
+    /// SSH server, [USER@]HOST[:PORT]; aliases as for ssh
+    ///
+    /// An IPv6 address with a port stands in brackets: me@[2001:db8::1]:22.
+    #[allow(rustdoc::broken_intra_doc_links)] // the brackets are an address's
+    #[arg(short, long, value_name = "HOST", help_heading = SERVER, value_hint = ValueHint::Hostname)]
+    pub remote: Option<String>,
+    /// Login name, when it is not in -r [default: as ssh]
+    #[arg(short, long, value_name = "USER", help_heading = SERVER, value_hint = ValueHint::Other)]
+    pub login: Option<String>,
+    /// SSH port, when it is not in -r [default: as ssh]
+    #[arg(short, long, value_name = "PORT", help_heading = SERVER)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Key file, before those configured; repeatable
+    #[arg(short, long = "identity", value_name = "FILE", help_heading = SERVER, value_hint = ValueHint::FilePath)]
+    pub identities: Vec<String>,
+    /// Hosts to go through, nearest first, commas between
+    #[arg(short = 'J', long, value_name = "HOSTS", help_heading = SERVER, value_hint = ValueHint::Other)]
+    pub jump: Option<String>,
+    /// ssh's configuration, instead of the usual files
+    ///
+    /// None at all with the word none.
+    #[arg(short = 'F', long, value_name = "FILE", help_heading = SERVER, value_hint = ValueHint::FilePath)]
+    pub ssh_config: Option<String>,
+    /// Any option of ssh_config(5); repeatable
+    ///
+    /// For example StrictHostKeyChecking=accept-new.
+    #[arg(short, long = "option", value_name = "KEY=VALUE", help_heading = SERVER, value_hint = ValueHint::Other)]
+    pub options: Vec<String>,
+    /// SSH built in (russh), or your own ssh (openssh)
+    #[arg(long, value_enum, value_name = "KIND", help_heading = SERVER, hide_possible_values = true)]
+    pub carrier: Option<CarrierArg>,
+    /// SSH connections to spread flows over, 1 to 16
+    ///
+    /// Otherwise 2 to 16 as needed, and one where each login asks somebody. A connection that is lost resets the
+    /// flows on it alone.
+    #[arg(long, value_name = "N", help_heading = SERVER)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub connections: Option<u8>,
+
+    /// File of networks, one per line; repeatable
+    ///
+    /// # begins a comment.
+    #[arg(short = 's', long = "subnets", value_name = "FILE", help_heading = NETWORKS, value_hint = ValueHint::FilePath)]
+    pub subnet_files: Vec<PathBuf>,
+    /// Network never to capture; repeatable
+    ///
+    /// Whatever the subnets say. The SSH server is always left out.
+    #[arg(short = 'x', long = "exclude", value_name = "NET", help_heading = NETWORKS, value_hint = ValueHint::Other)]
+    pub excludes: Vec<String>,
+    /// File of these, one per line; repeatable
+    #[arg(short = 'X', long = "exclude-from", value_name = "FILE", help_heading = NETWORKS, value_hint = ValueHint::FilePath)]
+    pub exclude_files: Vec<PathBuf>,
+    /// Leave out every IPv6 network
+    #[arg(long, help_heading = NETWORKS)]
+    pub disable_ipv6: bool,
+
+    /// Profile of config.toml, as the word alone
+    #[arg(long, value_name = "NAME", help_heading = RUN, value_hint = ValueHint::Other)]
+    pub profile: Option<String>,
+    /// The name of this run.
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// Whether it goes to the background.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+    /// End after this time, as 30s, 10m, 2h, 1h30m
+    #[arg(long = "for", value_name = "TIME", help_heading = RUN, value_hint = ValueHint::Other)]
+    pub limit: Option<String>,
+    /// End when no connection was open for this time
+    #[arg(long, value_name = "TIME", help_heading = RUN, value_hint = ValueHint::Other)]
+    pub idle_timeout: Option<String>,
+    /// Whether flows are written down.
+    #[command(flatten)]
+    pub audit: AuditArgs,
+    /// MTU of the device, 1280 to 65520 bytes
+    ///
+    /// Otherwise 1500, or 65520 where the kernel has no offload.
+    #[arg(long, value_name = "BYTES", help_heading = RUN)]
+    pub mtu: Option<u32>,
+    /// Name of the device [default: underpass0, ...]
+    #[arg(long, value_name = "NAME", help_heading = RUN, value_hint = ValueHint::Other)]
+    pub tun: Option<String>,
+    /// Say what would be set up, and change nothing
+    ///
+    /// As commands of ip(8), and where each value that was not typed comes from.
+    #[arg(long, help_heading = RUN)]
+    pub dry_run: bool,
+}
+
+/// What carries the connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CarrierArg {
+    /// The SSH that is built in, unless ssh's configuration asks for what only ssh can do
+    #[default]
+    Auto,
+    /// The SSH that is built in
+    Russh,
+    /// The ssh that is installed: all its options, keys and prompts
+    Openssh,
+}

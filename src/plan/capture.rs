@@ -1,0 +1,148 @@
+//! What to capture: the networks as typed become values.
+
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use super::subnet::{self, Parsed};
+use super::{CapturePlan, PlanError, PlanWarning, Subnet};
+use crate::cli::UpArgs;
+
+/// What to capture.
+pub(super) fn plan(
+    args: &UpArgs,
+    warnings: &mut Vec<PlanWarning>,
+) -> Result<CapturePlan, PlanError> {
+    let mut subnets = subnets(&args.subnets, warnings)?;
+    let excludes = excludes(&args.excludes, warnings)?;
+    if args.disable_ipv6 {
+        without_v6(&mut subnets, warnings)?;
+    }
+    let plan = CapturePlan { subnets, excludes };
+    if plan.subnets.iter().all(|subnet| plan.excluded(&subnet.net)) {
+        return Err(PlanError::NothingLeft);
+    }
+    Ok(plan)
+}
+
+impl CapturePlan {
+    /// Whether it is one that [`super::resolve()`] may give, for a plan that comes from elsewhere.
+    ///
+    /// # Errors
+    /// The first network that makes no sense.
+    pub fn check(&self) -> Result<(), PlanError> {
+        if self.subnets.is_empty() {
+            return Err(PlanError::NoSubnets);
+        }
+        for subnet in &self.subnets {
+            check_routable(subnet.net)?;
+            let has_ports = |ports: &RangeInclusive<u16>| *ports.start() > 0 && !ports.is_empty();
+            if subnet.net != subnet.net.trunc() || !subnet.ports.as_ref().is_none_or(has_ports) {
+                return Err(PlanError::BadSubnet {
+                    text: subnet.to_string(),
+                    reason: "bits of the host are set, or there is no such range of ports",
+                });
+            }
+        }
+        match self.excludes.iter().find(|net| **net != net.trunc()) {
+            Some(net) => Err(PlanError::BadExclude {
+                text: net.to_string(),
+                reason: "bits of the host are set",
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn subnets(typed: &[String], warnings: &mut Vec<PlanWarning>) -> Result<Vec<Subnet>, PlanError> {
+    let mut subnets: Vec<Subnet> = Vec::new();
+    for text in typed {
+        let parsed = read_subnet(text)?;
+        note_masked(text, parsed.subnet.net, parsed.masked, warnings);
+        if !subnets.contains(&parsed.subnet) {
+            warnings.extend(last_port(&parsed.subnet));
+            subnets.push(parsed.subnet);
+        }
+    }
+    if subnets.is_empty() {
+        return Err(PlanError::NoSubnets);
+    }
+    Ok(subnets)
+}
+
+fn excludes(typed: &[String], warnings: &mut Vec<PlanWarning>) -> Result<Vec<IpNet>, PlanError> {
+    let mut excludes = Vec::new();
+    for text in typed {
+        let (net, masked) = read_exclude(text)?;
+        note_masked(text, net, masked, warnings);
+        if !excludes.contains(&net) {
+            excludes.push(net);
+        }
+    }
+    Ok(excludes)
+}
+
+/// As sshuttle's `--disable-ipv6`.
+fn without_v6(subnets: &mut Vec<Subnet>, warnings: &mut Vec<PlanWarning>) -> Result<(), PlanError> {
+    let left_out = |subnet: &Subnet| matches!(subnet.net, IpNet::V6(_));
+    let nets = subnets.iter().filter(|subnet| left_out(subnet));
+    warnings.extend(nets.map(|subnet| PlanWarning::Ipv6LeftOut { net: subnet.net }));
+    subnets.retain(|subnet| !left_out(subnet));
+    if subnets.is_empty() {
+        return Err(PlanError::OnlyIpv6);
+    }
+    Ok(())
+}
+
+fn read_subnet(text: &str) -> Result<Parsed, PlanError> {
+    let parsed = subnet::parse(text).map_err(|reason| PlanError::BadSubnet {
+        text: text.to_owned(),
+        reason,
+    })?;
+    check_routable(parsed.subnet.net)?;
+    Ok(parsed)
+}
+
+fn read_exclude(text: &str) -> Result<(IpNet, bool), PlanError> {
+    subnet::parse_network(text).map_err(|reason| PlanError::BadExclude {
+        text: text.to_owned(),
+        reason,
+    })
+}
+
+/// Whether a text is a subnet.
+pub(super) fn check_subnet(text: &str) -> Result<(), PlanError> {
+    read_subnet(text).map(drop)
+}
+
+/// Whether a text is an exclusion.
+pub(super) fn check_exclude(text: &str) -> Result<(), PlanError> {
+    read_exclude(text).map(drop)
+}
+
+fn check_routable(net: IpNet) -> Result<(), PlanError> {
+    let what = if subnet::is_loopback(&net) {
+        "loopback"
+    } else if subnet::is_multicast(&net) {
+        "multicast"
+    } else {
+        return Ok(());
+    };
+    Err(PlanError::NotRoutable { net, what })
+}
+
+fn note_masked(text: &str, net: IpNet, masked: bool, warnings: &mut Vec<PlanWarning>) {
+    if masked {
+        warnings.push(PlanWarning::Masked {
+            text: text.to_owned(),
+            net,
+        });
+    }
+}
+
+/// `1-65535` needs no port selector at all; any other range that ends there loses its last port.
+fn last_port(subnet: &Subnet) -> Option<PlanWarning> {
+    let ports = subnet.ports.as_ref()?;
+    (*ports.end() == u16::MAX && *ports.start() > 1)
+        .then_some(PlanWarning::LastPort { net: subnet.net })
+}
