@@ -139,6 +139,14 @@ fn what_a_killed_one_left_is_no_obstacle() {
     assert!(socket(&lab, "a").exists());
     assert_eq!(lab.ask("status").status.code(), NONE_RUNS);
     assert_eq!(lab.ask("down a").status.code(), NONE_RUNS);
+    let output = lab.ask("cleanup");
+    assert!(
+        said(&output).contains("removed the control socket of a killed run"),
+        "{output:?}"
+    );
+    lab.nothing_runs();
+    lab.underpass(&format!("--name a {}", V4.subnet))
+        .stop(Signal::SIGKILL);
     let mut next = lab.underpass(&format!("--name a {}", V4.subnet));
     let [report] = status(&lab, "a");
     assert_eq!(report["pid"], next.pid());

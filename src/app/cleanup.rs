@@ -1,10 +1,16 @@
 //! `cleanup`: removes what a killed run left behind.
 
+use super::control::instances;
 use super::exit::Exit;
-use crate::os::{Netlink, NetlinkError, stale};
+use crate::os::{Netlink, NetlinkError, run_dir, stale};
 
-/// Removes rules, routes and devices whose owner is gone.
+/// Removes rules, routes, devices and control sockets whose owner is gone.
 pub async fn run() -> Exit {
+    match run_dir::clear(&instances::all_places()) {
+        0 => {}
+        1 => tracing::info!("removed the control socket of a killed run"),
+        several => tracing::info!("removed the control sockets of {several} killed runs"),
+    }
     match clear().await {
         Ok(cleared) if cleared.is_empty() => {
             tracing::info!("nothing was left behind");

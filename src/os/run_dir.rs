@@ -128,6 +128,27 @@ pub fn find(places: &[PathBuf]) -> Vec<Found> {
     found
 }
 
+/// Removes what killed instances left in `places`; how many there were. What is alive is left alone.
+pub fn clear(places: &[PathBuf]) -> usize {
+    let entries = places.iter().filter_map(|place| fs::read_dir(place).ok());
+    let paths = entries
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    let locks = paths.filter(|path| path.extension().is_some_and(|end| end == "lock"));
+    locks.filter(|lock| remove_stale(lock).is_some()).count()
+}
+
+fn remove_stale(path: &Path) -> Option<()> {
+    is_name(path.file_stem()?.to_str()?).then_some(())?;
+    let file = File::open(path).ok()?;
+    // Held while its files go, so that nobody takes the name meanwhile.
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
+    is_same(&lock, path).then_some(())?;
+    // There may be none.
+    let _ = fs::remove_file(path.with_extension("sock"));
+    fs::remove_file(path).ok()
+}
+
 /// A name that is ours, and the socket that goes with it. Both files go when it is dropped.
 #[derive(Debug)]
 pub struct Claim {
@@ -311,9 +332,21 @@ mod tests {
         drop(UnixListener::bind(&socket).unwrap());
         fs::write(&lock, "99999999\nrubbish").unwrap();
         let (_held, _listener) = claim("prod", &place).unwrap();
+        assert_eq!(clear(&[place.clone()]), 0);
         UnixStream::connect(&socket).unwrap();
         let pid = fs::read_to_string(&lock).unwrap();
         assert_eq!(pid, format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn what_a_killed_instance_left_can_be_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.lock", "a.sock", "b.lock", "of-others"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(clear(&[dir.path().to_owned()]), 2);
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub fn own_places() -> Vec<PathBuf> {
 }
 
 /// Where instances are looked for: under sudo also those of who called it.
-fn all_places() -> Vec<PathBuf> {
+pub fn all_places() -> Vec<PathBuf> {
     let mut places = own_places();
     if let Ok(person) = surroundings::person()
         && person.behind_sudo.is_some()

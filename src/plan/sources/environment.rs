@@ -8,6 +8,8 @@ use crate::cli::UpArgs;
 const PREFIX: &str = "UNDERPASS_";
 /// Names a profile.
 const PROFILE: &str = "UNDERPASS_PROFILE";
+/// Where control sockets are: no matter of the plan.
+const RUNTIME_DIR: &str = "UNDERPASS_RUNTIME_DIR";
 /// More than this is no list of networks, in bytes.
 const MOST: usize = 64 * 1024;
 
@@ -42,6 +44,9 @@ impl Variables {
     fn variable(&mut self, name: String, value: String) -> Result<(), SourceError> {
         if name == PROFILE {
             self.profile = Some(value);
+            return Ok(());
+        }
+        if name == RUNTIME_DIR {
             return Ok(());
         }
         let Some(key) = KEYS.iter().find(|key| variable(key.name) == name) else {
