@@ -2,9 +2,12 @@
 
 pub mod arguments;
 pub mod cleanup;
+mod completions;
 pub mod dry_run;
 pub mod exit;
 pub mod log;
+mod man;
+mod profiles;
 pub mod ssh_config;
 pub mod surroundings;
 pub mod up;
@@ -41,8 +44,9 @@ fn dispatch(command: Command) -> Exit {
             None => Exit::Usage,
         },
         Command::Cleanup => block_on(cleanup::run()),
-        Command::Completions { shell } => print(&completions(shell)),
-        Command::Man => man().map_or_else(|error| failed(&error), |page| print(&page)),
+        Command::Completions { shell } => print(completions::script(shell).as_bytes()),
+        Command::Man => print(man::page().as_bytes()),
+        Command::Profiles(args) => profiles::run(&args),
     }
 }
 
@@ -96,38 +100,6 @@ fn block_on(work: impl Future<Output = Exit>) -> Exit {
 fn failed(error: &dyn std::fmt::Display) -> Exit {
     tracing::error!("{error}");
     Exit::Failure
-}
-
-fn completions(shell: clap_complete::Shell) -> Vec<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut cli::definition(), "underpass", &mut script);
-    script
-}
-
-/// One page for the program and all its commands.
-fn man() -> std::io::Result<Vec<u8>> {
-    let mut page = Vec::new();
-    let mut definition = cli::definition();
-    definition.build();
-    clap_mangen::Man::new(definition.clone()).render(&mut page)?;
-    for command in definition
-        .get_subcommands()
-        .filter(|command| command.get_name() != "help")
-    {
-        section(command, &mut page)?;
-    }
-    Ok(page)
-}
-
-/// A command with its examples; the exit codes stand at the program already.
-fn section(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
-    let examples = command.get_after_help().cloned().unwrap_or_default();
-    let man = clap_mangen::Man::new(command.clone().after_long_help(examples));
-    writeln!(page, ".SH \"{}\"", command.get_name().to_uppercase())?;
-    man.render_description_section(page)?;
-    man.render_synopsis_section(page)?;
-    man.render_options_section(page)?;
-    man.render_extra_section(page)
 }
 
 /// A reader that has seen enough (`| head`) is no failure.

@@ -7,7 +7,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Mistake {
     /// One of sshuttle's that is not here.
-    #[error("{option} is not needed: {instead}")]
+    #[error("{option} is no option here: {instead}")]
     Instead {
         /// As typed.
         option: String,
