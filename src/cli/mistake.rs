@@ -30,7 +30,7 @@ const SSHUTTLE: &[(&[&str], &str)] = &[
     ),
     (
         &["-e", "--ssh-cmd"],
-        "ssh's options are options here: -F FILE, -J HOST, -i KEY, -p PORT, -o KEY=VALUE; --carrier openssh runs your own ssh",
+        "name what ssh shall do: -F FILE, -J HOST, -i KEY, -p PORT, -o KEY=VALUE; --carrier openssh runs your own ssh",
     ),
     (
         &[

@@ -50,7 +50,7 @@ pub struct UpArgs {
     pub identities: Vec<String>,
     /// Hosts to go through, nearest first, commas between
     ///
-    /// Each is [USER@]HOST[:PORT].
+    /// Each is as in -r.
     #[arg(short = 'J', long, value_name = "HOSTS", help_heading = SERVER, value_hint = ValueHint::Other)]
     pub jump: Option<String>,
     /// ssh's configuration, instead of the usual files
