@@ -43,7 +43,7 @@ const TABLE: [Room; 13] = [
     },
     Room {
         name: "main",
-        rooms: &["app", "cli"],
+        rooms: &["app"],
         crates: &[],
         never: &[],
     },

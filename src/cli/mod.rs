@@ -16,10 +16,10 @@ use clap_complete::Shell;
 
 pub use audit_log::AuditArgs;
 pub use doctor::{DoctorArgs, doctor_hides};
-pub use life::{DaemonArgs, DownArgs, InstanceArgs, ReloadArgs, StatusArgs};
+pub use life::{DaemonArgs, DownArgs, InstanceArgs, ProfilesArgs, ReloadArgs, StatusArgs};
 pub use mistake::Mistake;
-pub use text::EXIT_CODES;
-use text::{AFTER_HELP, AFTER_LONG_HELP, DOCTOR_AFTER_HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
+use text::{DOCTOR_AFTER_HELP, HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
+pub use text::{EXAMPLES, EXIT_CODES};
 pub use up::{CarrierArg, UpArgs};
 
 /// Route whole subnets through any SSH server you can log in to.
@@ -27,7 +27,7 @@ pub use up::{CarrierArg, UpArgs};
 /// Every program on this host, and every container behind it, reaches the subnets as if they were here: open
 /// ports open, closed ports refuse. Nothing is installed on the server, no proxy is set anywhere.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "underpass", version, after_help = AFTER_HELP, after_long_help = AFTER_LONG_HELP)]
+#[command(name = "underpass", version, help_template = HELP, disable_help_subcommand = true)]
 #[command(
     propagate_version = true,
     subcommand_required = true,
@@ -86,6 +86,8 @@ pub enum Command {
     /// The privileged part: `up` starts it by itself
     #[command(hide = true)]
     Helper,
+    /// List the profiles of config.toml
+    Profiles(ProfilesArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  underpass completions bash | sudo tee /etc/bash_completion.d/underpass"
