@@ -2,8 +2,12 @@
 //!
 //! What the words mean is decided in [`crate::plan`]: here a subnet is still a text.
 
+mod run;
+
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub use self::run::{NetworkArgs, RunArgs};
 
 /// Route whole subnets through any SSH server you can log in to.
 ///
@@ -31,6 +35,18 @@ pub enum Command {
     /// Capture subnets and carry them through an SSH server, until Ctrl-C
     #[command(after_help = UP_AFTER_HELP, after_long_help = UP_AFTER_LONG_HELP)]
     Up(Box<UpArgs>),
+    /// Run a command with a network of its own, in which the subnets go through an SSH server; needs no privileges
+    ///
+    /// The command has this terminal, directory and user, and its exit code is the exit code; 125 says that it could
+    /// not be run here, 126 that it cannot be executed, 127 that there is none.
+    ///
+    /// Its network is a namespace: loopback is its own, and services of this host on 127.0.0.1 are not in it. No ping and
+    /// no UDP gets out, so names are looked up over TCP; glibc does, programs with musl do not. What it leaves running in
+    /// the background has no network when it has ended.
+    #[command(after_help = RUN_AFTER_HELP)]
+    Run(Box<RunArgs>),
+    /// Start $SHELL as run does
+    Shell(Box<NetworkArgs>),
     /// Remove the routing rules that a killed run left behind
     ///
     /// Such rules capture nothing, for the device went with the process; the next start removes them too, and so
@@ -201,6 +217,14 @@ const AFTER_LONG_HELP: &str = concat!(
     "Example:\n  sudo underpass up -r me@bastion 10.0.1.0/24\n\n",
     exit_codes!()
 );
+const RUN_AFTER_HELP: &str = "\
+Examples:
+  underpass run -r me@bastion 10.0.0.0/16 -- psql -h 10.0.1.20
+      everything else is reached as from this host
+  underpass run -r me@bastion 10.0.0.0/16 --isolate -- ./import.sh
+      nothing else is reached
+  underpass run -r me@bastion --all -- curl https://example.org
+      everything goes through the server";
 const UP_AFTER_HELP: &str = up_examples!();
 const UP_AFTER_LONG_HELP: &str = concat!(up_examples!(), "\n\n", exit_codes!());
 

@@ -66,6 +66,7 @@ const TABLE: [Room; 12] = [
         ],
         crates: &[
             "anyhow",
+            "bytes",
             "clap",
             "clap_complete",
             "clap_mangen",

@@ -4,6 +4,7 @@ pub mod cleanup;
 pub mod dry_run;
 pub mod exit;
 pub mod log;
+pub mod run;
 pub mod ssh_config;
 pub mod surroundings;
 pub mod up;
@@ -18,12 +19,14 @@ use exit::Exit;
 /// Runs a command to its end. Whatever went wrong has been said on stderr.
 pub fn run(cli: Cli) -> ExitCode {
     log::start(cli.log);
-    dispatch(cli.command).into()
+    dispatch(cli.command)
 }
 
-fn dispatch(command: Command) -> Exit {
-    match command {
-        Command::Up(args) => match prepare(&args) {
+fn dispatch(command: Command) -> ExitCode {
+    let exit = match command {
+        Command::Run(args) => return run::run(&args.network, &args.command),
+        Command::Shell(args) => return run::shell(&args),
+        Command::Up(args) => match prepare(&args, |_| true) {
             Some(plan) if args.dry_run => block_on(dry_run::run(&plan)),
             Some(plan) => up::run(&plan),
             None => Exit::Usage,
@@ -31,17 +34,18 @@ fn dispatch(command: Command) -> Exit {
         Command::Cleanup => block_on(cleanup::run()),
         Command::Completions { shell } => print(&completions(shell)),
         Command::Man => man().map_or_else(|error| failed(&error), |page| print(&page)),
-    }
+    };
+    exit.into()
 }
 
-/// The plan of `up` with its warnings said, or the error said.
-fn prepare(args: &cli::UpArgs) -> Option<plan::Plan> {
+/// The plan of `up` with those of its warnings said that matter, or the error said.
+fn prepare(args: &cli::UpArgs, matters: impl Fn(&plan::PlanWarning) -> bool) -> Option<plan::Plan> {
     let person = surroundings::person();
     let environment = surroundings::environment(&person);
     let mut config = ssh_config::SshConfig::new(person);
     match plan::resolve(args, &environment, &mut |query| config.ask(query)) {
         Ok((plan, warnings)) => {
-            for warning in warnings {
+            for warning in warnings.into_iter().filter(matters) {
                 tracing::warn!("{warning}");
             }
             if plan.carrier.kind == plan::CarrierKind::Russh {

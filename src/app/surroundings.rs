@@ -96,6 +96,12 @@ pub fn person() -> Person {
     }
 }
 
+/// The login shell of who runs this process.
+pub fn login_shell() -> Option<PathBuf> {
+    let user = User::from_uid(Uid::effective()).ok().flatten()?;
+    Some(user.shell).filter(|shell| !shell.as_os_str().is_empty())
+}
+
 /// sudo clears the variable, but the shell that called it still has it (proc_pid_environ(5)).
 fn inherited_connection() -> Option<String> {
     let mut process = nix::unistd::getppid().as_raw();

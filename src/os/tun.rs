@@ -110,6 +110,16 @@ impl TunDevice {
         })
     }
 
+    /// A device that another process has opened and passed to us.
+    pub(super) fn from_parts(fd: OwnedFd, name: String, offload: bool, mtu: u16) -> Self {
+        Self {
+            fd,
+            name,
+            offload,
+            mtu,
+        }
+    }
+
     /// Lets the runtime watch the descriptor.
     ///
     /// # Errors

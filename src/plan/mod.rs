@@ -5,8 +5,10 @@ pub mod advice;
 mod carrier;
 mod environment;
 mod error;
+pub mod names;
 mod remote;
 mod resolve;
+pub mod run;
 mod ssh;
 pub mod ssh_config;
 mod ssh_option;
@@ -21,6 +23,7 @@ pub use carrier::{CarrierKind, CarrierPlan, SshClient};
 pub use environment::{Caller, Environment};
 pub use error::{PlanError, PlanWarning};
 pub use resolve::resolve;
+pub use run::{Publish, RunPlan, Way};
 pub use ssh::{
     AddressFamily, Agent, Algorithms, Dialling, HostKeyPolicy, Keepalive, Login, RekeyLimit, Route,
     SshPlan,

@@ -10,7 +10,7 @@ use crate::plan::{LifePlan, Span};
 
 /// Connections that are open or asked for, and when the last one was.
 #[derive(Debug)]
-pub(super) struct Activity {
+pub(in crate::app) struct Activity {
     born: Instant,
     open: AtomicUsize,
     /// When the last one ended, in milliseconds since `born`.
@@ -34,6 +34,11 @@ impl Activity {
     pub(super) fn begin(&self) -> Active<'_> {
         self.open.fetch_add(1, SeqCst);
         Active(self)
+    }
+
+    /// How many there are.
+    pub(in crate::app) fn open(&self) -> usize {
+        self.open.load(SeqCst)
     }
 
     /// How long there has been none.

@@ -4,11 +4,11 @@
 //! taken back in reverse by [`Running::stop`]. Whatever happens in between, the device is not persistent and vanishes
 //! with this process.
 
-mod life;
-mod network;
+pub(super) mod life;
+pub(super) mod network;
 mod reconnect;
 mod running;
-mod session;
+pub(super) mod session;
 mod setup;
 mod signals;
 
@@ -29,7 +29,7 @@ use self::signals::Signals;
 use super::exit::Exit;
 use super::surroundings;
 use crate::carrier::prompt::{self, Prompter};
-use crate::carrier::{AnyCarrier, ConnectError, Link};
+use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
 use crate::inlet::tun::Tun;
 use crate::os::{
     ApplyError, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, host, limits, memory,
@@ -97,7 +97,7 @@ pub fn run(plan: &Plan) -> Exit {
 
 /// Half of the cores, four at most: a chunk that is handed from one thread to another costs two wake-ups, more than
 /// it gains where the other core has work of its own (sshd's peers, the application).
-fn workers() -> usize {
+pub(super) fn workers() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (cores / 2).clamp(1, 4)
 }
@@ -155,7 +155,7 @@ async fn prepare(plan: &Plan) -> Result<Prepared, UpError> {
     let device = device
         .watch()
         .map_err(io_error("cannot watch the TUN device"))?;
-    let session = Arc::new(Session::new(Tun::new(device, seed()), carrier));
+    let session = Arc::new(Session::new(Tun::new(device, seed()), Steady::new(carrier)));
     Ok(Prepared {
         began,
         netlink,
@@ -173,7 +173,7 @@ struct Prepared {
     slot: Slot,
     wanted: Wanted,
     prompter: Arc<dyn Prompter>,
-    session: Arc<Session<AnyCarrier>>,
+    session: Arc<Session<Steady<AnyCarrier>>>,
 }
 
 impl Prepared {
@@ -228,7 +228,7 @@ async fn advise(netlink: &Netlink, slot: &Slot, capture: &CapturePlan) -> Result
 }
 
 /// A number that nobody can guess: the standard library seeds its hashers from the system.
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 

@@ -13,7 +13,7 @@ use super::session::Session;
 use super::setup::Setup;
 use super::signals::Signals;
 use crate::carrier::steady::Connector;
-use crate::carrier::{ConnectError, Link};
+use crate::carrier::{ConnectError, Link, Steady};
 use crate::os::Slot;
 use crate::plan::LifePlan;
 
@@ -22,7 +22,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Everything that is up.
 pub(super) struct Running<C: Connector> {
-    pub(super) session: Arc<Session<C::Link>>,
+    pub(super) session: Arc<Session<Steady<C::Link>>>,
     pub(super) driver: JoinHandle<io::Result<()>>,
     pub(super) connector: C,
     /// Rung when the network changes, by `watcher`.
