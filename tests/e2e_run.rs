@@ -12,13 +12,14 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Output, Stdio};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use common::{V4, V6, eventually, finished};
-use rig::{Rig, UNDERPASS, probe_program, processes_with, traces};
+use rig::{Rig, UNDERPASS, probe_program, processes_with, stray_mounts};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -203,8 +204,8 @@ fn what_was_ignored_stays_ignored() {
 #[test]
 fn killed_it_leaves_nothing_and_the_command_has_no_network() {
     let rig = Rig::new();
-    let before = traces();
-    let mark = "underpass-test-killed";
+    let mark = rig.file("a mark among the arguments").display().to_string();
+    let mark = mark.as_str();
     let script = format!(
         "echo up; read line; {} connect {} 80",
         probe_program(),
@@ -242,17 +243,76 @@ fn killed_it_leaves_nothing_and_the_command_has_no_network() {
     input.write_all(b"go\n").unwrap();
     let line = lines.last().unwrap();
     assert!(line.contains("ENETUNREACH"), "{line}");
-    eventually("nothing is left", || traces() == before);
+    eventually("nothing is left", || processes_with(mark).is_empty());
+    assert_eq!(stray_mounts(), 0);
 }
 
 #[test]
 fn nothing_is_left_after_an_orderly_end() {
     let rig = Rig::new();
     let state = rig.lab.network_state("client");
-    let before = traces();
-    assert_eq!(rig.probe(V4.subnet, "connect 10.0.1.20 80"), "open");
-    eventually("nothing is left", || traces() == before);
+    let mark = rig.file("a mark among the arguments").display().to_string();
+    rig.prints(
+        &format!("{} --publish 8080:80", V4.subnet),
+        &["sh", "-c", "true", &mark],
+    );
+    eventually("nothing is left", || processes_with(&mark).is_empty());
     assert_eq!(rig.lab.network_state("client"), state);
+    assert_eq!(stray_mounts(), 0);
+}
+
+/// A shell with job control stops us as it stops the command.
+#[test]
+fn a_shell_stops_it_and_goes_on_with_it() {
+    let rig = Rig::new();
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut bash = rig.as_user("setsid");
+    bash.args(["--ctty", "bash", "--norc", "--noprofile", "-i"]);
+    bash.stdin(pty.slave.try_clone().unwrap());
+    bash.stdout(pty.slave.try_clone().unwrap());
+    bash.stderr(pty.slave);
+    let mut child = bash.spawn().unwrap();
+    drop(bash);
+    let mut keyboard = fs::File::from(pty.master.try_clone().unwrap());
+    let (sender, screen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // At its end the terminal gives EIO.
+        for line in BufReader::new(fs::File::from(pty.master))
+            .lines()
+            .map_while(Result::ok)
+        {
+            let _ = sender.send(line);
+        }
+    });
+    let shows = |word: &str| {
+        let mut seen = Vec::new();
+        while let Ok(line) = screen.recv_timeout(Duration::from_secs(20)) {
+            if line.contains(word) {
+                return;
+            }
+            seen.push(line);
+        }
+        panic!("the terminal does not show {word:?} but {seen:?}");
+    };
+    let mut type_in = |text: &str| keyboard.write_all(text.as_bytes()).unwrap();
+    type_in("stty -echo; PS1=\n");
+    let login = rig.login().join(" ");
+    type_in(&format!(
+        "{UNDERPASS} run {login} {} -- sh -c 'echo u''p; cat'\n",
+        V4.subnet
+    ));
+    shows("up");
+    type_in("one\n");
+    shows("one");
+    type_in("\x1a");
+    shows("Stopped");
+    type_in("fg >/dev/null\ntwo\n");
+    shows("two");
+    type_in("\x03");
+    type_in("echo code=$?\n");
+    shows("code=130");
+    type_in("exit\n");
+    child.wait().unwrap();
 }
 
 #[test]

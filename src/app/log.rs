@@ -15,9 +15,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{LogArgs, LogFormat};
 
-/// Starts the log. A second call changes nothing.
-pub fn start(args: LogArgs) {
-    let registry = tracing_subscriber::registry().with(filter(args));
+/// What is told of a command that has its own words for the terminal.
+pub const WARNINGS: LevelFilter = LevelFilter::WARN;
+/// What is told otherwise.
+pub const USUAL: LevelFilter = LevelFilter::INFO;
+
+/// Starts the log, at level `usual` unless `args` say otherwise. A second call changes nothing.
+pub fn start(args: LogArgs, usual: LevelFilter) {
+    let registry = tracing_subscriber::registry().with(filter(args, usual));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = match args.log_format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
@@ -30,11 +35,11 @@ pub fn start(args: LogArgs) {
     }
 }
 
-/// `-q` errors, default info, `-v` debug and `-vv` trace of underpass, `-vvv` everything of everybody.
-fn filter(args: LogArgs) -> Targets {
+/// `-q` errors, default `usual`, `-v` debug and `-vv` trace of underpass, `-vvv` everything of everybody.
+fn filter(args: LogArgs, usual: LevelFilter) -> Targets {
     let (ours, others) = match (args.quiet, args.verbose) {
         (true, _) => (LevelFilter::ERROR, LevelFilter::OFF),
-        (false, 0) => (LevelFilter::INFO, LevelFilter::OFF),
+        (false, 0) => (usual, LevelFilter::OFF),
         (false, 1) => (LevelFilter::DEBUG, LevelFilter::WARN),
         (false, 2) => (LevelFilter::TRACE, LevelFilter::WARN),
         (false, _) => (LevelFilter::TRACE, LevelFilter::TRACE),
@@ -151,7 +156,7 @@ mod tests {
             .with_ansi(false)
             .event_format(Human);
         let subscriber = tracing_subscriber::registry()
-            .with(filter(args))
+            .with(filter(args, USUAL))
             .with(layer);
         tracing::subscriber::with_default(subscriber, emit);
         let bytes = sink.0.lock().unwrap().clone();

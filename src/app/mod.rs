@@ -18,7 +18,11 @@ use exit::Exit;
 
 /// Runs a command to its end. Whatever went wrong has been said on stderr.
 pub fn run(cli: Cli) -> ExitCode {
-    log::start(cli.log);
+    let usual = match cli.command {
+        Command::Run(_) | Command::Shell(_) => log::WARNINGS,
+        _ => log::USUAL,
+    };
+    log::start(cli.log, usual);
     dispatch(cli.command)
 }
 

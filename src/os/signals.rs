@@ -7,7 +7,7 @@
 use std::io;
 
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::getpid;
 use tokio::io::Interest;
@@ -44,12 +44,12 @@ fn passed() -> SigSet {
     PASSED.into_iter().collect()
 }
 
-/// Keeps the signals for [`Signals`], in this thread and those that it will start.
+/// Keeps the signals for [`Signals`], in this thread and those that it will start; what was blocked before.
 ///
 /// # Errors
 /// Those of pthread_sigmask(3).
-pub fn block() -> io::Result<()> {
-    Ok(passed().thread_block()?)
+pub fn block() -> io::Result<SigSet> {
+    Ok(passed().thread_swap_mask(SigmaskHow::SIG_BLOCK)?)
 }
 
 impl Signals {

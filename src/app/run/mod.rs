@@ -31,9 +31,9 @@ use super::up::{self, session::Session};
 use super::{prepare, surroundings};
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
-use crate::cli::NetworkArgs;
+use crate::cli::{NetworkArgs, UpArgs};
 use crate::inlet::tun::Tun;
-use crate::os::namespace::{self, EnterError, Inside, NamespaceError, Private};
+use crate::os::namespace::{self, Before, EnterError, Inside, NamespaceError, Private};
 use crate::os::signals::{self, Signals};
 use crate::os::{limits, memory};
 use crate::plan::{PlanWarning, RunPlan, run as run_plan};
@@ -99,7 +99,23 @@ pub fn shell(args: &NetworkArgs) -> ExitCode {
     run(args, &[shell.unwrap_or_else(|| SHELL.into())])
 }
 
+/// An option of `up` that says how `up` lives, and nothing about a network.
+fn is_of_up(up: &UpArgs) -> Option<&'static str> {
+    let given = [
+        ("--dry-run", up.dry_run),
+        ("--for", up.limit.is_some()),
+        ("--idle-timeout", up.idle_timeout.is_some()),
+    ];
+    given
+        .into_iter()
+        .find_map(|(option, given)| given.then_some(option))
+}
+
 fn plan(args: &NetworkArgs) -> Option<RunPlan> {
+    if let Some(option) = is_of_up(&args.up) {
+        error!("{option} is for up: a command ends when it ends; leave it out");
+        return None;
+    }
     let mut up = args.up.clone();
     if args.all {
         up.subnets.extend(["0.0.0.0/0", "::/0"].map(str::to_owned));
@@ -130,14 +146,16 @@ fn plan(args: &NetworkArgs) -> Option<RunPlan> {
 /// The stages that a process of one thread has to do, then the rest.
 fn carry(plan: &RunPlan, command: &[OsString]) -> Result<u8, RunError> {
     let began = Instant::now();
-    signals::block().map_err(io("cannot block signals"))?;
+    let before = Before {
+        blocked: signals::block().map_err(io("cannot block signals"))?,
+        open_files: getrlimit(Resource::RLIMIT_NOFILE).ok(),
+    };
     let Network { setting, stand_ins } = network::of(plan);
     let private = namespace::make(&setting)?;
     debug!(
         "a private network in {:.3} s",
         began.elapsed().as_secs_f32()
     );
-    let open_files = getrlimit(Resource::RLIMIT_NOFILE).ok();
     memory::keep_freed_memory();
     limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -153,7 +171,7 @@ fn carry(plan: &RunPlan, command: &[OsString]) -> Result<u8, RunError> {
         };
         let ways = Ways::new(plan.clone(), stand_ins, Steady::new(carrier));
         let up = Up::new(plan, private, ways).await?;
-        up.run(command, open_files, &mut signals).await
+        up.run(command, before, &mut signals).await
     };
     let outcome = runtime.block_on(work);
     prompt::give_back_terminal();
@@ -203,7 +221,7 @@ impl Up {
     async fn run(
         self,
         command: &[OsString],
-        open_files: Option<(u64, u64)>,
+        before: Before,
         signals: &mut Signals,
     ) -> Result<u8, RunError> {
         let [program, args @ ..] = command else {
@@ -215,7 +233,7 @@ impl Up {
         let mut command = Command::new(program);
         command.args(args);
         let mut running = Running::new().map_err(io("cannot watch for the command's end"))?;
-        let child = self.inside.spawn(command, open_files)?;
+        let child = self.inside.spawn(command, before)?;
         info!("running {} as process {}", program.display(), child.id());
         let status = running.until_end(child, signals).await;
         self.stop(signals).await;

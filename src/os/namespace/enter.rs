@@ -11,6 +11,7 @@ use std::process::{Child, Command};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, rlim_t, setrlimit};
+use nix::sys::signal::SigSet;
 use thiserror::Error;
 
 use super::Inside;
@@ -42,6 +43,15 @@ pub enum EnterError {
     Io(#[source] io::Error),
 }
 
+/// What a program finds as we found it, though it is otherwise with us by now.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    /// Soft and hard limit of open files.
+    pub open_files: Option<(rlim_t, rlim_t)>,
+    /// Signals that are blocked.
+    pub blocked: SigSet,
+}
+
 /// What a new process does to get in, with calls that are allowed between fork and exec.
 struct Way {
     user: Option<RawFd>,
@@ -50,23 +60,18 @@ struct Way {
     directory: Option<CString>,
     /// The same directory, where its path leads nowhere.
     opened: Option<OwnedFd>,
-    open_files: Option<(rlim_t, rlim_t)>,
+    before: Before,
 }
 
 impl Inside {
     /// Starts `command` inside, in the directory where this process is, with our terminal, process group and user.
-    /// `open_files` are the soft and hard limit of open files that it shall have, if others than ours.
     ///
     /// # Errors
     /// [`EnterError`].
-    pub fn spawn(
-        &self,
-        mut command: Command,
-        open_files: Option<(rlim_t, rlim_t)>,
-    ) -> Result<Child, EnterError> {
-        let way = self.way(open_files);
+    pub fn spawn(&self, mut command: Command, before: Before) -> Result<Child, EnterError> {
+        let way = self.way(before);
         #[expect(unsafe_code, reason = "work between fork and exec")]
-        // SAFETY: between fork and exec only async-signal-safe calls are made: setrlimit, setns, chdir, fchdir. Nothing is
+        // SAFETY: between fork and exec only async-signal-safe calls are made: pthread_sigmask, setrlimit, setns, chdir, fchdir. Nothing is
         // allocated; errors are plain numbers. The descriptors outlive the call: `self` is borrowed, `way` owns its own.
         unsafe {
             command.pre_exec(move || way.go().map_err(on_the_way));
@@ -75,7 +80,7 @@ impl Inside {
         command.spawn().map_err(|error| told(program, error))
     }
 
-    fn way(&self, open_files: Option<(rlim_t, rlim_t)>) -> Way {
+    fn way(&self, before: Before) -> Way {
         let path = std::env::current_dir().ok();
         Way {
             user: self.user.as_ref().map(AsRawFd::as_raw_fd),
@@ -83,7 +88,7 @@ impl Inside {
             mount: self.mount.as_raw_fd(),
             directory: path.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
             opened: File::open(".").ok().map(OwnedFd::from),
-            open_files,
+            before,
         }
     }
 }
@@ -92,7 +97,8 @@ impl Way {
     /// The user namespace first: it gives the privileges for the others, which execve(2) takes away again. Entering a
     /// mount namespace leads to its root (setns(2)).
     fn go(&self) -> Result<(), Errno> {
-        if let Some((soft, hard)) = self.open_files {
+        self.before.blocked.thread_set_mask()?;
+        if let Some((soft, hard)) = self.before.open_files {
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
         }
         if let Some(user) = self.user {

@@ -31,7 +31,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
 use thiserror::Error;
 
-pub use self::enter::EnterError;
+pub use self::enter::{Before, EnterError};
 pub use self::files::PrivateFile;
 use self::passing::Report;
 pub use self::sockets::Sockets;
