@@ -53,6 +53,18 @@ pub enum Command {
     /// it does with a device that was killed in the making. What belongs to a run that is alive, or to other programs,
     /// is left alone.
     Cleanup,
+    /// Print a rule of sudoers(5) that lets a user run `up` without a password
+    ///
+    /// The rule allows the privileged part of underpass, without arguments, and nothing else.
+    #[command(after_help = "Example:\n  underpass sudoers | sudo tee /etc/sudoers.d/underpass")]
+    Sudoers {
+        /// Who may [default: who runs this]
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+    },
+    /// The privileged part: `up` starts it by itself
+    #[command(hide = true)]
+    Helper,
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  underpass completions bash | sudo tee /etc/bash_completion.d/underpass"

@@ -40,7 +40,6 @@ fn client(sshd: &Sshd, more: &[&str]) -> SshClient {
     let arguments = more.iter().chain(&typed).chain(&options);
     SshClient {
         arguments: arguments.map(ToString::to_string).collect(),
-        caller: None,
     }
 }
 

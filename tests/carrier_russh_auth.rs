@@ -280,7 +280,7 @@ async fn a_passphrase_from_a_window() {
         identities: vec![sshd.path("locked")],
         ..sshd.plan()
     };
-    let prompter = usual(false, None, |name| match name {
+    let prompter = usual(false, |name| match name {
         "SSH_ASKPASS" => Some(askpass.clone().into()),
         "SSH_ASKPASS_REQUIRE" => Some("force".into()),
         _ => None,

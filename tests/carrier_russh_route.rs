@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
 use underpass::carrier::{ConnectError, HostKeyError, Link, LostReason, NoPrompter, RusshCarrier};
 use underpass::net::{ByteReader, ByteWriter, Carrier, Target};
-use underpass::plan::{AddressFamily, Caller, Dialling, Keepalive, Route, SshPlan};
+use underpass::plan::{AddressFamily, Dialling, Keepalive, Route, SshPlan};
 
 /// Bytes of a write.
 const CHUNK: usize = 32 << 10;
@@ -284,26 +284,6 @@ async fn the_command_ends_with_us() {
         }
     };
     timeout(Duration::from_secs(10), gone).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_sudo_the_command_runs_as_who_called_it() {
-    let server = Sshd::start("");
-    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
-    let caller = Caller {
-        uid: nobody.uid.as_raw(),
-        gid: nobody.gid.as_raw(),
-        name: nobody.name,
-        home: "/none".into(),
-        shell: "/bin/sh".into(),
-    };
-    let plan = SshPlan {
-        caller: Some(caller.clone()),
-        ..by_command("echo $(id -u) $(id -G) $HOME $USER >&2", server.plan())
-    };
-    let text = failure(&plan).await.to_string();
-    let said = format!("{} {} /none nobody", caller.uid, caller.gid);
-    assert!(text.contains(&said), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

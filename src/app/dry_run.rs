@@ -27,7 +27,7 @@ pub async fn run(plan: &Plan) -> Exit {
 async fn commands(plan: &Plan) -> anyhow::Result<String> {
     let netlink = Netlink::new()?;
     let slot = Slot::claim()?;
-    let networks = host::networks(&netlink, &slot)
+    let networks = host::networks(&netlink, slot.number())
         .await
         .context("could not read the host's networks")?;
     let from = super::surroundings::logged_in_from();

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::carrier::ConnectError;
-use crate::os::{ApplyError, SlotError, TunError};
+use crate::os::helper::{HandError, RefusalKind, StartError};
 
 /// How a run ended. [`crate::cli::EXIT_CODES`] says it to the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,31 +53,26 @@ impl From<&ConnectError> for Exit {
     }
 }
 
-impl From<&TunError> for Exit {
-    fn from(error: &TunError) -> Self {
+impl From<&HandError> for Exit {
+    fn from(error: &HandError) -> Self {
         match error {
-            TunError::NoTun | TunError::NotPermitted => Self::Privilege,
-            TunError::NameTaken { .. } => Self::Busy,
-            TunError::Io { .. } => Self::Failure,
+            HandError::Refused(refusal) => match refusal.kind {
+                RefusalKind::Privilege => Self::Privilege,
+                RefusalKind::Busy => Self::Busy,
+                RefusalKind::Nothing => Self::Usage,
+                RefusalKind::Senseless | RefusalKind::Failed => Self::Failure,
+            },
+            HandError::NotStarted { .. } => Self::Privilege,
+            HandError::Gone | HandError::Io(_) => Self::Failure,
         }
     }
 }
 
-impl From<&SlotError> for Exit {
-    fn from(error: &SlotError) -> Self {
+impl From<&StartError> for Exit {
+    fn from(error: &StartError) -> Self {
         match error {
-            SlotError::Full => Self::Busy,
-            SlotError::Io(_) => Self::Failure,
-        }
-    }
-}
-
-impl From<&ApplyError> for Exit {
-    fn from(error: &ApplyError) -> Self {
-        match error {
-            ApplyError::NotPermitted => Self::Privilege,
-            ApplyError::Nothing => Self::Usage,
-            ApplyError::Entry { .. } | ApplyError::Device(_) => Self::Failure,
+            StartError::NoWay { .. } => Self::Privilege,
+            StartError::Io(_) => Self::Failure,
         }
     }
 }

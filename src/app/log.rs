@@ -22,12 +22,17 @@ pub const USUAL: LevelFilter = LevelFilter::INFO;
 
 /// Starts the log, at level `usual` unless `args` say otherwise. A second call changes nothing.
 pub fn start(args: LogArgs, usual: LevelFilter) {
+    start_with(args, usual, wants_colour());
+}
+
+/// The same, in `colour` or not.
+pub(super) fn start_with(args: LogArgs, usual: LevelFilter, colour: bool) {
     let registry = tracing_subscriber::registry().with(filter(args, usual));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = match args.log_format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
         LogFormat::Human => registry
-            .with(layer.with_ansi(wants_colour()).event_format(Human))
+            .with(layer.with_ansi(colour).event_format(Human))
             .try_init(),
     };
     if started.is_err() {
@@ -50,7 +55,7 @@ fn filter(args: LogArgs, usual: LevelFilter) -> Targets {
 }
 
 /// <https://no-color.org>: set and not empty means none.
-fn wants_colour() -> bool {
+pub(super) fn wants_colour() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !refused && std::io::stderr().is_terminal()
 }

@@ -1,45 +1,90 @@
 //! Who is wired to whom: the commands, their start and end.
 
 pub mod cleanup;
+mod confine;
 pub mod dry_run;
 pub mod exit;
+pub mod helper;
 pub mod log;
 pub mod run;
 pub mod ssh_config;
+mod sudoers;
 pub mod surroundings;
 pub mod up;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::cli::{self, Cli, Command};
+use crate::cli::{self, Cli, Command, LogArgs};
+use crate::os::helper::StartError;
 use crate::plan;
 use exit::Exit;
+use helper::Helper;
 
 /// Runs a command to its end. Whatever went wrong has been said on stderr.
 pub fn run(cli: Cli) -> ExitCode {
+    if let Command::Helper = cli.command {
+        // Whoever started it says how to log.
+        return helper::run().into();
+    }
     let usual = match cli.command {
         Command::Run(_) | Command::Shell(_) => log::WARNINGS,
         _ => log::USUAL,
     };
     log::start(cli.log, usual);
-    dispatch(cli.command)
+    dispatch(cli.command, cli.log)
 }
 
-fn dispatch(command: Command) -> ExitCode {
+fn dispatch(command: Command, log: LogArgs) -> ExitCode {
     let exit = match command {
+        Command::Up(args) if args.dry_run => dry_run(&args),
+        Command::Up(args) => up(&args, log),
         Command::Run(args) => return run::run(&args.network, &args.command),
         Command::Shell(args) => return run::shell(&args),
-        Command::Up(args) => match prepare(&args, |_| true) {
-            Some(plan) if args.dry_run => block_on(dry_run::run(&plan)),
-            Some(plan) => up::run(&plan),
-            None => Exit::Usage,
-        },
+        Command::Helper => helper::run(),
+        Command::Sudoers { user } => sudoers::run(user),
         Command::Cleanup => block_on(cleanup::run()),
         Command::Completions { shell } => print(&completions(shell)),
         Command::Man => man().map_or_else(|error| failed(&error), |page| print(&page)),
     };
     exit.into()
+}
+
+fn dry_run(args: &cli::UpArgs) -> Exit {
+    if let Err(error) = surroundings::become_person() {
+        return failed(&error);
+    }
+    match prepare(args, |_| true) {
+        Some(plan) => block_on(dry_run::run(&plan)),
+        None => Exit::Usage,
+    }
+}
+
+/// What has privileges is started before they are given up, what asks for a password when the plan is known to be good.
+fn up(args: &cli::UpArgs, log: LogArgs) -> Exit {
+    let early = match Helper::early(log) {
+        Ok(early) => early,
+        Err(error) => return not_started(&error),
+    };
+    if let Err(error) = surroundings::become_person() {
+        return failed(&error);
+    }
+    let Some(plan) = prepare(args, |_| true) else {
+        return Exit::Usage;
+    };
+    let helper = match early.map_or_else(|| Helper::late(log), Ok) {
+        Ok(helper) => helper,
+        Err(error) => return not_started(&error),
+    };
+    match confine::main_process(&plan) {
+        Ok(()) => up::run(&plan, helper),
+        Err(error) => failed(&error),
+    }
+}
+
+fn not_started(error: &StartError) -> Exit {
+    tracing::error!("{error}");
+    error.into()
 }
 
 /// The plan of `up` with those of its warnings said that matter, or the error said.

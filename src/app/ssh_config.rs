@@ -11,8 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tracing::debug;
 
-use super::surroundings::{self, Person};
-use crate::os::run_as;
+use super::surroundings::Person;
 use crate::plan::PlanError;
 use crate::plan::ssh_config::{Effective, Query, Settings, Source};
 
@@ -93,7 +92,7 @@ impl SshConfig {
             .enable_all()
             .build()
             .map_err(failed)?;
-        let command = self.command(query);
+        let command = Self::command(query);
         let output =
             runtime.block_on(async { tokio::time::timeout(PATIENCE, output(command)).await });
         let output = output
@@ -118,9 +117,7 @@ impl SshConfig {
         })
     }
 
-    /// Run by sudo, ssh runs as who called it: it takes the home from passwd(5), not from `$HOME`, and what
-    /// `Match exec` names is not to run as root.
-    fn command(&self, query: &Query) -> Command {
+    fn command(query: &Query) -> Command {
         let mut command = Command::new("ssh");
         command
             .args(query.arguments())
@@ -128,9 +125,6 @@ impl SshConfig {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        if let Some(caller) = surroundings::caller(&self.person) {
-            run_as(command.as_std_mut(), &caller);
-        }
         command
     }
 }

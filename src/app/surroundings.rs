@@ -1,14 +1,20 @@
 //! The surroundings of this process, read once.
 
+use std::ffi::OsString;
+use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 
-use crate::plan::{Caller, Environment};
+use crate::os::privilege::{Caller, become_caller};
+use crate::plan::Environment;
 
 /// Set by sshd: the client's address and port, then the server's (ssh(1), ENVIRONMENT).
 const SSH_CONNECTION: &str = "SSH_CONNECTION";
+/// Where the agent listens (ssh-agent(1), ENVIRONMENT).
+const AUTH_SOCK: &str = "SSH_AUTH_SOCK";
 /// How many ancestors are asked at most.
 const ANCESTORS: usize = 32;
 
@@ -35,15 +41,13 @@ pub fn environment(person: &Person) -> Environment {
         uid: person.uid,
         host_name: host_name(),
         home: person.home.clone(),
-        caller: caller(person),
         logged_in_from: logged_in_from(),
         exists: Path::exists,
         variable,
     }
 }
 
-/// Who called sudo, where somebody did.
-pub(super) fn caller(person: &Person) -> Option<Caller> {
+fn caller(person: &Person) -> Option<Caller> {
     let (uid, gid) = person.behind_sudo?;
     Some(Caller {
         uid,
@@ -54,9 +58,26 @@ pub(super) fn caller(person: &Person) -> Option<Caller> {
     })
 }
 
+/// Becomes who called sudo, where somebody did, for good: from here on everything is done with their rights, and finds
+/// their files and their agent. To be called before there is a second thread.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn become_person() -> io::Result<()> {
+    let Some(caller) = caller(&person()) else {
+        return Ok(());
+    };
+    // Read as root: nobody else may read the environment of sudo and of what is before it.
+    let lost = [SSH_CONNECTION, AUTH_SOCK].into_iter().filter_map(|name| {
+        let value = variable(name).or_else(|| inherited(name, Some(caller.uid)))?;
+        Some((name, OsString::from(value)))
+    });
+    become_caller(&caller, &lost.collect::<Vec<_>>())
+}
+
 /// Where the person is logged in from, when over SSH.
 pub fn logged_in_from() -> Option<IpAddr> {
-    let connection = variable(SSH_CONNECTION).or_else(inherited_connection)?;
+    let connection = variable(SSH_CONNECTION).or_else(|| inherited(SSH_CONNECTION, None))?;
     connection.split(' ').next()?.parse().ok()
 }
 
@@ -102,23 +123,28 @@ pub fn login_shell() -> Option<PathBuf> {
     Some(user.shell).filter(|shell| !shell.as_os_str().is_empty())
 }
 
-/// sudo clears the variable, but the shell that called it still has it (proc_pid_environ(5)).
-fn inherited_connection() -> Option<String> {
+/// sudo clears a variable, but the shell that called it still has it (proc_pid_environ(5)). Of processes of `uid` only,
+/// where one is given: nobody else's word counts.
+fn inherited(name: &str, uid: Option<u32>) -> Option<String> {
     let mut process = nix::unistd::getppid().as_raw();
     for _ in 0..ANCESTORS {
-        let environment = std::fs::read(format!("/proc/{process}/environ")).ok()?;
-        if let Some(value) = entry(&environment) {
+        let directory = format!("/proc/{process}");
+        let owner = std::fs::metadata(&directory).ok()?.uid();
+        if uid.is_none_or(|uid| uid == owner)
+            && let Ok(environment) = std::fs::read(format!("{directory}/environ"))
+            && let Some(value) = entry(&environment, name)
+        {
             return Some(value);
         }
-        process = parent(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?)?;
+        process = parent(&std::fs::read_to_string(format!("{directory}/stat")).ok()?)?;
     }
     None
 }
 
-fn entry(environment: &[u8]) -> Option<String> {
+fn entry(environment: &[u8], name: &str) -> Option<String> {
     let mut entries = environment.split(|byte| *byte == 0);
     let value = entries.find_map(|entry| {
-        let rest = entry.strip_prefix(SSH_CONNECTION.as_bytes())?;
+        let rest = entry.strip_prefix(name.as_bytes())?;
         rest.strip_prefix(b"=")
     })?;
     String::from_utf8(value.to_vec()).ok()
@@ -141,15 +167,15 @@ mod tests {
     #[test]
     fn the_connection_and_the_parent_are_read() {
         let environment = b"A=b\0SSH_CONNECTION=203.0.113.9 5022 10.0.0.1 22\0C=d\0";
-        let value = entry(environment).unwrap();
+        let value = entry(environment, SSH_CONNECTION).unwrap();
         assert!(value.starts_with("203.0.113.9 "));
-        assert_eq!(entry(b"XSSH_CONNECTION=no"), None);
+        assert_eq!(entry(b"XSSH_CONNECTION=no", SSH_CONNECTION), None);
         assert_eq!(parent("7 (a) b) S 42 7 7"), Some(42));
         assert_eq!(parent("7"), None);
     }
 
     #[test]
     fn asking_the_ancestors_ends() {
-        let _ = inherited_connection();
+        assert_eq!(inherited("NO_SUCH_VARIABLE_ANYWHERE", None), None);
     }
 }

@@ -119,7 +119,7 @@ impl Undo {
             }
         }
         self.made.retain(|entry| !gone(entry));
-        for entry in entries.iter().filter(|entry| is_held(entry)) {
+        for entry in entries {
             if self.made.contains(entry) {
                 continue;
             }

@@ -26,11 +26,11 @@ pub fn has_ipv6() -> bool {
     std::fs::read_to_string(IPV6_DISABLED).is_ok_and(|text| text.trim() == "0")
 }
 
-/// The host's networks as an instance in `slot` meets them, for [`crate::plan::advice::advise`].
+/// The host's networks as an instance in slot number `slot` meets them, for [`crate::plan::advice::advise`].
 ///
 /// # Errors
 /// When the kernel refuses to list.
-pub async fn networks(netlink: &Netlink, slot: &Slot) -> Result<HostNetworks, NetlinkError> {
+pub async fn networks(netlink: &Netlink, slot: u32) -> Result<HostNetworks, NetlinkError> {
     let links = netlink.links().await?;
     let mut addresses = addresses_by_index(&netlink.addresses().await?);
     let names: BTreeMap<u32, String> = links

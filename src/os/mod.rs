@@ -5,9 +5,10 @@
 //! its protocol number and an unclaimed [`Slot`], and removed by [`stale::clear`].
 
 mod apply;
-mod caller;
 mod changes;
 pub mod child;
+pub mod confine;
+pub mod helper;
 pub mod host;
 pub mod limits;
 mod made;
@@ -16,6 +17,7 @@ pub mod namespace;
 mod netlink;
 mod orphan;
 mod others;
+pub mod privilege;
 mod resume;
 pub mod routes;
 pub mod signals;
@@ -24,7 +26,6 @@ pub mod stale;
 mod tun;
 
 pub use apply::{ApplyError, Undo, apply};
-pub use caller::run_as;
 pub use changes::Changes;
 pub use made::Made;
 pub use netlink::{Netlink, NetlinkError};

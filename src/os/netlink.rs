@@ -99,6 +99,11 @@ impl Netlink {
         Ok(self.0.link().set(message).execute().await?)
     }
 
+    /// Removes a device.
+    pub(super) async fn delete_link(&self, index: u32) -> Result<(), NetlinkError> {
+        Ok(self.0.link().del(index).execute().await?)
+    }
+
     /// Adds an address of full width: usable at once, and without a route in `main`.
     pub(super) async fn add_address(
         &self,

@@ -11,7 +11,6 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
 use rtnetlink::packet_route::{AddressFamily, IpProtocol};
 
-use super::Slot;
 use super::routes::PROTOCOL;
 use super::slot::Tables;
 use crate::plan::Subnet;
@@ -19,14 +18,14 @@ use crate::plan::advice::Other;
 
 /// What rules of other slots lead to a device. What a killed run left has no device any more, so no route to one.
 pub(super) fn others(
-    own: &Slot,
+    own: u32,
     rules: &[RuleMessage],
     routes: &[RouteMessage],
     names: &BTreeMap<u32, String>,
 ) -> Vec<Other> {
     let mut others = Vec::new();
     for rule in rules.iter().filter_map(Lead::of) {
-        let Some(slot) = Tables::slot_of(rule.table).filter(|slot| *slot != own.number()) else {
+        let Some(slot) = Tables::slot_of(rule.table).filter(|slot| *slot != own) else {
             continue;
         };
         let ways = routes
@@ -40,7 +39,7 @@ pub(super) fn others(
             others.push(Other {
                 device: device.to_owned(),
                 subnet,
-                first: slot < own.number(),
+                first: slot < own,
             });
         }
     }

@@ -110,7 +110,7 @@ impl TunDevice {
         })
     }
 
-    /// A device that another process has opened and passed to us.
+    /// A device that another process made with [`Self::open`] and gave us; `fd` is its descriptor.
     pub(super) fn from_parts(fd: OwnedFd, name: String, offload: bool, mtu: u16) -> Self {
         Self {
             fd,

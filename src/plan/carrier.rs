@@ -1,7 +1,7 @@
 //! Which carrier is taken, and how the user's own ssh is run.
 
+use super::SshPlan;
 use super::ssh_config::Source;
-use super::{Caller, Environment, SshPlan};
 use crate::cli::CarrierArg;
 
 /// What carries the connections.
@@ -24,23 +24,11 @@ pub enum CarrierKind {
     Openssh,
 }
 
-/// The user's own ssh: what was typed for it, and who runs it.
+/// The user's own ssh: what was typed for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SshClient {
     /// Arguments of ssh(1) as they were typed for underpass, but for the host.
     pub arguments: Vec<String>,
-    /// Who ssh runs as, where that is not who runs this process.
-    pub caller: Option<Caller>,
-}
-
-impl SshClient {
-    /// ssh, run by the person who asked: under sudo not as root.
-    pub(super) fn new(arguments: Vec<String>, environment: &Environment) -> Self {
-        Self {
-            arguments,
-            caller: environment.caller.clone(),
-        }
-    }
 }
 
 impl CarrierPlan {

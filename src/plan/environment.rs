@@ -3,21 +3,6 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// Who called sudo. What runs on their behalf runs as them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// Number of the user.
-    pub uid: u32,
-    /// Number of their group.
-    pub gid: u32,
-    /// Login name.
-    pub name: String,
-    /// Home.
-    pub home: PathBuf,
-    /// Login shell.
-    pub shell: PathBuf,
-}
-
 /// The surroundings of a run, as plain values.
 #[derive(Clone, Debug)]
 pub struct Environment {
@@ -29,8 +14,6 @@ pub struct Environment {
     pub host_name: String,
     /// Home of that person: `.ssh` is looked for here, and `~/` means it.
     pub home: Option<PathBuf>,
-    /// Who called sudo, where somebody did.
-    pub caller: Option<Caller>,
     /// Where the person is logged in from (`SSH_CONNECTION`), when over SSH.
     pub logged_in_from: Option<IpAddr>,
     /// Whether a file is there. Only asked for key files.

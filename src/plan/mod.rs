@@ -20,7 +20,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use carrier::{CarrierKind, CarrierPlan, SshClient};
-pub use environment::{Caller, Environment};
+pub use environment::Environment;
 pub use error::{PlanError, PlanWarning};
 pub use resolve::resolve;
 pub use run::{Publish, RunPlan, Way};

@@ -1,5 +1,6 @@
 //! From the arguments as typed to the plan as meant.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -14,7 +15,7 @@ use crate::cli::UpArgs;
 /// How many hosts may lie on the way to a server.
 const MAX_JUMPS: usize = 16;
 /// IPv6 asks for 1280 bytes (RFC 8200 section 5); the kernel's TUN takes 65535, less room for headers.
-const MTU_RANGE: std::ops::RangeInclusive<u32> = 1280..=65520;
+const MTU_RANGE: RangeInclusive<u32> = 1280..=65520;
 /// A hundred years, which every clock here can count.
 const MAX_SECONDS: u64 = 100 * 365 * 24 * 3600;
 /// IFNAMSIZ less the final zero (linux/if.h).
@@ -34,7 +35,9 @@ pub fn resolve(
     let query = Query::new(args)?;
     let capture = capture(args, &mut warnings)?;
     let device = device(args)?;
-    let client = SshClient::new(query.flags(), environment);
+    let client = SshClient {
+        arguments: query.flags(),
+    };
     let (ssh, source) = ssh(query, environment, ask, &mut warnings)?;
     warnings.extend(command_under_default(&ssh, &capture));
     let plan = Plan {
@@ -195,12 +198,49 @@ fn device(args: &UpArgs) -> Result<DevicePlan, PlanError> {
     let mtu = args.mtu.map(check_mtu).transpose()?;
     let name = args.tun.clone();
     if let Some(name) = &name {
-        check_name(name).map_err(|reason| PlanError::BadDeviceName {
-            name: name.clone(),
-            reason,
-        })?;
+        check_device_name(name)?;
     }
     Ok(DevicePlan { name, mtu })
+}
+
+impl DevicePlan {
+    /// Whether it is one that [`resolve`] may give, for a plan that comes from elsewhere.
+    ///
+    /// # Errors
+    /// What makes no sense.
+    pub fn check(&self) -> Result<(), PlanError> {
+        self.mtu.map(|mtu| check_mtu(mtu.into())).transpose()?;
+        self.name.as_deref().map_or(Ok(()), check_device_name)
+    }
+}
+
+impl CapturePlan {
+    /// Whether it is one that [`resolve`] may give, for a plan that comes from elsewhere.
+    ///
+    /// # Errors
+    /// The first network that makes no sense.
+    pub fn check(&self) -> Result<(), PlanError> {
+        if self.subnets.is_empty() {
+            return Err(PlanError::NoSubnets);
+        }
+        for subnet in &self.subnets {
+            check_routable(subnet.net)?;
+            let has_ports = |ports: &RangeInclusive<u16>| *ports.start() > 0 && !ports.is_empty();
+            if subnet.net != subnet.net.trunc() || !subnet.ports.as_ref().is_none_or(has_ports) {
+                return Err(PlanError::BadSubnet {
+                    text: subnet.to_string(),
+                    reason: "bits of the host are set, or there is no such range of ports",
+                });
+            }
+        }
+        match self.excludes.iter().find(|net| **net != net.trunc()) {
+            Some(net) => Err(PlanError::BadExclude {
+                text: net.to_string(),
+                reason: "bits of the host are set",
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 fn check_mtu(mtu: u32) -> Result<u16, PlanError> {
@@ -209,6 +249,13 @@ fn check_mtu(mtu: u32) -> Result<u16, PlanError> {
         return Err(bad);
     }
     u16::try_from(mtu).map_err(|_| bad)
+}
+
+fn check_device_name(name: &str) -> Result<(), PlanError> {
+    check_name(name).map_err(|reason| PlanError::BadDeviceName {
+        name: name.to_owned(),
+        reason,
+    })
 }
 
 /// What dev_valid_name() of the kernel takes, and less: a name also stands in paths and commands.
@@ -248,7 +295,6 @@ mod tests {
             uid: 1000,
             host_name: "laptop.lan".into(),
             home: Some("/home/me".into()),
-            caller: None,
             logged_in_from: None,
             exists: |path| {
                 let there = [

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::environment::Caller;
 use super::ssh_config::Unheeded;
 
 /// RequiredRSASize where nothing was set, in bits.
@@ -22,8 +21,6 @@ pub struct SshPlan {
     pub user: String,
     /// How bytes get to the server.
     pub route: Route,
-    /// Who called sudo: a ProxyCommand runs as them.
-    pub caller: Option<Caller>,
     /// How the TCP connection is made, where underpass makes it.
     pub dialling: Dialling,
     /// How a dead peer is noticed; `None` leaves it to the carrier.
@@ -72,7 +69,6 @@ impl SshPlan {
             port,
             user: user.to_owned(),
             route: Route::Direct,
-            caller: None,
             dialling: Dialling::default(),
             keepalive: None,
             identities: Vec::new(),

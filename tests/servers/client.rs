@@ -29,7 +29,6 @@ impl Configured {
             },
             client: SshClient {
                 arguments: vec!["-F".to_owned(), file.display().to_string()],
-                caller: None,
             },
             _dir: dir,
         }

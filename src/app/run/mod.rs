@@ -76,8 +76,14 @@ fn io(step: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
     move |source| RunError::Io(step, source)
 }
 
-/// Runs `command` in the network of `args` to its end. The exit code is its own, or one of ours.
+/// Runs `command` in the network of `args` to its end, under sudo as who called it. The exit code is its own, or one of
+/// ours.
 pub fn run(args: &NetworkArgs, command: &[OsString]) -> ExitCode {
+    // With their keys and files, and without a privilege: none is needed.
+    if let Err(error) = surroundings::become_person() {
+        error!("{error}");
+        return CANNOT_RUN.into();
+    }
     let Some(plan) = plan(args) else {
         return CANNOT_RUN.into();
     };
@@ -181,9 +187,7 @@ fn carry(plan: &RunPlan, command: &[OsString]) -> Result<u8, RunError> {
 
 async fn connect(plan: &RunPlan) -> Result<AnyCarrier, ConnectError> {
     let ssh = &plan.plan.ssh;
-    let prompter = prompt::usual(ssh.login.batch, ssh.caller.as_ref(), |name| {
-        std::env::var_os(name)
-    });
+    let prompter = prompt::usual(ssh.login.batch, |name| std::env::var_os(name));
     let carrier = AnyCarrier::connect(&plan.plan.carrier, ssh, prompter).await?;
     debug!("logged in to {}", carrier.description());
     Ok(carrier)

@@ -24,17 +24,16 @@ use tracing::{debug, info, warn};
 use self::reconnect::Reconnect;
 use self::running::{End, Running};
 use self::session::Session;
-use self::setup::Wanted;
+use self::setup::Setup;
 use self::signals::Signals;
 use super::exit::Exit;
+use super::helper::Helper;
 use super::surroundings;
 use crate::carrier::prompt::{self, Prompter};
 use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
 use crate::inlet::tun::Tun;
-use crate::os::{
-    ApplyError, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, host, limits, memory,
-    stale,
-};
+use crate::os::helper::{Hand, HandError};
+use crate::os::{Netlink, NetlinkError, host, limits, memory};
 use crate::plan::{CapturePlan, Plan, PlanError, advice};
 
 /// Why packets do not flow, or no longer.
@@ -43,13 +42,9 @@ enum UpError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
-    Device(#[from] TunError),
-    #[error(transparent)]
-    Slot(#[from] SlotError),
+    Hand(#[from] HandError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
     #[error("could not read the host's networks: {0}")]
     Netlink(#[from] NetlinkError),
     #[error("{step}: {source}")]
@@ -66,9 +61,7 @@ impl UpError {
     fn exit(&self) -> Exit {
         match self {
             Self::Plan(_) => Exit::Usage,
-            Self::Device(error) => error.into(),
-            Self::Slot(error) => error.into(),
-            Self::Apply(error) => error.into(),
+            Self::Hand(error) => error.into(),
             Self::Connect(error) | Self::NotAgain(error) => error.into(),
             _ => Exit::Failure,
         }
@@ -76,7 +69,8 @@ impl UpError {
 }
 
 /// Runs until a signal, the end that the plan sets, or something that trying again does not mend.
-pub fn run(plan: &Plan) -> Exit {
+/// `helper` is the privileged part.
+pub fn run(plan: &Plan, helper: Helper) -> Exit {
     memory::keep_freed_memory();
     limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -85,7 +79,7 @@ pub fn run(plan: &Plan) -> Exit {
         .build();
     match runtime {
         Ok(runtime) => {
-            let exit = runtime.block_on(up(plan));
+            let exit = runtime.block_on(up(plan, helper));
             prompt::give_back_terminal();
             // A question on the terminal that nobody answers holds nobody up.
             runtime.shutdown_background();
@@ -102,8 +96,8 @@ pub(super) fn workers() -> usize {
     (cores / 2).clamp(1, 4)
 }
 
-async fn up(plan: &Plan) -> Exit {
-    match until_stopped(plan).await {
+async fn up(plan: &Plan, helper: Helper) -> Exit {
+    match until_stopped(plan, helper).await {
         Ok(exit) => exit,
         Err(error) => {
             tracing::error!("{error}");
@@ -112,15 +106,27 @@ async fn up(plan: &Plan) -> Exit {
     }
 }
 
-async fn until_stopped(plan: &Plan) -> Result<Exit, UpError> {
+async fn until_stopped(plan: &Plan, helper: Helper) -> Result<Exit, UpError> {
     let mut signals = Signals::new().map_err(io_error("cannot watch for signals"))?;
+    let hand = tokio::select! {
+        hand = helper.greet() => Arc::new(hand?),
+        () = signals.stop() => return Ok(Exit::Success),
+    };
+    let end = with_hand(plan, &hand, &mut signals).await;
+    // What is left goes now, also when nothing came of it.
+    hand.end().await;
+    end
+}
+
+async fn with_hand(plan: &Plan, hand: &Arc<Hand>, signals: &mut Signals) -> Result<Exit, UpError> {
     let prepared = tokio::select! {
-        prepared = prepare(plan) => prepared?,
+        prepared = prepare(plan, hand) => prepared?,
+        () = hand.gone() => return Err(HandError::Gone.into()),
         () = signals.stop() => return Ok(Exit::Success),
     };
     // To its end, also when a signal comes meanwhile: what was made by then would not be taken back.
     let mut running = prepared.capture(plan).await?;
-    let end = running.until_end(&plan.life, &mut signals).await;
+    let end = running.until_end(&plan.life, signals).await;
     if let End::Over(why) = &end {
         info!("stopping: {why}");
     }
@@ -129,6 +135,7 @@ async fn until_stopped(plan: &Plan) -> Result<Exit, UpError> {
         (End::Signal | End::Over(_), true) => Ok(Exit::Success),
         (End::Signal | End::Over(_), false) => Ok(Exit::NotUndone),
         (End::Lost(error), _) => Err(UpError::NotAgain(error)),
+        (End::Helper, _) => Err(HandError::Gone.into()),
         (End::Device(source), _) => Err(UpError::Io {
             step: "the TUN device is gone",
             source,
@@ -138,29 +145,28 @@ async fn until_stopped(plan: &Plan) -> Result<Exit, UpError> {
 
 /// The stages, in order, but for the last. An early return drops what was made before: the device goes with its
 /// descriptor, and routes and rules come last, in [`Prepared::capture`].
-async fn prepare(plan: &Plan) -> Result<Prepared, UpError> {
+async fn prepare(plan: &Plan, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
     let began = Instant::now();
-    let netlink = Netlink::new()?;
-    let slot = claim(&netlink).await?;
-    let device = TunDevice::open(&plan.device)?;
-    advise(&netlink, &slot, &plan.capture).await?;
-    let prompter = prompt::usual(plan.ssh.login.batch, plan.ssh.caller.as_ref(), |name| {
-        std::env::var_os(name)
-    });
+    let device = hand.open(&plan.device).await?;
+    if let Some(cleared) = &device.cleared {
+        info!("removed what a killed run left: {cleared}");
+    }
+    advise(device.slot, &plan.capture).await?;
+    let prompter = prompt::usual(plan.ssh.login.batch, |name| std::env::var_os(name));
     let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, Arc::clone(&prompter)).await?;
     debug!("logged in to {}", carrier.description());
-    let source = host::source(&netlink, &slot, &plan.capture).await?;
     let exempt = carrier.server_addresses();
-    let wanted = Wanted::new(&plan.capture, &device, &slot, source, exempt);
+    let setup = Setup::new(Arc::clone(hand), &plan.capture, exempt);
+    let name = device.tun.name().to_owned();
     let device = device
+        .tun
         .watch()
         .map_err(io_error("cannot watch the TUN device"))?;
     let session = Arc::new(Session::new(Tun::new(device, seed()), Steady::new(carrier)));
     Ok(Prepared {
         began,
-        netlink,
-        slot,
-        wanted,
+        device: name,
+        setup,
         prompter,
         session,
     })
@@ -169,9 +175,9 @@ async fn prepare(plan: &Plan) -> Result<Prepared, UpError> {
 /// Logged in, with a device that nothing is routed to yet.
 struct Prepared {
     began: Instant,
-    netlink: Netlink,
-    slot: Slot,
-    wanted: Wanted,
+    /// The device's name.
+    device: String,
+    setup: Setup,
     prompter: Arc<dyn Prompter>,
     session: Arc<Session<Steady<AnyCarrier>>>,
 }
@@ -180,17 +186,17 @@ impl Prepared {
     /// The last stage: packets flow from here on.
     async fn capture(self, plan: &Plan) -> Result<Running<Reconnect>, UpError> {
         let changed = Arc::new(Notify::new());
-        let device = self.wanted.device.clone();
-        let watcher = network::watch(&device, Arc::clone(&changed))
+        let watcher = network::watch(&self.device, Arc::clone(&changed))
             .map_err(io_error("cannot watch the network"))?;
         let driver = tokio::spawn(Arc::clone(&self.session).drive());
-        let setup = Arc::new(Mutex::new(self.wanted.apply(&self.netlink).await?));
+        self.setup.apply().await?;
+        let setup = Arc::new(Mutex::new(self.setup));
         info!(
             "ready: {} through {}@{} on {} in {:.2} s",
             Captured(&plan.capture),
             plan.ssh.user,
             plan.ssh.host,
-            device,
+            self.device,
             self.began.elapsed().as_secs_f32()
         );
         Ok(Running {
@@ -200,26 +206,13 @@ impl Prepared {
             changed,
             watcher: tokio::spawn(watcher),
             setup,
-            slot: self.slot,
         })
     }
 }
 
-/// A slot of our own, after what killed runs left behind has been removed.
-async fn claim(netlink: &Netlink) -> Result<Slot, UpError> {
-    let slot = Slot::claim()?;
-    match stale::clear(netlink, Some(&slot)).await {
-        Ok(cleared) if cleared.is_empty() => {}
-        Ok(cleared) => info!("removed what a killed run left: {cleared}"),
-        // The device, made next, says what to do about that.
-        Err(error) if error.errno() == Some(nix::libc::EPERM) => debug!("clearing: {error}"),
-        Err(error) => warn!("could not remove what a killed run left: {error}"),
-    }
-    Ok(slot)
-}
-
-async fn advise(netlink: &Netlink, slot: &Slot, capture: &CapturePlan) -> Result<(), UpError> {
-    let networks = host::networks(netlink, slot).await?;
+/// Warns of what `capture` does to the host's networks, which everybody may read.
+async fn advise(slot: u32, capture: &CapturePlan) -> Result<(), UpError> {
+    let networks = host::networks(&Netlink::new()?, slot).await?;
     let from = surroundings::logged_in_from();
     for line in advice::advise(capture, &networks, from)? {
         warn!("{line}");

@@ -14,7 +14,6 @@ use super::setup::Setup;
 use super::signals::Signals;
 use crate::carrier::steady::Connector;
 use crate::carrier::{ConnectError, Link, Steady};
-use crate::os::Slot;
 use crate::plan::LifePlan;
 
 /// How long the goodbye may take: a server that no longer answers holds nobody up.
@@ -29,7 +28,6 @@ pub(super) struct Running<C: Connector> {
     pub(super) changed: Arc<Notify>,
     pub(super) watcher: JoinHandle<()>,
     pub(super) setup: Arc<Mutex<Setup>>,
-    pub(super) slot: Slot,
 }
 
 /// Why a run ends.
@@ -39,6 +37,8 @@ pub(super) enum End {
     /// The connection was lost, and cannot be had again.
     Lost(ConnectError),
     Device(io::Error),
+    /// The privileged part is gone.
+    Helper,
 }
 
 impl<C> Running<C>
@@ -47,7 +47,9 @@ where
 {
     pub(super) async fn until_end(&mut self, life: &LifePlan, signals: &mut Signals) -> End {
         let session = &self.session;
+        let helper_gone = self.setup.lock().await.gone();
         tokio::select! {
+            () = helper_gone => End::Helper,
             () = signals.stop() => End::Signal,
             why = life::over(life, &session.activity) => End::Over(why),
             error = session.carrier.keep(&self.connector, &self.changed) => End::Lost(error),
@@ -74,7 +76,6 @@ where
         if left.is_empty() {
             info!("stopped; routes and rules are as before");
         }
-        drop(self.slot);
         left.is_empty()
     }
 

@@ -1,70 +1,45 @@
-//! What is set up on the host, and what it was made of: the addresses of the server may change while it stands.
+//! What is captured, and what it was made of: the addresses of the server may change while it stands.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::os::{ApplyError, Netlink, Slot, TunDevice, Undo, apply, routes};
+use tracing::debug;
+
+use crate::os::helper::{Hand, HandError};
 use crate::plan::CapturePlan;
 
-/// What shall hold on the host.
-pub(super) struct Wanted {
+/// What is captured, or shall be.
+pub(super) struct Setup {
+    hand: Arc<Hand>,
     capture: CapturePlan,
-    /// The device's name.
-    pub(super) device: String,
-    mtu: u16,
-    tables: crate::os::Tables,
-    source: routes::Source,
     /// Never captured.
     exempt: Vec<IpAddr>,
 }
 
-impl Wanted {
-    pub(super) fn new(
-        capture: &CapturePlan,
-        device: &TunDevice,
-        slot: &Slot,
-        source: routes::Source,
-        exempt: Vec<IpAddr>,
-    ) -> Self {
+impl Setup {
+    /// Of nothing yet; `exempt` are the addresses of the server.
+    pub(super) fn new(hand: Arc<Hand>, capture: &CapturePlan, exempt: Vec<IpAddr>) -> Self {
         Self {
+            hand,
             capture: capture.clone(),
-            device: device.name().to_owned(),
-            mtu: device.mtu(),
-            tables: slot.tables(),
-            source,
             exempt,
         }
     }
 
-    fn entries(&self) -> Vec<routes::Entry> {
-        let setting = routes::Setting {
-            device: &self.device,
-            mtu: self.mtu,
-            tables: self.tables,
-            source: self.source,
-            exempt: &self.exempt,
-        };
-        routes::desired(&self.capture, &setting)
+    /// Has it captured from here on.
+    ///
+    /// # Errors
+    /// [`HandError`].
+    pub(super) async fn apply(&self) -> Result<(), HandError> {
+        self.hand.hold(&self.capture, &self.exempt).await
     }
 
-    pub(super) async fn apply(self, netlink: &Netlink) -> Result<Setup, ApplyError> {
-        let undo = apply(netlink, &self.device, &self.entries()).await?;
-        Ok(Setup { wanted: self, undo })
-    }
-}
-
-/// What holds on the host.
-pub(super) struct Setup {
-    wanted: Wanted,
-    undo: Undo,
-}
-
-impl Setup {
     /// Captures none of `addresses` from here on, as it does with those of the server that are known already.
     ///
     /// # Errors
-    /// [`ApplyError`].
-    pub(super) async fn exempt(&mut self, addresses: &[IpAddr]) -> Result<(), ApplyError> {
-        let exempt = &mut self.wanted.exempt;
+    /// [`HandError`].
+    pub(super) async fn exempt(&mut self, addresses: &[IpAddr]) -> Result<(), HandError> {
+        let exempt = &mut self.exempt;
         let known = exempt.len();
         for address in addresses.iter().map(IpAddr::to_canonical) {
             if !exempt.contains(&address) {
@@ -74,11 +49,20 @@ impl Setup {
         if exempt.len() == known {
             return Ok(());
         }
-        self.undo.change(&self.wanted.entries()).await
+        self.apply().await
+    }
+
+    /// Resolves when the privileged part is gone.
+    pub(super) fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        let hand = Arc::clone(&self.hand);
+        async move { hand.gone().await }
     }
 
     /// Takes everything back; a line for each part that could not be.
-    pub(super) async fn undo(&mut self) -> Vec<String> {
-        self.undo.undo().await
+    pub(super) async fn undo(&self) -> Vec<String> {
+        self.hand.release().await.unwrap_or_else(|error| {
+            debug!("{error}");
+            Vec::new()
+        })
     }
 }

@@ -10,8 +10,7 @@ use tracing::debug;
 
 use crate::carrier::failure::harmless;
 use crate::os::child::{self, Terminal};
-use crate::os::run_as;
-use crate::plan::{Caller, SshClient, SshPlan};
+use crate::plan::{SshClient, SshPlan};
 
 /// Mux proxy mode came with OpenSSH 7.4.
 const PROXY_MODE: Version = Version(7, 4);
@@ -85,7 +84,6 @@ struct Version(u32, u32);
 pub(super) struct Client {
     version: Version,
     has_aes_gcm: bool,
-    caller: Option<Caller>,
     arguments: Vec<String>,
     plan: SshPlan,
 }
@@ -122,7 +120,6 @@ impl Client {
         Ok(Self {
             version,
             has_aes_gcm: !said.contains("without OpenSSL"),
-            caller: client.caller.clone(),
             arguments: client.arguments.clone(),
             plan: plan.clone(),
         })
@@ -130,10 +127,6 @@ impl Client {
 
     pub(super) fn plan(&self) -> &SshPlan {
         &self.plan
-    }
-
-    pub(super) fn caller(&self) -> Option<&Caller> {
-        self.caller.as_ref()
     }
 
     /// Starts a master with its control socket at `socket`.
@@ -148,10 +141,6 @@ impl Client {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        // Not as root: ssh takes the home from passwd(5), and runs what the configuration names.
-        if let Some(caller) = &self.caller {
-            run_as(command.as_std_mut(), caller);
-        }
         let terminal = match asks {
             Asks::Person => Terminal::Shared,
             Asks::Nobody => Terminal::None,
@@ -234,7 +223,6 @@ mod tests {
         Client {
             version,
             has_aes_gcm: true,
-            caller: None,
             arguments: vec!["-o".into(), "LogLevel=QUIET".into()],
             plan: SshPlan::new("h", 22, "me"),
         }

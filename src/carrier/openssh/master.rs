@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Gid, Pid, Uid, chown};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
@@ -24,7 +24,6 @@ use super::words::Words;
 use crate::carrier::error::{ConnectError, LostReason};
 use crate::carrier::link::Description;
 use crate::os::Made;
-use crate::plan::Caller;
 
 /// How long ssh may take to end when it is asked to.
 const GRACE: Duration = Duration::from_millis(500);
@@ -57,7 +56,7 @@ impl Master {
         asks: Asks,
     ) -> Result<(Self, UnixStream), ConnectError> {
         let since = Instant::now();
-        let directory = directory(client.caller()).map_err(failed("a directory for its socket"))?;
+        let directory = directory().map_err(failed("a directory for its socket"))?;
         let path = directory.path().join("m");
         let made = Made::watch(directory.path()).map_err(failed("inotify"))?;
         let mut master = Self::spawn(client, &path, asks)?;
@@ -228,14 +227,9 @@ async fn listen(stderr: Option<ChildStderr>, words: &Mutex<Words>) {
 
 /// For the control socket: nobody but the person who runs ssh gets in. A short path, for a socket's has 107 bytes at
 /// most (unix(7)), and ssh makes a longer one first.
-fn directory(person: Option<&Caller>) -> io::Result<TempDir> {
-    let directory = tempfile::Builder::new()
+fn directory() -> io::Result<TempDir> {
+    tempfile::Builder::new()
         .prefix("underpass-ssh-")
         .permissions(Permissions::from_mode(0o700))
-        .tempdir_in("/tmp")?;
-    if let Some(person) = person {
-        let (uid, gid) = (Uid::from_raw(person.uid), Gid::from_raw(person.gid));
-        chown(directory.path(), Some(uid), Some(gid))?;
-    }
-    Ok(directory)
+        .tempdir_in("/tmp")
 }

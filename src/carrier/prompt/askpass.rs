@@ -9,8 +9,6 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 use super::{MAX_ANSWER, Prompter};
-use crate::os::run_as;
-use crate::plan::Caller;
 
 /// What is run where `SSH_ASKPASS` is not set (Debian's `_PATH_SSH_ASKPASS_DEFAULT`).
 const USUAL: &str = "/usr/bin/ssh-askpass";
@@ -20,16 +18,14 @@ const USUAL: &str = "/usr/bin/ssh-askpass";
 #[derive(Clone, Debug)]
 pub struct AskpassPrompter {
     program: PathBuf,
-    caller: Option<Caller>,
 }
 
 impl AskpassPrompter {
-    /// `program` is the value of `SSH_ASKPASS`, where it is set; it runs as `caller`, where somebody called sudo.
-    pub fn new(program: Option<OsString>, caller: Option<Caller>) -> Self {
+    /// `program` is the value of `SSH_ASKPASS`, where it is set.
+    pub fn new(program: Option<OsString>) -> Self {
         let program = program.filter(|program| !program.is_empty());
         Self {
             program: program.map_or_else(|| USUAL.into(), PathBuf::from),
-            caller,
         }
     }
 
@@ -38,9 +34,6 @@ impl AskpassPrompter {
         // An argument ends at a NUL.
         let prompt = prompt.replace('\0', "");
         let mut command = Command::new(&self.program);
-        if let Some(caller) = &self.caller {
-            run_as(&mut command, caller);
-        }
         let child = command
             .arg(OsStr::new(&prompt))
             // Its values, "confirm" and "none", are for questions without a text as answer.
@@ -95,16 +88,13 @@ impl Prompter for AskpassPrompter {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt;
-
     use super::super::tests::script;
     use super::*;
 
     fn answer(text: &str) -> Option<String> {
         let dir = tempfile::tempdir().unwrap();
         let program = script(dir.path(), text);
-        AskpassPrompter::new(Some(program.into()), None).line("Pass 'a b'? ")
+        AskpassPrompter::new(Some(program.into())).line("Pass 'a b'? ")
     }
 
     #[test]
@@ -118,32 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn it_runs_as_who_called_sudo() {
-        if !nix::unistd::geteuid().is_root() {
-            return;
-        }
-        let caller = Caller {
-            uid: 65534,
-            gid: 65534,
-            name: "somebody".to_owned(),
-            home: "/".into(),
-            shell: "/bin/sh".into(),
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let program = script(dir.path(), "echo \"$(id -u) $(id -G) $USER\"");
-        for path in [dir.path(), &program] {
-            std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
-        }
-        let prompter = AskpassPrompter::new(Some(program.into()), Some(caller));
-        assert_eq!(prompter.line("? ").as_deref(), Some("65534 65534 somebody"));
-    }
-
-    #[test]
     fn what_is_no_answer() {
         assert_eq!(answer("echo x; exit 1"), None);
         assert_eq!(answer("printf '\\377\\n'"), None);
         assert_eq!(answer("yes xxxxxxxx | tr -d '\\n'"), None);
-        let nobody = AskpassPrompter::new(Some("/nonexistent/askpass".into()), None);
+        let nobody = AskpassPrompter::new(Some("/nonexistent/askpass".into()));
         assert_eq!(nobody.line("? "), None);
     }
 }

@@ -11,8 +11,6 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::plan::Caller;
-
 pub use self::askpass::AskpassPrompter;
 pub use self::tty::{TtyPrompter, give_back_terminal};
 
@@ -52,32 +50,38 @@ impl Prompter for NoPrompter {
 }
 
 /// Who is asked, as ssh does it (ssh(1), `SSH_ASKPASS_REQUIRE`; readpass.c `read_passphrase`): the terminal, or where
-/// there is none the askpass program, which runs as `caller` where somebody called sudo. `batch` is `BatchMode`: nobody.
+/// there is none the askpass program. `batch` is `BatchMode`: nobody.
 /// `variable` looks the environment up.
-pub fn usual(
-    batch: bool,
-    caller: Option<&Caller>,
-    variable: impl Fn(&str) -> Option<OsString>,
-) -> Arc<dyn Prompter> {
+pub fn usual(batch: bool, variable: impl Fn(&str) -> Option<OsString>) -> Arc<dyn Prompter> {
     if batch {
         return Arc::new(NoPrompter);
     }
+    let (allowed, preferred) = askpass_allowed_preferred(&variable);
+    let askpass = allowed.then(|| AskpassPrompter::new(variable("SSH_ASKPASS")));
+    match askpass {
+        None => Arc::new(TtyPrompter),
+        Some(askpass) if preferred => Arc::new(askpass),
+        Some(askpass) => Arc::new(TtyOrAskpass(askpass)),
+    }
+}
+
+/// Whether a question, if there were one now, would run the askpass program.
+pub fn asks_by_program(batch: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let (allowed, preferred) = askpass_allowed_preferred(&variable);
+    !batch && allowed && (preferred || !TtyPrompter.has_person())
+}
+
+fn askpass_allowed_preferred(variable: &impl Fn(&str) -> Option<OsString>) -> (bool, bool) {
     let require = variable("SSH_ASKPASS_REQUIRE").unwrap_or_default();
     let require = require.to_string_lossy().to_ascii_lowercase();
     let has_display = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()
         .any(|name| variable(name).is_some_and(|value| !value.is_empty()));
-    let (allowed, preferred) = match require.as_str() {
+    match require.as_str() {
         "force" => (true, true),
         "prefer" => (has_display, has_display),
         "never" => (false, false),
         _ => (has_display, false),
-    };
-    let askpass = allowed.then(|| AskpassPrompter::new(variable("SSH_ASKPASS"), caller.cloned()));
-    match askpass {
-        None => Arc::new(TtyPrompter),
-        Some(askpass) if preferred => Arc::new(askpass),
-        Some(askpass) => Arc::new(TtyOrAskpass(askpass)),
     }
 }
 
@@ -135,15 +139,13 @@ mod tests {
     fn who_is_there_to_be_asked() {
         let there = |environment: &[(&str, &str)]| {
             let find = |name: &str| environment.iter().find(|(key, _)| *key == name);
-            let prompter = usual(false, None, |name| {
-                find(name).map(|(_, value)| value.into())
-            });
+            let prompter = usual(false, |name| find(name).map(|(_, value)| value.into()));
             prompter.has_person()
         };
         let force = ("SSH_ASKPASS_REQUIRE", "force");
         assert!(there(&[force, ("SSH_ASKPASS", "/bin/true")]));
         assert!(!there(&[force, ("SSH_ASKPASS", "/nonexistent/askpass")]));
-        assert!(!usual(true, None, |_| None).has_person());
+        assert!(!usual(true, |_| None).has_person());
         assert_eq!(there(&[]), TtyPrompter.has_person());
     }
 
@@ -151,7 +153,7 @@ mod tests {
     fn answer(batch: bool, environment: &[(&str, &str)]) -> Option<String> {
         let dir = tempfile::tempdir().unwrap();
         let program = script(dir.path(), "echo window");
-        let prompter = usual(batch, None, |name| match name {
+        let prompter = usual(batch, |name| match name {
             "SSH_ASKPASS" => Some(program.clone().into()),
             _ => {
                 let found = environment.iter().find(|(key, _)| *key == name);

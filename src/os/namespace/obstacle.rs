@@ -92,7 +92,7 @@ fn why(obstacle: &Obstacle) -> String {
         }
         _ if refused => {
             "the kernel refuses user namespaces to this process, perhaps because it is in a chroot; run it outside of it, or \
-             with sudo"
+             use: underpass up"
                 .to_owned()
         }
         _ if exhausted => {
@@ -101,7 +101,7 @@ fn why(obstacle: &Obstacle) -> String {
                 .to_owned()
         }
         (_, Obstacle { errno: libc::EINVAL, step: Some(Step::User), .. }) => {
-            "this kernel has no user namespaces (CONFIG_USER_NS); run it with sudo".to_owned()
+            "this kernel has no user namespaces (CONFIG_USER_NS); use: underpass up".to_owned()
         }
         _ => {
             let what = match obstacle.step {

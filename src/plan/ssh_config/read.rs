@@ -44,7 +44,6 @@ pub(in super::super) fn read(
         port: reader.port,
         user: reader.user.clone(),
         route: reader.route()?,
-        caller: environment.caller.clone(),
         dialling: reader.dialling()?,
         keepalive: reader.keepalive()?,
         identities: reader.identities(warnings)?,

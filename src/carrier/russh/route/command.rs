@@ -25,8 +25,6 @@ use super::WayEnd;
 use super::processes;
 use crate::carrier::failure::harmless;
 use crate::os::child::{self, Terminal};
-use crate::os::run_as;
-use crate::plan::Caller;
 
 /// The shell where the environment names none (sshconnect.c `ssh_proxy_connect`).
 const SHELL: &str = "/bin/sh";
@@ -88,16 +86,12 @@ impl Said {
 ///
 /// # Errors
 /// Those of fork(2) and exec(2) for the shell. That the command itself is missing is told by the stream's end.
-pub(super) fn start(
-    text: &str,
-    caller: Option<&Caller>,
-    is_first: bool,
-) -> io::Result<(CommandStream, Running)> {
+pub(super) fn start(text: &str, is_first: bool) -> io::Result<(CommandStream, Running)> {
     let terminal = match is_first {
         true => Terminal::Shared,
         false => Terminal::None,
     };
-    let mut child = child::spawn_tied(command(text, caller), terminal)?;
+    let mut child = child::spawn_tied(command(text), terminal)?;
     let missing = || io::Error::other("the command has no pipes");
     let stdin = child.stdin.take().ok_or_else(missing)?;
     let stdout = child.stdout.take().ok_or_else(missing)?;
@@ -120,13 +114,9 @@ pub(super) fn start(
     Ok((stream, running))
 }
 
-fn command(text: &str, caller: Option<&Caller>) -> tokio::process::Command {
+fn command(text: &str) -> tokio::process::Command {
     let own = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
-    let shell = match caller {
-        Some(caller) => caller.shell.as_os_str(),
-        None => own.as_deref().unwrap_or(OsStr::new(SHELL)),
-    };
-    let mut command = tokio::process::Command::new(shell);
+    let mut command = tokio::process::Command::new(own.as_deref().unwrap_or(OsStr::new(SHELL)));
     command
         .arg("-c")
         .arg(format!("exec {text}"))
@@ -134,9 +124,6 @@ fn command(text: &str, caller: Option<&Caller>) -> tokio::process::Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    if let Some(caller) = caller {
-        run_as(command.as_std_mut(), caller);
-    }
     command
 }
 

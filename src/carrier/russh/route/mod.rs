@@ -246,7 +246,7 @@ async fn by_command(
         }
     };
     let may_ask = how.prompter.is_some();
-    let started = command::start(text, plan.caller.as_ref(), may_ask);
+    let started = command::start(text, may_ask);
     let (stream, running) = started.map_err(|error| ConnectError::Command {
         host: plan.alias.clone(),
         detail: format!("the ProxyCommand cannot be started: {error}"),

@@ -1,0 +1,108 @@
+//! `sudoers`: a rule that lets a user have packets captured without a password, and nothing else.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::exit::Exit;
+use super::surroundings;
+use crate::os::helper::{SUBCOMMAND, program};
+
+/// Prints the rule for `user`, or for the person who asks.
+pub(super) fn run(user: Option<String>) -> Exit {
+    let Some(user) = user.or_else(|| surroundings::person().name) else {
+        tracing::error!("who may? --user NAME");
+        return Exit::Usage;
+    };
+    if !is_name(&user) {
+        tracing::error!("--user {user}: no login name that fits into sudoers");
+        return Exit::Usage;
+    }
+    let program = match program().canonicalize() {
+        Ok(program) => program,
+        Err(error) => return super::failed(&error),
+    };
+    let Some(command) = command(&program) else {
+        let path = program.display();
+        tracing::error!("{path} does not fit into sudoers; install underpass elsewhere");
+        return Exit::Usage;
+    };
+    if let Some(loose) = writable_by_others(&program) {
+        tracing::warn!(
+            "others than root can replace {}, and with this rule become root: install underpass where root alone can \
+             write: sudo install {} /usr/local/bin/",
+            loose.display(),
+            program.display()
+        );
+    }
+    super::print(rule(&user, &command).as_bytes())
+}
+
+fn rule(user: &str, command: &str) -> String {
+    format!(
+        "# Lets {user} run the privileged part of underpass without a password. It makes a TUN device, and routes and\n\
+         # rules to that device, and takes them back: so {user} can have any address of this host lead to a server of\n\
+         # their choice. It takes no arguments, runs no program and writes no file.\n\
+         # Printed by underpass sudoers; to be kept as /etc/sudoers.d/underpass, mode 0440.\n\
+         {user} ALL=(root) NOPASSWD: {command} {SUBCOMMAND}\n"
+    )
+}
+
+/// Names that sudoers takes as they are.
+fn is_name(user: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    user.starts_with(|c: char| c.is_ascii_lowercase() || c == '_') && user.chars().all(plain)
+}
+
+/// The path as sudoers(5) wants it: what has a meaning there, and what matches more than itself, with a backslash.
+fn command(program: &Path) -> Option<String> {
+    let path = program
+        .to_str()
+        .filter(|path| !path.chars().any(char::is_control))?;
+    let mut escaped = String::new();
+    for character in path.chars() {
+        if !character.is_alphanumeric() && !matches!(character, '/' | '_' | '-' | '.' | '+') {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    Some(escaped)
+}
+
+/// The file, or the directory on the way to it, that others than root can write to or replace.
+fn writable_by_others(program: &Path) -> Option<PathBuf> {
+    let is_loose = |path: &&Path| {
+        path.metadata()
+            .map_or(true, |file| file.uid() != 0 || file.mode() & 0o022 != 0)
+    };
+    program.ancestors().find(is_loose).map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stands_for_itself_alone() {
+        let shown = |path: &str| command(Path::new(path));
+        assert_eq!(shown("/usr/bin/underpass").unwrap(), "/usr/bin/underpass");
+        assert_eq!(shown("/opt/a b/u*:1").unwrap(), r"/opt/a\ b/u\*\:1");
+        assert_eq!(shown("/opt/a\nroot ALL=ALL"), None);
+    }
+
+    #[test]
+    fn a_name_cannot_say_more() {
+        for name in ["me", "first.last", "_svc-1"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "ALL", "%wheel", "#0", "a b", "a,b", "a\nb", "-x"] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_a_user_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(writable_by_others(dir.path()).is_some());
+        assert_eq!(writable_by_others(Path::new("/")), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! What a process gives up for good, so that whoever takes it over by way of the network has little of it.
+//!
+//! All of it holds for the calling thread and those that it makes later: it is called before there is a second one. Where
+//! a kernel lacks a part, the others hold.
+
+mod calls;
+mod files;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use caps::Capability;
+use nix::unistd::Uid;
+use tracing::debug;
+
+use super::privilege::{keep_capabilities, no_core_dumps, no_new_privileges};
+
+/// What the privileged part writes to: the device, and settings of the device.
+const HELPER_WRITES: [&str; 2] = ["/dev/net/tun", "/proc/sys/net"];
+/// What everybody may write to: the terminal, to ask somebody.
+const WRITES: [&str; 2] = ["/dev/null", "/dev/tty"];
+
+/// What the main process still needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// It runs programs of the user's choice, which need what they need: it only leaves no core dump, and no capability
+    /// to itself.
+    Programs,
+    /// It runs none, and writes only below these directories; one that is missing stands for the nearest that is not.
+    Writes(Vec<PathBuf>),
+}
+
+/// What root keeps where it runs no programs: permissions of files do not count, and a new host key is written down as
+/// who owns the directory.
+const ROOT: &[Capability] = &[
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+];
+/// What root keeps where it runs programs, which have all capabilities again: it looks at whom they are connected to.
+const ROOT_WITH_PROGRAMS: &[Capability] = &[
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+    Capability::CAP_SYS_PTRACE,
+];
+
+/// Confines the main process, after the privileged part was started. Root stays root, with few capabilities.
+///
+/// # Errors
+/// When the kernel refuses what every kernel has.
+pub fn main_process(needs: &Needs) -> io::Result<()> {
+    no_core_dumps()?;
+    let keep = match needs {
+        _ if !Uid::effective().is_root() => &[],
+        Needs::Programs => ROOT_WITH_PROGRAMS,
+        Needs::Writes(_) => ROOT,
+    };
+    keep_capabilities(keep)?;
+    match needs {
+        Needs::Programs => Ok(()),
+        Needs::Writes(paths) => {
+            no_new_privileges()?;
+            confine_thread(paths.iter().filter_map(|path| there(path)));
+            Ok(())
+        }
+    }
+}
+
+/// Writing only below `paths`, and no calls but those of a network program. Needs [`no_new_privileges`].
+fn confine_thread(paths: impl Iterator<Item = PathBuf>) {
+    let everybodys = WRITES.iter().map(PathBuf::from);
+    tell("Landlock", files::write_only_below(everybodys.chain(paths)));
+    tell("seccomp", calls::deny());
+}
+
+/// Confines the privileged part: it keeps `CAP_NET_ADMIN` alone, and what root may write, but for what it is for.
+///
+/// # Errors
+/// As [`main_process`].
+pub fn helper() -> io::Result<()> {
+    no_core_dumps()?;
+    keep_capabilities(&[Capability::CAP_NET_ADMIN])?;
+    no_new_privileges()?;
+    confine_thread(HELPER_WRITES.iter().map(PathBuf::from));
+    Ok(())
+}
+
+/// `path`, or the nearest directory above it that exists.
+fn there(path: &Path) -> Option<PathBuf> {
+    path.ancestors()
+        .find(|path| path.exists())
+        .map(Path::to_owned)
+}
+
+/// A kernel without it is no reason to stop.
+fn tell(what: &str, done: Result<(), impl std::fmt::Display>) {
+    if let Err(error) = done {
+        debug!("this process is not confined by {what}: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::errno::Errno;
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    /// The lines of this thread's proc_pid_status(5).
+    fn status(key: &str) -> String {
+        let text = fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap().trim_start_matches(':').trim().to_owned()
+    }
+
+    /// All of it holds for a thread, so a thread of its own leaves the other tests alone.
+    #[test]
+    fn a_confined_thread_writes_where_it_may_and_nowhere_else() {
+        let (allowed, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                keep_capabilities(ROOT).unwrap();
+                no_new_privileges().unwrap();
+                let missing = allowed.path().join("not/there");
+                confine_thread(there(&missing).into_iter());
+                assert_eq!(status("NoNewPrivs"), "1");
+                assert_eq!(status("Seccomp"), "2");
+                fs::create_dir_all(&missing).unwrap();
+                fs::write(missing.join("file"), "text").unwrap();
+                let denied = |path: &Path| {
+                    fs::write(path, "text").unwrap_err().kind() == io::ErrorKind::PermissionDenied
+                };
+                assert!(denied(&other.path().join("file")));
+                assert!(denied(Path::new("/etc/underpass-test")));
+                fs::read_to_string("/etc/passwd").unwrap();
+                fs::write("/dev/null", "text").unwrap();
+                assert_eq!(unshare(CloneFlags::CLONE_NEWUSER), Err(Errno::EPERM));
+                assert!(std::net::TcpListener::bind("127.0.0.1:0").is_ok());
+            });
+        });
+        fs::write(other.path().join("file"), "text").unwrap();
+    }
+
+    #[test]
+    fn capabilities_that_are_not_kept_are_gone() {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                keep_capabilities(ROOT).unwrap();
+                // Their numbers are 1, 2, 6 and 7 (linux/capability.h).
+                for set in ["CapEff", "CapPrm"] {
+                    let kept = u64::from_str_radix(&status(set), 16).unwrap();
+                    assert_eq!(kept & !0b1100_0110, 0, "{set}");
+                }
+                assert_eq!(status("CapInh"), "0000000000000000");
+            });
+        });
+    }
+}

@@ -1,0 +1,294 @@
+//! The privileged end: does what is asked for, one request at a time, and undoes all of it when nobody asks any more.
+
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use tracing::{debug, warn};
+
+use super::line::{Line, Takes};
+use super::wire::{self, Hello, Opened, Order, PREFIX, Refusal, RefusalKind, Reply, Request};
+use crate::os::routes::{self, Setting, Source};
+use crate::os::{
+    ApplyError, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, Undo, apply, host,
+    stale,
+};
+use crate::plan::{CapturePlan, DevicePlan};
+
+/// Longest first message, in bytes; it is read before anything else is known of the other end.
+const MOST_HELLO: usize = 1 << 10;
+
+/// Reads the first message. Blocks until it is there.
+///
+/// # Errors
+/// `UnexpectedEof` when the other end goes without one, `InvalidData` when it is of another version, or none.
+pub fn greeted(mut socket: &UnixStream) -> io::Result<Hello> {
+    let mut prefix = [0; PREFIX];
+    socket.read_exact(&mut prefix)?;
+    let length = wire::length(prefix)?;
+    if length > MOST_HELLO {
+        return Err(wire::WireError::Length(length).into());
+    }
+    let mut body = vec![0; length];
+    socket.read_exact(&mut body)?;
+    let hello: Hello = wire::decode(&body)?;
+    if hello.is_ours() {
+        Ok(hello)
+    } else {
+        let other = "the two underpass are of different versions";
+        Err(io::Error::new(io::ErrorKind::InvalidData, other))
+    }
+}
+
+/// Serves the other end of `socket`, which has greeted, until it goes, asks for something senseless, or `until` resolves.
+/// Then everything is as before. Works in the network namespace of this thread.
+///
+/// # Errors
+/// When the kernel cannot be talked to; nothing was changed then.
+pub async fn serve(socket: UnixStream, until: impl Future<Output = ()>) -> io::Result<()> {
+    let line = Line::new(socket, Takes::Nothing)?;
+    let netlink = Netlink::new().map_err(io::Error::other)?;
+    let mut server = Server {
+        netlink,
+        slot: None,
+        device: None,
+        held: None,
+    };
+    tokio::select! {
+        () = server.converse(line) => {}
+        () = until => debug!("told to end"),
+    }
+    server.undo_all().await;
+    Ok(())
+}
+
+/// What was made so far.
+struct Server {
+    netlink: Netlink,
+    slot: Option<Slot>,
+    device: Option<Device>,
+    held: Option<Held>,
+}
+
+/// The device; its descriptor is at the other end alone, so that it goes with that.
+struct Device {
+    name: String,
+    index: u32,
+    mtu: u16,
+}
+
+struct Held {
+    undo: Undo,
+    source: Source,
+}
+
+impl Server {
+    /// Until the other end goes, or speaks out of turn.
+    async fn converse(&mut self, mut line: Line) {
+        if let Err(error) = line.send(&Reply::Ready, None).await {
+            debug!("nobody is there: {error}");
+            return;
+        }
+        loop {
+            let request = match line.receive::<Request>().await {
+                Ok(Some(request)) => request,
+                Ok(None) => return,
+                Err(error) => {
+                    refuse(&mut line, error).await;
+                    return;
+                }
+            };
+            let order = match request.check() {
+                Ok(order) => order,
+                Err(error) => {
+                    refuse(&mut line, error).await;
+                    return;
+                }
+            };
+            let done = tokio::select! {
+                done = self.obey(order) => done,
+                // Gone, or it asks for more before it has its answer. What was being made is found by its slot.
+                () = line.disturbed() => return,
+            };
+            if self.answer(&mut line, done).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Sends the answer, with the device's descriptor where there is one.
+    async fn answer(&self, line: &mut Line, done: Done) -> io::Result<()> {
+        match done {
+            Ok((reply, device)) => line.send(&reply, device.as_ref().map(AsFd::as_fd)).await,
+            Err(refusal) => {
+                let ends = refusal.kind == RefusalKind::Senseless;
+                line.send(&Reply::Refused(refusal), None).await?;
+                if ends {
+                    Err(io::ErrorKind::InvalidData.into())
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    async fn obey(&mut self, order: Order) -> Done {
+        match order {
+            Order::Open(plan) => {
+                let (opened, device) = self.open(&plan).await?;
+                Ok((Reply::Opened(opened), Some(device)))
+            }
+            Order::Hold { capture, exempt } => {
+                self.hold(&capture, &exempt).await?;
+                Ok((Reply::Held, None))
+            }
+            Order::Release => {
+                let left = self.release().await;
+                Ok((Reply::Released { left }, None))
+            }
+        }
+    }
+
+    /// Claims a slot, clears what killed runs left, makes the device.
+    async fn open(&mut self, plan: &DevicePlan) -> Result<(Opened, TunDevice), Refusal> {
+        if self.device.is_some() {
+            return Err(out_of_turn());
+        }
+        let slot = self.slot.insert(Slot::claim()?);
+        let cleared = match stale::clear(&self.netlink, Some(slot)).await {
+            Ok(cleared) => (!cleared.is_empty()).then(|| cleared.to_string()),
+            // The device, made next, says what to do about that.
+            Err(error) if error.errno() == Some(nix::libc::EPERM) => None,
+            Err(error) => {
+                warn!("could not remove what a killed run left: {error}");
+                None
+            }
+        };
+        let device = TunDevice::open(plan)?;
+        let made = Device {
+            name: device.name().to_owned(),
+            index: self.netlink.index(device.name()).await?,
+            mtu: device.mtu(),
+        };
+        let opened = Opened {
+            name: made.name.clone(),
+            mtu: made.mtu,
+            offload: device.offload(),
+            slot: slot.number(),
+            cleared,
+        };
+        self.device = Some(made);
+        Ok((opened, device))
+    }
+
+    async fn hold(&mut self, capture: &CapturePlan, exempt: &[IpAddr]) -> Result<(), Refusal> {
+        let (Some(slot), Some(device)) = (&self.slot, &self.device) else {
+            return Err(out_of_turn());
+        };
+        if self.netlink.index(&device.name).await.ok() != Some(device.index) {
+            let text = format!("the device {} is gone", device.name);
+            return Err(Refusal::new(RefusalKind::Failed, text));
+        }
+        let source = match &self.held {
+            Some(held) => held.source,
+            None => host::source(&self.netlink, slot, capture).await?,
+        };
+        let setting = Setting {
+            device: &device.name,
+            mtu: device.mtu,
+            tables: slot.tables(),
+            source,
+            exempt,
+        };
+        let entries = routes::desired(capture, &setting);
+        match &mut self.held {
+            Some(held) => held.undo.change(&entries).await?,
+            None => {
+                let undo = apply(&self.netlink, &device.name, &entries).await?;
+                self.held = Some(Held { undo, source });
+            }
+        }
+        Ok(())
+    }
+
+    /// A line for each part that could not be taken back.
+    async fn release(&mut self) -> Vec<String> {
+        match self.held.take() {
+            Some(mut held) => held.undo.undo().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// What was made, also what was being made when the other end went, and the device, which that end may have made
+    /// to outlive it (TUNSETPERSIST asks for no privilege).
+    async fn undo_all(&mut self) {
+        for line in self.release().await {
+            debug!("could not take back: {line}; trying once more");
+        }
+        if let Some(slot) = &self.slot
+            && let Err(error) = stale::clear(&self.netlink, Some(slot)).await
+        {
+            warn!("could not take everything back: {error}; underpass cleanup removes it");
+        }
+        if let Some(device) = self.device.take()
+            && self.netlink.index(&device.name).await.ok() == Some(device.index)
+            && let Err(error) = self.netlink.delete_link(device.index).await
+        {
+            debug!("{}: {error}", device.name);
+        }
+    }
+}
+
+/// An answer, with the device that was made.
+type Done = Result<(Reply, Option<TunDevice>), Refusal>;
+
+async fn refuse(line: &mut Line, error: impl std::fmt::Display) {
+    let refusal = Refusal::new(RefusalKind::Senseless, error);
+    debug!("ending: {refusal}");
+    // Whether it still listens is its own business.
+    let _ = line.send(&Reply::Refused(refusal), None).await;
+}
+
+fn out_of_turn() -> Refusal {
+    Refusal::new(RefusalKind::Senseless, "a request at the wrong time")
+}
+
+impl From<SlotError> for Refusal {
+    fn from(error: SlotError) -> Self {
+        let kind = match error {
+            SlotError::Full => RefusalKind::Busy,
+            SlotError::Io(_) => RefusalKind::Failed,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<TunError> for Refusal {
+    fn from(error: TunError) -> Self {
+        let kind = match error {
+            TunError::NoTun | TunError::NotPermitted => RefusalKind::Privilege,
+            TunError::NameTaken { .. } => RefusalKind::Busy,
+            TunError::Io { .. } => RefusalKind::Failed,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<ApplyError> for Refusal {
+    fn from(error: ApplyError) -> Self {
+        let kind = match error {
+            ApplyError::NotPermitted => RefusalKind::Privilege,
+            ApplyError::Nothing => RefusalKind::Nothing,
+            ApplyError::Entry { .. } | ApplyError::Device(_) => RefusalKind::Failed,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<NetlinkError> for Refusal {
+    fn from(error: NetlinkError) -> Self {
+        let text = format!("could not read the host's networks: {error}");
+        Self::new(RefusalKind::Failed, text)
+    }
+}

@@ -1,0 +1,401 @@
+//! What the two ends say to each other: a small closed set of messages, and what makes a request sound.
+//!
+//! A message is its length in bytes as a big-endian `u32`, then so many bytes of JSON. The privileged end takes nobody's
+//! word: a request says what is wanted in the terms of the plan, never routes or rules, and is checked here as if it
+//! came from an enemy.
+
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::plan::{CapturePlan, DevicePlan, Subnet};
+
+/// What both ends must speak; to be counted up with every change of the messages below.
+pub(super) const PROTOCOL: u32 = 1;
+/// The longest message, in bytes: some 20,000 subnets.
+pub(super) const MOST_BYTES: usize = 1 << 20;
+/// Length of the length, in bytes.
+pub(super) const PREFIX: usize = size_of::<u32>();
+
+/// The first message, from the end that asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    protocol: u32,
+    /// How the privileged end shall log; it writes to the same stderr.
+    pub log: LogWish,
+}
+
+/// How much to log, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogWish {
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// Errors only.
+    pub quiet: bool,
+    /// One JSON object per line.
+    pub json: bool,
+    /// Without colours also on a terminal.
+    pub plain: bool,
+}
+
+impl Hello {
+    /// Of this version.
+    pub fn new(log: LogWish) -> Self {
+        Self {
+            protocol: PROTOCOL,
+            log,
+        }
+    }
+
+    /// Whether the other end speaks as we do.
+    pub(super) fn is_ours(&self) -> bool {
+        self.protocol == PROTOCOL
+    }
+}
+
+/// What is asked for, as it comes off the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) enum Request {
+    /// Make the device. Once.
+    Open {
+        name: Option<String>,
+        mtu: Option<u16>,
+    },
+    /// Capture this, and nothing else, from here on.
+    Hold {
+        subnets: Vec<Selector>,
+        excludes: Vec<IpNet>,
+        exempt: Vec<IpAddr>,
+    },
+    /// Capture nothing any more.
+    Release {},
+}
+
+/// A network, and the first and last of its TCP ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Selector {
+    net: IpNet,
+    ports: Option<(u16, u16)>,
+}
+
+/// A request that makes sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Open(DevicePlan),
+    Hold {
+        capture: CapturePlan,
+        /// Addresses of the SSH server.
+        exempt: Vec<IpAddr>,
+    },
+    Release,
+}
+
+/// What the privileged end answers, one to each message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// To [`Hello`].
+    Ready,
+    /// The device; its descriptor comes along.
+    Opened(Opened),
+    /// It is captured.
+    Held,
+    /// Nothing is captured; a line for each part that could not be taken back.
+    Released { left: Vec<String> },
+    /// It was not done, and nothing was changed.
+    Refused(Refusal),
+}
+
+/// The device that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Opened {
+    pub(super) name: String,
+    pub(super) mtu: u16,
+    pub(super) offload: bool,
+    /// Number of the slot that was claimed.
+    pub(super) slot: u32,
+    /// What a killed run had left and was removed, in words.
+    pub(super) cleared: Option<String>,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[error("{text}")]
+pub struct Refusal {
+    /// What kind of reason.
+    pub kind: RefusalKind,
+    /// One line for a person, with what to do.
+    pub text: String,
+}
+
+/// The kinds of reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusalKind {
+    /// A privilege or `/dev/net/tun` is missing.
+    Privilege,
+    /// The device's name or every slot is taken.
+    Busy,
+    /// Nothing is left to capture.
+    Nothing,
+    /// The request was none, or came at the wrong time; this ends the privileged end.
+    Senseless,
+    /// Anything else.
+    Failed,
+}
+
+/// What came is no message of ours.
+#[derive(Debug, Error)]
+pub(super) enum WireError {
+    /// Longer than [`MOST_BYTES`], or nothing at all.
+    #[error("a message of {0} bytes")]
+    Length(usize),
+    /// Not the JSON that was expected.
+    #[error("a message that is not understood: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Understood, but no sound request.
+    #[error("a request that makes no sense: {0}")]
+    Senseless(String),
+}
+
+impl From<WireError> for io::Error {
+    fn from(error: WireError) -> Self {
+        Self::new(io::ErrorKind::InvalidData, error)
+    }
+}
+
+/// A message with its length.
+///
+/// # Errors
+/// [`WireError::Length`] when it is too long to be sent.
+pub(super) fn encode(message: &impl Serialize) -> Result<Vec<u8>, WireError> {
+    let mut bytes = vec![0; PREFIX];
+    serde_json::to_writer(&mut bytes, message)?;
+    let length = body_length(bytes.len() - PREFIX)?;
+    bytes[..PREFIX].copy_from_slice(&length.to_be_bytes());
+    Ok(bytes)
+}
+
+/// The length in `prefix`, if it is one that may be.
+///
+/// # Errors
+/// [`WireError::Length`].
+pub(super) fn length(prefix: [u8; PREFIX]) -> Result<usize, WireError> {
+    let length = u32::from_be_bytes(prefix) as usize;
+    body_length(length).map(|_| length)
+}
+
+fn body_length(length: usize) -> Result<u32, WireError> {
+    if !(1..=MOST_BYTES).contains(&length) {
+        return Err(WireError::Length(length));
+    }
+    u32::try_from(length).map_err(|_| WireError::Length(length))
+}
+
+/// The message in `body`, which is one without its length.
+///
+/// # Errors
+/// [`WireError::Json`].
+pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, WireError> {
+    Ok(serde_json::from_slice(body)?)
+}
+
+impl Request {
+    pub(super) fn open(plan: &DevicePlan) -> Self {
+        Self::Open {
+            name: plan.name.clone(),
+            mtu: plan.mtu,
+        }
+    }
+
+    pub(super) fn hold(capture: &CapturePlan, exempt: &[IpAddr]) -> Self {
+        let selector = |subnet: &Subnet| Selector {
+            net: subnet.net,
+            ports: subnet.ports.as_ref().map(|p| (*p.start(), *p.end())),
+        };
+        Self::Hold {
+            subnets: capture.subnets.iter().map(selector).collect(),
+            excludes: capture.excludes.clone(),
+            exempt: exempt.to_vec(),
+        }
+    }
+
+    /// Checks everything that a plan promises.
+    ///
+    /// # Errors
+    /// [`WireError::Senseless`] with what a plan never says.
+    pub(super) fn check(self) -> Result<Order, WireError> {
+        let senseless = |error: crate::plan::PlanError| WireError::Senseless(error.to_string());
+        match self {
+            Self::Open { name, mtu } => {
+                let plan = DevicePlan { name, mtu };
+                plan.check().map_err(senseless)?;
+                Ok(Order::Open(plan))
+            }
+            Self::Hold {
+                subnets,
+                excludes,
+                exempt,
+            } => {
+                let subnets = subnets.into_iter().map(Selector::subnet).collect();
+                let capture = CapturePlan { subnets, excludes };
+                capture.check().map_err(senseless)?;
+                Ok(Order::Hold { capture, exempt })
+            }
+            Self::Release {} => Ok(Order::Release),
+        }
+    }
+}
+
+impl Selector {
+    fn subnet(self) -> Subnet {
+        Subnet {
+            net: self.net,
+            ports: self.ports.map(|(first, last)| first..=last),
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) fn new(kind: RefusalKind, text: impl ToString) -> Self {
+        Self {
+            kind,
+            text: text.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn order(json: &str) -> Result<Order, WireError> {
+        decode::<Request>(json.as_bytes())?.check()
+    }
+
+    #[test]
+    fn what_is_said_arrives() {
+        let capture = CapturePlan {
+            subnets: vec![Subnet {
+                net: "10.0.0.0/8".parse().unwrap(),
+                ports: Some(80..=443),
+            }],
+            excludes: vec!["fd00::/64".parse().unwrap()],
+        };
+        let exempt = vec!["192.0.2.1".parse().unwrap()];
+        let bytes = encode(&Request::hold(&capture, &exempt)).unwrap();
+        let (prefix, body) = bytes.split_first_chunk().unwrap();
+        assert_eq!(length(*prefix).unwrap(), body.len());
+        let arrived = decode::<Request>(body).unwrap().check().unwrap();
+        assert_eq!(arrived, Order::Hold { capture, exempt });
+    }
+
+    #[test]
+    fn requests_that_no_plan_makes_are_refused() {
+        for json in [
+            r#"{"Open":{"name":"../x","mtu":null}}"#,
+            r#"{"Open":{"name":"lo","mtu":null}}"#,
+            r#"{"Open":{"name":"a name","mtu":null}}"#,
+            r#"{"Open":{"name":"sixteen-bytes-xx","mtu":null}}"#,
+            r#"{"Open":{"name":null,"mtu":1279}}"#,
+            r#"{"Open":{"name":null,"mtu":70000}}"#,
+            r#"{"Open":{"name":null,"mtu":1500,"route":"10.0.0.0/8"}}"#,
+            r#"{"Open":{}} {"Open":{}}"#,
+            r#"{"Hold":{"subnets":[],"excludes":[],"exempt":[]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.1/8","ports":null}],"excludes":[],"exempt":[]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"127.0.0.0/8","ports":null}],"excludes":[],"exempt":[]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"224.0.0.0/4","ports":null}],"excludes":[],"exempt":[]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/33","ports":null}],"excludes":[],"exempt":[]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":[0,80]}],"excludes":[],"exempt":[]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":[81,80]}],"excludes":[],"exempt":[]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":["10.0.0.1/8"],"exempt":[]}}"#,
+            r#""Release""#,
+            r#"{"Exec":{"command":"sh"}}"#,
+            "[[[[",
+            "",
+        ] {
+            assert!(order(json).is_err(), "{json}");
+        }
+        assert!(order(r#"{"Open":{"name":"underpass-vpc","mtu":1400}}"#).is_ok());
+        assert_eq!(order(r#"{"Release":{}}"#).unwrap(), Order::Release);
+    }
+
+    #[test]
+    fn a_length_is_bounded() {
+        assert!(length([0; 4]).is_err());
+        assert!(length([0xff; 4]).is_err());
+        assert_eq!(length([0, 0x10, 0, 0]).unwrap(), MOST_BYTES);
+        assert!(length([0, 0x10, 0, 1]).is_err());
+    }
+
+    /// Deep nesting must not exhaust the stack.
+    #[test]
+    fn deep_nesting_is_refused() {
+        let deep = "[".repeat(MOST_BYTES);
+        assert!(decode::<Request>(deep.as_bytes()).is_err());
+    }
+
+    /// Texts that look like requests, to get past the first bytes.
+    fn like_a_request() -> impl Strategy<Value = String> {
+        let net = prop_oneof![
+            any::<(u32, u8)>()
+                .prop_map(|(ip, width)| format!("{}/{width}", std::net::Ipv4Addr::from_bits(ip))),
+            any::<(u128, u8)>()
+                .prop_map(|(ip, width)| format!("{}/{width}", std::net::Ipv6Addr::from_bits(ip))),
+            ".{0,20}",
+        ];
+        let ports = prop_oneof![
+            Just("null".to_owned()),
+            any::<(i32, u16)>().prop_map(|(a, b)| format!("[{a},{b}]")),
+        ];
+        let subnet = (net.clone(), ports)
+            .prop_map(|(net, ports)| format!(r#"{{"net":{net:?},"ports":{ports}}}"#));
+        let subnets = prop::collection::vec(subnet, 0..4);
+        let hold = (subnets, prop::collection::vec(net, 0..3)).prop_map(|(subnets, excludes)| {
+            let subnets = subnets.join(",");
+            format!(r#"{{"Hold":{{"subnets":[{subnets}],"excludes":{excludes:?},"exempt":[]}}}}"#)
+        });
+        let open = ("\\PC{0,20}", any::<u32>())
+            .prop_map(|(name, mtu)| format!(r#"{{"Open":{{"name":{name:?},"mtu":{mtu}}}}}"#));
+        prop_oneof![hold, open]
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode::<Request>(&bytes).map(Request::check);
+            let _ = decode::<Hello>(&bytes);
+            let _ = decode::<Reply>(&bytes);
+        }
+
+        /// What gets through is what a plan may say.
+        #[test]
+        fn what_gets_through_is_sound(json in like_a_request()) {
+            match order(&json) {
+                Ok(Order::Hold { capture, .. }) => {
+                    prop_assert!(!capture.subnets.is_empty());
+                    for subnet in &capture.subnets {
+                        prop_assert_eq!(subnet.net, subnet.net.trunc());
+                        prop_assert!(!subnet.net.network().is_loopback() || subnet.net.prefix_len() < 8);
+                        prop_assert!(subnet.ports.as_ref().is_none_or(|p| *p.start() > 0 && !p.is_empty()));
+                    }
+                }
+                Ok(Order::Open(plan)) => {
+                    let name = plan.name.unwrap_or_default();
+                    prop_assert!(name.len() < 16 && !name.contains(['/', ' ', '%', '\0']));
+                    prop_assert!(plan.mtu.is_none_or(|mtu| mtu >= 1280));
+                }
+                Ok(Order::Release) => prop_assert!(false, "nobody asked for it"),
+                Err(_) => {}
+            }
+        }
+    }
+}
