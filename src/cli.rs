@@ -135,6 +135,11 @@ pub struct UpArgs {
     /// Name of the device [default: the first free of underpass0, underpass1, ...]
     #[arg(long, value_name = "NAME")]
     pub tun: Option<String>,
+    /// Capture in this network namespace; SSH leaves from the one where underpass is started
+    ///
+    /// A name of ip-netns(8), a path, or pid:N for that of a process: a container's, for example.
+    #[arg(long, value_name = "NAME|PATH|pid:N")]
+    pub netns: Option<String>,
     /// Print what would be set up, as commands of ip(8), and change nothing
     #[arg(long)]
     pub dry_run: bool,

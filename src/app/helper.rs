@@ -1,5 +1,6 @@
 //! `helper`: the privileged part, and how the others have it started.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use tracing::{debug, info};
@@ -11,14 +12,15 @@ use crate::os::confine;
 use crate::os::helper::{
     Hand, HandError, Hello, LogWish, Process, StartError, Way, greeted, guarded, socket_on_stdin,
 };
+use crate::os::namespace::existing;
 
 /// Serves whoever started us, and holds the other end of stdin.
 pub(super) fn run() -> Exit {
     let begun = socket_on_stdin().and_then(|socket| {
-        let hello = greeted(&socket)?;
-        Ok((socket, hello))
+        let (hello, namespace) = greeted(&socket)?;
+        Ok((socket, hello, namespace))
     });
-    let (socket, hello) = match begun {
+    let (socket, hello, namespace) = match begun {
         Ok(begun) => begun,
         Err(error) => {
             log::start(LogArgs::default(), log::USUAL);
@@ -26,6 +28,12 @@ pub(super) fn run() -> Exit {
         }
     };
     log::start_with(arguments(&hello.log), log::USUAL, !hello.log.plain);
+    // Before the privilege for that is given up.
+    if let Err(error) = namespace.map_or(Ok(()), existing::enter) {
+        return super::failed(&format_args!(
+            "the network namespace cannot be entered: {error}"
+        ));
+    }
     match confine::helper().and_then(|()| guarded(socket)) {
         Ok(true) => Exit::Success,
         Ok(false) => Exit::Failure,
@@ -54,6 +62,7 @@ pub struct Helper {
     socket: UnixStream,
     process: Process,
     log: LogArgs,
+    namespace: Option<OwnedFd>,
 }
 
 impl Helper {
@@ -84,13 +93,19 @@ impl Helper {
             socket,
             process,
             log,
+            namespace: None,
         })
+    }
+
+    /// In `namespace`, if one is given.
+    pub(super) fn working_in(self, namespace: Option<OwnedFd>) -> Self {
+        Self { namespace, ..self }
     }
 
     /// Talks to it.
     pub(super) async fn greet(self) -> Result<Hand, HandError> {
         let hello = Hello::new(wish(self.log));
-        Hand::greet(self.socket, &hello, Some(self.process)).await
+        Hand::greet(self.socket, hello, self.namespace, Some(self.process)).await
     }
 }
 

@@ -13,10 +13,12 @@ pub mod surroundings;
 pub mod up;
 
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use crate::cli::{self, Cli, Command, LogArgs};
 use crate::os::helper::StartError;
+use crate::os::namespace::existing;
 use crate::plan;
 use exit::Exit;
 use helper::Helper;
@@ -50,7 +52,22 @@ fn dispatch(command: Command, log: LogArgs) -> ExitCode {
     exit.into()
 }
 
+/// The network namespace that is meant; `None` for our own.
+fn namespace(text: &str) -> anyhow::Result<Option<OwnedFd>> {
+    Ok(existing::open(&plan::netns::path(text)?)?)
+}
+
+fn usage(error: &dyn std::fmt::Display) -> Exit {
+    tracing::error!("{error}");
+    Exit::Usage
+}
+
 fn dry_run(args: &cli::UpArgs) -> Exit {
+    if args.netns.is_some() {
+        return usage(
+            &"--dry-run looks at this network: run it with ip netns exec, or nsenter --net, without --netns",
+        );
+    }
     if let Err(error) = surroundings::become_person() {
         return failed(&error);
     }
@@ -66,6 +83,11 @@ fn up(args: &cli::UpArgs, log: LogArgs) -> Exit {
         Ok(early) => early,
         Err(error) => return not_started(&error),
     };
+    // With all rights that we were given: they say what may be named.
+    let namespace = match args.netns.as_deref().map(namespace).transpose() {
+        Ok(namespace) => namespace.flatten(),
+        Err(error) => return usage(&error),
+    };
     if let Err(error) = surroundings::become_person() {
         return failed(&error);
     }
@@ -77,7 +99,7 @@ fn up(args: &cli::UpArgs, log: LogArgs) -> Exit {
         Err(error) => return not_started(&error),
     };
     match confine::main_process(&plan) {
-        Ok(()) => up::run(&plan, helper),
+        Ok(()) => up::run(&plan, helper.working_in(namespace)),
         Err(error) => failed(&error),
     }
 }

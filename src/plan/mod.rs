@@ -6,6 +6,7 @@ mod carrier;
 mod environment;
 mod error;
 pub mod names;
+pub mod netns;
 mod remote;
 mod resolve;
 pub mod run;

@@ -77,8 +77,10 @@ impl Rig {
 
     /// `program` as the user.
     pub fn as_user(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = self.lab.command("client", "unshare");
+        // Whoever runs the tests may ignore signals, in the background for example.
+        let mut command = self.lab.command("client", "env");
         command
+            .args(["--default-signal", "unshare"])
             .args(["-m", "sh", "-c", SURROUNDINGS, "sh"])
             .args(&self.become_user)
             .arg(program.as_ref())

@@ -109,6 +109,7 @@ pub fn shell(args: &NetworkArgs) -> ExitCode {
 fn is_of_up(up: &UpArgs) -> Option<&'static str> {
     let given = [
         ("--dry-run", up.dry_run),
+        ("--netns", up.netns.is_some()),
         ("--for", up.limit.is_some()),
         ("--idle-timeout", up.idle_timeout.is_some()),
     ];

@@ -151,7 +151,9 @@ async fn prepare(plan: &Plan, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
     if let Some(cleared) = &device.cleared {
         info!("removed what a killed run left: {cleared}");
     }
-    advise(device.slot, &plan.capture).await?;
+    if !hand.is_elsewhere() {
+        advise(device.slot, &plan.capture).await?;
+    }
     let prompter = prompt::usual(plan.ssh.login.batch, |name| std::env::var_os(name));
     let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, Arc::clone(&prompter)).await?;
     debug!("logged in to {}", carrier.description());
@@ -186,7 +188,12 @@ impl Prepared {
     /// The last stage: packets flow from here on.
     async fn capture(self, plan: &Plan) -> Result<Running<Reconnect>, UpError> {
         let changed = Arc::new(Notify::new());
-        let watcher = network::watch(&self.device, Arc::clone(&changed))
+        // No device of ours is in this network then; loopback stands in for it.
+        let device = match self.setup.is_elsewhere() {
+            true => "lo",
+            false => self.device.as_str(),
+        };
+        let watcher = network::watch(device, Arc::clone(&changed))
             .map_err(io_error("cannot watch the network"))?;
         let driver = tokio::spawn(Arc::clone(&self.session).drive());
         self.setup.apply().await?;

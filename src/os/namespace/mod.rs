@@ -17,6 +17,7 @@
 
 mod child;
 mod enter;
+pub mod existing;
 mod files;
 mod obstacle;
 mod passing;
