@@ -172,6 +172,28 @@ fn the_exit_code_is_the_commands() {
 }
 
 #[test]
+fn a_shell_of_ones_own() {
+    let rig = Rig::new();
+    let mut command = rig.as_user("setsid");
+    command
+        .args(["--wait", UNDERPASS, "shell"])
+        .args(rig.login())
+        .arg(V4.subnet);
+    command
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let probe = format!("{} connect {} 80\nexit 3\n", probe_program(), V4.host);
+    input.write_all(probe.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("\"open\""), "{printed}");
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
 fn signals_are_the_commands() {
     let rig = Rig::new();
     let script = "trap 'echo TERM; exit 9' TERM; trap 'echo INT; exit 8' INT; echo up; while :; do sleep 0.05; done";

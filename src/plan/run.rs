@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
 use super::{CapturePlan, Plan, PlanError};
 
 /// Everything that `run` needs to know, but for the command.
@@ -38,6 +40,17 @@ pub enum Way {
 }
 
 impl RunPlan {
+    /// What leads to the device of the private network, each network once. Where the rest is reached as from the host
+    /// that is everything; IPv6 only where the host reaches somebody with it (`host_has_v6`), for applications take a
+    /// route for a promise. None of IPv6 where the network has none (`has_v6`).
+    pub fn routes(&self, has_v6: bool, host_has_v6: bool) -> Vec<IpNet> {
+        let subnets = self.plan.capture.subnets.iter().map(|subnet| subnet.net);
+        routes(subnets, !self.isolate, host_has_v6)
+            .into_iter()
+            .filter(|net| has_v6 || matches!(net, IpNet::V4(_)))
+            .collect()
+    }
+
     /// The way of a TCP connection to `target`.
     pub fn way(&self, target: SocketAddr) -> Way {
         if captures(&self.plan.capture, target) {
@@ -48,6 +61,17 @@ impl RunPlan {
             Way::Host
         }
     }
+}
+
+fn routes(subnets: impl Iterator<Item = IpNet>, with_rest: bool, host_has_v6: bool) -> Vec<IpNet> {
+    let rest = [
+        with_rest.then(|| Ipv4Net::default().into()),
+        (with_rest && host_has_v6).then(|| Ipv6Net::default().into()),
+    ];
+    let mut routes: Vec<IpNet> = subnets.chain(rest.into_iter().flatten()).collect();
+    routes.sort_unstable();
+    routes.dedup();
+    routes
 }
 
 fn captures(capture: &CapturePlan, target: SocketAddr) -> bool {
@@ -156,6 +180,20 @@ mod tests {
                 "{target}"
             );
         }
+    }
+
+    #[test]
+    fn the_rest_has_its_routes() {
+        let nets = || {
+            let nets = ["10.0.0.0/8", "10.0.0.0/8", "::/0"].map(|text| text.parse().unwrap());
+            nets.into_iter()
+        };
+        let text = |routes: Vec<IpNet>| routes.iter().map(IpNet::to_string).collect::<Vec<_>>();
+        assert_eq!(text(routes(nets(), false, true)), ["10.0.0.0/8", "::/0"]);
+        let all = ["0.0.0.0/0", "10.0.0.0/8", "::/0"];
+        assert_eq!(text(routes(nets(), true, true)), all);
+        let v4 = || nets().filter(|net| net.addr().is_ipv4());
+        assert_eq!(text(routes(v4(), true, false)), ["0.0.0.0/0", "10.0.0.0/8"]);
     }
 
     #[test]

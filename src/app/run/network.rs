@@ -3,12 +3,10 @@
 use std::fs;
 use std::net::Ipv4Addr;
 
-use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 
 use crate::os::host;
-use crate::os::namespace::{PrivateFile, Setting, everything, reaches_ipv6};
-use crate::os::routes::Source;
+use crate::os::namespace::{PrivateFile, Setting, reaches_ipv6};
 use crate::plan::names::{self, StandIn};
 use crate::plan::{RunPlan, Way};
 
@@ -43,7 +41,7 @@ pub(super) fn of(plan: &RunPlan) -> Network {
     let setting = Setting {
         device: plan.plan.device.clone(),
         source,
-        routes: routes(plan, source, reaches_ipv6()),
+        routes: plan.routes(source.v6.is_some(), reaches_ipv6()),
         files,
         sockets: !plan.publish.is_empty(),
     };
@@ -60,20 +58,4 @@ fn resolv_conf(plan: &RunPlan, source: Ipv4Addr) -> (String, Vec<StandIn>) {
     let is_reached = |server| plan.way(server) != Way::Nowhere;
     let scope = |name: &str| if_nametoindex(name).ok();
     names::resolv_conf(&text, stand_in, is_reached, scope)
-}
-
-/// What leads to the device. Where the rest is reached as from this host that is everything; IPv6 only where the host
-/// has it, for applications take a route for a promise.
-fn routes(plan: &RunPlan, source: Source, host_has_v6: bool) -> Vec<IpNet> {
-    let subnets = plan.plan.capture.subnets.iter().map(|subnet| subnet.net);
-    let mut routes: Vec<IpNet> = subnets
-        .filter(|net| source.v6.is_some() || matches!(net, IpNet::V4(_)))
-        .collect();
-    if !plan.isolate {
-        routes.push(everything(false));
-        routes.extend((host_has_v6 && source.v6.is_some()).then(|| everything(true)));
-    }
-    routes.sort_unstable();
-    routes.dedup();
-    routes
 }

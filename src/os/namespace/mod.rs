@@ -24,7 +24,6 @@ mod passing;
 mod sockets;
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
@@ -129,32 +128,12 @@ fn reap(child: Pid) {
     while waitpid(child, None) == Err(nix::errno::Errno::EINTR) {}
 }
 
-/// The network that holds all addresses of one IP version.
-pub const fn everything(ipv6: bool) -> IpNet {
-    if ipv6 {
-        IpNet::V6(ipnet::Ipv6Net::new_assert(
-            std::net::Ipv6Addr::UNSPECIFIED,
-            0,
-        ))
-    } else {
-        IpNet::V4(ipnet::Ipv4Net::new_assert(
-            std::net::Ipv4Addr::UNSPECIFIED,
-            0,
-        ))
-    }
-}
-
 /// Whether this host has an IPv6 address that reaches further than its links.
 pub fn reaches_ipv6() -> bool {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
         return false;
     };
-    let mut addresses = interfaces.filter_map(|interface| {
-        let address = interface.address?;
-        Some(IpAddr::V6(address.as_sockaddr_in6()?.ip()))
-    });
-    addresses.any(|address| match address {
-        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
-        IpAddr::V4(_) => false,
-    })
+    let mut addresses =
+        interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in6()?.ip()));
+    addresses.any(|ip| !ip.is_loopback() && !ip.is_unicast_link_local())
 }
