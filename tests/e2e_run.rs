@@ -317,7 +317,8 @@ fn a_shell_stops_it_and_goes_on_with_it() {
         panic!("the terminal does not show {word:?} but {seen:?}");
     };
     let mut type_in = |text: &str| keyboard.write_all(text.as_bytes()).unwrap();
-    type_in("stty -echo; PS1=\n");
+    type_in("stty -echo; PS1='pro''mpt\\n'\n");
+    shows("prompt");
     let login = rig.login().join(" ");
     type_in(&format!(
         "{UNDERPASS} run {login} {} -- sh -c 'echo u''p; cat'\n",
@@ -328,9 +329,12 @@ fn a_shell_stops_it_and_goes_on_with_it() {
     shows("one");
     type_in("\x1a");
     shows("Stopped");
+    shows("prompt");
     type_in("fg >/dev/null\ntwo\n");
     shows("two");
+    // What is typed before the shell has its terminal back may be lost.
     type_in("\x03");
+    shows("prompt");
     type_in("echo code=$?\n");
     shows("code=130");
     type_in("exit\n");

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::ways::Ways;
 use crate::app::up::session::Session;
+use crate::carrier::Link;
 
 /// A connection on which nothing moves for so long is somebody's who has not ended: a process in the background.
 const QUIET: Duration = Duration::from_millis(500);
@@ -30,6 +31,17 @@ pub(super) async fn until_quiet(session: &Session<Ways>) {
             return;
         }
     }
+}
+
+/// Ends the connection; first lets the server pass on what it was `sent`. A connection that the far side had ended before
+/// gives no sign when it is through, and sshd drops what it still holds when it hears the goodbye. So it is asked for two
+/// signs of life: between them it has had a turn to write.
+pub(super) async fn goodbye(link: &impl Link, sent: bool) {
+    if sent {
+        link.check().await;
+        link.check().await;
+    }
+    link.shutdown().await;
 }
 
 fn moved(session: &Session<Ways>) -> u64 {

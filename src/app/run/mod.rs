@@ -13,6 +13,7 @@ mod ways;
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -30,7 +31,7 @@ use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
 use super::up::{self, session::Session};
 use super::{prepare, surroundings};
 use crate::carrier::prompt;
-use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
+use crate::carrier::{AnyCarrier, ConnectError, Steady};
 use crate::cli::{NetworkArgs, UpArgs};
 use crate::inlet::tun::Tun;
 use crate::os::namespace::{self, Before, EnterError, Inside, NamespaceError, Private};
@@ -39,7 +40,7 @@ use crate::os::{limits, memory};
 use crate::plan::{PlanWarning, RunPlan, run as run_plan};
 
 /// How long the goodbye may take: a server that no longer answers holds nobody up.
-const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE: Duration = Duration::from_secs(2);
 /// The shell of who has none (passwd(5)).
 const SHELL: &str = "/bin/sh";
 
@@ -253,10 +254,14 @@ impl Up {
         for task in &self.tasks {
             task.abort();
         }
-        if let Some(link) = self.session.carrier.server().link()
-            && timeout(GOODBYE, link.shutdown()).await.is_err()
-        {
-            debug!("the server did not take the goodbye");
+        if let Some(link) = self.session.carrier.server().link() {
+            let sent = self.session.stats.traffic.up.load(Ordering::Relaxed) > 0;
+            if timeout(GOODBYE, drain::goodbye(&*link, sent))
+                .await
+                .is_err()
+            {
+                debug!("the server did not take the goodbye");
+            }
         }
         debug!("{}", self.session.stats);
     }
