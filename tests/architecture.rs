@@ -67,6 +67,7 @@ const TABLE: [Room; 13] = [
         ],
         crates: &[
             "anyhow",
+            "bytes",
             "clap",
             "clap_complete",
             "clap_mangen",

@@ -55,6 +55,13 @@ impl Exit {
     }
 }
 
+/// `run`: we could not run the command at all, as docker-run(1) and env(1) say it. The other codes are the command's own.
+pub const CANNOT_RUN: u8 = 125;
+/// `run`: the command cannot be executed.
+pub const NOT_EXECUTABLE: u8 = 126;
+/// `run`: there is no such command.
+pub const NOT_FOUND: u8 = 127;
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

@@ -1,6 +1,7 @@
 //! `helper`: the privileged part, and how the others have it started.
 
 use std::io::{BufRead, BufReader, PipeReader, pipe};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::thread;
@@ -14,21 +15,28 @@ use crate::os::confine;
 use crate::os::helper::{
     Hand, HandError, Hello, LogWish, Process, StartError, Way, greeted, guarded, socket_on_stdin,
 };
+use crate::os::namespace::existing;
 
 /// Serves whoever started us, and holds the other end of stdin.
 pub(super) fn run() -> Exit {
     let begun = socket_on_stdin().and_then(|socket| {
-        let hello = greeted(&socket)?;
-        Ok((socket, hello))
+        let (hello, namespace) = greeted(&socket)?;
+        Ok((socket, hello, namespace))
     });
-    let (socket, hello) = match begun {
+    let (socket, hello, namespace) = match begun {
         Ok(begun) => begun,
         Err(error) => {
-            log::start(LogArgs::default());
+            log::start(LogArgs::default(), log::USUAL);
             return not_begun(&error);
         }
     };
-    log::start_with(arguments(&hello.log), !hello.log.plain);
+    log::start_with(arguments(&hello.log), log::USUAL, !hello.log.plain);
+    // Before the privilege for that is given up.
+    if let Err(error) = namespace.map_or(Ok(()), existing::enter) {
+        return super::failed(&format_args!(
+            "the network namespace cannot be entered: {error}"
+        ));
+    }
     match confine::helper().and_then(|()| guarded(socket)) {
         Ok(true) => Exit::Success,
         Ok(false) => Exit::Failure,
@@ -59,6 +67,7 @@ pub struct Helper {
     log: LogArgs,
     /// What it says, where our own stderr will not stay what it is.
     words: Option<PipeReader>,
+    namespace: Option<OwnedFd>,
 }
 
 /// Where it says what it has to say.
@@ -106,7 +115,13 @@ impl Helper {
             process,
             log,
             words,
+            namespace: None,
         })
+    }
+
+    /// In `namespace`, if one is given.
+    pub(super) fn working_in(self, namespace: Option<OwnedFd>) -> Self {
+        Self { namespace, ..self }
     }
 
     /// Talks to it.
@@ -118,7 +133,7 @@ impl Helper {
                 .name("helper's words".to_owned())
                 .spawn(move || pass_on(words))?;
         }
-        Hand::greet(self.socket, &hello, Some(self.process)).await
+        Hand::greet(self.socket, hello, self.namespace, Some(self.process)).await
     }
 }
 

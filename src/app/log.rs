@@ -46,15 +46,20 @@ const PREFIX: &str = "underpass: ";
 /// The name in the journal and in syslog.
 const IDENTIFIER: &str = "underpass";
 
-/// Starts the log. A second call changes nothing.
-pub fn start(args: LogArgs) {
-    start_with(args, wants_colour());
+/// What is told of a command that has its own words for the terminal.
+pub const WARNINGS: LevelFilter = LevelFilter::WARN;
+/// What is told otherwise.
+pub const USUAL: LevelFilter = LevelFilter::INFO;
+
+/// Starts the log, at level `usual` unless `args` say otherwise. A second call changes nothing.
+pub fn start(args: LogArgs, usual: LevelFilter) {
+    start_with(args, usual, wants_colour());
 }
 
 /// The same, in `colour` or not.
-pub(super) fn start_with(args: LogArgs, colour: bool) {
+pub(super) fn start_with(args: LogArgs, usual: LevelFilter, colour: bool) {
     let (output, handle) = reload::Layer::new(first_output(args.log_format, colour));
-    let registry = tracing_subscriber::registry().with(filter(args));
+    let registry = tracing_subscriber::registry().with(filter(args, usual));
     if registry.with(output).try_init().is_ok() {
         // The first call is the only one that comes here.
         let _ = STARTED.set((handle, args.log_format));
@@ -147,11 +152,11 @@ fn is_journal(variable: Option<String>) -> bool {
     })
 }
 
-/// `-q` errors, default info, `-v` debug and `-vv` trace of underpass, `-vvv` everything of everybody.
-fn filter(args: LogArgs) -> Targets {
+/// `-q` errors, default `usual`, `-v` debug and `-vv` trace of underpass, `-vvv` everything of everybody.
+fn filter(args: LogArgs, usual: LevelFilter) -> Targets {
     let (ours, others) = match (args.quiet, args.verbose) {
         (true, _) => (LevelFilter::ERROR, LevelFilter::OFF),
-        (false, 0) => (LevelFilter::INFO, LevelFilter::OFF),
+        (false, 0) => (usual, LevelFilter::OFF),
         (false, 1) => (LevelFilter::DEBUG, LevelFilter::WARN),
         (false, 2) => (LevelFilter::TRACE, LevelFilter::WARN),
         (false, _) => (LevelFilter::TRACE, LevelFilter::TRACE),
@@ -272,7 +277,7 @@ mod tests {
                 prefix: "underpass: ",
             });
         let subscriber = tracing_subscriber::registry()
-            .with(filter(args))
+            .with(filter(args, USUAL))
             .with(layer);
         tracing::subscriber::with_default(subscriber, emit);
         let bytes = sink.0.lock().unwrap().clone();

@@ -15,6 +15,7 @@ pub mod log;
 mod man;
 mod profiles;
 pub mod reload;
+pub mod run;
 pub mod ssh_config;
 pub mod status;
 mod sudo;
@@ -24,11 +25,13 @@ pub mod up;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::cli::{self, Command, LogArgs};
 use crate::os::daemon::Attached;
+use crate::os::namespace::existing;
 use crate::plan;
 use exit::Exit;
 use helper::{Helper, Words};
@@ -37,18 +40,20 @@ use helper::{Helper, Words};
 pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     match typed(words) {
         // Whoever started it says how to log.
-        Ok(cli) if matches!(cli.command, Command::Helper) => helper::run(),
+        Ok(cli) if matches!(cli.command, Command::Helper) => helper::run().into(),
         Ok(cli) => {
-            log::start(cli.log);
+            let usual = match cli.command {
+                Command::Run(_) | Command::Shell(_) => log::WARNINGS,
+                _ => log::USUAL,
+            };
+            log::start(cli.log, usual);
             dispatch(cli.command, cli.log)
         }
         Err(error) => {
-            log::start(LogArgs::default());
-            tracing::error!("{error}");
-            Exit::Usage
+            log::start(LogArgs::default(), log::USUAL);
+            said(&error, Exit::Usage).into()
         }
     }
-    .into()
 }
 
 fn typed(words: impl Iterator<Item = OsString>) -> anyhow::Result<cli::Cli> {
@@ -56,10 +61,12 @@ fn typed(words: impl Iterator<Item = OsString>) -> anyhow::Result<cli::Cli> {
     Ok(arguments::typed(words, &person)?)
 }
 
-fn dispatch(command: Command, log: LogArgs) -> Exit {
+fn dispatch(command: Command, log: LogArgs) -> ExitCode {
     let done = match command {
         Command::Up(args) if args.dry_run => dry_run(&args),
         Command::Up(args) => bring_up(&args, log),
+        Command::Run(args) => return run::run(&args.network, &args.command),
+        Command::Shell(args) => return run::shell(&args),
         Command::Status(args) => Ok(status::run(args.name.as_deref(), args.json)),
         Command::Down(args) => Ok(down::run(args.name.as_deref(), args.all)),
         Command::Reload(args) => Ok(reload::run(args.name.as_deref())),
@@ -71,12 +78,21 @@ fn dispatch(command: Command, log: LogArgs) -> Exit {
         Command::Man => Ok(print(man::page().as_bytes())),
         Command::Profiles(args) => Ok(profiles::run(&args)),
     };
-    done.unwrap_or_else(|exit| exit)
+    done.unwrap_or_else(|exit| exit).into()
+}
+
+/// The network namespace that is meant; `None` for our own.
+fn namespace(text: &str) -> anyhow::Result<Option<OwnedFd>> {
+    Ok(existing::open(&plan::netns::path(text)?)?)
 }
 
 fn dry_run(typed: &cli::UpArgs) -> Result<Exit, Exit> {
+    if typed.netns.is_some() {
+        let elsewhere = "--dry-run looks at this network: run it with ip netns exec, or nsenter --net, without --netns";
+        return Err(said(&elsewhere, Exit::Usage));
+    }
     become_person()?;
-    let plan = prepare(typed)?;
+    let plan = prepare(typed, |_| true)?;
     Ok(block_on(dry_run::run(&plan)))
 }
 
@@ -89,13 +105,17 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
         None => Words::Here,
     };
     let early = Helper::early(log, words).map_err(|error| said(&error, (&error).into()))?;
+    // With all rights that we were given: they say what may be named.
+    let namespace = typed.netns.as_deref().map(namespace).transpose();
+    let namespace = namespace.map_err(|error| said(&error, Exit::Usage))?;
     become_person()?;
-    let plan = prepare(typed)?;
+    let plan = prepare(typed, |_| true)?;
     let instance = instance(typed, &plan, attached)?;
     let helper = early.map_or_else(|| Helper::late(log, words), Ok);
     let helper = helper.map_err(|error| said(&error, (&error).into()))?;
     let directory = instance.directory();
     confine::main_process(&plan, directory).map_err(|error| failed(&error))?;
+    let helper = helper.working_in(namespace.flatten());
     Ok(up::run(&plan, instance, helper))
 }
 
@@ -127,10 +147,13 @@ fn resolve(typed: &cli::UpArgs) -> anyhow::Result<(plan::Plan, Vec<plan::PlanWar
     })?)
 }
 
-/// The plan of `up` with its warnings said, or the error said. May be asked again: files are read anew.
-fn prepare(typed: &cli::UpArgs) -> Result<plan::Plan, Exit> {
+/// The plan of `up` with those of its warnings said that matter, or the error said. May be asked again: files are read anew.
+fn prepare(
+    typed: &cli::UpArgs,
+    matters: impl Fn(&plan::PlanWarning) -> bool,
+) -> Result<plan::Plan, Exit> {
     let (plan, warnings) = resolve(typed).map_err(|error| said(&error, Exit::Usage))?;
-    for warning in warnings {
+    for warning in warnings.into_iter().filter(matters) {
         tracing::warn!("{warning}");
     }
     if plan.carrier.kind == plan::CarrierKind::Russh {

@@ -137,6 +137,12 @@ pub fn person() -> Result<Person, SudoError> {
     })
 }
 
+/// The login shell of who runs this process.
+pub fn login_shell() -> Option<PathBuf> {
+    let user = User::from_uid(Uid::effective()).ok().flatten()?;
+    Some(user.shell).filter(|shell| !shell.as_os_str().is_empty())
+}
+
 /// sudo clears a variable, but the shell that called it still has it (proc_pid_environ(5)). Of processes of `uid` only,
 /// where one is given: nobody else's word counts.
 fn inherited(name: &str, uid: Option<u32>) -> Option<String> {

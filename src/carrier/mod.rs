@@ -3,6 +3,7 @@
 //!
 //! - [`RusshCarrier`]: the embedded SSH client, over the russh library.
 //! - [`OpensshCarrier`]: the user's own ssh, over [`channels`]: the SSH connection protocol without I/O.
+//! - [`Direct`]: this host's own TCP, for what is to go around the server.
 //! - [`AnyCarrier`]: one of the two, as the plan says.
 //! - [`dial`]: the budget in front of every open, so that hosts that never answer delay no host that does.
 //! - [`link`]: a carrier with a life: it was connected, and may be lost. [`error`]: why it was not, or no longer is.
@@ -13,6 +14,7 @@
 mod any;
 pub mod channels;
 pub mod dial;
+pub mod direct;
 pub mod error;
 mod failure;
 pub mod link;
@@ -22,6 +24,7 @@ pub mod russh;
 pub mod steady;
 
 pub use self::any::{AnyCarrier, AnyReader, AnyWriter};
+pub use self::direct::Direct;
 pub use self::error::{CertificateFault, ConnectError, HostKeyError, LostReason};
 pub use self::link::{Description, Link};
 pub use self::openssh::OpensshCarrier;

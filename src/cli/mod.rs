@@ -6,6 +6,7 @@ mod audit_log;
 mod doctor;
 mod life;
 mod mistake;
+mod run;
 mod text;
 mod up;
 
@@ -18,7 +19,8 @@ pub use audit_log::AuditArgs;
 pub use doctor::{DoctorArgs, doctor_hides};
 pub use life::{DaemonArgs, DownArgs, InstanceArgs, ProfilesArgs, ReloadArgs, StatusArgs};
 pub use mistake::Mistake;
-use text::{DOCTOR_AFTER_HELP, HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
+pub use run::{NetworkArgs, RunArgs};
+use text::{DOCTOR_AFTER_HELP, HELP, RUN_AFTER_HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
 pub use text::{EXAMPLES, EXIT_CODES};
 pub use up::{CarrierArg, UpArgs};
 
@@ -48,6 +50,18 @@ pub enum Command {
     /// Capture subnets and carry them through an SSH server, until Ctrl-C
     #[command(after_help = UP_AFTER_HELP, after_long_help = UP_AFTER_LONG_HELP, override_usage = UP_USAGE)]
     Up(Box<UpArgs>),
+    /// Run a command with a network of its own, in which the subnets go through an SSH server; needs no privileges
+    ///
+    /// The command has this terminal, directory and user, and its exit code is the exit code; 125 says that it could
+    /// not be run here, 126 that it cannot be executed, 127 that there is none.
+    ///
+    /// Its network is a namespace: loopback is its own, and services of this host on 127.0.0.1 are not in it. No ping and
+    /// no UDP gets out, so names are looked up over TCP; glibc does, programs with musl do not. What it leaves running in
+    /// the background has no network when it has ended.
+    #[command(after_help = RUN_AFTER_HELP)]
+    Run(Box<RunArgs>),
+    /// Start $SHELL as run does
+    Shell(Box<NetworkArgs>),
     /// Check this host, the SSH server and the login
     ///
     /// Says for each thing that has to work, and for what a security officer asks, whether it passes, and what to do where

@@ -64,6 +64,14 @@ Example: sudo underpass up -r me@bastion 10.0.1.0/24
 ";
 pub(super) const UP_AFTER_HELP: &str = up_examples!();
 pub(super) const UP_AFTER_LONG_HELP: &str = concat!(up_examples!(), "\n\n", exit_codes!());
+pub(super) const RUN_AFTER_HELP: &str = "\
+Examples:
+  underpass run -r me@bastion 10.0.0.0/16 -- psql -h 10.0.1.20
+      everything else is reached as from this host
+  underpass run -r me@bastion 10.0.0.0/16 --isolate -- ./import.sh
+      nothing else is reached
+  underpass run -r me@bastion --all -- curl https://example.org
+      everything goes through the server";
 pub(super) const DOCTOR_AFTER_HELP: &str = "\
 Examples:
   underpass doctor

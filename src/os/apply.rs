@@ -80,7 +80,8 @@ fn failed(entry: &Entry, source: NetlinkError) -> ApplyError {
     }
 }
 
-async fn make(netlink: &Netlink, index: u32, entry: &Entry) -> Result<(), NetlinkError> {
+/// Makes `entry` hold; `index` is that of its device.
+pub(super) async fn make(netlink: &Netlink, index: u32, entry: &Entry) -> Result<(), NetlinkError> {
     match entry {
         Entry::Link { mtu, queue, .. } => netlink.set_link(index, *mtu, *queue).await,
         Entry::Sysctl { path, value } => {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{getpid, getppid, setsid};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
@@ -31,8 +31,8 @@ struct Wanted {
 static PARENT: Mutex<Option<SyncSender<Wanted>>> = Mutex::new(None);
 
 /// Starts a child that gets `last` when this process ends, whatever ends it (`PR_SET_PDEATHSIG`, prctl(2)); what the child
-/// has started itself is left to it. It is deaf to the terminal's Ctrl-C and Ctrl-\, which are for us: we end it in
-/// order.
+/// has started itself is left to it. It is deaf to the terminal's Ctrl-C, Ctrl-\ and Ctrl-Z, which are for us: we end
+/// it in order. What we have blocked it has not.
 ///
 /// # Errors
 /// Those of fork(2) and exec(2); no thread can be made; called outside a runtime.
@@ -85,13 +85,14 @@ fn tie(command: &mut Command, terminal: Terminal, last: Signal) {
         if terminal == Terminal::None {
             setsid()?;
         }
-        for key in [Signal::SIGINT, Signal::SIGQUIT] {
+        SigSet::empty().thread_set_mask()?;
+        for key in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP] {
             // SAFETY: the default action is replaced by none; no handler runs.
             unsafe { signal(key, SigHandler::SigIgn) }?;
         }
         Ok(())
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, setsid, signal. Nothing is
+    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, setsid, pthread_sigmask, signal. Nothing is
     // allocated; errors are plain numbers.
     unsafe { command.pre_exec(tie) };
 }

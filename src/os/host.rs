@@ -75,7 +75,8 @@ pub async fn source(
     Ok(choose_source(slot.number(), &used, capture, has_ipv6()))
 }
 
-fn choose_source(slot: u32, used: &[IpAddr], capture: &CapturePlan, ipv6: bool) -> Source {
+/// The same, where `used` are the host's own addresses and `slot` is the instance's number.
+pub fn choose_source(slot: u32, used: &[IpAddr], capture: &CapturePlan, ipv6: bool) -> Source {
     let number = u8::try_from(slot).unwrap_or_default().saturating_add(1);
     let v4 = (18..=19).flat_map(|b| (0..=255).map(move |c| Ipv4Addr::new(198, b, c, number)));
     let [a, b, c, d] = SOURCE_V6;

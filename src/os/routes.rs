@@ -164,7 +164,7 @@ pub enum Packets {
 pub fn desired(capture: &CapturePlan, setting: &Setting<'_>) -> Vec<Entry> {
     let live = live_subnets(capture, setting);
     let has_v6 = live.iter().any(|subnet| is_v6(&subnet.net));
-    let mut entries = device(setting, has_v6);
+    let mut entries = device(setting.device, setting.mtu, setting.source, has_v6);
     entries.extend(routes(&live, capture, setting).map(Entry::Route));
     entries.extend(rules(&live, setting).into_iter().map(Entry::Rule));
     entries
@@ -200,28 +200,29 @@ fn outs<'a>(
     servers.chain(capture.excludes.iter().copied())
 }
 
-fn device(setting: &Setting<'_>, has_v6: bool) -> Vec<Entry> {
-    let device = setting.device.to_owned();
+/// The device `device` with its addresses; that of IPv6 only if `has_v6`.
+pub(super) fn device(device: &str, mtu: u16, source: Source, has_v6: bool) -> Vec<Entry> {
+    let device = device.to_owned();
     let sysctl = |path: String, value| Entry::Sysctl { path, value };
     let mut entries = vec![
         Entry::Link {
             device: device.clone(),
-            mtu: setting.mtu,
+            mtu,
             queue: QUEUE_PACKETS,
         },
         // Loose: an answer for a captured port need not be routed back the way it came (RFC 3704).
         sysctl(format!("net/ipv4/conf/{device}/rp_filter"), "2"),
     ];
-    if setting.source.v6.is_some() {
+    if source.v6.is_some() {
         // No link-local address: nobody is on this link to be solicited.
         entries.push(sysctl(format!("net/ipv6/conf/{device}/addr_gen_mode"), "1"));
     }
     entries.push(Entry::Up {
         device: device.clone(),
     });
-    let v6 = setting.source.v6.filter(|_| has_v6).map(IpAddr::V6);
+    let v6 = source.v6.filter(|_| has_v6).map(IpAddr::V6);
     entries.extend(
-        [Some(setting.source.v4.into()), v6]
+        [Some(source.v4.into()), v6]
             .into_iter()
             .flatten()
             .map(|address| Entry::Address {

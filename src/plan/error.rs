@@ -73,6 +73,24 @@ pub enum PlanError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A network namespace that cannot be read.
+    #[error("--netns {text:?}: {reason}; write a NAME of ip-netns(8), a PATH, or pid:N")]
+    BadNetns {
+        /// As typed.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A port to publish that cannot be read.
+    #[error(
+        "--publish {text:?}: {reason}; write [HOST:]PORT:PORT, for example 8080:80 or [::1]:8080:80"
+    )]
+    BadPublish {
+        /// As typed.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A network that no route can lead to a device.
     #[error("subnet {net} is {what} and never leaves the host; leave it out")]
     NotRoutable {

@@ -10,8 +10,11 @@ mod environment;
 mod error;
 mod instance;
 mod life;
+pub mod names;
+pub mod netns;
 mod remote;
 mod resolve;
+pub mod run;
 mod shell;
 pub mod sources;
 mod ssh;
@@ -30,6 +33,7 @@ pub use environment::Environment;
 pub use error::{PlanError, PlanWarning};
 pub use instance::InstancePlan;
 pub use resolve::resolve;
+pub use run::{Publish, RunPlan, Way};
 pub use shell::quoted;
 pub use ssh::{
     AddressFamily, Agent, Algorithms, Dialling, HostKeyPolicy, Keepalive, Login, RekeyLimit, Route,

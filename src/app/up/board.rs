@@ -11,7 +11,7 @@ use crate::app::control::report::{
 };
 use crate::carrier::link::Description;
 use crate::carrier::steady::State;
-use crate::carrier::{AnyCarrier, Link};
+use crate::carrier::{AnyCarrier, Link, Steady};
 use crate::os::notify;
 use crate::plan::{CapturePlan, CarrierKind, Plan};
 
@@ -35,7 +35,7 @@ struct Now {
 /// Packets flow.
 #[derive(Clone)]
 struct Live {
-    session: Arc<Session<AnyCarrier>>,
+    session: Arc<Session<Steady<AnyCarrier>>>,
     device: String,
 }
 
@@ -85,7 +85,7 @@ impl Board {
     }
 
     /// Packets flow from here on.
-    pub(super) fn up(&self, session: &Arc<Session<AnyCarrier>>, device: &str) {
+    pub(super) fn up(&self, session: &Arc<Session<Steady<AnyCarrier>>>, device: &str) {
         let live = Live {
             session: Arc::clone(session),
             device: device.to_owned(),
@@ -109,7 +109,7 @@ impl Board {
     }
 
     /// Follows the connection of `session`, and tells systemd of it. Never ends.
-    pub(super) async fn follow(&self, session: &Session<AnyCarrier>) {
+    pub(super) async fn follow(&self, session: &Session<Steady<AnyCarrier>>) {
         loop {
             let state = session.carrier.state();
             self.note(&state, session);
@@ -118,7 +118,7 @@ impl Board {
         }
     }
 
-    fn note(&self, state: &State, session: &Session<AnyCarrier>) {
+    fn note(&self, state: &State, session: &Session<Steady<AnyCarrier>>) {
         let link = session.carrier.link();
         let mut board = self.now();
         if let Some(link) = link {
@@ -195,7 +195,7 @@ fn describe(description: &Description, server: &mut Server) {
     server.cipher.clone_from(&description.cipher);
 }
 
-fn state(session: &Session<AnyCarrier>, report: &mut Report) {
+fn state(session: &Session<Steady<AnyCarrier>>, report: &mut Report) {
     let at = |since: Instant| now().saturating_sub(since.elapsed().as_secs());
     (report.state, report.since, report.why) = match session.carrier.state() {
         State::Up { since } => (Word::Up, at(since), None),
@@ -204,7 +204,7 @@ fn state(session: &Session<AnyCarrier>, report: &mut Report) {
     };
 }
 
-fn counters(session: &Session<AnyCarrier>, report: &mut Report) {
+fn counters(session: &Session<Steady<AnyCarrier>>, report: &mut Report) {
     let Session {
         inlet,
         stats,

@@ -10,7 +10,7 @@ use crate::plan::{LifePlan, Span};
 
 /// Connections that are open or asked for, and when the last one was.
 #[derive(Debug)]
-pub(super) struct Activity {
+pub(in crate::app) struct Activity {
     born: Instant,
     open: AtomicUsize,
     /// When the last one ended, in milliseconds since `born`.
@@ -37,7 +37,7 @@ impl Activity {
     }
 
     /// How many there are.
-    pub(super) fn open(&self) -> usize {
+    pub(in crate::app) fn open(&self) -> usize {
         self.open.load(SeqCst)
     }
 

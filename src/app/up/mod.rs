@@ -5,14 +5,14 @@
 //! with this process.
 
 mod board;
-mod life;
-mod network;
+pub(super) mod life;
+pub(super) mod network;
 mod pid_file;
 mod reconnect;
-mod records;
+pub(super) mod records;
 mod reload;
 mod running;
-mod session;
+pub(super) mod session;
 mod setup;
 mod signals;
 
@@ -41,7 +41,7 @@ use super::helper::Helper;
 use super::{log, surroundings};
 use crate::audit::AuditError;
 use crate::carrier::prompt::{self, Prompter};
-use crate::carrier::{AnyCarrier, ConnectError, Link};
+use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
 use crate::inlet::tun::Tun;
 use crate::os::daemon::Attached;
 use crate::os::helper::{Hand, HandError};
@@ -160,7 +160,7 @@ pub fn run(plan: &Plan, instance: Instance, helper: Helper) -> Exit {
 
 /// Half of the cores, four at most: a chunk that is handed from one thread to another costs two wake-ups, more than
 /// it gains where the other core has work of its own (sshd's peers, the application).
-fn workers() -> usize {
+pub(super) fn workers() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (cores / 2).clamp(1, 4)
 }
@@ -296,7 +296,9 @@ async fn prepare(plan: &Plan, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
     if let Some(cleared) = &device.cleared {
         info!("removed what a killed run left: {cleared}");
     }
-    advise(device.slot, &plan.capture).await?;
+    if !hand.is_elsewhere() {
+        advise(device.slot, &plan.capture).await?;
+    }
     let prompter = prompt::usual(plan.ssh.login.batch, |name| std::env::var_os(name));
     let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, Arc::clone(&prompter)).await?;
     debug!("logged in to {}", carrier.description());
@@ -311,7 +313,11 @@ async fn prepare(plan: &Plan, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
     if let Some(audit) = &audit {
         records::begin(audit, plan, &name, carrier.description());
     }
-    let session = Arc::new(Session::new(Tun::new(device, seed()), carrier, audit));
+    let session = Arc::new(Session::new(
+        Tun::new(device, seed()),
+        Steady::new(carrier),
+        audit,
+    ));
     Ok(Prepared {
         began,
         slot,
@@ -331,14 +337,19 @@ struct Prepared {
     device: String,
     setup: Setup,
     prompter: Arc<dyn Prompter>,
-    session: Arc<Session<AnyCarrier>>,
+    session: Arc<Session<Steady<AnyCarrier>>>,
 }
 
 impl Prepared {
     /// The last stage: packets flow from here on.
     async fn capture(self, plan: &Plan) -> Result<Running<Reconnect>, UpError> {
         let changed = Arc::new(Notify::new());
-        let watcher = network::watch(&self.device, Arc::clone(&changed))
+        // No device of ours is in this network then; loopback stands in for it.
+        let device = match self.setup.is_elsewhere() {
+            true => "lo",
+            false => self.device.as_str(),
+        };
+        let watcher = network::watch(device, Arc::clone(&changed))
             .map_err(io_error("cannot watch the network"))?;
         let driver = tokio::spawn(Arc::clone(&self.session).drive());
         tokio::spawn(records::follow(
@@ -378,7 +389,7 @@ async fn advise(slot: u32, capture: &CapturePlan) -> Result<(), UpError> {
 }
 
 /// A number that nobody can guess: the standard library seeds its hashers from the system.
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 

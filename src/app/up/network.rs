@@ -20,7 +20,7 @@ const APART: Duration = Duration::from_millis(400);
 ///
 /// # Errors
 /// When the kernel cannot be listened to.
-pub(super) fn watch(
+pub(in crate::app) fn watch(
     device: &str,
     changed: Arc<Notify>,
 ) -> io::Result<impl Future<Output = ()> + Send + use<>> {

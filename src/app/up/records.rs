@@ -10,7 +10,7 @@ use super::session::Session;
 use crate::app::surroundings;
 use crate::audit::{self, Audit, AuditError, FlowEntry, Login, Totals};
 use crate::carrier::steady::State;
-use crate::carrier::{Description, Link};
+use crate::carrier::{Description, Link, Steady};
 use crate::plan::Plan;
 use crate::relay::{Meter, Traffic};
 use crate::stats::Stats;
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// [`AuditError`].
-pub(super) fn open(plan: &Plan) -> Result<Option<Audit>, AuditError> {
+pub(in crate::app) fn open(plan: &Plan) -> Result<Option<Audit>, AuditError> {
     plan.audit.as_ref().map(Audit::open).transpose()
 }
 
@@ -81,7 +81,7 @@ impl Who {
 }
 
 /// Writes down that a session begins.
-pub(super) fn begin(audit: &Audit, plan: &Plan, device: &str, login: &Description) {
+pub(in crate::app) fn begin(audit: &Audit, plan: &Plan, device: &str, login: &Description) {
     let uid = Uid::current();
     let user = User::from_uid(uid).ok().flatten();
     audit.session(audit::Session {
@@ -107,7 +107,7 @@ pub(super) fn begin(audit: &Audit, plan: &Plan, device: &str, login: &Descriptio
 }
 
 /// Writes down what becomes of the connection, as long as the session lasts.
-pub(super) async fn follow<L: Link>(session: Arc<Session<L>>, who: Who) {
+pub(super) async fn follow<L: Link>(session: Arc<Session<Steady<L>>>, who: Who) {
     let Some(audit) = &session.audit else {
         return;
     };
@@ -135,14 +135,14 @@ pub(super) async fn follow<L: Link>(session: Arc<Session<L>>, who: Who) {
 }
 
 /// Opens the log's file anew, after it was renamed.
-pub(super) fn reopen<L>(session: &Session<L>) {
+pub(super) fn reopen<C>(session: &Session<C>) {
     if let Some(audit) = &session.audit {
         audit.reopen();
     }
 }
 
 /// Writes down that the session is over.
-pub(super) fn end<L>(session: &Session<L>, why: &str) {
+pub(in crate::app) fn end<C>(session: &Session<C>, why: &str) {
     if let Some(audit) = &session.audit {
         audit.stop(why, totals(&session.stats), PATIENCE);
     }

@@ -19,7 +19,7 @@ use super::setup::Setup;
 use super::signals::Orders;
 use crate::app::control::Order;
 use crate::carrier::steady::Connector;
-use crate::carrier::{AnyCarrier, ConnectError, Link};
+use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
 use crate::os::notify;
 use crate::plan::LifePlan;
 
@@ -28,7 +28,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Everything that is up.
 pub(super) struct Running<C: Connector> {
-    pub(super) session: Arc<Session<C::Link>>,
+    pub(super) session: Arc<Session<Steady<C::Link>>>,
     pub(super) driver: JoinHandle<io::Result<()>>,
     pub(super) connector: C,
     /// Rung when the network changes, by `watcher`.

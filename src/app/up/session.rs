@@ -9,28 +9,27 @@ use tracing::{debug, warn};
 use super::life::Activity;
 use super::records::Metered;
 use crate::audit::Audit;
-use crate::carrier::{Link, Steady};
 use crate::inlet::tun::{Tun, TunInbound};
-use crate::net::{FlowKey, Inbound, OpenFailure, Target};
+use crate::net::{Carrier, FlowKey, Inbound, OpenFailure, Target};
 use crate::os::TunDevice;
 use crate::relay::{Outcome, relay};
 use crate::stats::Stats;
 
 /// Inlet, carrier and counters: what every flow's task shares.
-pub(super) struct Session<L> {
-    pub(super) inlet: Tun<TunDevice>,
-    pub(super) carrier: Steady<L>,
-    pub(super) stats: Stats,
-    pub(super) activity: Activity,
-    pub(super) audit: Option<Audit>,
+pub(in crate::app) struct Session<C> {
+    pub(in crate::app) inlet: Tun<TunDevice>,
+    pub(in crate::app) carrier: C,
+    pub(in crate::app) stats: Stats,
+    pub(in crate::app) activity: Activity,
+    pub(in crate::app) audit: Option<Audit>,
     told_of_policy: AtomicBool,
 }
 
-impl<L: Link + 'static> Session<L> {
-    pub(super) fn new(inlet: Tun<TunDevice>, carrier: L, audit: Option<Audit>) -> Self {
+impl<C: Carrier + 'static> Session<C> {
+    pub(in crate::app) fn new(inlet: Tun<TunDevice>, carrier: C, audit: Option<Audit>) -> Self {
         Self {
             inlet,
-            carrier: Steady::new(carrier),
+            carrier,
             stats: Stats::default(),
             activity: Activity::default(),
             audit,
@@ -39,7 +38,7 @@ impl<L: Link + 'static> Session<L> {
     }
 
     /// Runs the inlet; each flow gets a task of its own. How many there can be is bounded by the engine.
-    pub(super) async fn drive(self: Arc<Self>) -> io::Result<()> {
+    pub(in crate::app) async fn drive(self: Arc<Self>) -> io::Result<()> {
         let session = &self;
         self.inlet
             .run(|inbound| {
@@ -84,7 +83,7 @@ impl<L: Link + 'static> Session<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::carrier::AnyCarrier;
+    use crate::carrier::{AnyCarrier, Steady};
 
     /// The size of what `f` returns, in bytes.
     fn size_of_output<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {
@@ -93,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_flows_task_is_small() {
-        let bytes = size_of_output(Session::<AnyCarrier>::carry);
+        let bytes = size_of_output(Session::<Steady<AnyCarrier>>::carry);
         assert!(bytes <= 1024, "{bytes} bytes for each open flow");
     }
 }

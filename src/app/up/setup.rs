@@ -26,12 +26,21 @@ impl Setup {
         }
     }
 
+    /// Whether it is captured in a network namespace that is not ours: no connection of ours goes through it.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.hand.is_elsewhere()
+    }
+
     /// Has it captured from here on.
     ///
     /// # Errors
     /// [`HandError`].
     pub(super) async fn apply(&self) -> Result<(), HandError> {
-        self.hand.hold(&self.capture, &self.exempt).await
+        let exempt: &[IpAddr] = match self.is_elsewhere() {
+            true => &[],
+            false => &self.exempt,
+        };
+        self.hand.hold(&self.capture, exempt).await
     }
 
     /// Captures none of `addresses` from here on, as it does with those of the server that are known already.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub enum HandError {
 pub struct Hand {
     asks: mpsc::Sender<Ask>,
     gone: watch::Receiver<bool>,
+    elsewhere: bool,
 }
 
 /// The device as the other end has made it.
@@ -89,18 +91,27 @@ pub struct Process {
 }
 
 impl Hand {
-    /// Greets the privileged end of `socket`; waits until it answers, and somebody may have to type a password first.
+    /// Greets the privileged end of `socket`, which works in `namespace` if one is given; waits until it answers, and
+    /// somebody may have to type a password first.
     ///
     /// # Errors
     /// [`HandError::NotStarted`] when `process` ends instead, [`HandError::Gone`] where there is none.
     pub async fn greet(
         socket: UnixStream,
-        hello: &Hello,
+        hello: Hello,
+        namespace: Option<OwnedFd>,
         process: Option<Process>,
     ) -> Result<Self, HandError> {
+        let elsewhere = namespace.is_some();
+        let hello = if elsewhere {
+            hello.with_namespace()
+        } else {
+            hello
+        };
         let mut line = Line::new(socket, Takes::Descriptors)?;
         let greeted = async {
-            line.send(hello, None).await?;
+            line.send(&hello, namespace.as_ref().map(AsFd::as_fd))
+                .await?;
             line.receive::<Reply>().await
         };
         match greeted.await {
@@ -116,7 +127,16 @@ impl Hand {
         let (asks, asked) = mpsc::channel(WAITING);
         let (tell, gone) = watch::channel(false);
         tokio::spawn(serve_asks(line, asked, process, tell));
-        Ok(Self { asks, gone })
+        Ok(Self {
+            asks,
+            gone,
+            elsewhere,
+        })
+    }
+
+    /// Whether it works in a network namespace that is not ours.
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere
     }
 
     /// Has the device made. Once.

@@ -125,7 +125,7 @@ impl Line {
         let mut chunk = vec![0; CHUNK];
         let (socket, takes) = (self.stream.as_raw_fd(), self.takes);
         let read = || match takes {
-            Takes::Descriptors => read(socket, &mut chunk),
+            Takes::Descriptors => read(socket, &mut chunk, MsgFlags::MSG_DONTWAIT),
             Takes::Nothing => Ok((recv(socket, &mut chunk, MsgFlags::MSG_DONTWAIT)?, None)),
         };
         let (length, descriptor) = self.stream.async_io(Interest::READABLE, read).await?;
@@ -137,9 +137,14 @@ impl Line {
     }
 }
 
-fn read(socket: RawFd, chunk: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+/// Reads once; the descriptor that came last with that.
+pub(super) fn read(
+    socket: RawFd,
+    chunk: &mut [u8],
+    flags: MsgFlags,
+) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = cmsg_space!(RawFd);
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
     let mut pieces = [IoSliceMut::new(chunk)];
     let message = recvmsg::<()>(socket, &mut pieces, Some(&mut space), flags)?;
     let mut descriptor = None;

@@ -2,12 +2,13 @@
 
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use nix::sys::socket::MsgFlags;
 use tracing::{debug, warn};
 
-use super::line::{Line, Takes};
+use super::line::{self, Line, Takes};
 use super::wire::{self, Hello, Opened, Order, PREFIX, Refusal, RefusalKind, Reply, Request};
 use crate::os::routes::{self, Setting, Source};
 use crate::os::{
@@ -19,13 +20,19 @@ use crate::plan::{CapturePlan, DevicePlan};
 /// Longest first message, in bytes; it is read before anything else is known of the other end.
 const MOST_HELLO: usize = 1 << 10;
 
-/// Reads the first message. Blocks until it is there.
+/// Reads the first message, and the network namespace to work in if one comes along. Blocks until it is there.
 ///
 /// # Errors
-/// `UnexpectedEof` when the other end goes without one, `InvalidData` when it is of another version, or none.
-pub fn greeted(mut socket: &UnixStream) -> io::Result<Hello> {
+/// `UnexpectedEof` when the other end goes without one, `InvalidData` when it is of another version, or none, or says
+/// that a descriptor comes and none does.
+pub fn greeted(mut socket: &UnixStream) -> io::Result<(Hello, Option<OwnedFd>)> {
     let mut prefix = [0; PREFIX];
-    socket.read_exact(&mut prefix)?;
+    // A descriptor comes with the first byte.
+    let (read, descriptor) = line::read(socket.as_raw_fd(), &mut prefix, MsgFlags::empty())?;
+    if read == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    socket.read_exact(&mut prefix[read..])?;
     let length = wire::length(prefix)?;
     if length > MOST_HELLO {
         return Err(wire::WireError::Length(length).into());
@@ -33,11 +40,14 @@ pub fn greeted(mut socket: &UnixStream) -> io::Result<Hello> {
     let mut body = vec![0; length];
     socket.read_exact(&mut body)?;
     let hello: Hello = wire::decode(&body)?;
-    if hello.is_ours() {
-        Ok(hello)
-    } else {
+    if !hello.is_ours() {
         let other = "the two underpass are of different versions";
-        Err(io::Error::new(io::ErrorKind::InvalidData, other))
+        return Err(io::Error::new(io::ErrorKind::InvalidData, other));
+    }
+    match (hello.elsewhere, descriptor) {
+        (true, Some(namespace)) => Ok((hello, Some(namespace))),
+        (true, None) => Err(io::ErrorKind::InvalidData.into()),
+        (false, _) => Ok((hello, None)),
     }
 }
 

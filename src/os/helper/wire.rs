@@ -28,6 +28,9 @@ pub struct Hello {
     protocol: u32,
     /// How the privileged end shall log; it writes to the same stderr.
     pub log: LogWish,
+    /// Whether a network namespace comes along, to work in.
+    #[serde(default)]
+    pub(super) elsewhere: bool,
 }
 
 /// How much to log, and how.
@@ -50,6 +53,15 @@ impl Hello {
         Self {
             protocol: PROTOCOL,
             log,
+            elsewhere: false,
+        }
+    }
+
+    /// With a network namespace beside it.
+    pub(super) fn with_namespace(self) -> Self {
+        Self {
+            elsewhere: true,
+            ..self
         }
     }
 

@@ -1,0 +1,304 @@
+//! `run` and `shell`: a command with a network of its own.
+//!
+//! This process stays outside: it logs in, and carries what the device in the command's network gives. Once the command
+//! has ended, and what it has sent is on its way, so do we.
+
+mod again;
+mod child;
+mod drain;
+mod network;
+mod publish;
+mod ways;
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit};
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{debug, error, info, warn};
+
+use self::again::Again;
+use self::child::Running;
+use self::network::Network;
+use self::ways::Ways;
+use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
+use super::up::{self, records, session::Session};
+use super::{prepare, surroundings};
+use crate::audit::AuditError;
+use crate::carrier::prompt;
+use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
+use crate::cli::{NetworkArgs, UpArgs};
+use crate::inlet::tun::Tun;
+use crate::os::namespace::{self, Before, EnterError, Inside, NamespaceError, Private};
+use crate::os::signals::{self, Signals};
+use crate::os::{limits, memory};
+use crate::plan::{PlanWarning, RunPlan, run as run_plan};
+
+/// How long the goodbye may take: a server that no longer answers holds nobody up.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// The shell of who has none (passwd(5)).
+const SHELL: &str = "/bin/sh";
+
+/// Why there is no command, or none any more.
+#[derive(Debug, Error)]
+enum RunError {
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Publish(#[from] publish::PublishError),
+    #[error(transparent)]
+    Enter(#[from] EnterError),
+    #[error("{0}: {1}")]
+    Io(&'static str, #[source] std::io::Error),
+    /// A signal came before the command was there.
+    #[error("ended by signal {0}")]
+    Signal(i32),
+}
+
+impl RunError {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Enter(EnterError::NotFound { .. }) => NOT_FOUND,
+            Self::Enter(EnterError::NotExecutable { .. }) => NOT_EXECUTABLE,
+            Self::Signal(number) => child::by_signal(*number),
+            _ => CANNOT_RUN,
+        }
+    }
+}
+
+fn io(step: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
+    move |source| RunError::Io(step, source)
+}
+
+/// Runs `command` in the network of `args` to its end, under sudo as who called it. The exit code is its own, or one of
+/// ours.
+pub fn run(args: &NetworkArgs, command: &[OsString]) -> ExitCode {
+    // With their keys and files, and without a privilege: none is needed.
+    if let Err(error) = surroundings::become_person() {
+        error!("{error}");
+        return CANNOT_RUN.into();
+    }
+    let Some(plan) = plan(args) else {
+        return CANNOT_RUN.into();
+    };
+    match carry(&plan, command) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            if !matches!(error, RunError::Signal(_)) {
+                error!("{error}");
+            }
+            error.code().into()
+        }
+    }
+}
+
+/// Runs the user's shell so.
+pub fn shell(args: &NetworkArgs) -> ExitCode {
+    let own = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    let shell = own.or_else(|| surroundings::login_shell().map(OsString::from));
+    run(args, &[shell.unwrap_or_else(|| SHELL.into())])
+}
+
+/// An option of `up` that says how `up` lives, and nothing about a network.
+fn is_of_up(up: &UpArgs) -> Option<&'static str> {
+    let given = [
+        ("--dry-run", up.dry_run),
+        ("--netns", up.netns.is_some()),
+        ("--name", up.instance.name.is_some()),
+        ("--daemon", up.daemon.daemon),
+        ("--pidfile", up.daemon.pidfile.is_some()),
+        ("--for", up.limit.is_some()),
+        ("--idle-timeout", up.idle_timeout.is_some()),
+    ];
+    given
+        .into_iter()
+        .find_map(|(option, given)| given.then_some(option))
+}
+
+fn plan(args: &NetworkArgs) -> Option<RunPlan> {
+    if let Some(option) = is_of_up(&args.up) {
+        error!("{option} is for up: a command ends when it ends; leave it out");
+        return None;
+    }
+    let mut up = args.up.clone();
+    if args.all {
+        up.subnets.extend(["0.0.0.0/0", "::/0"].map(str::to_owned));
+    }
+    let publish = args.publish.iter().map(|text| run_plan::publish(text));
+    let publish = match publish.collect() {
+        Ok(publish) => publish,
+        Err(error) => {
+            error!("{error}");
+            return None;
+        }
+    };
+    // No rules of the kernel and no loop to the server here, so nothing to be warned of.
+    let matters = |warning: &PlanWarning| {
+        !matches!(
+            warning,
+            PlanWarning::LastPort { .. } | PlanWarning::CommandUnderDefault { .. }
+        )
+    };
+    Some(RunPlan {
+        plan: prepare(&up, matters).ok()?,
+        all: args.all,
+        isolate: args.isolate,
+        publish,
+    })
+}
+
+/// The stages that a process of one thread has to do, then the rest.
+fn carry(plan: &RunPlan, command: &[OsString]) -> Result<u8, RunError> {
+    let began = Instant::now();
+    let before = Before {
+        blocked: signals::block().map_err(io("cannot block signals"))?,
+        open_files: getrlimit(Resource::RLIMIT_NOFILE).ok(),
+    };
+    let Network { setting, stand_ins } = network::of(plan);
+    let private = namespace::make(&setting)?;
+    debug!(
+        "a private network in {:.3} s",
+        began.elapsed().as_secs_f32()
+    );
+    memory::keep_freed_memory();
+    limits::raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(up::workers())
+        .enable_all()
+        .build()
+        .map_err(io("cannot start threads"))?;
+    let work = async {
+        let mut signals = Signals::new().map_err(io("cannot watch for signals"))?;
+        let carrier = tokio::select! {
+            carrier = connect(plan) => carrier?,
+            number = signals.fatal() => return Err(RunError::Signal(number)),
+        };
+        let ways = Ways::new(plan.clone(), stand_ins, Steady::new(carrier));
+        let up = Up::new(plan, private, ways).await?;
+        up.run(command, before, &mut signals).await
+    };
+    let outcome = runtime.block_on(work);
+    prompt::give_back_terminal();
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn connect(plan: &RunPlan) -> Result<AnyCarrier, ConnectError> {
+    let ssh = &plan.plan.ssh;
+    let prompter = prompt::usual(ssh.login.batch, |name| std::env::var_os(name));
+    let carrier = AnyCarrier::connect(&plan.plan.carrier, ssh, prompter).await?;
+    debug!("logged in to {}", carrier.description());
+    Ok(carrier)
+}
+
+/// Everything that is up before the command is.
+struct Up {
+    session: Arc<Session<Ways>>,
+    inside: Inside,
+    /// Carries flows, keeps the connection, lets connections in. Ends with this.
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Up {
+    async fn new(plan: &RunPlan, private: Private, ways: Ways) -> Result<Self, RunError> {
+        let name = private.device.name().to_owned();
+        let device = private
+            .device
+            .watch()
+            .map_err(io("cannot watch the TUN device"))?;
+        let audit = records::open(&plan.plan)?;
+        if let Some(audit) = &audit
+            && let Some(link) = ways.server().link()
+        {
+            records::begin(audit, &plan.plan, &name, link.description());
+        }
+        let inlet = Tun::new(device, up::seed());
+        let session = Arc::new(Session::new(inlet, ways, audit));
+        let mut tasks = vec![
+            tokio::spawn(drive(Arc::clone(&session))),
+            tokio::spawn(keep(Arc::clone(&session), Again::new(&plan.plan.ssh))),
+        ];
+        if let Some(sockets) = private.sockets {
+            tasks.extend(publish::start(&plan.publish, sockets).await?);
+        }
+        Ok(Self {
+            session,
+            inside: private.inside,
+            tasks,
+        })
+    }
+
+    async fn run(
+        self,
+        command: &[OsString],
+        before: Before,
+        signals: &mut Signals,
+    ) -> Result<u8, RunError> {
+        let [program, args @ ..] = command else {
+            return Err(RunError::Io(
+                "no command",
+                std::io::ErrorKind::NotFound.into(),
+            ));
+        };
+        let mut command = Command::new(program);
+        command.args(args);
+        let mut running = Running::new().map_err(io("cannot watch for the command's end"))?;
+        let child = self.inside.spawn(command, before)?;
+        info!("running {} as process {}", program.display(), child.id());
+        let status = running.until_end(child, signals).await;
+        self.stop(signals).await;
+        Ok(status)
+    }
+
+    async fn stop(self, signals: &mut Signals) {
+        tokio::select! {
+            () = drain::until_quiet(&self.session) => {}
+            _ = signals.fatal() => {}
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+        if let Some(link) = self.session.carrier.server().link() {
+            let sent = self.session.stats.traffic.up.load(Ordering::Relaxed) > 0;
+            if timeout(GOODBYE, drain::goodbye(&*link, sent))
+                .await
+                .is_err()
+            {
+                debug!("the server did not take the goodbye");
+            }
+        }
+        records::end(&self.session, "the command has ended");
+        debug!("{}", self.session.stats);
+    }
+}
+
+async fn drive(session: Arc<Session<Ways>>) {
+    if let Err(error) = session.drive().await {
+        error!("the TUN device is gone, and with it the command's network: {error}");
+    }
+}
+
+/// Keeps the connection up. When that is in vain the command decides what it does about it.
+async fn keep(session: Arc<Session<Ways>>, again: Again) {
+    let changed = Arc::new(Notify::new());
+    // No device of ours is in this network; loopback stands in for it.
+    match up::network::watch("lo", Arc::clone(&changed)) {
+        Ok(watcher) => drop(tokio::spawn(watcher)),
+        Err(error) => warn!("changes of the network go unnoticed: {error}"),
+    }
+    let server = session.carrier.server();
+    let error = server.keep(&again, &changed).await;
+    error!(
+        "the connection was lost, and trying again does not mend it: {error}; the command goes on without it"
+    );
+}

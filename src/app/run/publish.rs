@@ -1,0 +1,167 @@
+//! Ports that a command listens on, for the host.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use crate::carrier::direct::{self, TcpReader, TcpWriter};
+use crate::net::{Carrier, Inbound, OpenError, OpenFailure, Source, Target};
+use crate::os::namespace::Sockets;
+use crate::plan::Publish;
+use crate::relay::{Traffic, relay};
+
+/// Connections through one published port at a time; further ones wait in the kernel's queue.
+const MOST: usize = 1024;
+/// After a failed accept(2), as without descriptors: it would fail at once again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Where a command listens.
+const INSIDE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
+
+/// A port cannot be published.
+#[derive(Debug, Error)]
+#[error("--publish: cannot listen on {listen}: {source}{}", hint(.source))]
+pub(super) struct PublishError {
+    listen: SocketAddr,
+    #[source]
+    source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; take another port before the colon",
+        io::ErrorKind::PermissionDenied => "; take a port from 1024 on before the colon",
+        io::ErrorKind::AddrNotAvailable => "; take an address of this host",
+        _ => "",
+    }
+}
+
+/// Listens on every port; what they let in is carried by the tasks given back.
+pub(super) async fn start(
+    ports: &[Publish],
+    sockets: Sockets,
+) -> Result<Vec<JoinHandle<()>>, PublishError> {
+    let sockets = Arc::new(sockets);
+    let mut listeners = Vec::new();
+    for port in ports {
+        let listener = TcpListener::bind(port.listen).await;
+        let listener = listener.map_err(|source| PublishError {
+            listen: port.listen,
+            source,
+        })?;
+        listeners.push((listener, port.inside));
+    }
+    let tasks = listeners
+        .into_iter()
+        .map(|(listener, inside)| tokio::spawn(serve(listener, inside, Arc::clone(&sockets))));
+    Ok(tasks.collect())
+}
+
+async fn serve(listener: TcpListener, inside: u16, sockets: Arc<Sockets>) {
+    let room = Arc::new(Semaphore::new(MOST));
+    let mut told = false;
+    loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let sockets = Arc::clone(&sockets);
+                tokio::spawn(async move {
+                    carry(stream, from, inside, sockets).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    warn!("a published port takes no connection for now: {error}");
+                }
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn carry(stream: TcpStream, from: SocketAddr, inside: u16, sockets: Arc<Sockets>) {
+    let inbound = Accepted {
+        stream,
+        from,
+        target: SocketAddr::new(INSIDE[0], inside),
+    };
+    let outcome = relay(inbound, &Within { sockets }, &Traffic::default()).await;
+    debug!("published port {inside}: {outcome}");
+}
+
+/// A connection that the host's kernel has taken already.
+struct Accepted {
+    stream: TcpStream,
+    from: SocketAddr,
+    target: SocketAddr,
+}
+
+impl Inbound for Accepted {
+    type Reader = TcpReader;
+    type Writer = TcpWriter;
+
+    fn source(&self) -> Source {
+        Source(self.from)
+    }
+
+    fn target(&self) -> Target {
+        Target(self.target)
+    }
+
+    async fn withdrawn(&mut self) {
+        // The answer from inside comes within a moment.
+        std::future::pending().await
+    }
+
+    fn accept(self) -> (TcpReader, TcpWriter) {
+        direct::halves(self.stream)
+    }
+
+    /// It was taken before anybody could ask inside: a reset comes nearest to a refusal.
+    fn refuse(self, _: &OpenError) {
+        direct::reset_at_close(&self.stream);
+    }
+}
+
+/// Opens streams to the namespace's own loopback.
+struct Within {
+    sockets: Arc<Sockets>,
+}
+
+impl Carrier for Within {
+    type Reader = TcpReader;
+    type Writer = TcpWriter;
+
+    /// To whichever loopback somebody listens on.
+    async fn open(&self, _: Source, target: Target) -> Result<(TcpReader, TcpWriter), OpenError> {
+        let mut failure = OpenError::new(OpenFailure::Refused, "");
+        for ip in INSIDE {
+            match self.connect(SocketAddr::new(ip, target.0.port())).await {
+                Ok(stream) => return Ok(direct::halves(stream)),
+                Err(error) => failure = direct::open_error(&error),
+            }
+        }
+        Err(failure)
+    }
+}
+
+impl Within {
+    async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let sockets = Arc::clone(&self.sockets);
+        let socket = spawn_blocking(move || sockets.tcp(to.ip())).await??;
+        TcpSocket::from_std_stream(socket).connect(to).await
+    }
+}

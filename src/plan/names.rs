@@ -1,0 +1,187 @@
+//! The name servers of a private network: resolv.conf(5) and nsswitch.conf(5) as they read in there.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+
+/// The port of the DNS.
+pub const DNS: u16 = 53;
+/// More name servers than these are not asked (MAXNS of resolv.h).
+const MAX_SERVERS: usize = 3;
+/// Lines of a configuration beyond these are not read.
+const MAX_LINES: usize = 1000;
+
+/// An address in the private network that stands for one that only the host itself can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StandIn {
+    /// In the private network.
+    pub inside: Ipv4Addr,
+    /// For the host.
+    pub outside: SocketAddr,
+}
+
+/// What resolv.conf says in the private network, and who stands for the servers on the host's loopback and links.
+///
+/// `text` is the host's. `stand_in` gives an address for the n-th server, or `None` where the host's own servers are not to
+/// be asked; `is_reached` says whether another server may be. `scope` gives the number of an interface.
+///
+/// No datagram leaves a private network, so the servers are asked over TCP (`use-vc`, which glibc knows and musl does
+/// not).
+pub fn resolv_conf(
+    text: &str,
+    stand_in: impl Fn(u8) -> Option<Ipv4Addr>,
+    is_reached: impl Fn(SocketAddr) -> bool,
+    scope: impl Fn(&str) -> Option<u32>,
+) -> (String, Vec<StandIn>) {
+    let mut stand_ins = Vec::new();
+    let mut inside = String::from("# Made by underpass for a private network\n");
+    let mut servers = 0;
+    for line in text.lines().take(MAX_LINES) {
+        let Some(server) = server(line) else {
+            inside.push_str(line);
+            inside.push('\n');
+            continue;
+        };
+        let Some(outside) = address(server, &scope) else {
+            continue;
+        };
+        if servers == MAX_SERVERS {
+            continue;
+        }
+        if is_of_the_host(outside.ip()) {
+            let Some(name) = stand_in(stand_ins.len() as u8) else {
+                continue;
+            };
+            stand_ins.push(StandIn {
+                inside: name,
+                outside,
+            });
+            inside.push_str(&format!("nameserver {name}\n"));
+        } else if is_reached(outside) {
+            inside.push_str(&format!("nameserver {}\n", outside.ip()));
+        } else {
+            continue;
+        }
+        servers += 1;
+    }
+    inside.push_str("options use-vc\n");
+    (inside, stand_ins)
+}
+
+/// The address of a `nameserver` line.
+fn server(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace();
+    (words.next()? == "nameserver").then_some(())?;
+    Some(words.next().unwrap_or_default())
+}
+
+/// `1.2.3.4`, `::1`, `fe80::1%eth0`.
+fn address(text: &str, scope: impl Fn(&str) -> Option<u32>) -> Option<SocketAddr> {
+    if let Some((address, interface)) = text.split_once('%') {
+        let index = scope(interface)?;
+        return Some(SocketAddrV6::new(address.parse().ok()?, DNS, 0, index).into());
+    }
+    Some(SocketAddr::new(text.parse().ok()?, DNS))
+}
+
+/// Whether only the host itself can reach it.
+fn is_of_the_host(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        // 0.0.0.0 is this host (resolv.conf(5) leaves it to connect(2)).
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_unspecified(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_unicast_link_local(),
+    }
+}
+
+/// nsswitch.conf for a network without the host's: names are looked up in the private network alone, not by services of
+/// the host that a Unix socket reaches (nss-resolve(8), nscd).
+pub fn nsswitch_conf(text: &str) -> String {
+    let line = |line: &str| {
+        let hosts = line.trim_start().strip_prefix("hosts:").is_some();
+        if hosts {
+            "hosts: files dns".to_owned()
+        } else {
+            line.to_owned()
+        }
+    };
+    text.lines()
+        .take(MAX_LINES)
+        .map(|text| line(text) + "\n")
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stand_in(number: u8) -> Option<Ipv4Addr> {
+        Some(Ipv4Addr::new(198, 18, 0, 53 + number))
+    }
+
+    fn scope(name: &str) -> Option<u32> {
+        (name == "eth0").then_some(7)
+    }
+
+    fn inside(text: &str, is_reached: impl Fn(SocketAddr) -> bool) -> (String, Vec<StandIn>) {
+        let (text, stand_ins) = resolv_conf(text, stand_in, is_reached, scope);
+        (
+            text.lines().skip(1).collect::<Vec<_>>().join("\n"),
+            stand_ins,
+        )
+    }
+
+    #[test]
+    fn servers_that_can_be_reached_stay_and_are_asked_over_tcp() {
+        let host = "search corp.example\nnameserver 192.168.1.1\n nameserver 2001:db8::53 # second\noptions ndots:2\n";
+        let (text, stand_ins) = inside(host, |_| true);
+        assert_eq!(
+            text,
+            "search corp.example\nnameserver 192.168.1.1\nnameserver 2001:db8::53\noptions ndots:2\noptions use-vc"
+        );
+        assert_eq!(stand_ins, []);
+        let (text, _) = inside(host, |server| server.ip().is_ipv6());
+        assert!(!text.contains("192.168.1.1"), "{text}");
+    }
+
+    #[test]
+    fn the_hosts_own_get_a_stand_in() {
+        let (text, stand_ins) = inside(
+            "nameserver 127.0.0.53\nnameserver fe80::1%eth0\nnameserver fe80::1%eth9\nnameserver ::1\n",
+            |_| true,
+        );
+        assert_eq!(
+            text,
+            "nameserver 198.18.0.53\nnameserver 198.18.0.54\nnameserver 198.18.0.55\noptions use-vc"
+        );
+        let outside: Vec<String> = stand_ins.iter().map(|s| s.outside.to_string()).collect();
+        assert_eq!(outside, ["127.0.0.53:53", "[fe80::1%7]:53", "[::1]:53"]);
+    }
+
+    #[test]
+    fn nobody_is_asked_whom_nobody_may_reach() {
+        let host = "nameserver 127.0.0.53\nnameserver 1.1.1.1\n";
+        let (text, stand_ins) = resolv_conf(host, |_| None, |_| false, scope);
+        assert!(!text.contains("nameserver"), "{text}");
+        assert_eq!(stand_ins, []);
+    }
+
+    #[test]
+    fn only_the_way_of_host_names_changes() {
+        let text = "passwd: files\nhosts: files resolve [!UNAVAIL=return] dns\n# hosts: x\n";
+        assert_eq!(
+            nsswitch_conf(text),
+            "passwd: files\nhosts: files dns\n# hosts: x\n"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gives_three_servers_at_most(text in "(nameserver [0-9a-f:.%]{0,12}\n|\\PC{0,20}\n){0,30}") {
+            let (inside, stand_ins) = inside(&text, |_| true);
+            let servers = inside.lines().filter_map(server).filter(|text| address(text, scope).is_some());
+            prop_assert!(servers.count() <= 3);
+            prop_assert!(stand_ins.len() <= 3);
+            nsswitch_conf(&text);
+        }
+    }
+}

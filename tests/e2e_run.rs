@@ -1,0 +1,509 @@
+//! `run`: a command of an ordinary user gets a network of its own, and is else as it was.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+#[path = "e2e_run/rig.rs"]
+mod rig;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Output, Stdio};
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use common::{V4, V6, eventually, finished};
+use rig::{Rig, UNDERPASS, probe_program, processes_with, stray_mounts};
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+}
+
+/// The lines of a child's stdout, of which the first is awaited.
+fn after_first_line(child: &mut Child) -> impl Iterator<Item = String> + use<> {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    lines.map(Result::unwrap)
+}
+
+#[test]
+fn the_subnets_go_through_the_server_and_the_rest_goes_as_from_the_host() {
+    let rig = Rig::new();
+    let both = format!("{} {}", V4.subnet, V6.subnet);
+    for net in [V4, V6] {
+        for (probe, result) in [
+            (format!("get {} 5001 3000001", net.host), "ok"),
+            (format!("put {} 5002 3000001", net.host), "ok"),
+            (format!("connect {} 81", net.host), "ECONNREFUSED"),
+            (format!("udp {} 81", net.host), "ECONNREFUSED"),
+            (format!("connect {} 80", net.no_such_host), "EHOSTUNREACH"),
+            (format!("connect {} 80", net.no_such_net), "ENETUNREACH"),
+        ] {
+            assert_eq!(rig.probe(&both, &probe), result, "{probe}");
+        }
+    }
+    // The client has no route to it, but the bastion has.
+    assert_eq!(rig.probe(V6.subnet, "connect 10.0.1.20 80"), "ENETUNREACH");
+    for (probe, result) in [
+        ("connect 192.168.77.1 22", "open"),
+        ("connect fd00:77::1 22", "open"),
+        ("connect 192.168.77.1 81", "ECONNREFUSED"),
+        ("connect 127.0.0.1 22", "ECONNREFUSED"),
+        ("connect ::1 22", "ECONNREFUSED"),
+    ] {
+        assert_eq!(rig.probe(V4.subnet, probe), result, "{probe}");
+    }
+}
+
+#[test]
+fn isolated_it_reaches_nothing_else() {
+    let rig = Rig::new();
+    let args = format!("--isolate {} 10.0.2.20:80 -x 10.0.1.21", V4.subnet);
+    for (probe, result) in [
+        ("connect 10.0.1.20 80", "open"),
+        ("connect 10.0.1.21 80", "ENETUNREACH"),
+        ("connect 10.0.2.20 80", "open"),
+        ("connect 10.0.2.20 7", "ENETUNREACH"),
+        ("connect 192.168.77.1 22", "ENETUNREACH"),
+        ("connect fd00:77::1 22", "ENETUNREACH"),
+    ] {
+        assert_eq!(rig.probe(&args, probe), result, "{probe}");
+    }
+}
+
+#[test]
+fn everything_goes_through_the_server() {
+    let rig = Rig::new();
+    for (probe, result) in [
+        ("connect 10.0.2.20 80", "open"),
+        ("connect fd00:10:0:2::20 80", "open"),
+        // The bastion's own port 22, from the bastion.
+        ("connect 10.0.1.1 22", "open"),
+    ] {
+        assert_eq!(rig.probe("--all", probe), result, "{probe}");
+    }
+    // The box behind the client is out of the bastion's reach.
+    assert_eq!(
+        rig.probe(V4.subnet, "connect 172.31.0.2 80"),
+        "ECONNREFUSED"
+    );
+    assert_eq!(rig.probe("--all", "connect 172.31.0.2 80"), "ENETUNREACH");
+    assert_eq!(
+        rig.probe("--all -x 172.31.0.0/24", "connect 172.31.0.2 80"),
+        "ECONNREFUSED"
+    );
+}
+
+#[test]
+fn the_command_is_as_it_was() {
+    let rig = Rig::new();
+    let script = r#"id -u; id -g; pwd; echo "$MARK $1"; cat; ulimit -n; grep SigBlk /proc/self/status; ls /proc/self/fd | wc -l"#;
+    let shell = ["sh", "-c", script, "sh", "an argument"];
+    let run = |mut command: std::process::Command| {
+        command
+            .env("MARK", "kept")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"typed\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(said(&output), "");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut outside = rig.as_user("sh");
+    outside.args(&shell[1..]);
+    let expected = run(outside);
+    assert!(expected.starts_with("65534\n65534\n/"), "{expected}");
+    assert_eq!(run(rig.run_command(V4.subnet, &shell)), expected);
+}
+
+#[test]
+fn the_exit_code_is_the_commands() {
+    let rig = Rig::new();
+    let text = rig.file("text");
+    fs::write(&text, "no program").unwrap();
+    fs::set_permissions(&text, fs::Permissions::from_mode(0o644)).unwrap();
+    for (command, code, words) in [
+        (&["true"][..], 0, ""),
+        (&["sh", "-c", "exit 7"], 7, ""),
+        (&["sh", "-c", "kill -TERM $$"], 143, ""),
+        (&["sh", "-c", "kill -KILL $$"], 137, ""),
+        (&["no-such-program"], 127, "no such program"),
+        (&["./text"], 126, "cannot be run"),
+        (&["/"], 126, "cannot be run"),
+    ] {
+        let output = rig.run(V4.subnet, command);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{command:?} {}",
+            said(&output)
+        );
+        assert!(said(&output).contains(words), "{}", said(&output));
+        assert_eq!(
+            said(&output).is_empty(),
+            words.is_empty(),
+            "{}",
+            said(&output)
+        );
+    }
+    for (args, words) in [
+        ("-p 9 10.0.1.0/24", "refused"),
+        ("10.0.1.0/33", "width is over 32"),
+        ("10.0.1.0/24 --publish 80", "a port is missing"),
+        ("10.0.1.0/24 --publish 22:22", "take a port from 1024"),
+        ("10.0.1.0/24 -p 2204", "host key"),
+    ] {
+        let output = rig.run(args, &["true"]);
+        assert_eq!(output.status.code(), Some(125), "{args}: {}", said(&output));
+        assert!(said(&output).contains(words), "{args}: {}", said(&output));
+    }
+}
+
+#[test]
+fn a_shell_of_ones_own() {
+    let rig = Rig::new();
+    let mut command = rig.as_user("setsid");
+    command
+        .args(["--wait", UNDERPASS, "shell"])
+        .args(rig.login())
+        .arg(V4.subnet);
+    command
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let probe = format!("{} connect {} 80\nexit 3\n", probe_program(), V4.host);
+    input.write_all(probe.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("\"open\""), "{printed}");
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn signals_are_the_commands() {
+    let rig = Rig::new();
+    let script = "trap 'echo TERM; exit 9' TERM; trap 'echo INT; exit 8' INT; echo up; while :; do sleep 0.05; done";
+    for (sent, word, code) in [(Signal::SIGTERM, "TERM", 9), (Signal::SIGINT, "INT", 8)] {
+        let mut command = rig.as_user(UNDERPASS);
+        command.arg("run").args(rig.login());
+        command.args([V4.subnet, "--", "sh", "-c", script]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = after_first_line(&mut child);
+        signal(&child, sent);
+        assert_eq!(lines.collect::<Vec<_>>(), [word]);
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+    }
+}
+
+/// As nohup(1) does it.
+#[test]
+fn what_was_ignored_stays_ignored() {
+    let rig = Rig::new();
+    let mut command = rig.as_user("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh", UNDERPASS, "run"]);
+    command
+        .args(rig.login())
+        .args([V4.subnet, "--", "sh", "-c"]);
+    command.arg("echo up; kill -HUP $$; echo alive");
+    let output = finished(command);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "up\nalive\n");
+}
+
+#[test]
+fn killed_it_leaves_nothing_and_the_command_has_no_network() {
+    let rig = Rig::new();
+    let mark = rig.file("a mark among the arguments").display().to_string();
+    let mark = mark.as_str();
+    let script = format!(
+        "echo up; read line; {} connect {} 80",
+        probe_program(),
+        V4.host
+    );
+    let mut command = rig.as_user(UNDERPASS);
+    command.arg("run").args(rig.login());
+    command.args([
+        V4.subnet,
+        "--publish",
+        "8080:80",
+        "--",
+        "sh",
+        "-c",
+        &script,
+        mark,
+    ]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let lines = after_first_line(&mut child);
+    assert_eq!(
+        processes_with(mark).len(),
+        3,
+        "ours, the maker of sockets, the command"
+    );
+    signal(&child, Signal::SIGKILL);
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    eventually("only the command is left", || {
+        processes_with(mark).len() == 1
+    });
+    input.write_all(b"go\n").unwrap();
+    let line = lines.last().unwrap();
+    assert!(line.contains("ENETUNREACH"), "{line}");
+    eventually("nothing is left", || processes_with(mark).is_empty());
+    assert_eq!(stray_mounts(), 0);
+}
+
+#[test]
+fn nothing_is_left_after_an_orderly_end() {
+    let rig = Rig::new();
+    let state = rig.lab.network_state("client");
+    let mark = rig.file("a mark among the arguments").display().to_string();
+    rig.prints(
+        &format!("{} --publish 8080:80", V4.subnet),
+        &["sh", "-c", "true", &mark],
+    );
+    eventually("nothing is left", || processes_with(&mark).is_empty());
+    assert_eq!(rig.lab.network_state("client"), state);
+    assert_eq!(stray_mounts(), 0);
+}
+
+/// A shell with job control stops us as it stops the command.
+#[test]
+fn a_shell_stops_it_and_goes_on_with_it() {
+    let rig = Rig::new();
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut bash = rig.as_user("setsid");
+    bash.args(["--ctty", "bash", "--norc", "--noprofile", "-i"]);
+    bash.stdin(pty.slave.try_clone().unwrap());
+    bash.stdout(pty.slave.try_clone().unwrap());
+    bash.stderr(pty.slave);
+    let mut child = bash.spawn().unwrap();
+    drop(bash);
+    let mut keyboard = fs::File::from(pty.master.try_clone().unwrap());
+    let (sender, screen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // At its end the terminal gives EIO.
+        for line in BufReader::new(fs::File::from(pty.master))
+            .lines()
+            .map_while(Result::ok)
+        {
+            let _ = sender.send(line);
+        }
+    });
+    let shows = |word: &str| {
+        let mut seen = Vec::new();
+        while let Ok(line) = screen.recv_timeout(Duration::from_secs(20)) {
+            if line.contains(word) {
+                return;
+            }
+            seen.push(line);
+        }
+        panic!("the terminal does not show {word:?} but {seen:?}");
+    };
+    let mut type_in = |text: &str| keyboard.write_all(text.as_bytes()).unwrap();
+    type_in("stty -echo; PS1='pro''mpt\\n'\n");
+    shows("prompt");
+    let login = rig.login().join(" ");
+    type_in(&format!(
+        "{UNDERPASS} run {login} {} -- sh -c 'echo u''p; cat'\n",
+        V4.subnet
+    ));
+    shows("up");
+    type_in("one\n");
+    shows("one");
+    type_in("\x1a");
+    shows("Stopped");
+    shows("prompt");
+    type_in("fg >/dev/null\ntwo\n");
+    shows("two");
+    // What is typed before the shell has its terminal back may be lost.
+    type_in("\x03");
+    shows("prompt");
+    type_in("echo code=$?\n");
+    shows("code=130");
+    type_in("exit\n");
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_was_sent_before_the_end_arrives() {
+    let rig = Rig::new();
+    let script = format!(
+        "exec 3<>/dev/tcp/{}/5009; read -u 3 line; head -c 50000000 /dev/zero >&3",
+        V4.host
+    );
+    rig.prints(V4.subnet, &["bash", "-c", &script]);
+    let ask = format!(
+        "exec 3<>/dev/tcp/{}/80; printf 'GET /far-close HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3",
+        V4.host
+    );
+    let mut direct = rig.lab.command("vpc", "bash");
+    direct.args(["-c", &ask]);
+    let answer = String::from_utf8(finished(direct).stdout).unwrap();
+    assert!(answer.contains("50000000"), "{answer}");
+}
+
+#[test]
+fn several_at_once_and_one_in_another() {
+    let rig = Rig::new();
+    let script = "echo up; read line";
+    let mut first = rig
+        .run_command(V4.subnet, &["sh", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = after_first_line(&mut first);
+    let login = rig.login();
+    let mut inner = vec![UNDERPASS, "run"];
+    inner.extend(login.iter().map(String::as_str));
+    let probe = probe_program();
+    inner.extend([
+        "10.0.2.0/24",
+        "--",
+        &probe,
+        "get",
+        "10.0.2.20",
+        "5001",
+        "300001",
+    ]);
+    let output = rig.prints(V4.subnet, &inner);
+    assert!(output.contains("\"ok\""), "{output}");
+    drop(first.stdin.take());
+    assert_eq!(lines.count(), 0);
+    first.wait().unwrap();
+}
+
+#[test]
+fn a_home_that_is_read_only_and_no_run_directory() {
+    let mut rig = Rig::new();
+    rig.setup = "mount -t tmpfs -o ro,mode=0 none /run; mount --bind \"$RIG\" \"$RIG\"; mount -o remount,bind,ro \"$RIG\""
+        .to_owned();
+    assert_eq!(rig.prints(V4.subnet, &["echo", "fine"]), "fine\n");
+}
+
+#[test]
+fn root_needs_no_user_namespace() {
+    let rig = Rig::with_user(&["env"], 0);
+    let script = "id -u; readlink /proc/self/ns/user";
+    let inside = rig.prints(V4.subnet, &["sh", "-c", script]);
+    let own = fs::read_link("/proc/self/ns/user").unwrap();
+    assert_eq!(inside, format!("0\n{}\n", own.display()));
+    assert_eq!(rig.probe(V4.subnet, "connect 10.0.1.20 80"), "open");
+}
+
+#[test]
+fn where_namespaces_are_not_permitted_it_says_what_to_do() {
+    let script = "echo 0 >/proc/sys/user/max_user_namespaces; exec setpriv --bounding-set -all --inh-caps -all \"$@\"";
+    let rig = Rig::with_user(&["unshare", "-Ur", "sh", "-c", script, "sh"], 0);
+    let output = rig.run(V4.subnet, &["true"]);
+    assert_eq!(output.status.code(), Some(125), "{}", said(&output));
+    let words = "user.max_user_namespaces is 0; run: sudo sysctl -w user.max_user_namespaces=15000";
+    assert!(said(&output).contains(words), "{}", said(&output));
+}
+
+#[test]
+fn a_device_that_the_user_may_not_open() {
+    let mut rig = Rig::new();
+    rig.setup = "chmod 600 /dev/net/tun".to_owned();
+    let output = rig.run(V4.subnet, &["true"]);
+    assert_eq!(output.status.code(), Some(125), "{}", said(&output));
+    assert!(
+        said(&output).contains("sudo chmod 0666 /dev/net/tun"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_published_port_reaches_a_listener_inside() {
+    let rig = Rig::new();
+    let script =
+        "echo up; read line; echo hello | nc -lN 127.0.0.1 8080; echo six | nc -lN ::1 8080";
+    let mut command = rig.run_command(
+        &format!("{} --publish 18080:8080", V4.subnet),
+        &["sh", "-c", script],
+    );
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let lines = after_first_line(&mut child);
+    let ask = || {
+        let mut nc = rig.lab.command("client", "nc");
+        nc.args(["-d", "127.0.0.1", "18080"]);
+        String::from_utf8(finished(nc).stdout).unwrap()
+    };
+    assert_eq!(ask(), "", "nobody listens yet");
+    input.write_all(b"go\n").unwrap();
+    eventually("the first listener is reached", || ask() == "hello\n");
+    eventually("the second listener is reached", || ask() == "six\n");
+    assert_eq!(lines.count(), 0);
+    assert!(child.wait().unwrap().success());
+}
+
+/// A name server that listens on the client's 127.0.0.53, on TCP alone, and says 10.0.1.20 to every question.
+fn name_server(rig: &Rig) {
+    let lab = rig.lab.command("client", "true");
+    let path = lab.get_args().next().unwrap().to_str().unwrap().to_owned();
+    let path = path.strip_prefix("--net=").unwrap().to_owned();
+    let (sender, ready) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        setns(fs::File::open(path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+        let listener = TcpListener::bind("127.0.0.53:53").unwrap();
+        sender.send(()).unwrap();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            while answer(&mut stream).is_some() {}
+        }
+    });
+    ready.recv().unwrap();
+}
+
+fn answer(stream: &mut TcpStream) -> Option<()> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).ok()?;
+    let mut query = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut query).ok()?;
+    let end = 12 + query[12..].iter().position(|byte| *byte == 0)? + 5;
+    let is_a = query[end - 3] == 1;
+    let mut reply = query[..end].to_vec();
+    reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+    if is_a {
+        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 1, 20]);
+    }
+    stream.write_all(&(reply.len() as u16).to_be_bytes()).ok()?;
+    stream.write_all(&reply).ok()
+}
+
+#[test]
+fn names_are_found_over_tcp_by_the_hosts_resolver() {
+    let mut rig = Rig::new();
+    name_server(&rig);
+    fs::write(rig.file("resolv"), "nameserver 127.0.0.53\n").unwrap();
+    fs::write(rig.file("nss"), "passwd: files\nhosts: files dns\n").unwrap();
+    rig.setup = "mount --bind \"$RIG/resolv\" /etc/resolv.conf; mount --bind \"$RIG/nss\" /etc/nsswitch.conf".to_owned();
+    let found = rig.prints(V4.subnet, &["getent", "ahostsv4", "db.test"]);
+    assert!(found.starts_with("10.0.1.20"), "{found}");
+    let isolated = format!("{} --isolate", V4.subnet);
+    let output = rig.run(&isolated, &["getent", "ahostsv4", "db.test"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+}
