@@ -43,7 +43,7 @@ const TABLE: [Room; 12] = [
     },
     Room {
         name: "main",
-        rooms: &["app", "cli"],
+        rooms: &["app"],
         crates: &[],
         never: &[],
     },

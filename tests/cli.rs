@@ -137,22 +137,6 @@ fn the_log_is_json_when_asked_for() {
 }
 
 #[test]
-fn completions_and_man_page_come_from_the_same_definition() {
-    let completions = text(&underpass(&["completions", "bash"]).stdout);
-    assert!(completions.contains("--dry-run"));
-    let page = text(&underpass(&["man"]).stdout);
-    for part in [
-        "Exit codes:",
-        "Examples:",
-        "StrictHostKeyChecking",
-        "\\-\\-dry\\-run",
-        ".SH \"UP\"",
-    ] {
-        assert!(page.contains(part), "{part}");
-    }
-}
-
-#[test]
 fn without_privileges_up_says_what_to_do() {
     // The build directory may be closed to others; a copy is not.
     let directory = std::env::temp_dir().join(format!("underpass-cli-{}", std::process::id()));

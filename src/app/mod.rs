@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod cleanup;
+mod completions;
 mod confine;
 pub mod control;
 pub mod daemon;
@@ -10,6 +11,8 @@ pub mod dry_run;
 pub mod exit;
 pub mod helper;
 pub mod log;
+mod man;
+mod profiles;
 pub mod reload;
 pub mod ssh_config;
 pub mod status;
@@ -56,8 +59,9 @@ fn dispatch(command: Command, log: LogArgs) -> Exit {
         Command::Helper => Ok(helper::run()),
         Command::Sudoers { user } => Ok(sudoers::run(user)),
         Command::Cleanup => Ok(block_on(cleanup::run())),
-        Command::Completions { shell } => Ok(print(&completions(shell))),
-        Command::Man => Ok(man().map_or_else(|error| failed(&error), |page| print(&page))),
+        Command::Completions { shell } => Ok(print(completions::script(shell).as_bytes())),
+        Command::Man => Ok(print(man::page().as_bytes())),
+        Command::Profiles(args) => Ok(profiles::run(&args)),
     };
     done.unwrap_or_else(|exit| exit)
 }
@@ -152,38 +156,6 @@ fn failed(error: &dyn std::fmt::Display) -> Exit {
 fn said(error: &dyn std::fmt::Display, exit: Exit) -> Exit {
     tracing::error!("{error}");
     exit
-}
-
-fn completions(shell: clap_complete::Shell) -> Vec<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut cli::definition(), "underpass", &mut script);
-    script
-}
-
-/// One page for the program and all its commands.
-fn man() -> std::io::Result<Vec<u8>> {
-    let mut page = Vec::new();
-    let mut definition = cli::definition();
-    definition.build();
-    clap_mangen::Man::new(definition.clone()).render(&mut page)?;
-    for command in definition
-        .get_subcommands()
-        .filter(|command| command.get_name() != "help")
-    {
-        section(command, &mut page)?;
-    }
-    Ok(page)
-}
-
-/// A command with its examples; the exit codes stand at the program already.
-fn section(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
-    let examples = command.get_after_help().cloned().unwrap_or_default();
-    let man = clap_mangen::Man::new(command.clone().after_long_help(examples));
-    writeln!(page, ".SH \"{}\"", command.get_name().to_uppercase())?;
-    man.render_description_section(page)?;
-    man.render_synopsis_section(page)?;
-    man.render_options_section(page)?;
-    man.render_extra_section(page)
 }
 
 /// A reader that has seen enough (`| head`) is no failure.

@@ -56,3 +56,11 @@ pub struct ReloadArgs {
     #[arg(value_name = "NAME", value_hint = ValueHint::Other)]
     pub name: Option<String>,
 }
+
+/// The arguments of `profiles`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ProfilesArgs {
+    /// The names alone, one per line
+    #[arg(long)]
+    pub names: bool,
+}

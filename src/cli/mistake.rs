@@ -7,7 +7,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Mistake {
     /// One of sshuttle's that is not here.
-    #[error("{option} is not needed: {instead}")]
+    #[error("{option} is no option here: {instead}")]
     Instead {
         /// As typed.
         option: String,
@@ -30,7 +30,7 @@ const SSHUTTLE: &[(&[&str], &str)] = &[
     ),
     (
         &["-e", "--ssh-cmd"],
-        "ssh's options are options here: -F FILE, -J HOST, -i KEY, -p PORT, -o KEY=VALUE; --carrier openssh runs your own ssh",
+        "name what ssh shall do: -F FILE, -J HOST, -i KEY, -p PORT, -o KEY=VALUE; --carrier openssh runs your own ssh",
     ),
     (
         &[

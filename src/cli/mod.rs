@@ -14,10 +14,10 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub use doctor::{DoctorArgs, doctor_hides};
-pub use life::{DaemonArgs, DownArgs, InstanceArgs, ReloadArgs, StatusArgs};
+pub use life::{DaemonArgs, DownArgs, InstanceArgs, ProfilesArgs, ReloadArgs, StatusArgs};
 pub use mistake::Mistake;
-pub use text::EXIT_CODES;
-use text::{AFTER_HELP, AFTER_LONG_HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
+pub use text::{EXAMPLES, EXIT_CODES};
+use text::{HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
 pub use up::{CarrierArg, UpArgs};
 
 /// Route whole subnets through any SSH server you can log in to.
@@ -25,7 +25,7 @@ pub use up::{CarrierArg, UpArgs};
 /// Every program on this host, and every container behind it, reaches the subnets as if they were here: open
 /// ports open, closed ports refuse. Nothing is installed on the server, no proxy is set anywhere.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "underpass", version, after_help = AFTER_HELP, after_long_help = AFTER_LONG_HELP)]
+#[command(name = "underpass", version, help_template = HELP, disable_help_subcommand = true)]
 #[command(
     propagate_version = true,
     subcommand_required = true,
@@ -65,6 +65,8 @@ pub enum Command {
     /// it does with a device that was killed in the making. What belongs to a run that is alive, or to other programs,
     /// is left alone.
     Cleanup,
+    /// List the profiles of config.toml
+    Profiles(ProfilesArgs),
     /// Print a rule of sudoers(5) that lets a user run `up` without a password
     ///
     /// The rule allows the privileged part of underpass, without arguments, and nothing else.

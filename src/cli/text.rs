@@ -32,14 +32,35 @@ Examples:
 /// The exit codes as help and man page show them; [`crate::app::exit::Exit`] is tested against it.
 pub const EXIT_CODES: &str = exit_codes!();
 
-pub(super) const AFTER_HELP: &str = "\
-Example:
-  sudo underpass up -r me@bastion 10.0.1.0/24
+/// The examples as the manual page shows them.
+pub const EXAMPLES: &str = "\
+sudo underpass up -r me@bastion 10.0.1.0/24
+    everything in 10.0.1.0/24
+sudo underpass up -r me@bastion:2222 10.0.0.0/8 -x 10.0.5.0/24 '[fd00::/64]:443'
+    all of 10.0.0.0/8 but 10.0.5.0/24, and HTTPS to fd00::/64
+underpass up -r me@bastion 10.0.1.0/24:80-443 --dry-run
+    only say what would be set up
+sudo underpass up prod --for 2h
+    what profile prod of config.toml says, for two hours
+sudo underpass up @work.txt
+    the arguments in the file work.txt, one per line
+underpass completions bash | sudo tee /etc/bash_completion.d/underpass
+    complete commands, options and profiles in bash
+underpass man | man -l -
+    this page";
 
-underpass COMMAND -h shows a command; --help says more, and lists the exit codes.";
-pub(super) const AFTER_LONG_HELP: &str = concat!(
-    "Example:\n  sudo underpass up -r me@bastion 10.0.1.0/24\n\n",
-    exit_codes!()
-);
+/// The program's own help, on one screen: what it is, its commands, its options in two lines.
+pub(super) const HELP: &str = "\
+Route whole subnets through any SSH server you can log in to.
+
+{usage-heading} {usage}
+
+Commands:
+{subcommands}
+
+Options: -h help, -V version, -v more (also -vv, -vvv), -q errors only,
+         --log-format json; underpass COMMAND -h says more, underpass man all
+Example: sudo underpass up -r me@bastion 10.0.1.0/24
+";
 pub(super) const UP_AFTER_HELP: &str = up_examples!();
 pub(super) const UP_AFTER_LONG_HELP: &str = concat!(up_examples!(), "\n\n", exit_codes!());

@@ -49,6 +49,8 @@ pub struct UpArgs {
     #[arg(short, long = "identity", value_name = "FILE", help_heading = SERVER, value_hint = ValueHint::FilePath)]
     pub identities: Vec<String>,
     /// Hosts to go through, nearest first, commas between
+    ///
+    /// Each is as in -r.
     #[arg(short = 'J', long, value_name = "HOSTS", help_heading = SERVER, value_hint = ValueHint::Other)]
     pub jump: Option<String>,
     /// ssh's configuration, instead of the usual files
@@ -62,6 +64,9 @@ pub struct UpArgs {
     #[arg(short, long = "option", value_name = "KEY=VALUE", help_heading = SERVER, value_hint = ValueHint::Other)]
     pub options: Vec<String>,
     /// SSH built in (russh), or your own ssh (openssh)
+    ///
+    /// auto, the default, is the SSH that is built in, unless ssh's configuration asks for what only ssh can do. openssh is
+    /// the ssh that is installed, with all its options, keys and prompts.
     #[arg(long, value_enum, value_name = "KIND", help_heading = SERVER, hide_possible_values = true)]
     pub carrier: Option<CarrierArg>,
     /// SSH connections to spread flows over, 1 to 16
@@ -99,6 +104,8 @@ pub struct UpArgs {
     #[command(flatten)]
     pub daemon: DaemonArgs,
     /// End after this time, as 30s, 10m, 2h, 1h30m
+    ///
+    /// With exit code 0, as --idle-timeout.
     #[arg(long = "for", value_name = "TIME", help_heading = RUN, value_hint = ValueHint::Other)]
     pub limit: Option<String>,
     /// End when no connection was open for this time

@@ -32,6 +32,10 @@ impl fmt::Display for Remote {
 
 /// Reads a login name.
 pub(super) fn user(text: &str) -> Result<String, PlanError> {
+    if is_listener(text) {
+        let reason = "nothing listens here as sshuttle does: hosts and containers behind this one are routed as they are";
+        return Err(PlanError::BadLogin { reason });
+    }
     check_user(text).map_err(|reason| PlanError::BadLogin { reason })
 }
 
@@ -66,13 +70,20 @@ fn without_password(user: Option<&str>, place: &str) -> String {
     }
 }
 
+/// sshuttle's `-l [ip:]port`.
+fn is_listener(text: &str) -> bool {
+    let first = text.split(',').next().unwrap_or_default();
+    first.parse::<std::net::SocketAddr>().is_ok()
+}
+
 fn check_user(user: &str) -> Result<String, &'static str> {
     if user.is_empty() {
         return Err("the user's name is empty");
     }
     if user.contains(':') {
-        // Every user of the host can read the arguments of a process.
-        return Err("a password cannot be given here; use a key, or type it when asked");
+        return Err(
+            "a password cannot be given here, for every user of this host could read it; use a key, or type it when asked",
+        );
     }
     if user.chars().any(|c| c.is_control() || c.is_whitespace()) || user.starts_with('-') {
         return Err("this is no user's name");

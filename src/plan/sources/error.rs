@@ -39,7 +39,7 @@ pub enum SourceError {
         said: String,
     },
     /// A key that there is not.
-    #[error("{place}: there is no key {key:?}{}", hint(.nearest.as_deref(), *.keys))]
+    #[error("{place}: there is no key {key:?}{}", hint(.nearest.as_deref(), .keys))]
     UnknownKey {
         /// File and line.
         place: String,

@@ -52,6 +52,31 @@ impl ConfigFile {
     }
 }
 
+/// A profile, for a list of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its server.
+    pub remote: Option<&'a str>,
+    /// Its networks.
+    pub subnets: Vec<&'a str>,
+}
+
+impl ConfigFile {
+    /// What each profile is about, by name.
+    pub fn summaries(&self) -> impl Iterator<Item = Summary<'_>> {
+        self.profiles.iter().map(|(name, layer)| {
+            let of = |key| layer.texts(key);
+            Summary {
+                name,
+                remote: of("remote").next(),
+                subnets: of("subnets").collect(),
+            }
+        })
+    }
+}
+
 /// A text, and where it is from.
 struct Reader<'a> {
     path: &'a Path,

@@ -20,13 +20,19 @@ use std::path::PathBuf;
 pub use arguments_file::expand;
 pub use environment::Variables;
 pub use error::SourceError;
-pub use file::ConfigFile;
+pub use file::{ConfigFile, Summary};
 pub use list::{excludes, subnets};
 pub use profile::{is_profile_name, take_profile};
 
 use self::key::{KEYS, Key, Kind, Refused, Slot};
 use super::remote;
 use crate::cli::UpArgs;
+
+/// Every key with what it takes, for the manual.
+pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let takes = |key: &Key| (key.slot)(&mut UpArgs::default()).takes().0;
+    KEYS.iter().map(move |key| (key.name, takes(key)))
+}
 
 /// A place that a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +118,14 @@ impl Layer {
         self.mention(key);
         self.entries.push(entry);
         Ok(())
+    }
+
+    fn texts(&self, key: &str) -> impl Iterator<Item = &str> {
+        let of_key = self
+            .entries
+            .iter()
+            .filter(move |entry| entry.key.name == key);
+        of_key.map(|entry| entry.text.as_str())
     }
 
     fn mention(&mut self, key: &'static Key) {
