@@ -1,18 +1,18 @@
 //! What the main process needs to do its work, and nothing else.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::carrier::prompt;
 use crate::os::confine::{self, Needs};
 use crate::plan::{CarrierKind, Plan, Route};
 
-/// Gives up what `plan` does not need. To be called before there is a second thread.
-pub(super) fn main_process(plan: &Plan) -> io::Result<()> {
-    confine::main_process(&needs(plan))
+/// Gives up what `plan` does not need; below `more` it may write too. To be called before there is a second thread.
+pub(super) fn main_process(plan: &Plan, more: &[PathBuf]) -> io::Result<()> {
+    confine::main_process(&needs(plan, more))
 }
 
-fn needs(plan: &Plan) -> Needs {
+fn needs(plan: &Plan, more: &[PathBuf]) -> Needs {
     let ssh = &plan.ssh;
     let has_command = ssh
         .servers()
@@ -26,8 +26,25 @@ fn needs(plan: &Plan) -> Needs {
     let files = ssh
         .servers()
         .filter_map(|server| server.known_hosts.first());
-    let directories = files.filter_map(|file| file.parent().map(PathBuf::from));
-    Needs::Writes(directories.chain([std::env::temp_dir()]).collect())
+    Needs::Writes(
+        files
+            .map(|file| place(file))
+            .chain(more.iter().cloned())
+            .collect(),
+    )
+}
+
+/// Where `file` is written, made or not: its directory; where it is no file but a device, as `/dev/null`, itself.
+fn place(file: &Path) -> PathBuf {
+    let file = file
+        .canonicalize()
+        .or_else(|_| std::path::absolute(file))
+        .unwrap_or_else(|_| file.to_owned());
+    let is_special = file.metadata().is_ok_and(|found| !found.is_file());
+    match file.parent() {
+        Some(directory) if !is_special => directory.to_owned(),
+        _ => file,
+    }
 }
 
 #[cfg(test)]
@@ -61,7 +78,7 @@ mod tests {
             })
         })
         .unwrap();
-        needs(&plan)
+        needs(&plan, &["/run/user/1000/underpass".into()])
     }
 
     #[test]
@@ -77,5 +94,17 @@ mod tests {
             panic!("no program is run");
         };
         assert!(paths.contains(&PathBuf::from("/home/me/k")), "{paths:?}");
+        assert!(paths.contains(&PathBuf::from("/run/user/1000/underpass")));
+    }
+
+    #[test]
+    fn a_device_stands_for_itself_and_a_link_for_where_it_leads() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (link, target) = (dir.path().join("link"), elsewhere.path().join("hosts"));
+        std::fs::write(&target, "").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert_eq!(place(&link), elsewhere.path().canonicalize().unwrap());
+        assert_eq!(place(&dir.path().join("new")), dir.path());
+        assert_eq!(place(Path::new("/dev/null")), Path::new("/dev/null"));
     }
 }

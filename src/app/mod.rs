@@ -68,7 +68,7 @@ fn up(args: &cli::UpArgs, log: LogArgs) -> Exit {
         Ok(helper) => helper,
         Err(error) => return not_started(&error),
     };
-    match confine::main_process(&plan) {
+    match confine::main_process(&plan, &[]) {
         Ok(()) => up::run(&plan, helper),
         Err(error) => failed(&error),
     }
