@@ -366,7 +366,7 @@ fn an_instance_sees_what_the_others_capture() {
         );
         let up = Up::start(&plan, &[]).await;
         let slot = Slot::claim().unwrap();
-        let seen = host::networks(&up.netlink, &slot).await.unwrap();
+        let seen = host::networks(&up.netlink, slot.number()).await.unwrap();
         let mut others: Vec<_> = seen.others.iter().map(|o| o.subnet.to_string()).collect();
         others.sort();
         assert_eq!(
@@ -379,7 +379,7 @@ fn an_instance_sees_what_the_others_capture() {
                 .all(|o| o.first && o.device == up.tun.name())
         );
         up.stop().await;
-        let seen = host::networks(&Netlink::new().unwrap(), &slot)
+        let seen = host::networks(&Netlink::new().unwrap(), slot.number())
             .await
             .unwrap();
         assert!(seen.others.is_empty());
@@ -587,7 +587,7 @@ fn the_hosts_networks_are_seen() {
         ] {
             run("ip", args);
         }
-        let seen = host::networks(&Netlink::new().unwrap(), &Slot::claim().unwrap())
+        let seen = host::networks(&Netlink::new().unwrap(), Slot::claim().unwrap().number())
             .await
             .unwrap();
         let bridge = seen
