@@ -6,8 +6,8 @@
 mod common;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,6 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
 use rand::RngExt;
 use tempfile::TempDir;
@@ -42,18 +43,25 @@ fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
-/// The guard and the worker of an underpass, where they are there yet; sudo may stand in between.
-fn helpers(main: i32) -> Vec<i32> {
+/// Every process that `main` has started, and those that they have.
+fn descendants(main: i32) -> Vec<i32> {
     let mut all = Vec::new();
     let mut next = children(main);
     while let Some(pid) = next.pop() {
         next.extend(children(pid));
-        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if command.ends_with(b"/underpass\0helper\0") && !command.starts_with(b"sudo") {
-            all.push(pid);
-        }
+        all.push(pid);
     }
     all
+}
+
+/// The guard and the worker of an underpass, where they are there yet; sudo may stand in between.
+fn helpers(main: i32) -> Vec<i32> {
+    let is_helper = |pid: &i32| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.ends_with(b"helper\0") && status(*pid, "Name").as_deref() == Some("underpass")
+    };
+    let all = descendants(main).into_iter();
+    all.filter(is_helper).collect()
 }
 
 // ---- what may be asked ----
@@ -62,6 +70,8 @@ fn helpers(main: i32) -> Vec<i32> {
 struct Helper {
     child: Child,
     socket: UnixStream,
+    /// The device: it goes when nobody holds it.
+    device: Option<OwnedFd>,
 }
 
 const HELLO: &str = r#"{"protocol":1,"log":{"verbose":0,"quiet":true,"json":false,"plain":true}}"#;
@@ -79,7 +89,11 @@ impl Helper {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child, socket }
+        Self {
+            child,
+            socket,
+            device: None,
+        }
     }
 
     fn greeted() -> Self {
@@ -97,10 +111,28 @@ impl Helper {
 
     fn hear(&mut self) -> Option<String> {
         let mut length = [0; 4];
-        self.socket.read_exact(&mut length).ok()?;
+        self.read_length(&mut length)?;
         let mut body = vec![0; u32::from_be_bytes(length) as usize];
         self.socket.read_exact(&mut body).ok()?;
         Some(String::from_utf8(body).unwrap())
+    }
+
+    /// The four bytes before a message, and the descriptor that may come along.
+    fn read_length(&mut self, length: &mut [u8; 4]) -> Option<()> {
+        let mut space = nix::cmsg_space!(RawFd);
+        let mut pieces = [IoSliceMut::new(length)];
+        let flags = MsgFlags::MSG_WAITALL | MsgFlags::MSG_CMSG_CLOEXEC;
+        let socket = self.socket.as_raw_fd();
+        let message = recvmsg::<()>(socket, &mut pieces, Some(&mut space), flags).ok()?;
+        for control in message.cmsgs().unwrap() {
+            if let ControlMessageOwned::ScmRights(descriptors) = control {
+                // SAFETY: the kernel has just made it for us.
+                #[allow(unsafe_code)]
+                let device = unsafe { OwnedFd::from_raw_fd(descriptors[0]) };
+                self.device = Some(device);
+            }
+        }
+        (message.bytes == 4).then_some(())
     }
 
     fn ask(&mut self, text: &str) -> String {
@@ -108,14 +140,13 @@ impl Helper {
         self.hear().unwrap_or_default()
     }
 
-    /// What is in its network namespace, by way of ip(8).
+    fn namespace(&self) -> fs::File {
+        fs::File::open(format!("/proc/{}/ns/net", self.child.id())).unwrap()
+    }
+
+    /// What is in its network namespace.
     fn ip(&self, args: &str) -> String {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net=/proc/{}/ns/net", self.child.id()))
-            .arg("ip")
-            .args(args.split(' '));
-        String::from_utf8(finished(command).stdout).unwrap()
+        ip(&self.namespace(), args)
     }
 
     fn end(mut self) -> ExitStatus {
@@ -129,6 +160,17 @@ impl Helper {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// ip(8) in a network namespace.
+fn ip(namespace: &fs::File, args: &str) -> String {
+    let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net={path}"))
+        .arg("ip")
+        .args(args.split(' '));
+    String::from_utf8(finished(command).stdout).unwrap()
 }
 
 #[test]
@@ -155,7 +197,7 @@ fn it_makes_a_device_and_sets_routes_and_nothing_else() {
         helper.ask(r#"{"Release":{}}"#),
         r#"{"Released":{"left":[]}}"#
     );
-    assert!(!helper.ip("rule").contains("proto"));
+    assert!(!helper.ip("rule").contains("30064"));
     assert!(helper.end().success());
 }
 
@@ -176,13 +218,20 @@ fn senseless_requests_end_it_and_leave_nothing() {
         let mut helper = Helper::greeted();
         assert!(helper.ask(open).contains("Opened"));
         assert_eq!(helper.ask(hold), r#""Held""#);
+        let (namespace, device) = (helper.namespace(), helper.device.take());
         let said = helper.ask(senseless);
         assert!(said.contains("Senseless"), "{senseless}: {said}");
         assert_eq!(helper.hear(), None, "{senseless}");
-        // The namespace lives as long as somebody is in it.
-        let namespace = fs::File::open(format!("/proc/{}/ns/net", helper.child.id()));
+        // The device goes although its descriptor is still held here.
         helper.end();
-        drop(namespace);
+        for args in ["link", "rule", "route show table all"] {
+            let left = ip(&namespace, args);
+            assert!(
+                !left.contains("underpass") && !left.contains("30064"),
+                "{left}"
+            );
+        }
+        drop(device);
     }
 }
 
@@ -265,7 +314,9 @@ fn sudoers_rule(dir: &TempDir) -> std::path::PathBuf {
         .unwrap();
     assert!(rule.status.success());
     let path = dir.path().join("sudoers");
-    fs::write(&path, rule.stdout).unwrap();
+    // As many distributions have it: sudo stays, and gives the program a terminal of its own.
+    let text = [b"Defaults use_pty\n", &rule.stdout[..]].concat();
+    fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).unwrap();
     path
 }
@@ -349,8 +400,8 @@ fn a_user_whom_sudo_does_not_allow_is_told() {
 fn a_user_without_sudo_is_told() {
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
-        .args([UNDERPASS, "up", "-r", "127.0.0.1:1", "10.0.1.0/24"])
-        .env("PATH", "/nonexistent")
+        .args(["env", "PATH=/nonexistent", UNDERPASS])
+        .args(["up", "-r", "127.0.0.1:1", "10.0.1.0/24"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -359,6 +410,50 @@ fn a_user_without_sudo_is_told() {
         said.contains("install sudo") && said.contains("setcap cap_net_admin+ep"),
         "{said}"
     );
+}
+
+#[test]
+fn file_capabilities_are_enough_and_go_to_the_helper_alone() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    let key = nobody_may_enter(&lab);
+    let dir = TempDir::new().unwrap();
+    let copy = dir.path().join("underpass");
+    fs::copy(UNDERPASS, &copy).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut setcap = Command::new("setcap");
+    setcap.arg("cap_net_admin+ep").arg(&copy);
+    assert!(finished(setcap).status.success());
+    // As udev makes it: open to everybody.
+    let device = format!(
+        "mknod {0} c 10 200 && chmod 666 {0} && mount --bind {0} /dev/net/tun && exec \"$@\"",
+        dir.path().join("tun").display()
+    );
+    let mut command = lab.command("client", "setsid");
+    command
+        .args(["unshare", "-m", "sh", "-c", &device, "sh"])
+        .args([
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ])
+        .arg(&copy)
+        .args(["up", "-r", "root@192.168.77.1", "-i", &key, V4.subnet, "-o"])
+        .arg(format!("UserKnownHostsFile={}", lab.file("known_hosts")))
+        .env("NO_COLOR", "1");
+    let mut underpass = Underpass::start(command);
+    assert_eq!(
+        lab.result("client", &format!("connect {} 80", V4.host)),
+        "open"
+    );
+    let main = underpass.pid();
+    assert_eq!(status(main, "CapPrm").unwrap(), NONE);
+    for helper in helpers(main) {
+        assert_eq!(status(helper, "CapPrm").unwrap(), NET_ADMIN);
+    }
+    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+    assert_eq!(lab.network_state("client"), before);
 }
 
 #[test]
@@ -400,16 +495,22 @@ fn is_alive(pid: i32) -> bool {
 fn whoever_is_killed_whenever_the_host_is_as_before() {
     let lab = Lab::up();
     let before = lab.network_state("client");
+    let key = nobody_may_enter(&lab);
+    let dir = TempDir::new().unwrap();
+    let wrapper = as_nobody(&sudoers_rule(&dir));
+    let by_sudo: Vec<&str> = wrapper.iter().map(String::as_str).collect();
     let mut random = rand::rng();
     for round in 0..30 {
         let subnets = format!("{} {} -x {}/32", V4.subnet, common::V6.subnet, V4.other);
-        let mut command = lab.up_command(&subnets);
+        let wrapper = if round % 3 == 0 { &by_sudo[..] } else { &[] };
+        let mut command = lab.wrapped_up_command(wrapper, &format!("-i {key} {subnets}"));
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         let main = child.id() as i32;
         std::thread::sleep(Duration::from_millis(random.random_range(0..800)));
-        let mut all = helpers(main);
-        all.push(main);
-        let victim = all[random.random_range(0..all.len())];
+        let mut victims = helpers(main);
+        victims.push(main);
+        let victim = victims[random.random_range(0..victims.len())];
+        let all = [descendants(main), victims].concat();
         kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
         let killed = Instant::now();
         let helpers_are_gone = || !all.iter().any(|pid| is_alive(*pid));

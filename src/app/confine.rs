@@ -7,14 +7,12 @@ use crate::carrier::prompt;
 use crate::os::confine::{self, Needs};
 use crate::plan::{CarrierKind, Plan, Route};
 
-/// Gives up what `plan` does not need. To be called before there is a second thread.
-///
-/// `control` is the directory of the control socket.
-pub(super) fn main_process(plan: &Plan, control: Option<&Path>) -> io::Result<()> {
-    confine::main_process(&needs(plan, control))
+/// Gives up what `plan` does not need; below `more` it may write too. To be called before there is a second thread.
+pub(super) fn main_process(plan: &Plan, more: &[PathBuf]) -> io::Result<()> {
+    confine::main_process(&needs(plan, more))
 }
 
-fn needs(plan: &Plan, control: Option<&Path>) -> Needs {
+fn needs(plan: &Plan, more: &[PathBuf]) -> Needs {
     let ssh = &plan.ssh;
     let has_command = ssh
         .servers()
@@ -29,17 +27,25 @@ fn needs(plan: &Plan, control: Option<&Path>) -> Needs {
     let files = ssh
         .servers()
         .filter_map(|server| server.known_hosts.first());
-    let directories = files.filter_map(|file| file.parent().map(PathBuf::from));
-    let pid_file = plan.instance.pid_file.iter();
-    let pid_file =
-        pid_file.filter_map(|file| std::path::absolute(file).ok()?.parent().map(PathBuf::from));
-    let ours = control.map(PathBuf::from).into_iter().chain(pid_file);
     Needs::Writes(
-        directories
-            .chain([std::env::temp_dir()])
-            .chain(ours)
+        files
+            .map(|file| place(file))
+            .chain(more.iter().cloned())
             .collect(),
     )
+}
+
+/// Where `file` is written, made or not: its directory; where it is no file but a device, as `/dev/null`, itself.
+fn place(file: &Path) -> PathBuf {
+    let file = file
+        .canonicalize()
+        .or_else(|_| std::path::absolute(file))
+        .unwrap_or_else(|_| file.to_owned());
+    let is_special = file.metadata().is_ok_and(|found| !found.is_file());
+    match file.parent() {
+        Some(directory) if !is_special => directory.to_owned(),
+        _ => file,
+    }
 }
 
 #[cfg(test)]
@@ -74,7 +80,7 @@ mod tests {
             })
         })
         .unwrap();
-        needs(&plan, Some(Path::new("/run/user/1000/underpass")))
+        needs(&plan, &["/run/user/1000/underpass".into()])
     }
 
     #[test]
@@ -89,8 +95,18 @@ mod tests {
         else {
             panic!("no program is run");
         };
-        for path in ["/home/me/k", "/run/user/1000/underpass"] {
-            assert!(paths.contains(&PathBuf::from(path)), "{paths:?}");
-        }
+        assert!(paths.contains(&PathBuf::from("/home/me/k")), "{paths:?}");
+        assert!(paths.contains(&PathBuf::from("/run/user/1000/underpass")));
+    }
+
+    #[test]
+    fn a_device_stands_for_itself_and_a_link_for_where_it_leads() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (link, target) = (dir.path().join("link"), elsewhere.path().join("hosts"));
+        std::fs::write(&target, "").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert_eq!(place(&link), elsewhere.path().canonicalize().unwrap());
+        assert_eq!(place(&dir.path().join("new")), dir.path());
+        assert_eq!(place(Path::new("/dev/null")), Path::new("/dev/null"));
     }
 }

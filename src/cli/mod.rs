@@ -88,6 +88,8 @@ pub enum Command {
     /// it does with a device that was killed in the making. What belongs to a run that is alive, or to other programs,
     /// is left alone.
     Cleanup,
+    /// List the profiles of config.toml
+    Profiles(ProfilesArgs),
     /// Print a rule of sudoers(5) that lets a user run `up` without a password
     ///
     /// The rule allows the privileged part of underpass, without arguments, and nothing else.
@@ -100,8 +102,6 @@ pub enum Command {
     /// The privileged part: `up` starts it by itself
     #[command(hide = true)]
     Helper,
-    /// List the profiles of config.toml
-    Profiles(ProfilesArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  underpass completions bash | sudo tee /etc/bash_completion.d/underpass"

@@ -30,6 +30,10 @@ subnets = [\"10.0.0.0/16\", \"10.1.0.7:5432\"]
 /// Other variables than our own.
 const VARIABLES: &[(&str, &str)] = &[
     ("UNDERPASS_PROFILE", "The profile, where none is typed."),
+    (
+        "UNDERPASS_RUNTIME_DIR",
+        "Where control sockets are, instead of /run/underpass (root), or underpass below XDG_RUNTIME_DIR.",
+    ),
     ("NO_COLOR", "Not empty: no colour in the log."),
     (
         "XDG_CONFIG_HOME",

@@ -19,7 +19,7 @@ mod signals;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -131,9 +131,16 @@ impl Instance {
         })
     }
 
-    /// Where its control socket is.
-    pub fn directory(&self) -> Option<&Path> {
-        self.claimed.as_ref().map(|(claim, _)| claim.directory())
+    /// The directories that it writes to: of its control socket, and of its pid file.
+    pub fn writes(&self) -> Vec<PathBuf> {
+        let socket = self.claimed.as_ref().map(|(claim, _)| claim.directory());
+        let pid_file = self.pid_file.as_deref().map(std::path::absolute);
+        let pid_file = pid_file.and_then(|file| Some(file.ok()?.parent()?.to_owned()));
+        socket
+            .map(PathBuf::from)
+            .into_iter()
+            .chain(pid_file)
+            .collect()
     }
 }
 
