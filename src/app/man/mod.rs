@@ -15,7 +15,7 @@ const RULES: &[&str] = &[
      defaults: the highest place counts.",
     "Exclusions, keys and options of ssh add up instead, and the networks of one place (subnets and subnets-from \
      together) replace those of the lower ones.",
-    "With \\-\\-dry\\-run, or with \\-v, it is said where each such value comes from.",
+    "With --dry-run, or with -v, it is said where each such value comes from.",
 ];
 
 const CONFIG: &str = "\
@@ -107,18 +107,31 @@ fn files(page: &mut Page) {
         "The same for all users. The profiles and defaults of a user go before it.",
     );
     page.literal(CONFIG);
+    page.paragraph();
     page.text("The keys are long options without their dashes:");
-    for (key, takes) in sources::keys() {
-        page.item(key, takes);
+    for (keys, takes) in keys() {
+        page.item(&keys.join(", "), takes);
     }
     for rule in RULES {
         page.paragraph();
-        page.text(&rule.replace('\\', ""));
+        page.text(rule);
     }
     page.item(
         "@FILE",
         "In place of arguments: those of the file, one per line. A line that begins with # is none.",
     );
+}
+
+/// The keys of config.toml, those together that take the same.
+fn keys() -> Vec<(Vec<&'static str>, &'static str)> {
+    let mut groups: Vec<(Vec<&str>, &str)> = Vec::new();
+    for (key, takes) in sources::keys() {
+        match groups.iter_mut().find(|(_, of_group)| *of_group == takes) {
+            Some((keys, _)) => keys.push(key),
+            None => groups.push((vec![key], takes)),
+        }
+    }
+    groups
 }
 
 fn environment(page: &mut Page) {
