@@ -149,14 +149,10 @@ pub(super) fn end<L>(session: &Session<L>, why: &str) {
 }
 
 fn totals(stats: &Stats) -> Totals {
-    let ended = [
-        &stats.finished,
-        &stats.broken,
-        &stats.refused,
-        &stats.withdrawn,
-    ];
+    let ended = [&stats.finished, &stats.broken, &stats.withdrawn];
+    let ended: u64 = ended.iter().map(|count| count.load(Relaxed)).sum();
     Totals {
-        flows: ended.iter().map(|count| count.load(Relaxed)).sum(),
+        flows: ended + stats.refused.total(),
         bytes_up: stats.traffic.up.load(Relaxed),
         bytes_down: stats.traffic.down.load(Relaxed),
     }
