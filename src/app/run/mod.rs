@@ -31,7 +31,7 @@ use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
 use super::up::{self, session::Session};
 use super::{prepare, surroundings};
 use crate::carrier::prompt;
-use crate::carrier::{AnyCarrier, ConnectError, Steady};
+use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
 use crate::cli::{NetworkArgs, UpArgs};
 use crate::inlet::tun::Tun;
 use crate::os::namespace::{self, Before, EnterError, Inside, NamespaceError, Private};
