@@ -193,7 +193,8 @@ fn sources(under: &Path) -> Vec<PathBuf> {
         return Vec::new();
     }
     if under.is_file() {
-        return vec![under.to_owned()];
+        let is_code = under.extension().is_some_and(|extension| extension == "rs");
+        return is_code.then(|| under.to_owned()).into_iter().collect();
     }
     let entries = std::fs::read_dir(under).unwrap();
     entries
