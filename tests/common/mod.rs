@@ -404,18 +404,13 @@ impl Underpass {
     }
 
     /// The number of its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
-    }
-
-    /// Number of the process.
-    pub fn pid(&self) -> i32 {
-        self.child.id() as i32
     }
 
     /// Sends a signal and waits for the end.
