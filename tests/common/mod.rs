@@ -408,11 +408,6 @@ impl Underpass {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
     }
 
-    /// Number of the process.
-    pub fn pid(&self) -> i32 {
-        self.child.id() as i32
-    }
-
     /// Sends a signal and waits for the end.
     pub fn stop(&mut self, signal: Signal) -> ExitStatus {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
