@@ -23,8 +23,8 @@ const WRITES: [&str; 2] = ["/dev/null", "/dev/tty"];
 /// What the main process still needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// It runs programs of the user's choice, which need what they need: it only leaves no core dump, and no capability
-    /// to itself.
+    /// It runs programs of the user's choice, which need what they need: it leaves no core dump, and no capability to
+    /// itself unless it is root.
     Programs,
     /// It runs none, and writes only below these directories; one that is missing stands for the nearest that is not.
     Writes(Vec<PathBuf>),
@@ -38,14 +38,6 @@ const ROOT: &[Capability] = &[
     Capability::CAP_SETGID,
     Capability::CAP_SETUID,
 ];
-/// What root keeps where it runs programs, which have all capabilities again: it looks at whom they are connected to.
-const ROOT_WITH_PROGRAMS: &[Capability] = &[
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_DAC_READ_SEARCH,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETUID,
-    Capability::CAP_SYS_PTRACE,
-];
 
 /// Confines the main process, after the privileged part was started. Root stays root, with few capabilities.
 ///
@@ -53,20 +45,19 @@ const ROOT_WITH_PROGRAMS: &[Capability] = &[
 /// When the kernel refuses what every kernel has.
 pub fn main_process(needs: &Needs) -> io::Result<()> {
     no_core_dumps()?;
-    let keep = match needs {
-        _ if !Uid::effective().is_root() => &[],
-        Needs::Programs => ROOT_WITH_PROGRAMS,
-        Needs::Writes(_) => ROOT,
-    };
-    keep_capabilities(keep)?;
+    let is_root = Uid::effective().is_root();
     match needs {
-        Needs::Programs => Ok(()),
+        // A program that has more capabilities than its parent is not ended with it (prctl(2), PR_SET_PDEATHSIG), and
+        // what root runs has all again.
+        Needs::Programs if is_root => {}
+        Needs::Programs => keep_capabilities(&[])?,
         Needs::Writes(paths) => {
+            keep_capabilities(if is_root { ROOT } else { &[] })?;
             no_new_privileges()?;
             confine_thread(paths.iter().filter_map(|path| there(path)));
-            Ok(())
         }
     }
+    Ok(())
 }
 
 /// Writing only below `paths`, and no calls but those of a network program. Needs [`no_new_privileges`].
