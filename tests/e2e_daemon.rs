@@ -296,6 +296,8 @@ fn analyze(args: &[&str], unit: &Path) -> String {
     let output = Command::new("systemd-analyze")
         .args(args)
         .arg(unit)
+        // Of a user, where nobody is logged in.
+        .env("XDG_RUNTIME_DIR", unit.parent().unwrap())
         .output()
         .unwrap();
     let text = [output.stdout, output.stderr].concat();

@@ -50,7 +50,7 @@ pub enum Command {
     /// Capture subnets and carry them through an SSH server, until Ctrl-C
     #[command(after_help = UP_AFTER_HELP, after_long_help = UP_AFTER_LONG_HELP, override_usage = UP_USAGE)]
     Up(Box<UpArgs>),
-    /// Run a command with a network of its own, in which the subnets go through an SSH server; needs no privileges
+    /// Run a command whose network goes through an SSH server; no root needed
     ///
     /// The command has this terminal, directory and user, and its exit code is the exit code; 125 says that it could
     /// not be run here, 126 that it cannot be executed, 127 that there is none.
