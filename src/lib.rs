@@ -34,6 +34,7 @@
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |
 //! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |
 //! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::channels`] for the carrier to come | inlets, engine |
+//! | [`audit`] | who connected where and when, one JSON line each: handed over by a flow, written by a thread of its own | carriers, inlets, engine |
 //! | [`os`] | tun, netlink, changes of the network, children that end with us, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
 //! | [`stats`] | counters of how flows ended, and their bytes | deciding anything |
 //!
@@ -161,6 +162,7 @@
 //! | UDP | ICMP 3/3, ICMPv6 1/4 | ECONNREFUSED: QUIC falls back to TCP at once |
 //! | ping | nothing | silence: no reply that was not heard from the host |
 pub mod app;
+pub mod audit;
 pub mod carrier;
 pub mod cli;
 pub mod engine;

@@ -25,6 +25,25 @@ pub struct Traffic {
     pub down: AtomicU64,
 }
 
+/// Who counts the bytes of a flow, as they are handed over.
+pub trait Meter: Sync {
+    /// So many went from the initiator to the target.
+    fn add_up(&self, bytes: u64);
+
+    /// So many went from the target to the initiator.
+    fn add_down(&self, bytes: u64);
+}
+
+impl Meter for Traffic {
+    fn add_up(&self, bytes: u64) {
+        self.up.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn add_down(&self, bytes: u64) {
+        self.down.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -53,7 +72,7 @@ impl fmt::Display for Outcome {
 pub async fn relay<C: Carrier>(
     mut inbound: impl Inbound,
     carrier: &C,
-    traffic: &Traffic,
+    meter: &impl Meter,
 ) -> Outcome {
     // Boxed: what opening needs is given back before the bytes flow.
     let opening = Box::pin(carrier.open(inbound.source(), inbound.target()));
@@ -70,8 +89,8 @@ pub async fn relay<C: Carrier>(
     };
     let (near_reader, near_writer) = inbound.accept();
     // Each in a box of its own: pinned here, the flow's future would keep either of them twice.
-    let mut up = Box::pin(copy(near_reader, far_writer, &traffic.up));
-    let mut down = Box::pin(copy(far_reader, near_writer, &traffic.down));
+    let mut up = Box::pin(copy(near_reader, far_writer, |n| meter.add_up(n)));
+    let mut down = Box::pin(copy(far_reader, near_writer, |n| meter.add_down(n)));
     match both(up.as_mut(), down.as_mut()).await {
         Ok(()) => Outcome::Finished,
         Err(error) => Outcome::Broken(error),
@@ -109,13 +128,13 @@ async fn last_leg<R: ByteReader>(
 fn copy<R: ByteReader>(
     mut reader: R,
     mut writer: impl ByteWriter,
-    count: &AtomicU64,
+    count: impl Fn(u64) + Send,
 ) -> impl Future<Output = Result<R, StreamError>> + Send {
     async move {
         let mut is_bulk = false;
         while let Some(chunk) = next(&mut reader, &mut writer, is_bulk).await? {
             is_bulk = chunk.len() >= BULK;
-            count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            count(chunk.len() as u64);
             hand_over(&mut reader, &mut writer, chunk).await?;
         }
         writer.finish().await?;

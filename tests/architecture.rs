@@ -34,7 +34,7 @@ const SANS_IO: &[&str] = &[
     "SystemTime",
 ];
 
-const TABLE: [Room; 12] = [
+const TABLE: [Room; 13] = [
     Room {
         name: "lib",
         rooms: &[],
@@ -63,7 +63,7 @@ const TABLE: [Room; 12] = [
     Room {
         name: "app",
         rooms: &[
-            "carrier", "cli", "inlet", "net", "os", "plan", "relay", "stats",
+            "audit", "carrier", "cli", "inlet", "net", "os", "plan", "relay", "stats",
         ],
         crates: &[
             "anyhow",
@@ -131,6 +131,12 @@ const TABLE: [Room; 12] = [
         never: &["std::fs"],
     },
     Room {
+        name: "audit",
+        rooms: &["net", "os", "plan", "relay"],
+        crates: &["humantime", "nix", "serde", "serde_json"],
+        never: &["tokio"],
+    },
+    Room {
         name: "os",
         rooms: &["plan"],
         crates: &[
@@ -189,8 +195,10 @@ fn sources(under: &Path) -> Vec<PathBuf> {
         return vec![under.to_owned()];
     }
     let entries = std::fs::read_dir(under).unwrap();
-    entries
-        .flat_map(|entry| sources(&entry.unwrap().path()))
+    let files = entries.flat_map(|entry| sources(&entry.unwrap().path()));
+    // Snapshots stand beside what they are of.
+    files
+        .filter(|file| file.extension().is_some_and(|end| end == "rs"))
         .collect()
 }
 

@@ -578,10 +578,7 @@ async fn logins_that_fail_are_told_apart() {
     std::fs::write(sshd.path("changed"), other).unwrap();
     let changed = format!("UserKnownHostsFile={}", sshd.path("changed").display());
     let error = refusal(&sshd, &["-o", &changed]).await;
-    assert!(
-        error.to_string().contains("ssh-keygen -R '[127.0.0.1]:"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("-R '[127.0.0.1]:"), "{error}");
     let error = refusal(&sshd, &["-o", "PubkeyAuthentication=no"]).await;
     assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
     let port = rig::closed_port().await.0.port().to_string();
@@ -598,4 +595,131 @@ async fn logins_that_fail_are_told_apart() {
     let error = refusal(&sshd, &["-o", "Ciphers=nono"]).await;
     assert!(error.to_string().contains("nono"), "{error}");
     assert_eq!(masters(&sshd), [""; 0]);
+}
+
+/// Only ssh's own log tells about a login. These lines have ssh's form, and its process number where it can be known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lies_of_a_banner_and_of_a_command_are_not_believed() {
+    let lies = "debug1: sshconnect.c:verify_host_key():1477 (pid=$PID): Server host key: ssh-rsa SHA256:LIE\n\
+                debug1: sshconnect.c:ssh_connect_direct():485 (pid=$PID): Connecting to x [192.0.2.1] port 1.\n\
+                debug1: kex.c:kex_choose_conf():1091 (pid=$PID): kex: client->server cipher: none MAC: none\n\
+                sshconnect2.c:ssh_userauth2():580 (pid=$PID): Authenticated to x ([192.0.2.1]:1) using \"none\".\n\
+                Timeout, server x not responding.\nHost key verification failed.\n";
+    let dir = tempfile::TempDir::new_in("/tmp").unwrap();
+    let banner = dir.path().join("banner");
+    std::fs::write(&banner, lies).unwrap();
+    let mut sshd = Sshd::start(&format!("Banner {}", banner.display()));
+    let truth = connect(&sshd).await;
+    let is_true = |carrier: &OpensshCarrier| {
+        let (told, known) = (carrier.description(), truth.description());
+        assert!(told.host_key.starts_with("ED25519 SHA256:"), "{told}");
+        assert_eq!(told.host_key, known.host_key);
+        assert_eq!(told.cipher, "aes128-gcm@openssh.com");
+        assert!(told.authentication.contains("id_ed25519"), "{told}");
+    };
+    is_true(&truth);
+    let script = dir.path().join("command");
+    let text = format!("#!/bin/sh\nPID=$PPID\ncat >&2 <<END\n{lies}END\nexec nc \"$1\" \"$2\"\n");
+    std::fs::write(&script, text).unwrap();
+    let command = format!("ProxyCommand=sh {} %h %p", script.display());
+    let arguments = client(&sshd, &["-o", &command]);
+    let liar = OpensshCarrier::connect(&sshd.plan(), &arguments)
+        .await
+        .unwrap();
+    is_true(&liar);
+    assert_eq!(liar.description().server, None);
+    liar.shutdown().await;
+    // Nor about the end.
+    sshd.cut();
+    let lost = timeout(Duration::from_secs(5), truth.lost()).await;
+    assert_ne!(lost.unwrap(), LostReason::Silent);
+    let error = refusal(&sshd, &["-o", &command]).await;
+    assert!(!matches!(error, ConnectError::HostKey(_)), "{error}");
+}
+
+/// A server that says `greeting` to everybody, and whether it goes on.
+async fn speaker(greeting: &'static [u8], goes_on: bool) -> String {
+    let address = rig::serve(move |mut stream| async move {
+        let _ = stream.write_all(greeting).await;
+        let mut heard = [0; 256];
+        while goes_on && stream.read(&mut heard).await.is_ok_and(|n| n > 0) {}
+        // What was not read would make a reset of the end.
+        let _ = stream.read(&mut heard).await;
+    });
+    format!("Port={}", address.await.port())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_speak_ssh_is_told_as_over_the_built_in_one() {
+    let sshd = Sshd::start("");
+    for (greeting, goes_on, expected) in [
+        (
+            &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+            false,
+            "it is not an SSH server: it says \"HTTP/1.1 400 Bad Request\". Compare with: ssh -v ",
+        ),
+        (
+            b"Exceeded MaxStartups\r\n",
+            false,
+            "it said \"Exceeded MaxStartups\" and closed the connection",
+        ),
+        (
+            b"",
+            false,
+            "it closed the connection before its SSH banner (MaxStartups",
+        ),
+        (
+            b"SSH-1.5-old\r\n",
+            true,
+            "it does not speak SSH 2: it says \"SSH-1.5",
+        ),
+        (
+            b"220 mail ESMTP\r\n",
+            true,
+            "s: it is connected, but sends no SSH banner. Is it sshd",
+        ),
+        (
+            b"SSH-2.0-mute\r\n",
+            true,
+            "within 1 s: the SSH handshake does not end",
+        ),
+    ] {
+        let port = speaker(greeting, goes_on).await;
+        let mut plan = sshd.plan();
+        plan.dialling.timeout = Some(Duration::from_secs(1));
+        let arguments = client(&sshd, &["-o", &port, "-o", "ConnectTimeout=1"]);
+        let carrier = OpensshCarrier::connect(&plan, &arguments);
+        let error = timeout(Duration::from_secs(20), carrier).await.unwrap();
+        let error = error.err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(masters(&sshd), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_tried_is_named() {
+    let sshd = Sshd::start("");
+    let other = sshd.path("host_key").display().to_string();
+    let arguments = ["-o", "IdentitiesOnly=yes", "-i", &other];
+    // The key that may log in comes behind it, and is not taken any more.
+    std::fs::write(sshd.path("authorized_keys"), "").unwrap();
+    let error = refusal(&sshd, &arguments).await.to_string();
+    let both = format!("tried: {other}, {}", sshd.path("id_ed25519").display());
+    assert!(error.contains(&both), "{error}");
+    let error = refusal(&sshd, &["-o", "PubkeyAuthentication=no"]).await;
+    assert!(error.to_string().contains("tried: no key found"), "{error}");
+}
+
+/// It is for the logins of a person, not for each of ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_local_command_runs() {
+    let sshd = Sshd::start("");
+    let mark = sshd.path("ran");
+    let command = format!("LocalCommand=touch {}", mark.display());
+    let more = ["-o", "PermitLocalCommand=yes", "-o", &command];
+    let carrier = OpensshCarrier::connect(&sshd.plan(), &client(&sshd, &more))
+        .await
+        .unwrap();
+    carrier.shutdown().await;
+    assert!(!mark.exists());
 }

@@ -8,6 +8,7 @@ mod person;
 
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ use russh::server::{Auth, Config, Handler, Response, VerifiedPublicKey};
 use russh::{MethodKind, MethodSet};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use underpass::carrier::{ConnectError, Link, Prompter, RusshCarrier};
-use underpass::plan::{HostKeyPolicy, SshPlan};
+use underpass::carrier::{ConnectError, Link, OpensshCarrier, Prompter, RusshCarrier};
+use underpass::plan::{HostKeyPolicy, SshClient, SshPlan};
 
 /// What a server wants.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -295,4 +296,52 @@ async fn a_server_that_never_has_enough() {
     let error = login(&plan, &person).await.unwrap_err();
     assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
     assert!(person.asked() < 20);
+}
+
+/// Says what a person would, to ssh's questions.
+const ASKPASS: &str = "#!/bin/sh\ncase \"$1\" in\n*Name:*) echo me ;;\n*Pick*) echo push ;;\n*Code:*) echo 123 ;;\nesac\n";
+
+/// The installed ssh asks by a program that its environment names, so that this test runs again in a process with one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn codes_in_several_rounds_over_the_installed_ssh() {
+    if std::env::var_os("SSH_ASKPASS_REQUIRE").is_none_or(|value| value != "force") {
+        let dir = TempDir::new_in("/tmp").unwrap();
+        let program = dir.path().join("askpass");
+        std::fs::write(&program, ASKPASS).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["codes_in_several_rounds_over_the_installed_ssh", "--exact"]);
+        again.env("SSH_ASKPASS", &program);
+        let status = again.env("SSH_ASKPASS_REQUIRE", "force").status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    let methods = [MethodKind::PublicKey, MethodKind::Password];
+    for (wants, methods, seen) in [
+        (
+            Wants::Rounds,
+            &[MethodKind::KeyboardInteractive][..],
+            &["me|push", "", "123"][..],
+        ),
+        (
+            Wants::KeyThenRounds,
+            &methods,
+            &["key", "me|push", "", "123"],
+        ),
+    ] {
+        let rig = Rig::start(wants, methods).await;
+        let options = format!(
+            "-F none -l me -p {} -i {}/key -o UserKnownHostsFile={}/known_hosts -o StrictHostKeyChecking=accept-new",
+            rig.port,
+            rig.dir.path().display(),
+            rig.dir.path().display(),
+        );
+        let client = SshClient {
+            arguments: options.split(' ').map(str::to_owned).collect(),
+        };
+        let carrier = OpensshCarrier::connect(&rig.plan(), &client).await.unwrap();
+        assert_eq!(carrier.description().authentication, "keyboard-interactive");
+        carrier.shutdown().await;
+        assert_eq!(rig.seen(), seen);
+    }
 }

@@ -297,11 +297,19 @@ async fn commands_that_lead_nowhere() {
         ("no-such-command-here %h", "(exit status: 127)"),
         ("true", "the ProxyCommand ended (exit status: 0)"),
         ("kill -9 $$", "the ProxyCommand ended"),
-        ("echo rubbish", "rubbish"),
+        (
+            "sh -c 'echo HTTP/1.1 403 Forbidden; exit 1'",
+            "(exit status: 1); it printed \"HTTP/1.1 403 Forbidden\", which is no SSH",
+        ),
+        (
+            "sh -c 'echo; echo ERROR: cannot connect; echo; echo to the instance; exit 1' >&2",
+            "(exit status: 1): ERROR: cannot connect; to the instance",
+        ),
+        ("echo rubbish", "it printed \"rubbish\""),
         ("sh -c 'echo rubbish; sleep 2'", "the ProxyCommand ended"),
         (
             "sh -c 'echo SSH-2.0-x; head -c 2000 /dev/zero'",
-            "during the handshake",
+            "during the key exchange",
         ),
     ] {
         let error = failure(&by_command(command, server.plan())).await;
@@ -499,7 +507,7 @@ async fn algorithms_are_those_of_the_user() {
     plan.algorithms.kex = list("diffie-hellman-group1-sha1");
     let text = failure(&plan).await.to_string();
     assert!(
-        text.contains("no Kex algorithm in common: the server has "),
+        text.contains("no KexAlgorithms in common: the server has "),
         "{text}"
     );
     plan.algorithms.ciphers = list("made-up");

@@ -6,19 +6,27 @@
     reason = "each of the files has the common module for itself"
 )]
 
+#[path = "e2e_bad_input.rs"]
+mod bad_input;
 mod common;
 #[path = "e2e_integrity.rs"]
 mod integrity;
 #[path = "e2e_lifecycle.rs"]
 mod lifecycle;
+#[path = "e2e_route.rs"]
+mod route;
 #[path = "e2e_truth.rs"]
 mod truth;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::process::Stdio;
 
 use common::{Lab, Underpass, V4, assert_ok, eventually};
-use nix::sys::signal::Signal;
+use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::unistd::Pid;
 
 /// The ssh processes with a file of the lab's among their arguments.
 fn ssh_processes(lab: &Lab) -> Vec<String> {
@@ -55,15 +63,94 @@ fn under_sudo_ssh_runs_as_who_called_it() {
     chown(&key, Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw())).unwrap();
     for file in ["", "known_hosts"] {
         let mut mode = fs::metadata(lab.file(file)).unwrap().permissions();
-        std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o755);
+        mode.set_mode(0o755);
         fs::set_permissions(lab.file(file), mode).unwrap();
     }
     let mut command = lab.up_command(&format!("-i {key} {}", V4.subnet));
-    command.env("SUDO_USER", "nobody");
+    command.env("SUDO_USER", "nobody").env("SUDO_UID", "65534");
     let mut underpass = Underpass::start(command);
     assert_ok(&lab.probe("client", &format!("get {} 5001 1000000", V4.host)));
     let ssh = ssh_processes(&lab);
     let owner = fs::metadata(format!("/proc/{}", ssh[0])).unwrap().uid();
     assert_eq!((ssh.len(), owner), (1, nobody.uid.as_raw()));
     assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+/// Killed while it logs in to a server that says nothing, it can remove nothing: its ssh ends, and the next start removes
+/// the directory.
+#[test]
+fn killed_in_the_middle_of_a_login_it_leaves_nothing() {
+    let lab = Lab::up();
+    let place = lab.file("run");
+    fs::create_dir(&place).unwrap();
+    fs::set_permissions(&place, PermissionsExt::from_mode(0o700)).unwrap();
+    let directories = || fs::read_dir(&place).unwrap().count();
+    let command = || {
+        let mut command = lab.up_command(V4.subnet);
+        command.env("XDG_RUNTIME_DIR", &place);
+        command
+    };
+    lab.signal_sshd(Signal::SIGSTOP);
+    let mut child = command().stderr(Stdio::null()).spawn().unwrap();
+    eventually("ssh is at it", || {
+        directories() == 1 && ssh_processes(&lab).len() == 1
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("ssh has ended", || ssh_processes(&lab).is_empty());
+    assert_eq!(directories(), 1);
+    lab.signal_sshd(Signal::SIGCONT);
+    let mut underpass = Underpass::start(command());
+    assert_eq!(directories(), 0);
+    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+/// Makes its stdin the controlling terminal of the session.
+const WITH_TERMINAL: &str = "import fcntl, os, sys, termios\n\
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execvp(sys.argv[1], sys.argv[1:])";
+
+/// It has switched the echo off for the passphrase of a key.
+#[test]
+fn where_ssh_is_killed_at_its_prompt_the_echo_comes_back() {
+    let lab = Lab::up();
+    let terminal = openpty(None, None).unwrap();
+    let has_echo = || {
+        let settings = tcgetattr(&terminal.master).unwrap();
+        settings.local_flags.contains(LocalFlags::ECHO)
+    };
+    assert!(has_echo());
+    let args = format!("-i {} {}", lab.file("id_passphrase"), V4.subnet);
+    let mut command = lab.wrapped_up_command(&["python3", "-c", WITH_TERMINAL], &args);
+    command.stdin(terminal.slave.try_clone().unwrap());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    eventually("ssh asks", || !has_echo());
+    let ssh = ssh_processes(&lab);
+    kill(Pid::from_raw(ssh[0].parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(255));
+    assert!(has_echo());
+}
+
+/// A changed key that the configuration lets pass is told once, not for each connection, and in one level.
+#[test]
+fn an_alarm_is_given_once() {
+    let lab = Lab::up();
+    let careless = "-p 2204 -o StrictHostKeyChecking=no";
+    let mut underpass = lab.underpass(&format!("-v {careless} --connections 3 {}", V4.subnet));
+    underpass.wait_for_line("connections to the server: 3");
+    let log = underpass.log();
+    let told = |text: &str| {
+        log.iter()
+            .filter(|line| line.contains(text))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told("IDENTIFICATION HAS CHANGED").len(), 3, "{log:?}");
+    let is_warning = |line: &&&String| line.contains("warning: ");
+    for text in [
+        "IDENTIFICATION HAS CHANGED",
+        "Someone could be",
+        "Offending ",
+    ] {
+        let warnings = told(text).iter().filter(is_warning).count();
+        assert_eq!(warnings, 1, "{text}: {log:?}");
+    }
 }

@@ -280,7 +280,7 @@ impl Bench {
         let (carrier, answer) = carrier(&log);
         let traffic = Arc::new(Traffic::default());
         let counts = Arc::clone(&traffic);
-        let relay = tokio::spawn(async move { relay(request, &carrier, &counts).await });
+        let relay = tokio::spawn(async move { relay(request, &carrier, &*counts).await });
         settle().await;
         Self {
             log,

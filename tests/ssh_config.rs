@@ -14,7 +14,7 @@ use underpass::app::ssh_config::SshConfig;
 use underpass::app::surroundings::{self, Person};
 use underpass::cli::UpArgs;
 use underpass::plan::{
-    Agent, Environment, HostKeyPolicy, Plan, PlanError, PlanWarning, Route, resolve,
+    Agent, CarrierKind, Environment, HostKeyPolicy, Plan, PlanError, PlanWarning, Route, resolve,
 };
 
 /// Files of a configuration, each in the directory of the test; `DIR` in a text is that directory.
@@ -353,6 +353,45 @@ fn without_ssh_a_file_with_match_is_refused() {
         said.contains("has Match blocks") && said.contains("openssh-client"),
         "{said}"
     );
+}
+
+/// What only ssh can read is ssh's to check, where the carrier is not chosen.
+#[test]
+fn a_binary_list_of_revoked_keys_takes_ssh() {
+    let dir = files(&[("config", "Host h\n  RevokedHostKeys DIR/krl\n")]);
+    let krl = dir.path().join("krl");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-k", "-f"])
+        .arg(&krl)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let plan = plan(&args(&dir, "me@h"));
+    assert_eq!(plan.carrier.kind, CarrierKind::Openssh);
+    assert_eq!(plan.carrier.why, "only ssh honours RevokedHostKeys");
+    // A list of plain keys is read here.
+    fs::write(&krl, "").unwrap();
+    let plan = self::plan(&args(&dir, "me@h"));
+    assert_eq!(plan.carrier.kind, CarrierKind::Russh);
+}
+
+/// To go on as root would be to use root's keys, and to run what a configuration names as root.
+#[test]
+fn who_called_sudo_must_be_known() {
+    let empty = TempDir::new().unwrap();
+    for (name, uid, said) in [
+        ("no-such-user", "65534", "no-such-user (SUDO_USER)"),
+        ("nobody", "1", "SUDO_UID is 1"),
+    ] {
+        let sudo = [("SUDO_USER", name), ("SUDO_UID", uid)];
+        let output = dry_run(empty.path(), &sudo, &["-r", "127.0.0.1"]);
+        let text = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(
+            text.contains(said) && text.contains("env -u SUDO_USER"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -19,7 +19,8 @@ fn needs(plan: &Plan, more: &[PathBuf]) -> Needs {
         .any(|server| matches!(server.route, Route::Command(_)));
     let runs_ssh = plan.carrier.kind == CarrierKind::Openssh;
     let asks = || prompt::asks_by_program(ssh.login.batch, |name| std::env::var_os(name));
-    if has_command || runs_ssh || asks() {
+    // Landlock hides the descriptors of all other processes, by which the audit log finds who owns a socket.
+    if has_command || runs_ssh || plan.audit.is_some() || asks() {
         return Needs::Programs;
     }
     // A new host key goes to the first file.
@@ -67,6 +68,7 @@ mod tests {
             host_name: "laptop".into(),
             home: Some("/home/me".into()),
             logged_in_from: None,
+            is_krl: |_| false,
             exists: |_| false,
             variable: |_| None,
         };

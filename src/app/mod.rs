@@ -6,6 +6,7 @@ mod completions;
 mod confine;
 pub mod control;
 pub mod daemon;
+pub mod doctor;
 pub mod down;
 pub mod dry_run;
 pub mod exit;
@@ -16,6 +17,7 @@ mod profiles;
 pub mod reload;
 pub mod ssh_config;
 pub mod status;
+mod sudo;
 mod sudoers;
 pub mod surroundings;
 pub mod up;
@@ -33,7 +35,7 @@ use helper::{Helper, Words};
 
 /// Runs a command line to its end. Whatever went wrong has been said on stderr.
 pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
-    match arguments::typed(words, &surroundings::person()) {
+    match typed(words) {
         // Whoever started it says how to log.
         Ok(cli) if matches!(cli.command, Command::Helper) => helper::run(),
         Ok(cli) => {
@@ -49,6 +51,11 @@ pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     .into()
 }
 
+fn typed(words: impl Iterator<Item = OsString>) -> anyhow::Result<cli::Cli> {
+    let person = surroundings::person()?;
+    Ok(arguments::typed(words, &person)?)
+}
+
 fn dispatch(command: Command, log: LogArgs) -> Exit {
     let done = match command {
         Command::Up(args) if args.dry_run => dry_run(&args),
@@ -56,6 +63,7 @@ fn dispatch(command: Command, log: LogArgs) -> Exit {
         Command::Status(args) => Ok(status::run(args.name.as_deref(), args.json)),
         Command::Down(args) => Ok(down::run(args.name.as_deref(), args.all)),
         Command::Reload(args) => Ok(reload::run(args.name.as_deref())),
+        Command::Doctor(args) => Ok(doctor::run(&args)),
         Command::Helper => Ok(helper::run()),
         Command::Sudoers { user } => Ok(sudoers::run(user)),
         Command::Cleanup => Ok(block_on(cleanup::run())),
@@ -108,12 +116,14 @@ fn become_person() -> Result<(), Exit> {
     surroundings::become_person().map_err(|error| failed(&error))
 }
 
-fn resolve(typed: &cli::UpArgs) -> Result<(plan::Plan, Vec<plan::PlanWarning>), plan::PlanError> {
-    let person = surroundings::person();
+fn resolve(typed: &cli::UpArgs) -> anyhow::Result<(plan::Plan, Vec<plan::PlanWarning>)> {
+    let person = surroundings::person()?;
     let environment = surroundings::environment(&person);
     let args = arguments::gather(typed, &person)?;
     let mut config = ssh_config::SshConfig::new(person);
-    plan::resolve(&args, &environment, &mut |query| config.ask(query))
+    Ok(plan::resolve(&args, &environment, &mut |query| {
+        config.ask(query)
+    })?)
 }
 
 /// The plan of `up` with its warnings said, or the error said. May be asked again: files are read anew.

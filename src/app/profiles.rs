@@ -7,12 +7,9 @@ use crate::plan::sources::{ConfigFile, Summary};
 
 /// Lists the profiles: names alone, or with their servers and networks.
 pub(super) fn run(args: &ProfilesArgs) -> Exit {
-    let files = match arguments::config_files(&surroundings::person()) {
+    let files = match files() {
         Ok(files) => files,
-        Err(error) => {
-            tracing::error!("{error}");
-            return Exit::Usage;
-        }
+        Err(error) => return super::said(&error, Exit::Usage),
     };
     let profiles: Vec<_> = files.iter().flat_map(ConfigFile::summaries).collect();
     if profiles.is_empty() && !args.names {
@@ -30,6 +27,10 @@ pub(super) fn run(args: &ProfilesArgs) -> Exit {
         }
     });
     super::print(lines.collect::<String>().as_bytes())
+}
+
+fn files() -> anyhow::Result<Vec<ConfigFile>> {
+    Ok(arguments::config_files(&surroundings::person()?)?)
 }
 
 fn line(profile: &Summary<'_>, widest: usize) -> String {

@@ -9,7 +9,8 @@ use crate::os::helper::{SUBCOMMAND, program};
 
 /// Prints the rule for `user`, or for the person who asks.
 pub(super) fn run(user: Option<String>) -> Exit {
-    let Some(user) = user.or_else(|| surroundings::person().name) else {
+    let asks = || surroundings::person().ok().and_then(|person| person.name);
+    let Some(user) = user.or_else(asks) else {
         tracing::error!("who may? --user NAME");
         return Exit::Usage;
     };

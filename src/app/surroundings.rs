@@ -1,13 +1,15 @@
 //! The surroundings of this process, read once.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 
+use super::sudo::{self, SudoError};
 use crate::os::privilege::{Caller, become_caller};
 use crate::plan::Environment;
 
@@ -43,6 +45,7 @@ pub fn environment(person: &Person) -> Environment {
         home: person.home.clone(),
         logged_in_from: logged_in_from(),
         exists: Path::exists,
+        is_krl,
         variable,
     }
 }
@@ -62,9 +65,9 @@ fn caller(person: &Person) -> Option<Caller> {
 /// their files and their agent. To be called before there is a second thread.
 ///
 /// # Errors
-/// When the kernel refuses.
-pub fn become_person() -> io::Result<()> {
-    let Some(caller) = caller(&person()) else {
+/// Where it is not known who called sudo, and when the kernel refuses.
+pub fn become_person() -> anyhow::Result<()> {
+    let Some(caller) = caller(&person()?) else {
         return Ok(());
     };
     // Read as root: nobody else may read the environment of sudo and of what is before it.
@@ -72,13 +75,27 @@ pub fn become_person() -> io::Result<()> {
         let value = variable(name).or_else(|| inherited(name, Some(caller.uid)))?;
         Some((name, OsString::from(value)))
     });
-    become_caller(&caller, &lost.collect::<Vec<_>>())
+    Ok(become_caller(&caller, &lost.collect::<Vec<_>>())?)
 }
 
 /// Where the person is logged in from, when over SSH.
 pub fn logged_in_from() -> Option<IpAddr> {
     let connection = variable(SSH_CONNECTION).or_else(|| inherited(SSH_CONNECTION, None))?;
     connection.split(' ').next()?.parse().ok()
+}
+
+/// How a key revocation list begins (PROTOCOL.krl).
+const KRL: &[u8] = b"SSHKRL\n\0";
+
+fn is_krl(file: &Path) -> bool {
+    let mut head = [0; KRL.len()];
+    let read = File::open(file).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head == KRL
+}
+
+/// Who called sudo, by name, also where that is root.
+pub(super) fn behind_sudo() -> Option<String> {
+    variable("SUDO_USER")
 }
 
 /// What gethostname(2) says.
@@ -88,33 +105,36 @@ fn host_name() -> String {
 }
 
 /// The caller of sudo, else the process's own user. As in ssh, passwd(5) goes before `$USER` and `$HOME`.
-pub fn person() -> Person {
+///
+/// # Errors
+/// [`SudoError`] where sudo has left traces that lead to nobody.
+pub fn person() -> Result<Person, SudoError> {
     let own = Uid::effective();
     if own.is_root()
-        && let Some(name) = variable("SUDO_USER").filter(|name| name != "root")
-        && let Ok(Some(user)) = User::from_name(&name)
+        && let Some(user) = sudo::caller()?
     {
         tracing::debug!(
-            "run by sudo: using the keys and known hosts of {name} in {}",
+            "run by sudo: using the keys and known hosts of {} in {}",
+            user.name,
             user.dir.display()
         );
-        return Person {
+        return Ok(Person {
             uid: user.uid.as_raw(),
             behind_sudo: Some((user.uid.as_raw(), user.gid.as_raw())),
             shell: Some(user.shell),
             name: Some(user.name),
             home: Some(user.dir),
-        };
+        });
     }
     let user = User::from_uid(own).ok().flatten();
     let (name, home) = user.map(|user| (user.name, user.dir)).unzip();
-    Person {
+    Ok(Person {
         name: name.or_else(|| variable("USER")),
         home: home.or_else(|| variable("HOME").map(PathBuf::from)),
         uid: own.as_raw(),
         behind_sudo: None,
         shell: None,
-    }
+    })
 }
 
 /// sudo clears a variable, but the shell that called it still has it (proc_pid_environ(5)). Of processes of `uid` only,

@@ -72,6 +72,16 @@ impl AnyCarrier {
     }
 }
 
+impl AnyCarrier {
+    /// The built-in client, if it is that.
+    pub fn built_in(&self) -> Option<&RusshCarrier> {
+        match self {
+            Self::Russh(carrier) => Some(carrier),
+            Self::Openssh(_) => None,
+        }
+    }
+}
+
 impl Link for AnyCarrier {
     fn description(&self) -> &Description {
         either!(self, carrier => carrier.description())

@@ -5,6 +5,8 @@
 //! a missing route. It depends on libc, locale and server: the table knows the usual wordings, and whatever
 //! it does not know is [`OpenFailure::Other`].
 
+use std::io;
+
 use crate::net::{OpenError, OpenFailure};
 
 /// The longest text that is kept, in characters.
@@ -75,13 +77,29 @@ pub(super) fn open_error(reason: u32, text: &str) -> OpenError {
     OpenError::new(failure, harmless(text))
 }
 
-fn by_text(text: &str) -> OpenFailure {
+/// The kind of failure that `text` tells of.
+pub(super) fn by_text(text: &str) -> OpenFailure {
     let text = text.to_ascii_lowercase();
     TEXTS
         .iter()
         .find(|(known, _)| text.contains(known))
         .map_or(OpenFailure::Other, |(_, failure)| *failure)
 }
+
+/// The system's words for `error`, without what Rust's libraries put around them.
+pub(super) fn words(error: &io::Error) -> String {
+    use io::ErrorKind::{BrokenPipe, UnexpectedEof, WriteZero};
+    if matches!(error.kind(), BrokenPipe | UnexpectedEof | WriteZero) {
+        return "the other side closed the connection".to_owned();
+    }
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let text = text.strip_prefix(LOOKUP).unwrap_or(text);
+    harmless(text)
+}
+
+/// What the standard library says before the words of gai_strerror(3).
+const LOOKUP: &str = "failed to lookup address information: ";
 
 /// `text` for a log line or a terminal: control characters and the marks that turn the writing direction
 /// removed, at most [`MAX_TEXT`] characters.
@@ -156,6 +174,24 @@ mod tests {
         assert_eq!(kind(ADMINISTRATIVELY_PROHIBITED), OpenFailure::Prohibited);
         assert_eq!(kind(UNKNOWN_CHANNEL_TYPE), OpenFailure::Prohibited);
         assert_eq!(kind(RESOURCE_SHORTAGE), OpenFailure::NoResources);
+    }
+
+    #[test]
+    fn the_systems_words_are_alone() {
+        for (error, text) in [
+            (io::Error::from_raw_os_error(111), "Connection refused"),
+            (io::Error::from_raw_os_error(113), "No route to host"),
+            (
+                io::Error::other(format!("{LOOKUP}Name or service not known")),
+                "Name or service not known",
+            ),
+            (
+                io::Error::new(io::ErrorKind::UnexpectedEof, "early eof"),
+                "the other side closed the connection",
+            ),
+        ] {
+            assert_eq!(words(&error), text);
+        }
     }
 
     #[test]

@@ -57,6 +57,11 @@ pub struct Description {
     pub cipher: String,
     /// What the server took: `key SHA256:... from the agent`, `key /home/me/.ssh/id_ed25519`.
     pub authentication: String,
+    /// `SHA256:...` of the key that let us in; `None` where it was no key, or ssh does not tell.
+    pub key: Option<String>,
+    /// The methods that the server takes, as it told who had shown nothing yet (RFC 4252 section 5.2). Empty where it
+    /// asked for nothing, or ssh does not tell.
+    pub methods: Vec<String>,
 }
 
 impl fmt::Display for Description {
@@ -66,6 +71,7 @@ impl fmt::Display for Description {
             host_key,
             cipher,
             authentication,
+            ..
         } = self;
         if let Some(server) = server {
             write!(f, "{server} ")?;

@@ -25,6 +25,7 @@ pub fn doctor_hides(argument: clap::Arg) -> clap::Arg {
         "name",
         "daemon",
         "pidfile",
+        "audit_log",
         "limit",
         "idle_timeout",
         "mtu",

@@ -2,6 +2,7 @@
 //!
 //! What the words mean is decided in [`crate::plan`]: here a subnet is still a text.
 
+mod audit_log;
 mod doctor;
 mod life;
 mod mistake;
@@ -13,11 +14,12 @@ use std::ffi::OsString;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub use audit_log::AuditArgs;
 pub use doctor::{DoctorArgs, doctor_hides};
 pub use life::{DaemonArgs, DownArgs, InstanceArgs, ProfilesArgs, ReloadArgs, StatusArgs};
 pub use mistake::Mistake;
+use text::{DOCTOR_AFTER_HELP, HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
 pub use text::{EXAMPLES, EXIT_CODES};
-use text::{HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
 pub use up::{CarrierArg, UpArgs};
 
 /// Route whole subnets through any SSH server you can log in to.
@@ -46,6 +48,13 @@ pub enum Command {
     /// Capture subnets and carry them through an SSH server, until Ctrl-C
     #[command(after_help = UP_AFTER_HELP, after_long_help = UP_AFTER_LONG_HELP, override_usage = UP_USAGE)]
     Up(Box<UpArgs>),
+    /// Check this host, the SSH server and the login
+    ///
+    /// Says for each thing that has to work, and for what a security officer asks, whether it passes, and what to do where
+    /// it does not. It needs no root and changes nothing. Without -r only this host is looked at. The exit code is 1 where
+    /// something fails, else 0.
+    #[command(mut_args(doctor_hides), after_help = DOCTOR_AFTER_HELP)]
+    Doctor(Box<DoctorArgs>),
     /// Tell how instances are: state, server, subnets, connections, bytes
     ///
     /// Exit code 0: all that were asked for are up; 8: one has no SSH connection at the moment; 1: none runs. With --json an
@@ -65,8 +74,6 @@ pub enum Command {
     /// it does with a device that was killed in the making. What belongs to a run that is alive, or to other programs,
     /// is left alone.
     Cleanup,
-    /// List the profiles of config.toml
-    Profiles(ProfilesArgs),
     /// Print a rule of sudoers(5) that lets a user run `up` without a password
     ///
     /// The rule allows the privileged part of underpass, without arguments, and nothing else.
@@ -79,6 +86,8 @@ pub enum Command {
     /// The privileged part: `up` starts it by itself
     #[command(hide = true)]
     Helper,
+    /// List the profiles of config.toml
+    Profiles(ProfilesArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  underpass completions bash | sudo tee /etc/bash_completion.d/underpass"

@@ -64,3 +64,9 @@ Example: sudo underpass up -r me@bastion 10.0.1.0/24
 ";
 pub(super) const UP_AFTER_HELP: &str = up_examples!();
 pub(super) const UP_AFTER_LONG_HELP: &str = concat!(up_examples!(), "\n\n", exit_codes!());
+pub(super) const DOCTOR_AFTER_HELP: &str = "\
+Examples:
+  underpass doctor
+      only this host
+  underpass doctor -r me@bastion 10.0.1.0/24 --probe 10.0.1.20:443
+      also the server, the login, and whether a target can be reached through it";

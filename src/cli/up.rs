@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 
+use super::audit_log::AuditArgs;
 use super::life::{DaemonArgs, InstanceArgs};
 
 /// Heading of what concerns the SSH server.
@@ -111,6 +112,9 @@ pub struct UpArgs {
     /// End when no connection was open for this time
     #[arg(long, value_name = "TIME", help_heading = RUN, value_hint = ValueHint::Other)]
     pub idle_timeout: Option<String>,
+    /// Whether flows are written down.
+    #[command(flatten)]
+    pub audit: AuditArgs,
     /// MTU of the device, 1280 to 65520 bytes
     ///
     /// Otherwise 1500, or 65520 where the kernel has no offload.

@@ -30,14 +30,14 @@ struct Wanted {
 /// To the thread that all children are of, once there is one.
 static PARENT: Mutex<Option<SyncSender<Wanted>>> = Mutex::new(None);
 
-/// Starts a child that ends when this process ends, whatever ends it (`PR_SET_PDEATHSIG`, prctl(2)); what the child
+/// Starts a child that gets `last` when this process ends, whatever ends it (`PR_SET_PDEATHSIG`, prctl(2)); what the child
 /// has started itself is left to it. It is deaf to the terminal's Ctrl-C and Ctrl-\, which are for us: we end it in
 /// order.
 ///
 /// # Errors
 /// Those of fork(2) and exec(2); no thread can be made; called outside a runtime.
-pub fn spawn_tied(mut command: Command, terminal: Terminal) -> io::Result<Child> {
-    tie(&mut command, terminal);
+pub fn spawn_tied(mut command: Command, terminal: Terminal, last: Signal) -> io::Result<Child> {
+    tie(&mut command, terminal, last);
     let runtime = Handle::try_current().map_err(io::Error::other)?;
     let (answer, answered) = sync_channel(1);
     let wanted = Wanted {
@@ -74,10 +74,10 @@ fn bear(wanted: &Receiver<Wanted>) {
 }
 
 #[expect(unsafe_code, reason = "work between fork and exec")]
-fn tie(command: &mut Command, terminal: Terminal) {
+fn tie(command: &mut Command, terminal: Terminal, last: Signal) {
     let us = getpid();
     let tie = move || -> io::Result<()> {
-        set_pdeathsig(Signal::SIGKILL)?;
+        set_pdeathsig(last)?;
         // The signal is sent for an end from here on.
         if getppid() != us {
             return Err(io::ErrorKind::NotFound.into());
@@ -109,7 +109,7 @@ mod tests {
             let _context = runtime.enter();
             let mut command = Command::new("sleep");
             command.arg("60").kill_on_drop(true);
-            spawn_tied(command, Terminal::None)
+            spawn_tied(command, Terminal::None, Signal::SIGKILL)
         });
         let mut child = asked.join().unwrap().unwrap();
         let ended = tokio::time::timeout(Duration::from_millis(200), child.wait());
@@ -119,7 +119,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_started_is_told() {
-        let error = spawn_tied(Command::new("/no/such/program"), Terminal::None);
+        let command = Command::new("/no/such/program");
+        let error = spawn_tied(command, Terminal::None, Signal::SIGKILL);
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

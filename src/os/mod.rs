@@ -23,6 +23,7 @@ mod resume;
 pub mod routes;
 pub mod run_dir;
 mod slot;
+mod socket_owner;
 pub mod stale;
 mod tun;
 
@@ -32,4 +33,5 @@ pub use made::Made;
 pub use netlink::{Netlink, NetlinkError};
 pub use resume::Resume;
 pub use slot::{Slot, SlotError, Tables};
+pub use socket_owner::{Process, Processes, SocketOwner, SocketOwners};
 pub use tun::{DEFAULT_MTU, PLAIN_MTU, TunDevice, TunError, first_free_name};

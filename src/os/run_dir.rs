@@ -313,7 +313,10 @@ mod tests {
         assert!(taken.contains(&format!("process {pid};")), "{taken}");
         assert!(taken.contains("underpass down prod"), "{taken}");
         let (other, _listener) = claim("lab", &place).unwrap();
-        let names: Vec<_> = find(&[place.clone()]).into_iter().map(|f| f.name).collect();
+        let names: Vec<_> = find(std::slice::from_ref(&place))
+            .into_iter()
+            .map(|f| f.name)
+            .collect();
         assert_eq!(names, ["lab", "prod"]);
         drop(held);
         drop(claim("prod", &place).unwrap());
@@ -332,7 +335,7 @@ mod tests {
         drop(UnixListener::bind(&socket).unwrap());
         fs::write(&lock, "99999999\nrubbish").unwrap();
         let (_held, _listener) = claim("prod", &place).unwrap();
-        assert_eq!(clear(&[place.clone()]), 0);
+        assert_eq!(clear(std::slice::from_ref(&place)), 0);
         UnixStream::connect(&socket).unwrap();
         let pid = fs::read_to_string(&lock).unwrap();
         assert_eq!(pid, format!("{}\n", std::process::id()));

@@ -73,6 +73,24 @@ pub async fn clear(netlink: &Netlink, own: Option<&Slot>) -> Result<Cleared, Net
     Ok(cleared)
 }
 
+/// What nobody claims, without removing it; devices are not counted.
+///
+/// # Errors
+/// When the kernel refuses to list.
+pub async fn left(netlink: &Netlink) -> Result<Cleared, NetlinkError> {
+    let mut found = Cleared::default();
+    for (number, left) in find(netlink).await? {
+        if Slot::try_claim(number)
+            .map_err(NetlinkError::Socket)?
+            .is_some()
+        {
+            found.rules += left.rules.len();
+            found.routes += left.routes.len();
+        }
+    }
+    Ok(found)
+}
+
 async fn find(netlink: &Netlink) -> Result<BTreeMap<u32, Left>, NetlinkError> {
     let mut slots: BTreeMap<u32, Left> = BTreeMap::new();
     for rule in netlink.rules().await? {

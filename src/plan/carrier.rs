@@ -24,6 +24,16 @@ pub enum CarrierKind {
     Openssh,
 }
 
+impl CarrierKind {
+    /// As `--carrier` spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Russh => "russh",
+            Self::Openssh => "openssh",
+        }
+    }
+}
+
 /// The user's own ssh: what was typed for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SshClient {
@@ -40,13 +50,16 @@ impl CarrierPlan {
         client: SshClient,
     ) -> Self {
         let unheeded = server.servers().flat_map(|server| &server.unheeded).next();
-        let (kind, why) = match (asked, unheeded, source) {
+        let method = server
+            .servers()
+            .find_map(|server| server.only_by_ssh.as_ref());
+        let only_ssh = unheeded
+            .map(|option| format!("only ssh honours {}", option.option))
+            .or_else(|| method.map(|option| format!("only ssh logs in by {option}")));
+        let (kind, why) = match (asked, only_ssh, source) {
             (CarrierArg::Russh, ..) => (CarrierKind::Russh, "--carrier".to_owned()),
             (CarrierArg::Openssh, ..) => (CarrierKind::Openssh, "--carrier".to_owned()),
-            (CarrierArg::Auto, Some(option), Source::Ssh) => (
-                CarrierKind::Openssh,
-                format!("only ssh honours {}", option.option),
-            ),
+            (CarrierArg::Auto, Some(why), Source::Ssh) => (CarrierKind::Openssh, why),
             (CarrierArg::Auto, Some(_), Source::Files) => {
                 (CarrierKind::Russh, "no ssh is installed".to_owned())
             }
@@ -61,6 +74,7 @@ impl CarrierPlan {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Route;
     use super::super::ssh_config::Unheeded;
     use super::*;
 
@@ -93,5 +107,24 @@ mod tests {
         assert_eq!(taken(false, Source::Ssh), CarrierKind::Russh);
         assert_eq!(taken(true, Source::Ssh), CarrierKind::Openssh);
         assert_eq!(taken(true, Source::Files), CarrierKind::Russh);
+    }
+
+    #[test]
+    fn ssh_is_taken_where_only_it_can_log_in() {
+        let way = SshPlan {
+            only_by_ssh: Some("HostbasedAuthentication".into()),
+            ..SshPlan::new("gw", 22, "me")
+        };
+        // A jump host counts too.
+        let server = SshPlan {
+            route: Route::Jump(Box::new(way)),
+            ..SshPlan::new("h", 22, "me")
+        };
+        let plan =
+            |source| CarrierPlan::new(CarrierArg::Auto, &server, source, SshClient::default());
+        let taken = plan(Source::Ssh);
+        assert_eq!(taken.kind, CarrierKind::Openssh);
+        assert_eq!(taken.why, "only ssh logs in by HostbasedAuthentication");
+        assert_eq!(plan(Source::Files).kind, CarrierKind::Russh);
     }
 }

@@ -16,8 +16,10 @@ pub struct Environment {
     pub home: Option<PathBuf>,
     /// Where the person is logged in from (`SSH_CONNECTION`), when over SSH.
     pub logged_in_from: Option<IpAddr>,
-    /// Whether a file is there. Only asked for key files.
+    /// Whether a file is there. Only asked for key files and Kerberos tickets.
     pub exists: fn(&Path) -> bool,
+    /// Whether a file is a binary key revocation list (PROTOCOL.krl). Only asked for RevokedHostKeys.
+    pub is_krl: fn(&Path) -> bool,
     /// The value of an environment variable, for `${NAME}` in ssh's configuration.
     pub variable: fn(&str) -> Option<String>,
 }

@@ -2,6 +2,7 @@
 //! change. Nothing below this room parses text that a person wrote.
 
 pub mod advice;
+mod audit_log;
 mod capture;
 mod carrier;
 mod device;
@@ -11,6 +12,7 @@ mod instance;
 mod life;
 mod remote;
 mod resolve;
+mod shell;
 pub mod sources;
 mod ssh;
 pub mod ssh_config;
@@ -22,11 +24,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use audit_log::AuditLog;
 pub use carrier::{CarrierKind, CarrierPlan, SshClient};
 pub use environment::Environment;
 pub use error::{PlanError, PlanWarning};
 pub use instance::InstancePlan;
 pub use resolve::resolve;
+pub use shell::quoted;
 pub use ssh::{
     AddressFamily, Agent, Algorithms, Dialling, HostKeyPolicy, Keepalive, Login, RekeyLimit, Route,
     SshPlan,
@@ -46,6 +50,8 @@ pub struct Plan {
     pub device: DevicePlan,
     /// When to end.
     pub life: LifePlan,
+    /// Where flows are written down, if they are.
+    pub audit: Option<AuditLog>,
     /// What the run is called, and whether it goes to the background.
     pub instance: InstancePlan,
 }

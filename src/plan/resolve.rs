@@ -2,8 +2,8 @@
 
 use super::ssh_config::{self, Effective, Query, Source};
 use super::{
-    CapturePlan, CarrierPlan, Environment, InstancePlan, Plan, PlanError, PlanWarning, Route,
-    SshClient, SshPlan, capture, device, life,
+    AuditLog, CapturePlan, CarrierPlan, Environment, InstancePlan, Plan, PlanError, PlanWarning,
+    Route, SshClient, SshPlan, capture, device, life,
 };
 use crate::cli::UpArgs;
 
@@ -38,6 +38,7 @@ pub fn resolve(
         capture,
         device,
         life: life::plan(args)?,
+        audit: args.audit.audit_log.as_deref().map(AuditLog::new),
         instance,
     };
     Ok((plan, warnings))
@@ -109,6 +110,7 @@ mod tests {
             host_name: "laptop.lan".into(),
             home: Some("/home/me".into()),
             logged_in_from: None,
+            is_krl: |_| false,
             exists: |path| {
                 let there = [
                     "/home/me/.ssh/id_ed25519",
@@ -176,6 +178,7 @@ mod tests {
         assert_eq!(
             plan.ssh,
             SshPlan {
+                arguments: "bastion".into(),
                 identities,
                 known_hosts,
                 global_known_hosts,
@@ -224,6 +227,7 @@ mod tests {
         let list = |name: &str| Some(vec![name.to_owned()]);
         let expected = SshPlan {
             alias: "prod".into(),
+            arguments: "prod".into(),
             route: Route::Command("nc -X \"a b\" prod.example.com 2222".into()),
             dialling: Dialling {
                 family: AddressFamily::V6,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::ssh_config::Unheeded;
+use super::ssh_config::{Query, Unheeded};
 
 /// RequiredRSASize where nothing was set, in bits.
 pub(super) const REQUIRED_RSA_SIZE: u32 = 1024;
@@ -13,6 +13,8 @@ pub(super) const REQUIRED_RSA_SIZE: u32 = 1024;
 pub struct SshPlan {
     /// The host as typed: a name, an address or an alias of the configuration.
     pub alias: String,
+    /// Arguments that lead ssh(1) there as underpass was told to, for a person to paste into a shell.
+    pub arguments: String,
     /// Host name or address to connect to.
     pub host: String,
     /// TCP port.
@@ -58,13 +60,22 @@ pub struct SshPlan {
     pub connections: Option<usize>,
     /// Options that the embedded carrier does not honour, for a warning each. ssh itself honours them all.
     pub unheeded: Vec<Unheeded>,
+    /// The option that asks for a way to log in that only ssh knows, where that way is likely to be the one that works.
+    pub only_by_ssh: Option<String>,
 }
 
 impl SshPlan {
     /// What ssh's configuration says where nothing was set, without key files and known hosts.
     pub fn new(host: &str, port: u16, user: &str) -> Self {
+        let query = Query {
+            host: host.to_owned(),
+            user: Some(user.to_owned()),
+            port: Some(port),
+            ..Query::default()
+        };
         Self {
             alias: host.to_owned(),
+            arguments: query.typed(),
             host: host.to_owned(),
             port,
             user: user.to_owned(),
@@ -87,6 +98,7 @@ impl SshPlan {
             rekey: None,
             connections: None,
             unheeded: Vec::new(),
+            only_by_ssh: None,
         }
     }
 

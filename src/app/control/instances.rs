@@ -18,8 +18,9 @@ pub fn own_places() -> Vec<PathBuf> {
 /// Where instances are looked for: under sudo also those of who called it.
 pub fn all_places() -> Vec<PathBuf> {
     let mut places = own_places();
-    let person = surroundings::person();
-    if person.behind_sudo.is_some() {
+    if let Ok(person) = surroundings::person()
+        && person.behind_sudo.is_some()
+    {
         let theirs = run_dir::places(person.uid, surroundings::variable);
         places.extend(
             theirs

@@ -13,7 +13,7 @@ use crate::carrier::link::Description;
 use crate::carrier::steady::State;
 use crate::carrier::{AnyCarrier, Link};
 use crate::os::notify;
-use crate::plan::{CapturePlan, CarrierKind, Plan};
+use crate::plan::{CapturePlan, Plan};
 
 /// What there is to say.
 pub(super) struct Board {
@@ -42,10 +42,6 @@ struct Live {
 impl Board {
     /// Of an instance that starts now.
     pub(super) fn new(name: &str, plan: &Plan) -> Self {
-        let kind = match plan.carrier.kind {
-            CarrierKind::Russh => "russh",
-            CarrierKind::Openssh => "openssh",
-        };
         let fixed = Report {
             name: name.to_owned(),
             pid: std::process::id(),
@@ -60,7 +56,7 @@ impl Board {
                 ..Server::default()
             },
             carrier: Carrier {
-                kind: kind.to_owned(),
+                kind: plan.carrier.kind.name().to_owned(),
                 why: plan.carrier.why.clone(),
                 connections: 0,
             },

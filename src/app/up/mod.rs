@@ -9,6 +9,7 @@ mod life;
 mod network;
 mod pid_file;
 mod reconnect;
+mod records;
 mod reload;
 mod running;
 mod session;
@@ -38,6 +39,7 @@ use super::control::{self, Server};
 use super::exit::Exit;
 use super::helper::Helper;
 use super::{log, surroundings};
+use crate::audit::AuditError;
 use crate::carrier::prompt::{self, Prompter};
 use crate::carrier::{AnyCarrier, ConnectError, Link};
 use crate::inlet::tun::Tun;
@@ -52,6 +54,8 @@ use crate::plan::{CapturePlan, InstancePlan, Plan, PlanError, advice};
 enum UpError {
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error(transparent)]
     Hand(#[from] HandError),
     #[error(transparent)]
@@ -241,7 +245,9 @@ async fn with_hand(
         .map_err(io_error("cannot write the pid file (--pidfile)"))?;
     // To its end, also when a signal comes meanwhile: what was made by then would not be taken back.
     let slot = prepared.slot;
-    let mut running = prepared.capture(plan).await?;
+    let session = Arc::clone(&prepared.session);
+    let captured = prepared.capture(plan).await;
+    let mut running = captured.inspect_err(|error| records::end(&session, &error.to_string()))?;
     board.up(&running.session, &running.device);
     if let Some(attached) = instance.attached {
         if let Err(source) = leave_terminal(attached, &instance.name) {
@@ -265,6 +271,7 @@ async fn with_hand(
     board.stopping();
     notify::stopping();
     let undone = running.stop().await;
+    records::end(&session, &end.to_string());
     match (end, undone) {
         (End::Told | End::Over(_), true) => Ok(Exit::Success),
         (End::Told | End::Over(_), false) => Ok(Exit::NotUndone),
@@ -291,6 +298,7 @@ fn leave_terminal(attached: Attached, name: &str) -> io::Result<()> {
 /// descriptor, and routes and rules come last, in [`Prepared::capture`].
 async fn prepare(plan: &Plan, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
     let began = Instant::now();
+    let audit = records::open(plan)?;
     let device = hand.open(&plan.device).await?;
     if let Some(cleared) = &device.cleared {
         info!("removed what a killed run left: {cleared}");
@@ -307,7 +315,10 @@ async fn prepare(plan: &Plan, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
         .tun
         .watch()
         .map_err(io_error("cannot watch the TUN device"))?;
-    let session = Arc::new(Session::new(Tun::new(device, seed()), carrier));
+    if let Some(audit) = &audit {
+        records::begin(audit, plan, &name, carrier.description());
+    }
+    let session = Arc::new(Session::new(Tun::new(device, seed()), carrier, audit));
     Ok(Prepared {
         began,
         slot,
@@ -337,6 +348,10 @@ impl Prepared {
         let watcher = network::watch(&self.device, Arc::clone(&changed))
             .map_err(io_error("cannot watch the network"))?;
         let driver = tokio::spawn(Arc::clone(&self.session).drive());
+        tokio::spawn(records::follow(
+            Arc::clone(&self.session),
+            records::Who::new(plan),
+        ));
         self.setup.apply().await?;
         let setup = Arc::new(Mutex::new(self.setup));
         info!(

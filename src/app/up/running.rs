@@ -12,6 +12,7 @@ use tokio::time::interval;
 use tracing::{debug, info, warn};
 
 use super::life;
+use super::records;
 use super::reload::Reloader;
 use super::session::Session;
 use super::setup::Setup;
@@ -50,6 +51,18 @@ pub(super) enum End {
     Helper,
 }
 
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Told => f.write_str("told to stop"),
+            Self::Helper => f.write_str("the privileged part is gone"),
+            Self::Over(why) => f.write_str(why),
+            Self::Lost(error) => error.fmt(f),
+            Self::Device(error) => write!(f, "the TUN device is gone: {error}"),
+        }
+    }
+}
+
 impl<C> Running<C>
 where
     C: Connector<Link = AnyCarrier>,
@@ -73,6 +86,7 @@ where
                 order = orders.next() => match order {
                     Order::Stop => break End::Told,
                     Order::Reload(reply) if reload.is_empty() => {
+                        records::reopen(session);
                         reload.spawn(reloader.clone().run(reply));
                     }
                     Order::Reload(reply) => {

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::{debug, warn};
 
 use super::life::Activity;
+use super::records::Metered;
+use crate::audit::Audit;
 use crate::carrier::{Link, Steady};
 use crate::inlet::tun::{Tun, TunInbound};
-use crate::net::{Inbound, OpenFailure, Target};
+use crate::net::{FlowKey, Inbound, OpenFailure, Target};
 use crate::os::TunDevice;
 use crate::relay::{Outcome, relay};
 use crate::stats::Stats;
@@ -20,16 +22,18 @@ pub(super) struct Session<L> {
     pub(super) carrier: Steady<L>,
     pub(super) stats: Stats,
     pub(super) activity: Activity,
+    pub(super) audit: Option<Audit>,
     told_of_policy: AtomicBool,
 }
 
 impl<L: Link + 'static> Session<L> {
-    pub(super) fn new(inlet: Tun<TunDevice>, carrier: L) -> Self {
+    pub(super) fn new(inlet: Tun<TunDevice>, carrier: L, audit: Option<Audit>) -> Self {
         Self {
             inlet,
             carrier: Steady::new(carrier),
             stats: Stats::default(),
             activity: Activity::default(),
+            audit,
             told_of_policy: AtomicBool::new(false),
         }
     }
@@ -46,10 +50,18 @@ impl<L: Link + 'static> Session<L> {
 
     async fn carry(self: Arc<Self>, inbound: TunInbound<TunDevice>) {
         let _active = self.activity.begin();
-        let target = inbound.target();
+        let (source, target) = (inbound.source(), inbound.target());
+        let entry = self
+            .audit
+            .as_ref()
+            .map(|audit| audit.flow(FlowKey { source, target }));
+        let meter = Metered(&self.stats.traffic, entry.as_ref());
         // Boxed: awaited in place, a future is kept twice.
-        let outcome = Box::pin(relay(inbound, &self.carrier, &self.stats.traffic)).await;
+        let outcome = Box::pin(relay(inbound, &self.carrier, &meter)).await;
         self.stats.count(&outcome);
+        if let Some(entry) = entry {
+            entry.end(&outcome);
+        }
         debug!("{target}: {outcome}");
         if let Outcome::Refused(error) = &outcome
             && error.failure == OpenFailure::Prohibited

@@ -1,13 +1,16 @@
 //! Which ssh is installed, and how it is run.
 
-use std::io;
+use std::io::{self, PipeReader};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
+use nix::sys::signal::Signal;
 use thiserror::Error;
 use tokio::process::{Child, Command};
 use tracing::debug;
 
+use super::said::Said;
 use crate::carrier::failure::harmless;
 use crate::os::child::{self, Terminal};
 use crate::plan::{SshClient, SshPlan};
@@ -15,10 +18,17 @@ use crate::plan::{SshClient, SshPlan};
 /// Mux proxy mode came with OpenSSH 7.4.
 const PROXY_MODE: Version = Version(7, 4);
 
-/// What a login tells about itself: the address, the host key, the cipher, what the server took. LogVerbose names the
-/// functions that say it (log.c), without the line for each channel that LogLevel DEBUG brings.
-const TELLING: &str = "LogVerbose=*:ssh_connect_direct():*,*:verify_host_key():*,*:ssh_userauth2():*,\
-                       *:input_userauth_pk_ok():*,*:kex_choose_conf():*";
+/// LogVerbose came with OpenSSH 8.5.
+const TELLS: Version = Version(8, 5);
+
+/// What a login tells about itself: the address, the greeting, the cipher, the host key, what was tried and what the server
+/// took. LogVerbose names the functions that say it (log.c), without the line for each channel that LogLevel DEBUG brings.
+const TELLING: &str = "LogVerbose=*:ssh_connect_direct():*,*:kex_exchange_identification():*,*:kex_choose_conf():*,\
+                       *:verify_host_key():*,*:authmethod_get():*,*:userauth_pubkey():*,*:input_userauth_failure():*,\
+                       *:input_userauth_pk_ok():*,*:ssh_userauth2():*";
+
+/// Where its log goes: to a pipe that nobody else speaks on, for the server's banner and what ssh runs use stderr.
+const LOG: &str = "/dev/stdout";
 
 /// Where the user set none: a dead peer is noticed within 15 seconds.
 const KEEPALIVE: [&str; 2] = ["ServerAliveInterval=5", "ServerAliveCountMax=3"];
@@ -53,20 +63,22 @@ pub enum SshError {
         source: io::Error,
     },
     /// It ended before it was ready.
-    #[error("ssh ended: {said}. Try it by itself: ssh {host}")]
+    #[error("ssh ended: {said}. Try it by itself: ssh {arguments}")]
     Ended {
-        /// The host as typed.
-        host: String,
+        /// Arguments that lead ssh there.
+        arguments: String,
         /// Its last words.
         said: String,
     },
     /// It came to no server on the way that it was told to take.
     #[error(
-        "{host}: the ProxyCommand or jump host does not lead to it: {said}. Try it by itself: ssh -v {host}"
+        "{host}: the ProxyCommand or jump host does not lead to it: {}. Try it by itself: ssh -v {arguments}", .said.trim_end_matches('.')
     )]
     Astray {
         /// The host as typed.
         host: String,
+        /// Arguments that lead ssh there.
+        arguments: String,
         /// What was said on the way.
         said: String,
     },
@@ -86,6 +98,7 @@ pub(super) struct Client {
     has_aes_gcm: bool,
     arguments: Vec<String>,
     plan: SshPlan,
+    said: Arc<Said>,
 }
 
 /// Who may be asked during a login.
@@ -122,6 +135,7 @@ impl Client {
             has_aes_gcm: !said.contains("without OpenSSL"),
             arguments: client.arguments.clone(),
             plan: plan.clone(),
+            said: Arc::default(),
         })
     }
 
@@ -129,23 +143,36 @@ impl Client {
         &self.plan
     }
 
-    /// Starts a master with its control socket at `socket`.
+    /// What was shown of its words in this run.
+    pub(super) fn said(&self) -> Arc<Said> {
+        Arc::clone(&self.said)
+    }
+
+    /// Whether its log tells about a login.
+    pub(super) fn tells(&self) -> bool {
+        self.version >= TELLS
+    }
+
+    /// Starts a master with its control socket at `socket`; and its log.
     ///
     /// # Errors
     /// Those of fork(2) and exec(2).
-    pub(super) fn master(&self, socket: &Path, asks: Asks) -> io::Result<Child> {
+    pub(super) fn master(&self, socket: &Path, asks: Asks) -> io::Result<(Child, PipeReader)> {
+        let (log, end) = io::pipe()?;
         let mut command = Command::new("ssh");
         command
             .args(self.options(socket, asks))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(end)
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let terminal = match asks {
             Asks::Person => Terminal::Shared,
             Asks::Nobody => Terminal::None,
         };
-        child::spawn_tied(command, terminal)
+        // It then ends its ProxyCommand, and puts the echo of a terminal back where it asks.
+        let last = Signal::SIGTERM;
+        Ok((child::spawn_tied(command, terminal, last)?, log))
     }
 
     /// The first value of an option counts: what must be as it is comes before what the user typed, and what the user
@@ -153,7 +180,7 @@ impl Client {
     fn options(&self, socket: &Path, asks: Asks) -> Vec<String> {
         // ssh expands tokens in the path.
         let socket = socket.display().to_string().replace('%', "%%");
-        let mut all: Vec<String> = ["-N", "-T", "-a", "-x", "-S", &socket]
+        let mut all: Vec<String> = ["-E", LOG, "-N", "-T", "-a", "-x", "-S", &socket]
             .map(str::to_owned)
             .into();
         let mut set = |option: &str| all.extend(["-o".to_owned(), option.to_owned()]);
@@ -190,17 +217,19 @@ impl Client {
 }
 
 /// What a master of ours must be, each with the version that knows it (ssh's release notes).
-const FIXED: [(Version, &str); 11] = [
+const FIXED: [(Version, &str); 12] = [
     (PROXY_MODE, "ControlMaster=yes"),
     (PROXY_MODE, "ControlPersist=no"),
     (PROXY_MODE, "ClearAllForwardings=yes"),
     (PROXY_MODE, "ExitOnForwardFailure=no"),
     (PROXY_MODE, "Tunnel=no"),
     (PROXY_MODE, "EscapeChar=none"),
+    // A LocalCommand is for a login of the user's, not for each connection of ours.
+    (PROXY_MODE, "PermitLocalCommand=no"),
     // Its errors are wanted, whatever the configuration says.
     (PROXY_MODE, "LogLevel=INFO"),
     (Version(7, 6), "RemoteCommand=none"),
-    (Version(8, 5), TELLING),
+    (TELLS, TELLING),
     (Version(8, 7), "SessionType=none"),
     (Version(8, 7), "ForkAfterAuthentication=no"),
 ];
@@ -225,6 +254,7 @@ mod tests {
             has_aes_gcm: true,
             arguments: vec!["-o".into(), "LogLevel=QUIET".into()],
             plan: SshPlan::new("h", 22, "me"),
+            said: Arc::default(),
         }
     }
 

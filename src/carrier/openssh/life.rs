@@ -23,7 +23,8 @@ const LATE_ARRIVALS: Duration = Duration::from_millis(500);
 
 impl Connection {
     /// Asks the server for a sign of life; without one within [`LIFE`] the connection is lost, and its ssh is ended. The
-    /// refusal is one, and so is whatever else arrives: the question may wait behind an upload.
+    /// refusal is one. Whatever else arrives is one for now: the question may wait behind an upload, and an ssh that gets no
+    /// processor brings late what was there before.
     pub(super) async fn check(self: &Arc<Self>) {
         let Some(mut answer) = self.ask() else {
             return;
@@ -31,11 +32,13 @@ impl Connection {
         if timeout(LATE_ARRIVALS, &mut answer).await.is_ok() {
             return;
         }
-        let heard = self.heard();
         let rest = LIFE - LATE_ARRIVALS;
-        let is_answered = timeout(rest, answer).await.is_ok();
-        if !is_answered && self.heard() == heard {
-            self.give_up(LostReason::Silent);
+        let mut heard = self.heard();
+        while timeout(rest, &mut answer).await.is_err() {
+            if self.heard() == heard {
+                return self.give_up(LostReason::Silent);
+            }
+            heard = self.heard();
         }
     }
 

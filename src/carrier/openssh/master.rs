@@ -1,8 +1,7 @@
 //! One ssh process: its start, until its control socket answers, and its end.
 
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,17 +9,20 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::process::{Child, ChildStderr};
+use tokio::net::unix::pipe;
+use tokio::process::Child;
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::client::{Asks, Client, SshError};
-use super::hello;
-use super::terminal;
+use super::den::Den;
+use super::facts::Stage;
+use super::refusal::Refusal;
 use super::words::Words;
+use super::{hello, terminal, wait};
 use crate::carrier::error::{ConnectError, LostReason};
 use crate::carrier::link::Description;
 use crate::os::Made;
@@ -31,6 +33,8 @@ const GRACE: Duration = Duration::from_millis(500);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long what it has said is still waited for when it has ended.
 const DRAIN: Duration = Duration::from_millis(100);
+/// How long the log of a login may take to be read when it is known to have succeeded.
+const READ: Duration = Duration::from_secs(2);
 /// The longest line of ssh's that is taken, in bytes.
 const MAX_LINE: u64 = 4096;
 
@@ -56,30 +60,47 @@ impl Master {
         asks: Asks,
     ) -> Result<(Self, UnixStream), ConnectError> {
         let since = Instant::now();
-        let directory = directory().map_err(failed("a directory for its socket"))?;
-        let path = directory.path().join("m");
-        let made = Made::watch(directory.path()).map_err(failed("inotify"))?;
+        let den = Den::make().map_err(failed("a directory for its socket"))?;
+        let path = den.path().join("m");
+        let made = Made::watch(den.path()).map_err(failed("inotify"))?;
         let mut master = Self::spawn(client, &path, asks)?;
-        let is_there = tokio::select! {
+        let words = Arc::clone(&master.words);
+        let mut stages = master.words().stages();
+        let terminal = master.settings.as_ref();
+        let may_ask = terminal.is_some_and(terminal::Settings::is_there);
+        let is_in_time = tokio::select! {
             made = made.until(&path) => made.map(|()| true).map_err(failed("inotify"))?,
-            () = master.wait() => false,
+            () = master.wait() => true,
+            () = wait::overdue(stages.clone(), client.plan()) => false,
+            never = wait::tell(&words, client.plan(), asks, may_ask) => match never {},
         };
-        if !is_there {
-            return Err(master.words().refusal(client.plan(), since.elapsed()));
+        if !is_in_time || *master.ended.borrow() {
+            let words = &*master.words();
+            let (plan, taken) = (client.plan(), since.elapsed());
+            let refusal = Refusal { plan, words, taken };
+            return Err(if is_in_time {
+                refusal.error()
+            } else {
+                refusal.overdue()
+            });
         }
         let mut socket = UnixStream::connect(&path)
             .await
             .map_err(failed("its control socket"))?;
         hello::proxy(&mut socket).await?;
         // Nobody else is to find it. ssh needs it no more.
-        drop(directory);
+        drop(den);
+        if client.tells() {
+            // Without it the description lacks something.
+            let _ = timeout(READ, stages.wait_for(|stage| *stage == Stage::Done)).await;
+        }
         master.settings = None;
         Ok((master, socket))
     }
 
     fn spawn(client: &Client, path: &Path, asks: Asks) -> Result<Self, SshError> {
         let settings = (asks == Asks::Person).then(terminal::Settings::keep);
-        let mut child = client
+        let (mut child, log) = client
             .master(path, asks)
             .map_err(|source| match source.kind() {
                 io::ErrorKind::NotFound => SshError::Missing,
@@ -89,16 +110,21 @@ impl Master {
         let Some(id) = id else {
             return Err(failed("the process")(io::ErrorKind::NotFound.into()));
         };
-        let words = Arc::new(Mutex::new(Words::default()));
+        let log = pipe::Receiver::from_owned_fd(OwnedFd::from(log)).map_err(failed("its log"))?;
+        let words = Arc::new(Mutex::new(Words::of(id, client.said())));
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = watch::channel(false);
         let stderr = child.stderr.take();
         let heard = Arc::clone(&words);
+        let listening = async move {
+            let log = listen(Some(log), &heard, Words::hear);
+            tokio::join!(log, listen(stderr, &heard, Words::overhear));
+        };
         let gone = Arc::new(AtomicBool::new(false));
         let is_gone = Arc::clone(&gone);
         let pid = Pid::from_raw(id);
         tokio::spawn(async move {
-            supervise(child, stderr, &heard, &is_gone, stopped).await;
+            supervise(child, listening, &is_gone, stopped).await;
             let _ = end.send(true);
         });
         Ok(Self {
@@ -116,14 +142,14 @@ impl Master {
     }
 
     pub(super) fn description(&self) -> Description {
-        self.words().description()
+        self.words().facts.description()
     }
 
     /// Ends ssh, which may be ending by itself, and tells why it has.
     pub(super) async fn end(mut self, is_ending: bool) -> LostReason {
         if is_ending {
             // One that does not is ended below.
-            let _ = tokio::time::timeout(LAST_WORDS, self.wait()).await;
+            let _ = timeout(LAST_WORDS, self.wait()).await;
         }
         drop(self.stop.take());
         self.wait().await;
@@ -159,12 +185,11 @@ fn failed(step: &'static str) -> impl Fn(io::Error) -> SshError {
 /// Hears what ssh says until it has ended; ends it when it is told to.
 async fn supervise(
     mut child: Child,
-    stderr: Option<ChildStderr>,
-    words: &Mutex<Words>,
+    listening: impl Future<Output = ()>,
     gone: &AtomicBool,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let mut listening = std::pin::pin!(listen(stderr, words));
+    let mut listening = std::pin::pin!(listening);
     let (mut is_heard, mut deadline) = (false, None);
     let (mut is_told, never) = (false, Instant::now() + Duration::from_secs(1 << 30));
     let status = loop {
@@ -187,7 +212,7 @@ async fn supervise(
     gone.store(true, Relaxed);
     if !is_heard {
         // What ssh has started may keep the pipe open.
-        let _ = tokio::time::timeout(DRAIN, listening).await;
+        let _ = timeout(DRAIN, listening).await;
     }
     debug!("ssh has ended: {status:?}");
 }
@@ -201,12 +226,16 @@ fn terminate(child: &Child) {
     }
 }
 
-/// To the end of stderr.
-async fn listen(stderr: Option<ChildStderr>, words: &Mutex<Words>) {
-    let Some(stderr) = stderr else {
+/// Takes lines to the end of `pipe`.
+async fn listen(
+    pipe: Option<impl AsyncRead + Unpin>,
+    words: &Mutex<Words>,
+    take: fn(&mut Words, &str),
+) {
+    let Some(pipe) = pipe else {
         return;
     };
-    let mut lines = BufReader::new(stderr);
+    let mut lines = BufReader::new(pipe);
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -218,18 +247,9 @@ async fn listen(stderr: Option<ChildStderr>, words: &Mutex<Words>) {
             return;
         }
         let text = String::from_utf8_lossy(&line);
-        words
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .hear(&text);
+        take(
+            &mut words.lock().unwrap_or_else(PoisonError::into_inner),
+            &text,
+        );
     }
-}
-
-/// For the control socket: nobody but the person who runs ssh gets in. A short path, for a socket's has 107 bytes at
-/// most (unix(7)), and ssh makes a longer one first.
-fn directory() -> io::Result<TempDir> {
-    tempfile::Builder::new()
-        .prefix("underpass-ssh-")
-        .permissions(Permissions::from_mode(0o700))
-        .tempdir_in("/tmp")
 }

@@ -12,20 +12,27 @@
 //! A master that has refused many opens, or carries many flows, is joined by a fresh one that logs in without asking
 //! anybody; new flows go there, and the old one ends with its last flow.
 //!
+//! What ssh's configuration says holds, but for what would be done once for each master: forwardings, a RemoteCommand, and a
+//! LocalCommand (`PermitLocalCommand=no`). ssh writes its log to a pipe of its own (`-E`), from which alone we learn who
+//! answered: what a banner or a ProxyCommand says comes on stderr, and is only shown.
+//!
 //! | file | idea |
 //! |---|---|
 //! | `client` | which ssh is installed, and its arguments |
-//! | `master` | one ssh process: start, wait until it is ready, end; `words`: what it says on stderr |
+//! | `master` | one ssh process: start, wait until it is ready, end; its `terminal` without echo is put back when a prompt is cut short |
+//! | `words` | what it says: `facts` of a login from its log, `said` to a person, and `refusal`: why a login failed |
+//! | `wait` | a login that takes long; `den`: the directory of its control socket |
 //! | `hello` | the control socket until it carries channels |
 //! | `connection` | one master's reader and writer, over `shared`: its channels behind one lock; `flow`: one channel's state |
 //! | `stream` | one channel as two halves, over its `place` on the connection |
 //! | `pool` | all masters: which one a flow goes to, when one more is started, when one goes |
 //! | `life` | whether the server is still there |
 //! | `peers` | where ssh's TCP connections go |
-//! | `terminal` | a terminal without echo is put back when a prompt is cut short |
 
 mod client;
 mod connection;
+mod den;
+mod facts;
 mod flow;
 mod hello;
 mod life;
@@ -33,9 +40,12 @@ mod master;
 mod peers;
 mod place;
 mod pool;
+mod refusal;
+mod said;
 mod shared;
 mod stream;
 mod terminal;
+mod wait;
 mod words;
 
 use std::net::{IpAddr, SocketAddr};

@@ -20,6 +20,11 @@ impl Settings {
         });
         Self(kept)
     }
+
+    /// Whether there is a terminal.
+    pub(super) fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
 impl Drop for Settings {

@@ -58,6 +58,10 @@ impl Connection {
         &self.load
     }
 
+    pub(super) fn handle(&self) -> &Handle<ClientHandler> {
+        &self.handle
+    }
+
     /// What the way to the server rests on.
     pub(super) fn base(&self) -> &Base {
         &self.base

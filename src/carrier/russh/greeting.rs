@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
-use crate::carrier::failure::harmless;
+use crate::carrier::failure::{harmless, words};
 
 /// Our version; russh sends the same.
 pub(super) const VERSION: &str = concat!("SSH-2.0-underpass_", env!("CARGO_PKG_VERSION"));
@@ -32,12 +32,10 @@ const MEASURE: Duration = Duration::from_secs(2);
 #[derive(Debug, Error)]
 pub(super) enum GreetingError {
     /// It ended the connection without a word.
-    #[error(
-        "it closed the connection before its SSH banner (MaxStartups, or a penalty for this address?)"
-    )]
+    #[error("before its SSH banner, without a word (MaxStartups, or a penalty for this address?)")]
     Mute,
     /// It ended the connection with a word, as sshd does to whom it will not serve now.
-    #[error("it said {0:?} and closed the connection")]
+    #[error("before its SSH banner: it said {0:?}")]
     Sent(String),
     /// It says something else.
     #[error("it is not an SSH server: it says {0:?}")]
@@ -46,8 +44,19 @@ pub(super) enum GreetingError {
     #[error("it does not speak SSH 2: it says {0:?}")]
     OldSsh(String),
     /// The stream broke.
-    #[error(transparent)]
-    Io(#[from] io::Error),
+    #[error("{}", words(.error))]
+    Io {
+        /// How.
+        error: io::Error,
+        /// What had come before that is no SSH.
+        said: Option<String>,
+    },
+}
+
+impl From<io::Error> for GreetingError {
+    fn from(error: io::Error) -> Self {
+        Self::Io { error, said: None }
+    }
 }
 
 /// What the server said.
@@ -136,8 +145,10 @@ impl Talk {
                 self.skip(self.heard.len());
                 return Err(self.not_ssh());
             }
-            if stream.read_buf(&mut self.heard).await? == 0 {
-                return Err(self.ended());
+            match stream.read_buf(&mut self.heard).await {
+                Ok(0) => return Err(self.ended()),
+                Ok(_) => {}
+                Err(error) => return Err(self.broken(error)),
             }
         }
     }
@@ -145,14 +156,14 @@ impl Talk {
     fn check(&self, end: usize) -> Result<(), GreetingError> {
         let line = &self.heard[..end];
         if line.starts_with(b"SSH-2.0-") || line.starts_with(b"SSH-1.99-") {
-            debug!("the server is {}", words(line));
+            debug!("the server is {}", beginning(line));
             return Ok(());
         }
-        Err(GreetingError::OldSsh(words(line)))
+        Err(GreetingError::OldSsh(beginning(line)))
     }
 
     fn skip(&mut self, bytes: usize) {
-        let line = words(&self.heard[..bytes]);
+        let line = beginning(&self.heard[..bytes]);
         debug!("the server says before its version: {line}");
         if self.first.is_none() && !line.is_empty() {
             self.first = Some(line);
@@ -171,6 +182,16 @@ impl Talk {
                 GreetingError::Sent(line.clone())
             }
             Some(_) => self.not_ssh(),
+        }
+    }
+
+    fn broken(&mut self, error: io::Error) -> GreetingError {
+        if !self.heard.is_empty() {
+            self.skip(self.heard.len());
+        }
+        GreetingError::Io {
+            error,
+            said: self.first.take(),
         }
     }
 
@@ -200,7 +221,7 @@ impl Talk {
 }
 
 /// The beginning of a line, for a person.
-fn words(line: &[u8]) -> String {
+fn beginning(line: &[u8]) -> String {
     let line = &line[..line.len().min(100)];
     harmless(&String::from_utf8_lossy(line))
 }
@@ -224,9 +245,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_speak_ssh_is_told_by_its_words() {
+    async fn who_does_not_speak_ssh_is_told_by_its_beginning() {
         for (text, said) in [
-            (&b""[..], "it closed the connection before"),
+            (&b""[..], "before its SSH banner, without a word"),
             (
                 b"HTTP/1.1 400 Bad\x1b[31m\r\n\r\n",
                 "it is not an SSH server: it says \"HTTP/1.1 400 Bad[31m\"",
@@ -239,7 +260,7 @@ mod tests {
             (b"SSH-2", "it says \"SSH-2\""),
             (
                 b"Not allowed at this time\r\n",
-                "it said \"Not allowed at this time\" and closed",
+                "before its SSH banner: it said \"Not allowed at this time\"",
             ),
         ] {
             let error = heard(text).await.unwrap_err().to_string();

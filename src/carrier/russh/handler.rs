@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::host_key::{Accepted, HostKeyCheck, Offered, Trust};
 use super::load::Load;
+use super::reason;
 use crate::carrier::error::{HostKeyError, LostReason};
 use crate::carrier::failure::harmless;
 use crate::plan::SshPlan;
@@ -83,7 +84,7 @@ impl Drop for ClientHandler {
     /// The session task is over, whatever ended it: not every end comes through `disconnected`.
     fn drop(&mut self) {
         self.load
-            .set_lost(LostReason::Broken("the session ended".to_owned()));
+            .set_lost(LostReason::Broken("the session was ended".to_owned()));
     }
 }
 
@@ -255,7 +256,7 @@ fn lost_reason(reason: &DisconnectReason<SessionError>) -> LostReason {
         {
             LostReason::Silent
         }
-        DisconnectReason::Error(SessionError::Ssh(error)) => LostReason::Broken(error.to_string()),
+        DisconnectReason::Error(SessionError::Ssh(error)) => LostReason::Broken(reason::of(error)),
         DisconnectReason::Error(SessionError::HostKey(error)) => {
             LostReason::Broken(error.to_string())
         }

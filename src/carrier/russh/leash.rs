@@ -57,7 +57,7 @@ impl Leash {
         match (error, self.why.get()) {
             (ConnectError::Ended { host, .. }, Some(why)) => ConnectError::Ended {
                 host,
-                detail: (*why).to_owned(),
+                detail: format!("during the login: {why}"),
             },
             (error, _) => error,
         }

@@ -23,9 +23,9 @@ use super::host_key::{Accepted, HostKeyCheck};
 use super::leash::{Leash, leashed};
 use super::load::Load;
 use super::route::{self, Base, Known, Way};
-use super::server::{NO_BANNER, NO_KEYS, Server};
+use super::server::Server;
 use super::tcp::AckAtOnce;
-use crate::carrier::error::{ConnectError, LostReason};
+use crate::carrier::error::{ConnectError, LostReason, Stage};
 use crate::carrier::prompt::Prompter;
 use crate::plan::{Keepalive, SshPlan};
 
@@ -198,7 +198,7 @@ impl Start {
             greet(&mut stream, &server.name, round_trip.is_none()),
         )
         .await
-        .map_err(|_| server.timed_out(patience, NO_BANNER))?
+        .map_err(|_| server.timed_out(patience, Stage::Banner))?
         .map_err(|error| server.greeting_error(error))?;
         stream.greeted(greeting.heard);
         let round_trip = round_trip.or(greeting.round_trip).unwrap_or_default();
@@ -211,7 +211,7 @@ impl Start {
         let connecting = connect_stream(config, stream, handler);
         let handle = patient(connecting, &handshake, patience)
             .await
-            .ok_or_else(|| server.timed_out(patience, NO_KEYS))?
+            .ok_or_else(|| server.timed_out(patience, Stage::Keys))?
             .map_err(|error| server.handshake_error(error))?;
         Ok(Self {
             handle,
@@ -314,7 +314,7 @@ async fn patient<F: Future>(
 }
 
 /// The receive window of a channel, in bytes.
-fn window(round_trip: Duration) -> u32 {
+pub(super) fn window(round_trip: Duration) -> u32 {
     let ms = u32::try_from(round_trip.as_millis()).unwrap_or(u32::MAX);
     WINDOW
         .saturating_add(WINDOW_PER_MS.saturating_mul(ms))

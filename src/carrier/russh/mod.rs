@@ -7,6 +7,8 @@
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries, `cut` ends it |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
+//! | `examine` | what a doctor asks of a connection |
+//! | `reason` | what went wrong in a session, for a person |
 //! | `refusal` | which open a refusal's text belongs to |
 //! | `stream` | one channel as two halves; `backlog`: what arrives while nobody reads, `pace`: from when on, over `spill` |
 
@@ -16,6 +18,7 @@ mod backlog;
 mod connection;
 mod cut;
 mod detach;
+mod examine;
 mod greeting;
 mod handler;
 mod host_key;
@@ -25,6 +28,7 @@ mod load;
 mod login;
 mod pace;
 mod pool;
+mod reason;
 mod refusal;
 mod route;
 mod server;
@@ -48,6 +52,8 @@ use super::prompt::Prompter;
 use crate::net::{Carrier, OpenError, Source, Target};
 use crate::plan::SshPlan;
 
+pub use self::auth::{KeyFacts, KeyLock, key_facts};
+pub use self::examine::{Answer, Request, window};
 pub use self::stream::{RusshReader, RusshWriter};
 
 /// How long [`RusshCarrier::shutdown`] waits for the goodbyes to be sent.
@@ -101,6 +107,8 @@ impl RusshCarrier {
             host_key: first.host_key().map(host_key::describe).unwrap_or_default(),
             cipher: first.cipher().to_owned(),
             authentication: access.credential.describe(),
+            key: access.credential.key(),
+            methods: access.credential.methods().to_vec(),
         };
         Ok(Self {
             addresses: access.known.addresses(),

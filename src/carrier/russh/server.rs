@@ -5,35 +5,31 @@ use std::time::Duration;
 
 use super::greeting::GreetingError;
 use super::handler::SessionError;
+use super::reason;
 use super::route::{Base, WayEnd};
-use crate::carrier::error::ConnectError;
-use crate::carrier::failure::harmless;
+use crate::carrier::error::{ConnectError, Stage};
+use crate::carrier::failure::{harmless, words};
 use crate::plan::{Route, SshPlan};
 
-/// What had come when time was up.
-pub(super) const NO_BANNER: &str = ": it is connected, but sends no SSH banner";
-pub(super) const NO_KEYS: &str = ": the SSH handshake does not end";
+/// How a connection ended that the server closed while keys were exchanged.
+const HUNG_UP: &str =
+    "during the key exchange, without a word (MaxStartups, or a penalty for this address?)";
 
 /// A server in the words of an error.
 pub(super) struct Server<'a> {
     plan: &'a SshPlan,
+    base: &'a Base,
     /// Its address, or its name where another program or host connects to it.
     pub(super) name: String,
-    /// Arguments that lead ssh there.
-    compare: String,
 }
 
 impl<'a> Server<'a> {
-    pub(super) fn new(plan: &'a SshPlan, base: &Base) -> Self {
-        let (name, compare) = base.names(plan);
-        Self {
-            plan,
-            name,
-            compare,
-        }
+    pub(super) fn new(plan: &'a SshPlan, base: &'a Base) -> Self {
+        let name = base.name(plan);
+        Self { plan, base, name }
     }
 
-    pub(super) fn timed_out(&self, patience: Duration, stage: &'static str) -> ConnectError {
+    pub(super) fn timed_out(&self, patience: Duration, stage: Stage) -> ConnectError {
         ConnectError::TimedOut {
             server: self.name.clone(),
             seconds: patience.as_secs(),
@@ -43,44 +39,58 @@ impl<'a> Server<'a> {
 
     pub(super) fn greeting_error(&self, error: GreetingError) -> ConnectError {
         match error {
-            GreetingError::Io(error) => self.io_error(&error),
+            GreetingError::Io { error, said } => self.io_error(&error, said),
             GreetingError::Mute | GreetingError::Sent(_) => self.ended(error.to_string()),
-            GreetingError::NotSsh(_) | GreetingError::OldSsh(_) => self.failed(&error.to_string()),
+            GreetingError::NotSsh(_) | GreetingError::OldSsh(_) => self.failed(error.to_string()),
         }
     }
 
     pub(super) fn handshake_error(&self, error: SessionError) -> ConnectError {
         match error {
             SessionError::HostKey(error) => ConnectError::HostKey(error),
-            SessionError::Ssh(russh::Error::IO(error)) if !is_hang_up(&error) => self.io_error(&error),
-            SessionError::Ssh(russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP) => self.ended(
-                "it closed the connection during the handshake (MaxStartups, or a penalty for this address?)".to_owned(),
-            ),
-            SessionError::Ssh(russh::Error::NoCommonAlgo { kind, ours, theirs }) => {
-                self.failed(&format!(
-                    "no {kind:?} algorithm in common: the server has {}; offered were {}",
-                    theirs.join(","),
-                    ours.join(",")
-                ))
+            SessionError::Ssh(russh::Error::IO(error)) if !is_hang_up(&error) => {
+                self.io_error(&error, None)
             }
-            SessionError::Ssh(error) => self.failed(&error.to_string()),
+            SessionError::Ssh(
+                russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP,
+            ) => self.hung_up(),
+            SessionError::Ssh(error) => self.failed(reason::of(&error)),
         }
     }
 
-    fn io_error(&self, error: &io::Error) -> ConnectError {
-        let reason = error.to_string();
+    fn hung_up(&self) -> ConnectError {
+        // A write may notice the end of a command before its output does; its last words are known all the same.
+        let last = self.base.last_words();
+        let ended =
+            last.and_then(|last| self.way_ended(&format!("the ProxyCommand ended: {last}")));
+        ended.unwrap_or_else(|| self.ended(HUNG_UP.to_owned()))
+    }
+
+    /// `said`: what came that is no SSH.
+    fn io_error(&self, error: &io::Error, said: Option<String>) -> ConnectError {
+        let mut reason = match WayEnd::is(error) {
+            true => error.to_string(),
+            false => words(error),
+        };
+        if let Some(said) = said {
+            reason.push_str(&format!("; it printed {said:?}, which is no SSH"));
+        }
         let ended = WayEnd::is(error).then(|| self.way_ended(&reason)).flatten();
-        ended.unwrap_or_else(|| self.failed(&reason))
+        ended.unwrap_or_else(|| self.failed(reason))
     }
 
     /// The end of a way that another program or host makes.
     pub(super) fn way_ended(&self, reason: &str) -> Option<ConnectError> {
         match &self.plan.route {
             Route::Direct => None,
-            Route::Jump(_) => Some(self.ended(reason.to_owned())),
+            Route::Jump(_) => Some(ConnectError::WayEnded {
+                host: self.plan.alias.clone(),
+                detail: reason.to_owned(),
+                compare: self.plan.arguments.clone(),
+            }),
             Route::Command(command) => Some(ConnectError::Command {
                 host: self.plan.alias.clone(),
-                detail: harmless(reason),
+                detail: reason.to_owned(),
                 command: harmless(command),
             }),
         }
@@ -93,11 +103,11 @@ impl<'a> Server<'a> {
         }
     }
 
-    fn failed(&self, detail: &str) -> ConnectError {
+    fn failed(&self, detail: String) -> ConnectError {
         ConnectError::Handshake {
             server: self.name.clone(),
-            compare: self.compare.clone(),
-            detail: harmless(detail),
+            compare: self.plan.arguments.clone(),
+            detail,
         }
     }
 }

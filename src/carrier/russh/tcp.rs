@@ -14,7 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::yield_now;
 use tracing::debug;
 
-use crate::carrier::error::ConnectError;
+use crate::carrier::error::{ConnectError, Stage};
 use crate::plan::{AddressFamily, Dialling, SshPlan};
 
 /// How long one address may take to answer, unless ConnectTimeout says so.
@@ -114,7 +114,7 @@ async fn attempt_all(
                 failure = Some(ConnectError::TimedOut {
                     server: address.to_string(),
                     seconds: timeout.as_secs(),
-                    stage: "",
+                    stage: Stage::Connecting,
                 });
             }
         }

@@ -160,8 +160,9 @@ impl<L: Link> Steady<L> {
     /// How things stand once they stand otherwise than `before`. Cancel safe.
     pub async fn other_than(&self, before: &State) -> State {
         let mut changes = self.now.subscribe();
-        match changes.wait_for(|now| now.state != *before).await {
-            Ok(now) => now.state.clone(),
+        let other = changes.wait_for(|now| now.state != *before).await;
+        match other.map(|now| now.state.clone()) {
+            Ok(state) => state,
             // The sender is our own.
             Err(_) => std::future::pending().await,
         }

@@ -60,6 +60,6 @@ impl Teller {
 
     pub(super) fn up(&self, description: &Description) {
         let took = (Instant::now() - self.since).as_secs_f32();
-        info!("up again after {took:.1} s through {description}");
+        info!("up again after {took:.1} s: {description}");
     }
 }

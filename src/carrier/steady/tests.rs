@@ -35,6 +35,8 @@ impl Fake {
                 host_key: "ED25519 SHA256:one".to_owned(),
                 cipher: "c".to_owned(),
                 authentication: "a".to_owned(),
+                key: None,
+                methods: Vec::new(),
             },
         }
     }

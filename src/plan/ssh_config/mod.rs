@@ -20,17 +20,20 @@
 //! Without ssh the settings are what the files say as it is written ([`Source::Files`]); all tokens are expanded here then.
 
 mod jump;
+mod methods;
 mod query;
 mod read;
 mod settings;
 mod table;
 mod tokens;
+mod values;
 
 pub use query::Query;
 pub use settings::Settings;
 pub use table::Unheeded;
 
-pub(super) use read::{read, seconds};
+pub(super) use read::read;
+pub(super) use values::seconds;
 
 /// What ssh's configuration says about a host.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What ssh's configuration is asked about: a host as typed, with the options of the command line.
 
 use super::super::remote::{self, Remote};
-use super::super::{PlanError, ssh_option};
+use super::super::{PlanError, quoted, ssh_option};
 use super::Settings;
 use crate::cli::UpArgs;
 
@@ -68,6 +68,14 @@ impl Query {
         arguments.extend(self.flags());
         arguments.extend(["--".to_owned(), self.host.clone()]);
         arguments
+    }
+
+    /// The arguments of ssh(1), the host among them, for a person to paste into a shell.
+    pub fn typed(&self) -> String {
+        let mut words = self.flags();
+        words.push(self.host.clone());
+        let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+        words.join(" ")
     }
 
     /// The arguments of ssh(1) but for the host.
@@ -183,6 +191,10 @@ mod tests {
                 "--",
                 "prod"
             ]
+        );
+        assert_eq!(
+            query.typed(),
+            "-F '/a b' -J gw -l me -p 2222 -i '~/k' -i k2 -o 'Compression yes' prod"
         );
         assert_eq!(
             Query::for_defaults().arguments(),

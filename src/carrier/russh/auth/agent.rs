@@ -17,6 +17,7 @@ use tracing::{debug, info};
 
 use super::super::handler::ClientHandler;
 use super::super::host_key::{fingerprint, type_name};
+use crate::carrier::failure::words;
 use crate::plan;
 
 type Client = AgentClient<Box<dyn AgentStream + Send + Unpin>>;
@@ -35,7 +36,7 @@ const MAX_NESTED: usize = 2;
 /// Why the agent is of no use. Short, for the list of what was tried.
 #[derive(Debug, Error)]
 pub(super) enum AgentError {
-    #[error("{0}")]
+    #[error("{}", words(.0))]
     Io(#[from] io::Error),
     #[error("it does not answer")]
     Silent,

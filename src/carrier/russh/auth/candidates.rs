@@ -139,6 +139,22 @@ impl Candidate {
         name + remark
     }
 
+    /// `SHA256:...` of the key, once it is known.
+    pub(super) fn fingerprint(&self) -> Option<String> {
+        match (&self.offer, &self.sign_with) {
+            (Offer::Key(key), _) => Some(fingerprint(key)),
+            (Offer::Certificate(certificate), _) => {
+                let key = certificate.public_key();
+                Some(key.fingerprint(russh::keys::HashAlg::Sha256).to_string())
+            }
+            (Offer::Locked, SignWith::File(file)) => {
+                let unlocked = file.opened()?;
+                Some(fingerprint(unlocked.key.public_key()))
+            }
+            (Offer::Locked, SignWith::Agent(_)) => None,
+        }
+    }
+
     /// For the ready line.
     pub(super) fn describe(&self) -> String {
         let what = if self.is_certificate() {

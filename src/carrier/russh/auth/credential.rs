@@ -23,6 +23,14 @@ impl Step {
         }
     }
 
+    /// `SHA256:...` of the key.
+    fn key(&self) -> Option<String> {
+        match self {
+            Self::Key(candidate) => candidate.fingerprint(),
+            Self::Nothing | Self::Person(_) => None,
+        }
+    }
+
     fn is_silent(&self) -> bool {
         match self {
             Self::Nothing => true,
@@ -36,11 +44,24 @@ impl Step {
 #[derive(Clone)]
 pub(in super::super) struct Credential {
     steps: Vec<Step>,
+    /// What the server told who had shown nothing yet.
+    methods: Vec<String>,
 }
 
 impl Credential {
-    pub(super) fn new(steps: Vec<Step>) -> Self {
-        Self { steps }
+    /// `methods`: what the server told who had shown nothing yet.
+    pub(super) fn new(steps: Vec<Step>, methods: Vec<String>) -> Self {
+        Self { steps, methods }
+    }
+
+    /// The methods that the server takes.
+    pub(in super::super) fn methods(&self) -> &[String] {
+        &self.methods
+    }
+
+    /// `SHA256:...` of the first key that was taken.
+    pub(in super::super) fn key(&self) -> Option<String> {
+        self.steps.iter().find_map(Step::key)
     }
 
     pub(super) fn steps(&self) -> &[Step] {

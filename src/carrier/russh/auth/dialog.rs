@@ -136,7 +136,9 @@ impl Authentication<'_> {
         }
         Err(ConnectError::Ended {
             host: self.plan.host.clone(),
-            detail: format!("given up after {MAX_ROUNDS} rounds of its questions"),
+            detail: format!(
+                "during the login: given up after {MAX_ROUNDS} rounds of its questions"
+            ),
         })
     }
 

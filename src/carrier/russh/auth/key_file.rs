@@ -15,6 +15,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::agent::needs_touch;
+use crate::carrier::failure::words;
 use crate::carrier::prompt::Prompter;
 
 /// A key file larger than this is none (ssh's MAX_KEY_FILE_SIZE, authfile.c).
@@ -49,15 +50,6 @@ impl From<SendError> for KeyError {
     fn from(_: SendError) -> Self {
         Self::Ended
     }
-}
-
-/// The system's words without their number, as ssh prints them.
-fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error")
-        .next()
-        .unwrap_or_default()
-        .to_owned()
 }
 
 /// A key file, read but perhaps still locked.

@@ -8,6 +8,7 @@
 //! | `agent`, `key_file`, `certificate` | where keys are; `keyring`: those that a passphrase has unlocked |
 //! | `password`, `dialog` | what a person is asked (RFC 4252 section 8, RFC 4256) |
 //! | `credential` | what let us in, for further connections |
+//! | `facts` | what a key file is, for a doctor |
 //! | `report` | what was tried, for the error |
 //!
 //! # Secrets
@@ -22,6 +23,7 @@ mod candidates;
 mod certificate;
 mod credential;
 mod dialog;
+mod facts;
 mod key_file;
 mod keyring;
 mod password;
@@ -45,6 +47,8 @@ use super::load::Load;
 use crate::carrier::error::ConnectError;
 use crate::carrier::prompt::Prompter;
 use crate::plan::SshPlan;
+
+pub use self::facts::{KeyFacts, KeyLock, key_facts};
 
 pub(super) use self::credential::{Credential, Step};
 pub(super) use self::keyring::Keyring;
@@ -142,8 +146,13 @@ impl<'a> Authentication<'a> {
     /// [`ConnectError::Ended`].
     pub(super) async fn any(mut self) -> Result<Credential, ConnectError> {
         if self.none().await? {
-            return Ok(Credential::new(vec![Step::Nothing]));
+            return Ok(Credential::new(vec![Step::Nothing], Vec::new()));
         }
+        let offered: Vec<String> = self
+            .methods
+            .iter()
+            .map(|method| <&str>::from(method).to_owned())
+            .collect();
         let mut left = self.enabled();
         let mut steps = Vec::new();
         while steps.len() < MAX_STEPS {
@@ -154,7 +163,7 @@ impl<'a> Authentication<'a> {
             match self.attempt(left[index], &steps).await? {
                 Progress::Done(step) => {
                     steps.push(step);
-                    return Ok(Credential::new(steps));
+                    return Ok(Credential::new(steps, offered));
                 }
                 Progress::Partly(step) => {
                     info!("{} was taken; the server wants more", step.describe());
@@ -276,13 +285,8 @@ async fn in_time<T>(plan: &SshPlan, answer: impl Future<Output = T>) -> Result<T
     answer.map_err(|_| ConnectError::Unanswered {
         host: plan.host.clone(),
         seconds: PATIENCE.as_secs(),
-        hint: format!("Compare with: ssh -v {}", ssh_arguments(plan)),
+        hint: format!("Compare with: ssh -v {}", plan.arguments),
     })
-}
-
-/// What leads ssh to the same login.
-fn ssh_arguments(plan: &SshPlan) -> String {
-    format!("-p {} {}@{}", plan.port, plan.user, plan.host)
 }
 
 /// Runs what asks a person on a thread that may block. `None` when nobody answered.

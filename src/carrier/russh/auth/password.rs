@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::info;
 
-use super::{Authentication, PATIENCE, Progress, Step, ask, ssh_arguments};
+use super::{Authentication, PATIENCE, Progress, Step, ask};
 use crate::carrier::error::ConnectError;
 
 /// Silence after which the person is told what may be the matter.
@@ -41,8 +41,7 @@ impl Authentication<'_> {
             // russh passes over SSH_MSG_USERAUTH_PASSWD_CHANGEREQ, with which a server wants another password.
             info!(
                 "{} has not answered the password yet; if it has expired, change it with: ssh {}",
-                plan.host,
-                ssh_arguments(plan)
+                plan.host, plan.arguments
             );
             answer = tokio::time::timeout(PATIENCE, asked.as_mut()).await.ok();
         }
@@ -55,7 +54,7 @@ impl Authentication<'_> {
                 seconds: (SILENCE + PATIENCE).as_secs(),
                 hint: format!(
                     "If the password has expired, change it with: ssh {}",
-                    ssh_arguments(plan)
+                    plan.arguments
                 ),
             }),
         }

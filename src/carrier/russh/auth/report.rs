@@ -5,6 +5,7 @@ use std::time::Duration;
 use russh::{MethodKind, MethodSet};
 
 use super::super::load::Load;
+use super::super::reason::NO_METHOD;
 use super::Authentication;
 use crate::carrier::error::{ConnectError, LostReason};
 use crate::carrier::failure::harmless;
@@ -106,7 +107,11 @@ impl Authentication<'_> {
         }
         ConnectError::Ended {
             host: self.plan.host.clone(),
-            detail: said.unwrap_or_else(|| "without a word".to_owned()),
+            detail: match (said, self.load.lost()) {
+                (Some(said), _) => format!("during the login: {said}"),
+                (None, Some(LostReason::Broken(how))) => format!("during the login: {how}"),
+                (None, _) => "during the login, without a word".to_owned(),
+            },
         }
     }
 }
@@ -128,8 +133,7 @@ async fn last_words(load: &Load) -> Option<String> {
 
 /// Whether russh has ended the connection, since the server's refusal left no method to go on with.
 fn is_out_of_methods(load: &Load) -> bool {
-    let sign = russh::Error::NoAuthMethod.to_string();
-    matches!(load.lost(), Some(LostReason::Broken(text)) if *text == sign)
+    matches!(load.lost(), Some(LostReason::Broken(text)) if text == NO_METHOD)
 }
 
 /// What a person can do who was refused.

@@ -8,6 +8,7 @@ use russh::keys::ssh_key::public::KeyData;
 
 use super::super::known_hosts::{Place, key};
 use crate::carrier::error::HostKeyError;
+use crate::carrier::failure::words;
 
 /// The longest file that is read, in bytes.
 const MAX_FILE: u64 = 32 << 20;
@@ -40,7 +41,7 @@ fn read(file: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     File::open(file)
         .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| words(&error))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(format!("it is longer than {} MiB", MAX_FILE >> 20));
     }

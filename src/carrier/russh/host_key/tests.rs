@@ -113,7 +113,7 @@ fn accept_new_takes_a_new_key_but_no_changed_one() {
             matches!(error, HostKeyError::Changed { line: 1, .. }),
             "{text}"
         );
-        assert!(text.contains("' -R '[bastion]:2222'"), "{text}");
+        assert!(text.ends_with(" -R '[bastion]:2222'"), "{text}");
         assert!(person.asked.lock().unwrap().is_empty());
     }
     check(dir.path(), HostKeyPolicy::No, None)
@@ -230,7 +230,7 @@ fn an_alias_stands_for_host_and_port() {
     assert!(written(&plan).ends_with(&format!("\nprod {A}\n")));
     decide(&plan, &key(A)).unwrap();
     let error = decide(&plan, &key(B)).unwrap_err();
-    assert!(error.to_string().ends_with("-R 'prod'"), "{error}");
+    assert!(error.to_string().ends_with("-R prod"), "{error}");
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn a_key_that_only_a_pattern_knows_is_removed_by_its_line() {
     let plan = plan(dir.path(), HostKeyPolicy::Yes, &format!("#\nb* {B}\n"));
     let error = decide(&plan, &key(A)).unwrap_err().to_string();
     assert!(
-        error.contains("remove the known key: sed -i.old 2d '"),
+        error.contains("remove the known key: sed -i.old 2d /"),
         "{error}"
     );
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use super::super::known_hosts::{Known, Place};
 use crate::carrier::failure::harmless;
+use crate::plan::quoted;
 
 /// Other names of a key that are shown, at most (sshconnect.c `MAX_OTHER_NAMES`).
 const MAX_OTHER_NAMES: usize = 8;
@@ -130,11 +131,6 @@ pub(super) fn remove(known: &Known, name: &str) -> String {
     } else {
         format!("ssh-keygen -f {file} -R {}", quoted(name))
     }
-}
-
-/// `text` as one word of a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 #[cfg(test)]

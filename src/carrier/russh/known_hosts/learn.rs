@@ -202,9 +202,7 @@ mod tests {
 
     #[test]
     fn under_sudo_files_are_the_callers() {
-        if !geteuid().is_root() {
-            return;
-        }
+        assert!(geteuid().is_root(), "needs root");
         let home = tempfile::tempdir().unwrap();
         chown(home.path(), Some(SOMEBODY), Some(SOMEBODY)).unwrap();
         let file = home.path().join(".ssh/known_hosts");

@@ -5,6 +5,7 @@
 //! terminal is ours alone, for we have something to take back first; the command hangs up with the connection. It
 //! ends with us even where we are killed: many an `nc` does not care that its stdin is at the end.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
 use std::pin::Pin;
@@ -23,7 +24,7 @@ use tracing::{debug, info};
 
 use super::WayEnd;
 use super::processes;
-use crate::carrier::failure::harmless;
+use crate::carrier::failure::{harmless, words};
 use crate::os::child::{self, Terminal};
 
 /// The shell where the environment names none (sshconnect.c `ssh_proxy_connect`).
@@ -33,6 +34,8 @@ const HANG_UP: Duration = Duration::from_millis(500);
 /// How long its last words are waited for after its end, and its end after that of its output.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 const LAST_BREATH: Duration = Duration::from_secs(1);
+/// So many of its last lines are kept: an error of a cloud tool may take some, and what it said before is no error.
+const MAX_LAST: usize = 3;
 /// A longer line on stderr is cut, in bytes.
 const MAX_LINE: usize = 1024;
 
@@ -49,6 +52,11 @@ impl Running {
         self.pid
     }
 
+    /// Its last lines on stderr, if it said any.
+    pub(super) fn last_words(&self) -> Option<String> {
+        Some(self.said.last()).filter(|last| !last.is_empty())
+    }
+
     /// What it says from here on matters less.
     pub(in super::super) fn logged_in(&self) {
         self.said.is_quiet.store(true, Relaxed);
@@ -56,13 +64,21 @@ impl Running {
 }
 
 /// What the command said on stderr.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Said {
-    last: Mutex<String>,
+    last: Mutex<VecDeque<String>>,
     is_quiet: AtomicBool,
 }
 
 impl Said {
+    /// `is_quiet`: what it says matters to nobody now.
+    fn new(is_quiet: bool) -> Self {
+        Self {
+            last: Mutex::default(),
+            is_quiet: AtomicBool::new(is_quiet),
+        }
+    }
+
     fn line(&self, line: &[u8]) {
         let line = harmless(&String::from_utf8_lossy(line));
         if line.trim().is_empty() {
@@ -73,12 +89,17 @@ impl Said {
             true => debug!("the ProxyCommand says: {line}"),
             false => info!("the ProxyCommand says: {line}"),
         }
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = line;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.len() == MAX_LAST {
+            last.pop_front();
+        }
+        last.push_back(line.trim().to_owned());
     }
 
     fn last(&self) -> String {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.trim().to_owned()
+        let lines: Vec<_> = last.iter().map(String::as_str).collect();
+        lines.join("; ")
     }
 }
 
@@ -91,14 +112,15 @@ pub(super) fn start(text: &str, is_first: bool) -> io::Result<(CommandStream, Ru
         true => Terminal::Shared,
         false => Terminal::None,
     };
-    let mut child = child::spawn_tied(command(text), terminal)?;
+    let mut child = child::spawn_tied(command(text), terminal, Signal::SIGKILL)?;
     let missing = || io::Error::other("the command has no pipes");
     let stdin = child.stdin.take().ok_or_else(missing)?;
     let stdout = child.stdout.take().ok_or_else(missing)?;
     let stderr = child.stderr.take().ok_or_else(missing)?;
     let running = Running {
         pid: child.id().ok_or_else(missing)?,
-        said: Arc::default(),
+        // A further connection's command says again what the first one's did.
+        said: Arc::new(Said::new(!is_first)),
     };
     let (report, ended) = oneshot::channel();
     let (stop, stopped) = oneshot::channel();
@@ -182,7 +204,7 @@ async fn supervise(
 fn end(status: io::Result<ExitStatus>, last: &str) -> String {
     let how = match status {
         Ok(status) => status.to_string(),
-        Err(error) => error.to_string(),
+        Err(error) => words(&error),
     };
     let colon = if last.is_empty() { "" } else { ": " };
     format!("the ProxyCommand ended ({how}){colon}{last}")

@@ -21,7 +21,8 @@ use tokio::time::timeout;
 use super::connection::Connection;
 use super::login::{self, Access, How};
 use super::tcp::{self, AckAtOnce, Connected, SshTcp};
-use crate::carrier::error::ConnectError;
+use crate::carrier::error::{ConnectError, Stage};
+use crate::carrier::failure::{harmless, words};
 use crate::net::OpenFailure;
 use crate::plan::{Route, SshPlan};
 
@@ -99,14 +100,19 @@ impl Base {
         }
     }
 
-    /// The server for a person, and the arguments that lead ssh there.
-    pub(super) fn names(&self, plan: &SshPlan) -> (String, String) {
+    /// The server for a person.
+    pub(super) fn name(&self, plan: &SshPlan) -> String {
         match self {
-            Self::Tcp(peer) => (
-                peer.to_string(),
-                format!("-p {} {}", peer.port(), peer.ip()),
-            ),
-            Self::Hop(_) | Self::Command(_) => (place(plan), plan.alias.clone()),
+            Self::Tcp(peer) => peer.to_string(),
+            Self::Hop(_) | Self::Command(_) => place(plan),
+        }
+    }
+
+    /// What a command said last on stderr.
+    pub(super) fn last_words(&self) -> Option<String> {
+        match self {
+            Self::Command(running) => running.last_words(),
+            Self::Tcp(_) | Self::Hop(_) => None,
         }
     }
 }
@@ -208,10 +214,11 @@ async fn jump(
         .map_err(|_| ConnectError::TimedOut {
             server: target.clone(),
             seconds: patience.as_secs(),
-            stage: " by way of the jump host",
+            stage: Stage::Forwarding,
         })?
         .map_err(|error| ConnectError::Forward {
             hop: hop.alias.clone(),
+            arguments: hop.arguments.clone(),
             target,
             // Where the table knows no kind, the server's own words say more.
             reason: match error.failure {
@@ -249,8 +256,8 @@ async fn by_command(
     let started = command::start(text, may_ask);
     let (stream, running) = started.map_err(|error| ConnectError::Command {
         host: plan.alias.clone(),
-        detail: format!("the ProxyCommand cannot be started: {error}"),
-        command: text.to_owned(),
+        detail: format!("the ProxyCommand cannot be started: {}", words(&error)),
+        command: harmless(text),
     })?;
     let base = Base::Command(running);
     let way = Way::proxied(plan, Box::new(stream), base, gate, SLOW_START);
@@ -260,7 +267,7 @@ async fn by_command(
 fn unforeseen(plan: &SshPlan) -> ConnectError {
     ConnectError::Ended {
         host: plan.host.clone(),
-        detail: "the way there has changed".to_owned(),
+        detail: "before it began: the way there has changed".to_owned(),
     }
 }
 

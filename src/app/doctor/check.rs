@@ -1,0 +1,105 @@
+//! One finding, and how bad it is.
+
+use serde::Serialize;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    /// Cannot be known, or was not asked for.
+    Skip,
+    /// As it should be.
+    Pass,
+    /// Works, but somebody should look.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+impl Verdict {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fail => "FAIL",
+        }
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Check {
+    /// What was looked at: a word that stays, for scripts.
+    pub(super) check: &'static str,
+    pub(super) verdict: Verdict,
+    /// What was found: one line.
+    pub(super) found: String,
+    /// What to do: one line.
+    pub(super) advice: Option<String>,
+}
+
+impl Check {
+    fn new(check: &'static str, verdict: Verdict, found: impl Into<String>) -> Self {
+        Self {
+            check,
+            verdict,
+            found: found.into(),
+            advice: None,
+        }
+    }
+
+    pub(super) fn skip(check: &'static str, found: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Skip, found)
+    }
+
+    pub(super) fn pass(check: &'static str, found: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Pass, found)
+    }
+
+    pub(super) fn warn(
+        check: &'static str,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self {
+            advice: Some(advice.into()),
+            ..Self::new(check, Verdict::Warn, found)
+        }
+    }
+
+    pub(super) fn fail(
+        check: &'static str,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self {
+            advice: Some(advice.into()),
+            ..Self::new(check, Verdict::Fail, found)
+        }
+    }
+
+    /// An error as others say it: what failed, and behind the first full stop or the last semicolon what to do.
+    pub(super) fn error(check: &'static str, error: &dyn std::fmt::Display) -> Self {
+        let text = error.to_string();
+        match text.split_once(". ").or_else(|| text.rsplit_once("; ")) {
+            Some((found, advice)) => Self::fail(check, found, advice),
+            None => Self::new(check, Verdict::Fail, text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_found_and_advised() {
+        let check = Check::error("login", &"permission denied (publickey). Add the key");
+        assert_eq!(check.found, "permission denied (publickey)");
+        assert_eq!(check.advice.as_deref(), Some("Add the key"));
+        let check = Check::error("arguments", &"no such width; write ADDRESS/WIDTH");
+        assert_eq!(check.advice.as_deref(), Some("write ADDRESS/WIDTH"));
+        assert_eq!(Check::error("login", &"no").advice, None);
+    }
+}

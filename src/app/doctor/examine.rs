@@ -1,0 +1,184 @@
+//! The facts of a login, asked for one after the other, each within a limit of time.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use super::check::Check;
+use super::security;
+use super::server::{self, SCRIPT};
+use crate::carrier::prompt;
+use crate::carrier::russh::{Answer, Request, RusshCarrier};
+use crate::carrier::{AnyCarrier, ConnectError, Description, Link};
+use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
+use crate::plan::Plan;
+
+/// How long a name may take.
+const LOOKUP: Duration = Duration::from_secs(5);
+/// How long a login may take, with what a person has to type: sshd's LoginGraceTime.
+const LOGIN: Duration = Duration::from_secs(130);
+/// How long a target may take to be opened.
+const OPEN: Duration = Duration::from_secs(10);
+/// How long the goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How often the round trip is measured.
+const ROUNDS: usize = 5;
+/// Where every sshd listens, seen from itself.
+const ITSELF: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 22);
+
+/// What was found.
+pub(super) struct Examined {
+    pub(super) server: Vec<Check>,
+    /// What a login tells an officer.
+    pub(super) security: Vec<Check>,
+    /// `None` where there was none.
+    pub(super) login: Option<Description>,
+}
+
+/// Logs in, and asks.
+pub(super) async fn examine(plan: &Plan, probes: &[String]) -> Examined {
+    let names = names(plan).await;
+    let began = Instant::now();
+    let prompter = prompt::usual(plan.ssh.login.batch, |name| std::env::var_os(name));
+    let connect = AnyCarrier::connect(&plan.carrier, &plan.ssh, prompter);
+    let connected = timeout(LOGIN, connect).await.unwrap_or_else(|_| {
+        Err(ConnectError::Unanswered {
+            host: plan.ssh.alias.clone(),
+            seconds: LOGIN.as_secs(),
+            hint: format!("Compare with: ssh -v {}", plan.ssh.arguments),
+        })
+    });
+    let carrier = match connected {
+        Ok(carrier) => carrier,
+        Err(error) => {
+            return Examined {
+                server: server::not_logged_in(&error),
+                security: Vec::new(),
+                login: None,
+            };
+        }
+    };
+    let login = carrier.description().clone();
+    let mut server = server::logged_in(&login, &names, began.elapsed());
+    server.extend(forwarding(&carrier, probes).await);
+    let mut security = vec![security::methods(&login)];
+    match carrier.built_in() {
+        Some(carrier) => {
+            let (of_server, of_security) = sessions(carrier).await;
+            server.extend(of_server);
+            security.push(of_security);
+        }
+        None => {
+            let why = "not asked over the installed ssh; --carrier can choose the built-in SSH";
+            server.push(Check::skip("exec", why));
+            server.push(Check::skip("latency", why));
+            security.push(Check::skip("restrictions", why));
+        }
+    }
+    // A server that does not take the goodbye holds nobody up.
+    let _ = timeout(GOODBYE, carrier.shutdown()).await;
+    Examined {
+        server,
+        security,
+        login: Some(login),
+    }
+}
+
+/// The server's addresses, for the one that is connected to from here.
+async fn names(plan: &Plan) -> String {
+    let Some(server) = plan.ssh.dialled() else {
+        return "another program connects (ProxyCommand)".to_owned();
+    };
+    let host = &server.host;
+    match timeout(LOOKUP, lookup_host((host.as_str(), server.port))).await {
+        Ok(Ok(addresses)) => {
+            let mut list: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
+            list.dedup();
+            format!("{host} is {}", list.join(", "))
+        }
+        Ok(Err(error)) => format!("{host}: {error}"),
+        Err(_) => format!("{host}: the resolver does not answer"),
+    }
+}
+
+/// Connects from the server to itself, and to what was asked for.
+async fn forwarding(carrier: &AnyCarrier, probes: &[String]) -> Vec<Check> {
+    let (own, _) = open(carrier, ITSELF).await;
+    let mut results = Vec::new();
+    let mut checks = Vec::new();
+    for typed in probes {
+        match target(typed).await {
+            Ok(target) => {
+                let (result, took) = open(carrier, target).await;
+                checks.push(server::probe(typed, &result, took));
+                results.push(result);
+            }
+            Err(found) => checks.push(Check::fail(
+                "probe",
+                format!("{typed}: {found}"),
+                "write HOST:PORT; an IPv6 address in brackets",
+            )),
+        }
+    }
+    checks.insert(0, server::forwarding(&own, &results));
+    checks
+}
+
+/// An address and port; a name is looked up here.
+async fn target(typed: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = typed.parse() {
+        return Ok(address);
+    }
+    match timeout(LOOKUP, lookup_host(typed)).await {
+        Ok(Ok(mut addresses)) => addresses
+            .next()
+            .ok_or_else(|| "it has no address".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the resolver does not answer".to_owned()),
+    }
+}
+
+async fn open(carrier: &AnyCarrier, target: SocketAddr) -> (Result<(), OpenError>, Duration) {
+    let began = Instant::now();
+    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    let opened = timeout(OPEN, carrier.open(Source(any), Target(target))).await;
+    let result = match opened {
+        Ok(Ok(_stream)) => Ok(()),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(OpenError::new(OpenFailure::TimedOut, "")),
+    };
+    (result, began.elapsed())
+}
+
+/// What sessions tell: for the server, and what the login may do.
+async fn sessions(carrier: &RusshCarrier) -> (Vec<Check>, Check) {
+    let exec = carrier.ask(Request::Exec(SCRIPT)).await;
+    let terminal = carrier.ask(Request::Terminal).await;
+    let sftp = carrier.ask(Request::Subsystem("sftp")).await;
+    let mut round_trips = Vec::new();
+    for _ in 0..ROUNDS {
+        let Some(round_trip) = carrier.round_trip().await else {
+            break;
+        };
+        round_trips.push(round_trip);
+    }
+    let output = match &exec {
+        Answer::Granted(output) => output.as_slice(),
+        _ => &[],
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let far = server::far(output, now.map_or(0, |now| now.as_secs()));
+    let runs_ours = server::is_ours(output);
+    let restrictions = security::restrictions(&exec, &terminal, &sftp, runs_ours);
+    let mut checks = vec![
+        server::exec(&exec),
+        server::nodelay(&exec),
+        server::sftp(&sftp),
+        server::tun(&terminal),
+    ];
+    checks.extend(server::latency(&round_trips));
+    checks.extend(far);
+    (checks, restrictions)
+}

@@ -1,0 +1,390 @@
+//! The server: whether it is reached, lets us in, and carries what it is to carry.
+
+use std::time::Duration;
+
+use super::check::Check;
+use super::resolver::nameservers;
+use crate::carrier::russh::{Answer, window};
+use crate::carrier::{ConnectError, Description};
+use crate::net::{OpenError, OpenFailure};
+use crate::plan::{CarrierKind, CarrierPlan};
+
+/// What is run on the server, where it runs anything: in words that every shell has.
+pub(super) const SCRIPT: &str = "echo underpass-doctor; date +%s; cat /etc/resolv.conf";
+/// The script's first word.
+const MARK: &str = "underpass-doctor";
+/// Round trips from which on a person feels it.
+const SLOW: Duration = Duration::from_millis(150);
+/// A server's clock may differ by so much, in seconds.
+const CLOCK: u64 = 60;
+/// sshd's window for what we send (channels.h, CHAN_TCP_WINDOW_DEFAULT), in bytes.
+const UP_WINDOW: u32 = 2 << 20;
+
+/// Which carrier is taken.
+pub(super) fn carrier(plan: &CarrierPlan) -> Check {
+    let kind = match plan.kind {
+        CarrierKind::Russh => "the built-in SSH",
+        CarrierKind::Openssh => "the installed ssh",
+    };
+    Check::pass("carrier", format!("{kind} ({})", plan.why))
+}
+
+/// What a successful login says: the steps to it all worked.
+pub(super) fn logged_in(login: &Description, names: &str, took: Duration) -> Vec<Check> {
+    let address = login.server.map(|address| address.to_string());
+    let address = address.unwrap_or_else(|| "through another program".to_owned());
+    vec![
+        Check::pass("name", names),
+        Check::pass("reach", address),
+        Check::pass("host-key", format!("verified: {}", login.host_key)),
+        Check::pass(
+            "login",
+            format!(
+                "with {} in {:.2} s, {}",
+                login.authentication,
+                took.as_secs_f32(),
+                login.cipher
+            ),
+        ),
+    ]
+}
+
+/// How far a login came that failed, and why it did.
+pub(super) fn not_logged_in(error: &ConnectError) -> Vec<Check> {
+    const STEPS: [&str; 4] = ["name", "reach", "host-key", "login"];
+    let failed = match error {
+        ConnectError::UnknownHost { .. } => 0,
+        ConnectError::Unreachable { .. }
+        | ConnectError::BindAddress { .. }
+        | ConnectError::TimedOut { .. }
+        | ConnectError::Forward { .. }
+        | ConnectError::Command { .. } => 1,
+        ConnectError::NoAlgorithm { .. }
+        | ConnectError::Handshake { .. }
+        | ConnectError::HostKey(_) => 2,
+        _ => 3,
+    };
+    let check = |(index, step): (usize, &&'static str)| match index.cmp(&failed) {
+        std::cmp::Ordering::Less => Check::pass(step, "came past it"),
+        std::cmp::Ordering::Equal => Check::error(step, error),
+        std::cmp::Ordering::Greater => Check::skip(step, "not reached"),
+    };
+    STEPS.iter().enumerate().map(check).collect()
+}
+
+/// Whether the server forwards, by what it says to a connection to itself and to those that were asked for.
+pub(super) fn forwarding(own: &Result<(), OpenError>, probes: &[Result<(), OpenError>]) -> Check {
+    let is_prohibited = |result: &Result<(), OpenError>| matches!(result, Err(error) if error.failure == OpenFailure::Prohibited);
+    if !is_prohibited(own) {
+        return Check::pass("forwarding", "permitted");
+    }
+    if probes.iter().any(|result| !is_prohibited(result)) {
+        return Check::pass(
+            "forwarding",
+            "permitted for some targets (PermitOpen, or permitopen= of the key)",
+        );
+    }
+    let advice = "the server's administrator: AllowTcpForwarding yes, PermitOpen for these targets, and port-forwarding for the key";
+    if probes.is_empty() {
+        return Check::warn(
+            "forwarding",
+            "the server forbids a connection to itself: it forwards to some targets only, or not at all",
+            "name a target that should work: --probe HOST:PORT",
+        );
+    }
+    Check::fail("forwarding", "the server forbids every target", advice)
+}
+
+/// A target that was asked for.
+pub(super) fn probe(typed: &str, result: &Result<(), OpenError>, took: Duration) -> Check {
+    let ms = took.as_secs_f64() * 1000.0;
+    let error = match result {
+        Ok(()) => return Check::pass("probe", format!("{typed} is open, in {ms:.0} ms")),
+        Err(error) => error,
+    };
+    let found = format!("{typed}: {error}, after {ms:.0} ms");
+    match error.failure {
+        OpenFailure::Refused => Check::warn(
+            "probe",
+            found,
+            "the host is there, and nothing listens on that port",
+        ),
+        OpenFailure::HostUnreachable | OpenFailure::NetworkUnreachable => Check::fail(
+            "probe",
+            found,
+            "the server has no way there: on it, see ip route get, and its security groups",
+        ),
+        OpenFailure::TimedOut => Check::fail(
+            "probe",
+            found,
+            "a firewall between the server and the target drops it, or the host is off",
+        ),
+        OpenFailure::Prohibited => Check::fail(
+            "probe",
+            found,
+            "PermitOpen in sshd_config, or permitopen= of the key, must name it",
+        ),
+        OpenFailure::Filtered => {
+            Check::fail("probe", found, "a packet filter on the way forbids it")
+        }
+        _ => Check::fail("probe", found, "try it on the server: nc -vz HOST PORT"),
+    }
+}
+
+/// Whether a session can run something. Nothing needs it, but it wakes sshd from Nagle's algorithm.
+pub(super) fn exec(answer: &Answer) -> Check {
+    match answer {
+        Answer::Granted(output) if is_ours(output) => Check::pass("exec", "commands run"),
+        Answer::Granted(_) => Check::pass("exec", "a forced command answers instead"),
+        Answer::Refused | Answer::NoSession => {
+            Check::pass("exec", "no command is run, which underpass does without")
+        }
+        Answer::Silent => Check::warn(
+            "exec",
+            "no answer to a command within 5 s",
+            "a shell start-up file or a forced command may hang there: try ssh HOST true",
+        ),
+    }
+}
+
+/// sshd sends small packets at once only after a session has run something (packet.c, ssh_packet_set_interactive).
+pub(super) fn nodelay(answer: &Answer) -> Check {
+    match answer {
+        Answer::Granted(_) => Check::pass("nodelay", "the server sends small packets at once"),
+        Answer::Refused | Answer::NoSession => Check::pass(
+            "nodelay",
+            "the server may hold small packets back; underpass acknowledges at once instead",
+        ),
+        Answer::Silent => Check::skip("nodelay", "the server did not answer"),
+    }
+}
+
+/// The subsystem sftp.
+pub(super) fn sftp(answer: &Answer) -> Check {
+    match answer {
+        Answer::Granted(_) => Check::pass("sftp", "there"),
+        Answer::Refused | Answer::NoSession => Check::pass("sftp", "not there; nothing needs it"),
+        Answer::Silent => Check::skip("sftp", "the server did not answer"),
+    }
+}
+
+/// `tun@openssh.com` makes a device on the server: it is not tried. What may be known without it is said.
+pub(super) fn tun(terminal: &Answer) -> Check {
+    match terminal {
+        Answer::Refused => Check::skip(
+            "tun",
+            "not tried; a key that is restricted, as this one seems to be, may not (and nothing needs it)",
+        ),
+        _ => Check::skip(
+            "tun",
+            "not tried: it would make a device on the server (PermitTunnel; nothing needs it)",
+        ),
+    }
+}
+
+/// The time to the server and back, and what it allows one flow.
+pub(super) fn latency(round_trips: &[Duration]) -> Vec<Check> {
+    let mut sorted = round_trips.to_vec();
+    sorted.sort();
+    let Some(median) = sorted.get(sorted.len() / 2).copied() else {
+        return vec![Check::warn(
+            "latency",
+            "the server did not answer a question within 5 s",
+            "the path may be lossy: try ping and mtr",
+        )];
+    };
+    let found = format!("a round trip takes {:.1} ms", median.as_secs_f64() * 1000.0);
+    let latency = if median < SLOW {
+        Check::pass("latency", found)
+    } else {
+        Check::warn(
+            "latency",
+            found,
+            "many short connections will be slow; a server that is nearer helps",
+        )
+    };
+    let per_second = |bytes: u32| {
+        let seconds = median.as_secs_f64().max(1e-4);
+        (f64::from(bytes) * 8.0 / seconds / 1e6).min(99_999.0)
+    };
+    // The window is opened again when half of it is used.
+    let down = per_second(window(median) / 2);
+    let up = per_second(UP_WINDOW);
+    let window = Check::pass(
+        "window",
+        format!("one flow gets at most {down:.0} Mbit/s down and {up:.0} Mbit/s up on this path"),
+    );
+    vec![latency, window]
+}
+
+/// What the script has said: whether it ran, the server's clock and its resolver.
+pub(super) fn far(output: &[u8], now: u64) -> Vec<Check> {
+    if !is_ours(output) {
+        return vec![
+            Check::skip("far-clock", "no command is run there"),
+            Check::skip("far-resolver", "no command is run there"),
+        ];
+    }
+    let text = String::from_utf8_lossy(output);
+    let servers = nameservers(&text);
+    let resolver = if servers.is_empty() {
+        Check::skip("far-resolver", "/etc/resolv.conf there names no server")
+    } else {
+        Check::pass("far-resolver", servers.join(", "))
+    };
+    vec![far_clock(&text, now), resolver]
+}
+
+fn far_clock(text: &str, now: u64) -> Check {
+    let time: Option<u64> = text
+        .lines()
+        .nth(1)
+        .and_then(|line| line.trim().parse().ok());
+    let Some(time) = time else {
+        return Check::skip("far-clock", "the server does not tell");
+    };
+    let difference = time.abs_diff(now);
+    if difference <= CLOCK {
+        return Check::pass("far-clock", "as here");
+    }
+    Check::warn(
+        "far-clock",
+        format!("the server's clock differs by {difference} s"),
+        "certificates and the logs of both sides need the same time: chrony or systemd-timesyncd",
+    )
+}
+
+/// Whether the script has run, and not something else in its place.
+pub(super) fn is_ours(output: &[u8]) -> bool {
+    output.starts_with(MARK.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use proptest::prelude::*;
+
+    use super::super::check::Verdict::{self, Fail, Pass, Skip, Warn};
+    use super::*;
+    use crate::carrier::HostKeyError;
+
+    fn refused(failure: OpenFailure) -> Result<(), OpenError> {
+        Err(OpenError::new(failure, ""))
+    }
+
+    #[test]
+    fn forwarding_is_judged_by_all_that_is_known() {
+        let prohibited = || refused(OpenFailure::Prohibited);
+        for (own, probes, expected) in [
+            (Ok(()), vec![], Pass),
+            (refused(OpenFailure::Refused), vec![], Pass),
+            (prohibited(), vec![], Warn),
+            (prohibited(), vec![Ok(())], Pass),
+            (
+                prohibited(),
+                vec![prohibited(), refused(OpenFailure::TimedOut)],
+                Pass,
+            ),
+            (prohibited(), vec![prohibited()], Fail),
+        ] {
+            assert_eq!(
+                forwarding(&own, &probes).verdict,
+                expected,
+                "{own:?} {probes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_probe_is_told_as_it_is() {
+        use OpenFailure::{HostUnreachable, Other, Prohibited, Refused, TimedOut};
+        let took = Duration::from_millis(5);
+        assert_eq!(probe("a:1", &Ok(()), took).verdict, Pass);
+        assert_eq!(probe("a:1", &refused(Refused), took).verdict, Warn);
+        for failure in [HostUnreachable, Other, Prohibited, TimedOut] {
+            assert_eq!(probe("a:1", &refused(failure), took).verdict, Fail);
+        }
+    }
+
+    #[test]
+    fn a_failed_login_says_how_far_it_came() {
+        let verdicts = |error: ConnectError| -> Vec<Verdict> {
+            not_logged_in(&error)
+                .iter()
+                .map(|check| check.verdict)
+                .collect()
+        };
+        let unknown = ConnectError::UnknownHost {
+            host: "h".into(),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        assert_eq!(verdicts(unknown), [Fail, Skip, Skip, Skip]);
+        let unreachable = ConnectError::Unreachable {
+            address: "192.0.2.1:22".parse().unwrap(),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        };
+        assert_eq!(verdicts(unreachable), [Pass, Fail, Skip, Skip]);
+        let key = HostKeyError::Unknown {
+            arguments: "h".into(),
+            host: "h".into(),
+            algorithm: "ED25519".into(),
+            fingerprint: "SHA256:x".into(),
+        };
+        assert_eq!(verdicts(key.into()), [Pass, Pass, Fail, Skip]);
+        let ended = ConnectError::Ended {
+            host: "h".into(),
+            detail: "x".into(),
+        };
+        assert_eq!(verdicts(ended), [Pass, Pass, Pass, Fail]);
+    }
+
+    #[test]
+    fn sessions_are_told_apart() {
+        let ours = Answer::Granted(b"underpass-doctor\n1\n".to_vec());
+        assert!(exec(&ours).found.contains("run"));
+        assert!(
+            exec(&Answer::Granted(b"no\n".to_vec()))
+                .found
+                .contains("forced")
+        );
+        assert_eq!(exec(&Answer::NoSession).verdict, Pass);
+        assert_eq!(exec(&Answer::Silent).verdict, Warn);
+        assert_eq!(nodelay(&Answer::Silent).verdict, Skip);
+        assert_eq!(sftp(&Answer::Refused).verdict, Pass);
+    }
+
+    #[test]
+    fn a_path_is_judged_by_its_median() {
+        let ms = Duration::from_millis;
+        let verdict = |round_trips: &[Duration]| latency(round_trips)[0].verdict;
+        assert_eq!(verdict(&[]), Warn);
+        assert_eq!(verdict(&[ms(1), ms(900), ms(2)]), Pass);
+        assert_eq!(verdict(&[ms(300); 3]), Warn);
+        // sshd's 2 MiB per 100 ms.
+        assert!(latency(&[ms(100)])[1].found.contains("168 Mbit/s up"));
+    }
+
+    #[test]
+    fn the_far_side_is_read() {
+        let output = b"underpass-doctor\n1000\nsearch x\nnameserver 192.0.2.53\n";
+        let verdicts =
+            |now| -> Vec<Verdict> { far(output, now).iter().map(|check| check.verdict).collect() };
+        assert_eq!(verdicts(1010), [Pass, Pass]);
+        assert_eq!(verdicts(2000), [Warn, Pass]);
+        assert!(far(output, 0)[1].found.contains("192.0.2.53"));
+        assert!(
+            far(b"welcome\n", 0)
+                .iter()
+                .all(|check| check.verdict == Skip)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_output_will_do(output: Vec<u8>, now: u64) {
+            let _ = far(&[MARK.as_bytes(), b"\n", &output].concat(), now);
+            let _ = far(&output, now);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What is handed over to be written down.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::net::FlowKey;
+use crate::relay::{Outcome, Traffic};
+
+/// Something to be written down, or to be done by the writer.
+#[derive(Debug)]
+pub(super) enum Event {
+    Session(SystemTime, Box<Session>),
+    Lost(SystemTime, String),
+    Back(SystemTime, Box<Login>),
+    FlowStart(Arc<Flow>),
+    /// Without an outcome: it was stopped.
+    FlowEnd(SystemTime, Arc<Flow>, Option<Outcome>),
+    Reopen,
+    /// The last one.
+    Stop(SystemTime, String, Totals),
+}
+
+impl Event {
+    /// Whether losing it loses a line.
+    pub(super) fn is_line(&self) -> bool {
+        !matches!(self, Self::Reopen)
+    }
+}
+
+/// One flow, shared by its task and the writer.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) number: u64,
+    pub(super) key: FlowKey,
+    pub(super) start: SystemTime,
+    pub(super) traffic: Traffic,
+}
+
+impl Flow {
+    pub(super) fn new(number: u64, key: FlowKey) -> Self {
+        Self {
+            number,
+            key,
+            start: SystemTime::now(),
+            traffic: Traffic::default(),
+        }
+    }
+}
+
+/// What a session is, and who runs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Session {
+    /// This program's version.
+    pub version: &'static str,
+    /// Number of the user who runs this process.
+    pub uid: u32,
+    /// Their name.
+    pub user: Option<String>,
+    /// Who called sudo, where somebody did.
+    pub sudo_user: Option<String>,
+    /// What is captured.
+    pub subnets: Vec<String>,
+    /// What is not.
+    pub excludes: Vec<String>,
+    /// The TUN device.
+    pub device: String,
+    /// The login.
+    #[serde(flatten)]
+    pub login: Login,
+}
+
+/// Which server was logged in to, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Login {
+    /// `russh` or `openssh`.
+    pub carrier: &'static str,
+    /// Host and port, as configured.
+    pub server: String,
+    /// The address that answered; `None` where another program made the connection.
+    pub address: Option<SocketAddr>,
+    /// The login name there.
+    #[serde(rename = "login")]
+    pub user: String,
+    /// Type and fingerprint of the server's key.
+    pub host_key: String,
+    /// The cipher.
+    pub cipher: String,
+    /// What the server took.
+    pub authentication: String,
+    /// `SHA256:...` of the key that let us in.
+    pub key: Option<String>,
+}
+
+/// What a session has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Flows that have ended.
+    pub flows: u64,
+    /// Bytes from the applications.
+    pub bytes_up: u64,
+    /// Bytes to the applications.
+    pub bytes_down: u64,
+}

@@ -1,0 +1,172 @@
+//! The audit log: who connected where, when, through which login, and what came of it. One JSON object per line.
+//!
+//! # Theory of operation
+//!
+//! A flow's task hands an event over at its start and one at its end, and never waits: both go into a bounded queue. A
+//! thread of its own takes them out, asks the kernel whose socket it was, and writes. Where it is too slow, the disk is
+//! full or the journal is gone, lines are lost, not flows: the loss is counted, told once when it begins and once when it
+//! is over, and then stands in the log itself.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `event` | what is handed over |
+//! | `line` | the schema: events as JSON, in printable ASCII |
+//! | `queue` | handing over without waiting, and what is lost |
+//! | `writer` | the thread: batches, the flows that are open, the end of a loss |
+//! | `owner` | user and process behind a flow, within a budget of time |
+//! | `sink` | where lines go: `file`, `datagram` (journald and syslog) |
+//!
+//! # The lines
+//!
+//! Every line has `v` (the version of this schema, 1), `event`, `time` and `instance` (our process's number). Times are
+//! RFC 3339 in UTC with milliseconds. Fields are added without a new version, and never change their meaning within one.
+//! What is not known is `null`. All that is not printable ASCII is written as `\uXXXX`: no name can forge a line or steer
+//! a terminal.
+//!
+//! | event | fields beside these |
+//! |---|---|
+//! | `session_start` | `version`, `uid`, `user`, `sudo_user`, `subnets`, `excludes`, `device`, and the login: `carrier`, `server` (host and port), `address`, `login` (user there), `host_key`, `cipher`, `authentication`, `key` (fingerprint that let us in) |
+//! | `session_lost` | `reason` |
+//! | `session_back` | the login, as above |
+//! | `session_stop` | `reason`, `flows`, `bytes_up`, `bytes_down` |
+//! | `flow_start` | `flow` (its number in this session), `start`, `uid`, `user`, `pid`, `process`, `program`, `source`, `target`, `name`, `carrier`, `server`, `address`, `login`, `key` |
+//! | `flow_end` | the same, and `end`, `bytes_up`, `bytes_down`, `outcome`, `reason` |
+//! | `lines_lost` | `count` |
+//!
+//! `outcome` is `finished`, `reset` (by one of the two ends), `lost` (the SSH connection), `refused` (`reason` says why,
+//! with the server's words), `withdrawn` (the application gave up before the answer) or `stopped` (we ended). A flow that
+//! is open has a `flow_start` and no `flow_end`. OpenSSH's server tells a reset on the far side as an end: that is `finished`.
+//!
+//! `uid` and the process are those that own the socket on this host. Both are `null` for what is forwarded from a container
+//! or another host (`source` tells which), for a socket that was gone before it could be looked at, and for a process
+//! of another user where we are not root.
+mod event;
+mod line;
+mod owner;
+mod queue;
+mod sink;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use self::event::{Event, Flow};
+use self::queue::Queue;
+use self::sink::Sink;
+use self::writer::Writer;
+use crate::net::FlowKey;
+use crate::plan::AuditLog;
+use crate::relay::{Meter, Outcome};
+
+pub use self::event::{Login, Session, Totals};
+pub use self::sink::AuditError;
+
+/// Takes what is to be written down.
+#[derive(Debug)]
+pub struct Audit {
+    queue: Arc<Queue>,
+    flows: AtomicU64,
+}
+
+impl Audit {
+    /// Opens the log, and starts its thread.
+    ///
+    /// # Errors
+    /// [`AuditError`]: where nothing can be written, nothing should be carried.
+    pub fn open(destination: &AuditLog) -> Result<Self, AuditError> {
+        let sink = Sink::open(destination)?;
+        let (queue, events) = Queue::new();
+        let queue = Arc::new(queue);
+        Writer::start(sink, events, Arc::clone(&queue)).map_err(AuditError::Thread)?;
+        Ok(Self {
+            queue,
+            flows: AtomicU64::new(0),
+        })
+    }
+
+    /// A session begins.
+    pub fn session(&self, session: Session) {
+        self.hand_over(|time| Event::Session(time, Box::new(session)));
+    }
+
+    /// The SSH connection was lost.
+    pub fn lost(&self, reason: String) {
+        self.hand_over(|time| Event::Lost(time, reason));
+    }
+
+    /// There is one again.
+    pub fn back(&self, login: Login) {
+        self.hand_over(|time| Event::Back(time, Box::new(login)));
+    }
+
+    /// A flow begins: its first packet is here. It ends with [`FlowEntry::end`]; one that is dropped was stopped.
+    pub fn flow(&self, key: FlowKey) -> FlowEntry {
+        let flow = Arc::new(Flow::new(1 + self.flows.fetch_add(1, Relaxed), key));
+        self.queue.offer(Event::FlowStart(Arc::clone(&flow)));
+        FlowEntry {
+            flow,
+            queue: Arc::clone(&self.queue),
+            has_ended: false,
+        }
+    }
+
+    /// Opens the file anew, after it was renamed (logrotate(8)).
+    pub fn reopen(&self) {
+        self.queue.offer(Event::Reopen);
+    }
+
+    /// The session is over: writes that, and ends for what is open, within `patience`. Blocks. What is handed over later is
+    /// not written.
+    pub fn stop(&self, reason: &str, totals: Totals, patience: Duration) {
+        let event = Event::Stop(SystemTime::now(), reason.to_owned(), totals);
+        self.queue.finish(event, patience);
+    }
+
+    fn hand_over(&self, event: impl FnOnce(SystemTime) -> Event) {
+        self.queue.offer(event(SystemTime::now()));
+    }
+}
+
+/// A flow that is written down.
+#[derive(Debug)]
+pub struct FlowEntry {
+    flow: Arc<Flow>,
+    queue: Arc<Queue>,
+    has_ended: bool,
+}
+
+impl FlowEntry {
+    /// How it ended.
+    pub fn end(mut self, outcome: &Outcome) {
+        self.has_ended = true;
+        self.hand_over(Some(outcome.clone()));
+    }
+
+    fn hand_over(&self, outcome: Option<Outcome>) {
+        let flow = Arc::clone(&self.flow);
+        self.queue
+            .offer(Event::FlowEnd(SystemTime::now(), flow, outcome));
+    }
+}
+
+impl Meter for FlowEntry {
+    fn add_up(&self, bytes: u64) {
+        self.flow.traffic.add_up(bytes);
+    }
+
+    fn add_down(&self, bytes: u64) {
+        self.flow.traffic.add_down(bytes);
+    }
+}
+
+impl Drop for FlowEntry {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.hand_over(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! Failed logins in the words of ssh 9.2.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What a login of process 1 that has said `log`, and has let others say `asides`, is told as.
+fn refusal(log: &[&str], asides: &[&str]) -> String {
+    let plan = SshPlan {
+        alias: "prod".into(),
+        arguments: "prod".into(),
+        ..SshPlan::new("127.0.0.1", 2299, "root")
+    };
+    let mut words = Words::of(1, Arc::default());
+    log.iter().for_each(|line| words.hear(line));
+    asides.iter().for_each(|line| words.overhear(line));
+    let refusal = Refusal {
+        plan: &plan,
+        words: &words,
+        taken: Duration::from_secs(7),
+    };
+    let error = refusal.error().to_string();
+    assert_eq!(error.lines().count(), 1);
+    error
+}
+
+const CONNECTING: &str = "debug1: sshconnect.c:ssh_connect_direct():485 (pid=1): Connecting to prod [127.0.0.1] port 2299.\r";
+const GREETING: &str =
+    "debug1: kex.c:kex_exchange_identification():1347 (pid=1): Local version string SSH-2.0-x";
+const KEY: &str =
+    "debug1: sshconnect.c:verify_host_key():1477 (pid=1): Server host key: ssh-ed25519 SHA256:eHV4";
+const NO: &str = "debug1: sshconnect2.c:input_userauth_failure():743 (pid=1): Authentications that can continue: publickey";
+const OFFER: &str = "debug1: sshconnect2.c:userauth_pubkey():2066 (pid=1): Offering public key: /k ED25519 SHA256:x explicit";
+const CHANGED: [&str; 4] = [
+    "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @",
+    "Offending ED25519 key in /k h/kh2:1",
+    "Host key for [127.0.0.1]:2299 has changed and you have requested strict checking.",
+    "Host key verification failed.",
+];
+
+#[test]
+fn logins_that_are_refused() {
+    let denied = "sshconnect2.c:userauth():640 (pid=1): root@127.0.0.1: Permission denied (publickey,password).";
+    let farewell = "Received disconnect from 127.0.0.1 port 22:2: Too many authentication failures";
+    let ended = "Disconnected from 127.0.0.1 port 22";
+    for (log, expected) in [
+        (
+            &[KEY, NO, OFFER, NO, denied][..],
+            "root@prod: permission denied (the server takes: publickey, password; tried: /k). Name a key",
+        ),
+        (
+            &["root@127.0.0.1: Permission denied (keyboard-interactive)."],
+            "tried: no key found). It asks for a password or a code",
+        ),
+        (
+            &[KEY, NO, OFFER, NO, farewell, ended],
+            "after 1 attempts: Too many authentication failures (tried: /k). Offer the right key alone",
+        ),
+        (
+            &[KEY, "Host key verification failed."],
+            "it is not known (offered: ED25519 SHA256:eHV4)",
+        ),
+        (
+            &[KEY, CHANGED[0], CHANGED[1], CHANGED[2], CHANGED[3]],
+            "known: /k h/kh2:1). Somebody may be listening in. If the change is expected: ssh-keygen -R '[127.0.0.1]:2299' -f '/k h/kh2'",
+        ),
+    ] {
+        let said = refusal(log, &["a banner"]);
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn servers_that_are_not_reached() {
+    let refused = "sshconnect.c:ssh_connect_direct():530 (pid=1): ssh: connect to host prod port 2299: Connection refused";
+    let timed_out = "ssh: connect to host prod port 2299: Connection timed out";
+    for (log, expected) in [
+        (
+            &["ssh: Could not resolve hostname nx.invalid: Name or service not known"][..],
+            "cannot resolve nx.invalid: Name or service",
+        ),
+        (
+            &[CONNECTING, refused],
+            "cannot connect to 127.0.0.1:2299: Connection refused. Nothing listens on port 2299",
+        ),
+        (&[refused], "ssh ended: ssh: connect to host prod"),
+        (
+            &[CONNECTING, timed_out],
+            "no answer from 127.0.0.1:2299 within 7 s",
+        ),
+        (
+            &[
+                CONNECTING,
+                "Unable to negotiate with 127.0.0.1 port 2299: no matching cipher found.",
+            ],
+            "the SSH handshake with 127.0.0.1:2299 failed",
+        ),
+        (&[], "it says nothing"),
+    ] {
+        let said = refusal(log, &[]);
+        assert!(said.contains(expected), "{said}");
+    }
+    let said = refusal(&[], &["command-line line 0: Bad SSH2 cipher spec 'nono'."]);
+    assert!(said.contains("ssh ended: command-line line 0"), "{said}");
+}
+
+#[test]
+fn servers_that_do_not_speak_ssh() {
+    let banner = |text: &str| {
+        format!("debug1: kex.c:kex_exchange_identification():1430 (pid=1): banner line 0: {text}")
+    };
+    let old = "debug1: kex.c:kex_exchange_identification():1456 (pid=1): Remote protocol version 1.5, remote software version old";
+    let closed = "Connection closed by 127.0.0.1 port 2299";
+    let late = "Connection to 127.0.0.1 port 2299 timed out";
+    for (heard, last, expected) in [
+        (
+            banner("HTTP/1.1 400 Bad Request"),
+            closed,
+            "the SSH handshake with 127.0.0.1:2299 failed: it is not an SSH server: it says \"HTTP/1.1 400 Bad Request\". \
+             Compare with: ssh -v prod",
+        ),
+        (
+            banner("Exceeded MaxStartups"),
+            closed,
+            "ended before the login was done: it said \"Exceeded MaxStartups\" and closed the connection",
+        ),
+        (
+            String::new(),
+            closed,
+            "ended before the login was done: it closed the connection before its SSH banner (MaxStartups",
+        ),
+        (
+            old.to_owned(),
+            "banner exchange: Connection to 127.0.0.1 port 2299: could not read protocol version",
+            "it does not speak SSH 2: it says \"SSH-1.5",
+        ),
+        (
+            banner("220 mail ESMTP"),
+            late,
+            "no answer from 127.0.0.1:2299 within 7 s: it is connected, but sends no SSH banner. Is it sshd",
+        ),
+    ] {
+        let said = refusal(&[CONNECTING, GREETING, &heard, last], &[]);
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn ways_that_lead_nowhere() {
+    let closed = [GREETING, "Connection closed by UNKNOWN port 65535"];
+    for (log, asides, expected) in [
+        (
+            &closed[..],
+            &["token expired"][..],
+            "the ProxyCommand or jump host does not lead to it: token expired. Try",
+        ),
+        (
+            &["banner exchange: Connection to UNKNOWN port 65535: invalid format"],
+            &[],
+            "does not lead to it: banner exchange",
+        ),
+        (
+            &[GREETING, "Connection to UNKNOWN port 65535 timed out"],
+            &["Connecting..."],
+            "no answer from prod within 7 s: it is connected, but sends no SSH banner",
+        ),
+    ] {
+        let said = refusal(log, asides);
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+/// A server may say what it likes in its banner, in the text of its DISCONNECT, and, where the log has it, with line feeds.
+#[test]
+fn no_error_is_a_servers_invention() {
+    let farewell = "Received disconnect from 127.0.0.1 port 22:2: x";
+    let ended = "Disconnected from 127.0.0.1 port 22";
+    let [a, b, c, d] = CHANGED;
+    let said = refusal(&[KEY, NO, farewell, a, b, c, d, ended], &[]);
+    assert!(
+        said.contains("the connection ended before the login was done"),
+        "{said}"
+    );
+    // A request for a new password has a text too.
+    let said = refusal(
+        &[KEY, NO, a, b, c, d, "Connection closed by 1.2.3.4 port 5"],
+        &[],
+    );
+    assert!(!said.contains("ssh-keygen"), "{said}");
+    let said = refusal(
+        &[GREETING, KEY, "Connection closed by 1.2.3.4 port 5"],
+        &CHANGED,
+    );
+    assert!(!said.contains("changed"), "{said}");
+}
+
+proptest! {
+    #[test]
+    fn no_line_panics(
+        log in proptest::collection::vec("\\PC{0,40}|Connecting to .{0,9}\\[.{0,9}|Offending .*|.*Host key verification failed.*|ssh: connect to host.*|debug1: .*\\):.*|Received disconnect from .*|.*Permission denied \\(.*", 0..8),
+        asides in proptest::collection::vec("\\PC{0,40}", 0..3),
+    ) {
+        let log: Vec<_> = log.iter().map(String::as_str).collect();
+        let asides: Vec<_> = asides.iter().map(String::as_str).collect();
+        refusal(&log, &asides);
+    }
+}

@@ -1,0 +1,306 @@
+//! Whose socket it is that a connection comes from: sock_diag(7), and the descriptors of processes (proc_pid_fd(5)).
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::libc::IPPROTO_TCP;
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
+    setsockopt, socket,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+/// SOCK_DIAG_BY_FAMILY (linux/sock_diag.h).
+const BY_FAMILY: u16 = 20;
+/// NLM_F_REQUEST (linux/netlink.h).
+const REQUEST: u16 = 1;
+/// NLMSG_ERROR (linux/netlink.h).
+const ERROR: u16 = 2;
+/// Length of `struct nlmsghdr`, in bytes.
+const HEADER: usize = 16;
+/// Offsets of `idiag_uid` and `idiag_inode` in `struct inet_diag_msg` (linux/inet_diag.h).
+const UID: usize = HEADER + 64;
+const INODE: usize = HEADER + 68;
+/// How long the kernel may take, in milliseconds. It answers at once.
+const PATIENCE: i64 = 200;
+/// Processes that owned a socket lately, and are looked at first.
+const RECENT: usize = 8;
+
+/// Who owns a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOwner {
+    /// Number of the user.
+    pub uid: u32,
+    /// The socket's inode, which its descriptors name.
+    pub inode: u64,
+}
+
+/// Asks the kernel about sockets of the network namespace in which it was made.
+#[derive(Debug)]
+pub struct SocketOwners {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl SocketOwners {
+    /// Opens a netlink socket; it needs no privilege.
+    ///
+    /// # Errors
+    /// Those of socket(2): EPROTONOSUPPORT where the kernel lacks sock_diag.
+    pub fn new() -> io::Result<Self> {
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkSockDiag,
+        )?;
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(PATIENCE))?;
+        connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
+    }
+
+    /// Who owns the TCP socket that is bound to `source` and connects, or is connected, to `target`. `None` where there is
+    /// none in this namespace (the packets were forwarded) or nobody has it open any more.
+    ///
+    /// # Errors
+    /// Those of the netlink socket, and an answer that makes no sense.
+    pub fn find(
+        &mut self,
+        source: SocketAddr,
+        target: SocketAddr,
+    ) -> io::Result<Option<SocketOwner>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let question = question(self.sequence, source, target);
+        let socket = self.socket.as_raw_fd();
+        send(socket, &question, MsgFlags::empty())?;
+        let mut buffer = [0; 1024];
+        loop {
+            let length = recv(socket, &mut buffer, MsgFlags::empty())?;
+            if let Some(found) = answer(&buffer[..length], self.sequence)? {
+                return Ok(found.filter(|owner| owner.inode != 0));
+            }
+        }
+    }
+}
+
+/// `struct nlmsghdr` and `struct inet_diag_req_v2` (linux/inet_diag.h).
+fn question(sequence: u32, source: SocketAddr, target: SocketAddr) -> [u8; 72] {
+    let mut bytes = [0; 72];
+    bytes[0..4].copy_from_slice(&72u32.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&REQUEST.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    let family = match source {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    bytes[16] = family as u8;
+    bytes[17] = IPPROTO_TCP as u8;
+    // Every state; no cookie.
+    bytes[20..24].fill(0xff);
+    bytes[24..26].copy_from_slice(&source.port().to_be_bytes());
+    bytes[26..28].copy_from_slice(&target.port().to_be_bytes());
+    put(&mut bytes[28..44], source.ip());
+    put(&mut bytes[44..60], target.ip());
+    bytes[64..72].fill(0xff);
+    bytes
+}
+
+fn put(place: &mut [u8], address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => place[..4].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => place.copy_from_slice(&v6.octets()),
+    }
+}
+
+/// What an answer says; `None` where it is to another question.
+///
+/// # Errors
+/// The kernel's, and a message that is cut short.
+fn answer(bytes: &[u8], sequence: u32) -> io::Result<Option<Option<SocketOwner>>> {
+    let cut_short = || io::Error::from(io::ErrorKind::InvalidData);
+    let word = |at: usize| {
+        let word = bytes.get(at..at + 4)?.try_into().ok()?;
+        Some(u32::from_ne_bytes(word))
+    };
+    let kind = bytes.get(4..6).ok_or_else(cut_short)?;
+    if word(8).ok_or_else(cut_short)? != sequence {
+        return Ok(None);
+    }
+    let kind = u16::from_ne_bytes([kind[0], kind[1]]);
+    if kind == ERROR {
+        let code = word(HEADER).ok_or_else(cut_short)?.cast_signed();
+        return match code.wrapping_neg() {
+            nix::libc::ENOENT => Ok(Some(None)),
+            code => Err(io::Error::from_raw_os_error(code)),
+        };
+    }
+    if kind != BY_FAMILY {
+        return Err(cut_short());
+    }
+    Ok(Some(Some(SocketOwner {
+        uid: word(UID).ok_or_else(cut_short)?,
+        inode: word(INODE).ok_or_else(cut_short)?.into(),
+    })))
+}
+
+/// A process that has a socket open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its name (proc_pid_comm(5)), which it may choose itself: any bytes.
+    pub name: String,
+    /// The program's file, where that may be read.
+    pub program: Option<String>,
+}
+
+/// Looks for the processes behind sockets. What a process of another user has open is seen by root only.
+#[derive(Debug, Default)]
+pub struct Processes {
+    recent: VecDeque<u32>,
+}
+
+impl Processes {
+    /// The processes that have the sockets with these inodes open; those that are not found are left out. The cost is
+    /// that of reading the descriptors of every process, less where it is one of the last ones.
+    pub fn with_sockets(&mut self, mut wanted: HashSet<u64>) -> HashMap<u64, Process> {
+        let mut found = HashMap::new();
+        let recent: Vec<u32> = self.recent.iter().copied().collect();
+        let others = pids().filter(|pid| !recent.contains(pid));
+        for pid in recent.iter().copied().chain(others) {
+            if wanted.is_empty() {
+                break;
+            }
+            let inodes = sockets_of(pid, &wanted);
+            if inodes.is_empty() {
+                continue;
+            }
+            self.remember(pid);
+            let process = process(pid);
+            for inode in inodes {
+                wanted.remove(&inode);
+                found.insert(inode, process.clone());
+            }
+        }
+        found
+    }
+
+    fn remember(&mut self, pid: u32) {
+        self.recent.retain(|known| *known != pid);
+        self.recent.push_front(pid);
+        self.recent.truncate(RECENT);
+    }
+}
+
+/// The newest first: what connects now was often just started.
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<u32> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable_by(|a, b| b.cmp(a));
+    pids.into_iter()
+}
+
+fn sockets_of(pid: u32, wanted: &HashSet<u64>) -> Vec<u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"));
+    let entries = entries.into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| inode(fs::read_link(entry.path()).ok()?.to_str()?))
+        .filter(|inode| wanted.contains(inode))
+        .collect()
+}
+
+/// `socket:[12345]`
+fn inode(link: &str) -> Option<u64> {
+    let number = link.strip_prefix("socket:[")?.strip_suffix(']')?;
+    number.parse().ok()
+}
+
+fn process(pid: u32) -> Process {
+    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let program = fs::read_link(format!("/proc/{pid}/exe")).ok();
+    Process {
+        pid,
+        name: String::from_utf8_lossy(&name).trim_end().to_owned(),
+        program: program.map(|path| path.to_string_lossy().into_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn owner_of(address: &str) {
+        let listener = TcpListener::bind(address).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (source, target) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        let mut owners = SocketOwners::new().unwrap();
+        let owner = owners.find(source, target).unwrap().unwrap();
+        assert_eq!(owner.uid, nix::unistd::geteuid().as_raw());
+        let mut processes = Processes::default();
+        for _ in 0..2 {
+            let found = processes.with_sockets([owner.inode, u64::MAX].into());
+            assert_eq!(found[&owner.inode].pid, std::process::id());
+            assert_eq!(found.len(), 1);
+        }
+    }
+
+    #[test]
+    fn the_owner_of_a_socket_is_found() {
+        owner_of("127.0.0.1:0");
+        owner_of("[::1]:0");
+    }
+
+    #[test]
+    fn a_socket_that_is_not_here_has_no_owner() {
+        let mut owners = SocketOwners::new().unwrap();
+        let source = "192.0.2.1:1".parse().unwrap();
+        assert_eq!(
+            owners.find(source, "192.0.2.2:2".parse().unwrap()).unwrap(),
+            None
+        );
+    }
+
+    #[test]
+    fn links_are_read() {
+        assert_eq!(inode("socket:[42]"), Some(42));
+        for link in ["socket:[]", "socket:[-1]", "pipe:[42]", "socket:[42", ""] {
+            assert_eq!(inode(link), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_is_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), sequence: u32) {
+            let _ = answer(&bytes, sequence);
+        }
+
+        #[test]
+        fn what_was_asked_is_answered(uid: u32, inode: u32, sequence: u32, cut in 0usize..88) {
+            let mut bytes = vec![0; 88];
+            bytes[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
+            bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+            bytes[UID..UID + 4].copy_from_slice(&uid.to_ne_bytes());
+            bytes[INODE..INODE + 4].copy_from_slice(&inode.to_ne_bytes());
+            let owner = SocketOwner { uid, inode: inode.into() };
+            prop_assert_eq!(answer(&bytes, sequence).unwrap(), Some(Some(owner)));
+            prop_assert_eq!(answer(&bytes, sequence.wrapping_add(1)).unwrap(), None);
+            if cut < 84 {
+                prop_assert!(answer(&bytes[..cut], sequence).is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+use super::*;
+
+fn capture(subnets: &[&str], excludes: &[&str]) -> CapturePlan {
+    CapturePlan {
+        subnets: subnets
+            .iter()
+            .map(|net| Subnet {
+                net: net.parse().unwrap(),
+                ports: None,
+            })
+            .collect(),
+        excludes: excludes.iter().map(|net| net.parse().unwrap()).collect(),
+    }
+}
+
+fn host() -> HostNetworks {
+    let interface = |name: &str, bridge, addresses: &[&str]| Interface {
+        name: name.into(),
+        bridge,
+        addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
+    };
+    HostNetworks {
+        interfaces: vec![
+            interface(
+                "eth0",
+                false,
+                &["10.0.5.7/24", "fe80::7/64", "fd00:5::7/64"],
+            ),
+            interface("docker0", true, &["172.17.0.1/16"]),
+            interface("wg0", false, &["10.9.0.2/32"]),
+        ],
+        gateways: vec![Gateway {
+            address: "10.0.5.1".parse().unwrap(),
+            interface: "eth0".into(),
+        }],
+        routes: ["10.0.5.0/24", "fe80::/64", "fd00:5::/64", "172.17.0.0/16"]
+            .map(|net| net.parse().unwrap())
+            .to_vec(),
+        others: vec![],
+        ipv6: true,
+    }
+}
+
+fn lines(subnets: &[&str], excludes: &[&str], from: Option<&str>) -> Vec<String> {
+    let from = from.map(|address| address.parse().unwrap());
+    advise(&capture(subnets, excludes), &host(), from)
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn nothing_to_say_about_a_foreign_network() {
+    assert!(lines(&["10.0.1.0/24", "fd00:1::/64"], &[], Some("10.0.5.9")).is_empty());
+}
+
+#[test]
+fn a_covered_local_network_is_named_once_with_the_way_out() {
+    let lines = lines(&["10.0.0.0/8"], &[], None);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with("10.0.0.0/8 covers 10.0.5.0/24 of eth0, this host's own"));
+    assert!(lines[0].contains("-x 10.0.5.0/24"));
+}
+
+#[test]
+fn the_way_out_silences_it() {
+    assert!(lines(&["10.0.0.0/8"], &["10.0.5.0/24"], None).is_empty());
+}
+
+#[test]
+fn a_part_of_the_local_network_counts() {
+    let lines = lines(&["10.0.5.128/25"], &[], None);
+    assert!(lines[0].contains("-x 10.0.5.128/25"), "{lines:?}");
+}
+
+#[test]
+fn defaults_leave_local_networks_alone() {
+    assert!(lines(&["0.0.0.0/0", "::/0"], &[], Some("10.0.5.9")).is_empty());
+    // A narrower subnet beside it does not.
+    let lines = lines(&["0.0.0.0/0", "172.16.0.0/12"], &[], None);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with("172.16.0.0/12 covers 172.17.0.0/16 of docker0, a bridge"));
+}
+
+#[test]
+fn a_default_takes_what_the_host_has_no_route_for() {
+    let from = lines(&["0.0.0.0/0"], &[], Some("203.0.113.9"));
+    assert!(from[0].contains("logged in from"), "{from:?}");
+    let host = HostNetworks {
+        routes: vec![],
+        ..host()
+    };
+    let advice = advise(&capture(&["0.0.0.0/0"], &[]), &host, None).unwrap();
+    assert_eq!(advice.len(), 2, "{advice:?}");
+}
+
+#[test]
+fn a_gateway_outside_the_warned_networks_is_named() {
+    let lines = lines(&["10.0.5.0/30"], &["10.0.5.2/32"], None);
+    assert!(
+        lines.iter().any(|line| line.contains("default gateway")),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn the_place_of_the_person_is_named() {
+    let lines = lines(&["203.0.113.0/24"], &[], Some("203.0.113.9"));
+    assert!(lines[0].contains("logged in from"), "{lines:?}");
+}
+
+fn beside(subnets: &[&str], theirs: &str, ports: Option<(u16, u16)>) -> Vec<String> {
+    let subnet = Subnet {
+        net: theirs.parse().unwrap(),
+        ports: ports.map(|(first, last)| first..=last),
+    };
+    let others = vec![Other {
+        device: "underpass0".into(),
+        subnet,
+        first: true,
+    }];
+    let host = HostNetworks { others, ..host() };
+    let mut capture = capture(subnets, &[]);
+    capture.subnets[0].ports = ports.map(|_| 80..=90);
+    let advice = advise(&capture, &host, None).unwrap();
+    advice.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_another_instance_captures_is_said() {
+    assert_eq!(
+        beside(&["10.1.1.0/24"], "10.1.0.0/16", None),
+        [
+            "10.1.1.0/24: another running underpass captures 10.1.0.0/16 on underpass0, and that one comes first; \
+             stop one of the two"
+        ]
+    );
+    assert_eq!(
+        beside(&["10.1.0.0/16"], "10.1.1.0/24", Some((85, 99))).len(),
+        1
+    );
+    assert_eq!(beside(&["0.0.0.0/0"], "0.0.0.0/0", None).len(), 1);
+}
+
+#[test]
+fn instances_that_share_nothing_are_fine() {
+    assert!(beside(&["10.1.1.0/24"], "10.1.2.0/24", None).is_empty());
+    assert!(beside(&["10.1.1.0/24"], "10.1.1.0/24", Some((443, 443))).is_empty());
+    assert!(beside(&["10.1.1.0/24"], "0.0.0.0/0", None).is_empty());
+    assert!(beside(&["10.1.1.0/24"], "fd00::/64", None).is_empty());
+}
+
+#[test]
+fn a_subnet_that_is_excluded_is_said() {
+    let lines = lines(&["10.1.1.0/24", "10.2.0.0/16"], &["10.1.0.0/16"], None);
+    assert_eq!(
+        lines,
+        ["10.1.1.0/24 is not captured: -x 10.1.0.0/16 covers all of it"]
+    );
+}
+
+#[test]
+fn without_ipv6_a_part_is_warned_of_and_all_is_an_error() {
+    let host = HostNetworks {
+        ipv6: false,
+        ..host()
+    };
+    let advice = advise(&capture(&["10.1.0.0/16", "fd01::/64"], &[]), &host, None);
+    assert_eq!(advice, Ok(vec![Advice::NoIpv6]));
+    let advice = advise(&capture(&["fd01::/64"], &[]), &host, None);
+    assert_eq!(advice, Err(PlanError::NoIpv6));
+}

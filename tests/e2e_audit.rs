@@ -1,0 +1,314 @@
+//! The audit log: every connection stands in it with who, where, when and how it ended, and it never costs one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use common::{Lab, Underpass, V4, V6, Value, assert_ok, carrier, eventually, finished};
+
+/// Underpass with its log in the state directory.
+struct Audited {
+    underpass: Underpass,
+    log: PathBuf,
+}
+
+impl Audited {
+    fn start(lab: &Lab) -> Self {
+        let log = lab.state.join("audit.log");
+        let args = format!("{} {} --audit-log {}", V4.subnet, V6.subnet, log.display());
+        Self {
+            underpass: lab.underpass(&args),
+            log,
+        }
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        lines(&self.log)
+    }
+
+    /// All lines, once it has ended.
+    fn stop(mut self) -> Vec<Value> {
+        assert_eq!(self.underpass.stop(Signal::SIGTERM).code(), Some(0));
+        self.lines()
+    }
+}
+
+/// Every line is JSON in printable ASCII, with what all have.
+fn lines(log: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(log).unwrap();
+    let line = |line: &str| {
+        assert!(
+            line.bytes().all(|byte| matches!(byte, b' '..=b'~')),
+            "{line}"
+        );
+        let value: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(value["v"], 1);
+        assert!(value["time"].as_str().unwrap().ends_with('Z'));
+        value
+    };
+    text.lines().map(line).collect()
+}
+
+fn of<'a>(lines: &'a [Value], event: &str) -> Vec<&'a Value> {
+    lines.iter().filter(|line| line["event"] == event).collect()
+}
+
+/// The ends of the flows to one port.
+fn ends(lines: &[Value], port: u16) -> Vec<&Value> {
+    let suffix = format!(":{port}");
+    let ends = of(lines, "flow_end").into_iter();
+    ends.filter(|line| line["target"].as_str().unwrap().ends_with(&suffix))
+        .collect()
+}
+
+fn fingerprint(public: &Path) -> String {
+    let output = Command::new("ssh-keygen").arg("-lf").arg(public).output();
+    let output = String::from_utf8(output.unwrap().stdout).unwrap();
+    output.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn each_connection_with_who_where_and_how_it_ended() {
+    let lab = Lab::up();
+    let audited = Audited::start(&lab);
+    assert_ok(&lab.probe("client", &format!("get {} 5001 1000003", V4.host)));
+    assert_ok(&lab.probe("client", &format!("get {} 5001 1003", V6.host)));
+    assert_eq!(
+        lab.result("client", &format!("connect {} 81", V4.host)),
+        "ECONNREFUSED"
+    );
+    lab.probe("client", &format!("rst {} 5006", V4.host));
+    // A container: its packets are forwarded, and its processes are not this host's.
+    assert_ok(&lab.probe("box", &format!("put {} 5002 1000", V4.host)));
+    let lines = audited.stop();
+
+    let session = of(&lines, "session_start")[0];
+    assert_eq!(session["server"], "192.168.77.1:22");
+    assert_eq!(session["login"], "root");
+    assert_eq!(session["carrier"], carrier());
+    assert_eq!(session["subnets"][0], V4.subnet);
+    let key = fingerprint(&lab.state.join("id.pub"));
+    assert_eq!(session["key"], key.as_str());
+    let host_key = fingerprint(&lab.state.join("host_key.pub"));
+    assert!(session["host_key"].as_str().unwrap().ends_with(&host_key));
+
+    for (end, bytes) in ends(&lines, 5001).iter().zip([1_000_003, 1_003]) {
+        assert_eq!(end["outcome"], "finished");
+        assert_eq!(end["bytes_down"], bytes);
+        assert_eq!(end["uid"], 0);
+        assert_eq!(end["user"], "root");
+        assert_eq!(end["process"], "lab-probe");
+        assert!(end["pid"].as_u64().unwrap() > 1);
+        assert_eq!(end["key"], key.as_str());
+        assert_eq!(end["address"], "192.168.77.1:22");
+        assert!(end["end"].as_str() >= end["start"].as_str());
+    }
+    let refused = ends(&lines, 81)[0];
+    assert_eq!(refused["outcome"], "refused");
+    assert!(refused["reason"].as_str().unwrap().contains("refused"));
+    // sshd sends an EOF for a reset, too: which of the two it was is not known here.
+    assert_eq!(ends(&lines, 5006)[0]["bytes_down"], 1000);
+    let forwarded = ends(&lines, 5002)[0];
+    assert!(
+        forwarded["source"]
+            .as_str()
+            .unwrap()
+            .starts_with("172.31.0.2:")
+    );
+    assert!(forwarded["uid"].is_null() && forwarded["pid"].is_null());
+
+    let number = |line: &&Value| line["flow"].as_u64().unwrap();
+    let begun: HashSet<u64> = of(&lines, "flow_start").iter().map(number).collect();
+    let ended: HashSet<u64> = of(&lines, "flow_end").iter().map(number).collect();
+    assert_eq!(begun, ended);
+    let last = lines.last().unwrap();
+    assert_eq!(last["event"], "session_stop");
+    assert_eq!(last["flows"].as_u64().unwrap(), ended.len() as u64);
+}
+
+/// Who is connected now, for days perhaps, is seen; and what is open at the end has an end.
+#[test]
+fn an_open_connection_is_seen() {
+    let lab = Lab::up();
+    let audited = Audited::start(&lab);
+    let open = lab
+        .start_probe("client", &format!("source {} 19 --wait", V4.host))
+        .connected();
+    eventually("its start stands in the log", || {
+        !of(&audited.lines(), "flow_start").is_empty()
+    });
+    assert!(of(&audited.lines(), "flow_end").is_empty());
+    let lines = audited.stop();
+    assert_eq!(ends(&lines, 19).len(), 1);
+    drop(open);
+}
+
+#[test]
+fn a_lost_connection_and_the_next_one() {
+    let lab = Lab::up();
+    let mut audited = Audited::start(&lab);
+    let open = lab
+        .start_probe("client", &format!("source {} 19 --wait", V4.host))
+        .connected();
+    lab.kill_sshd();
+    audited.underpass.wait_for_line("connection lost");
+    lab.start_sshd();
+    audited.underpass.wait_for_line("up again");
+    let lines = audited.stop();
+    assert_eq!(ends(&lines, 19)[0]["outcome"], "lost");
+    drop(open);
+    let lines: Vec<Value> = lines
+        .into_iter()
+        .filter(|line| !line["event"].as_str().unwrap().starts_with("flow"))
+        .collect();
+    let session: Vec<_> = lines
+        .iter()
+        .map(|line| line["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        session,
+        [
+            "session_start",
+            "session_lost",
+            "session_back",
+            "session_stop"
+        ]
+    );
+    assert!(!lines[1]["reason"].as_str().unwrap().is_empty());
+    assert_eq!(lines[2]["key"], lines[0]["key"]);
+}
+
+#[test]
+fn ten_thousand_short_connections_lose_no_line() {
+    let lab = Lab::up();
+    let audited = Audited::start(&lab);
+    assert_ok(&lab.probe(
+        "client",
+        &format!("short {} 5007 10000 --parallel 32", V4.host),
+    ));
+    let lines = audited.stop();
+    assert!(of(&lines, "lines_lost").is_empty());
+    let numbers = |event| -> HashSet<u64> {
+        let lines = of(&lines, event).into_iter();
+        lines.map(|line| line["flow"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(numbers("flow_start").len(), 10_000);
+    assert_eq!(numbers("flow_end").len(), 10_000);
+    // Their sockets live for a millisecond: most users are known, and that of none is wrong.
+    let ends = of(&lines, "flow_end");
+    assert!(
+        ends.iter()
+            .all(|end| end["uid"].is_null() || end["uid"] == 0)
+    );
+    let known = ends.iter().filter(|end| end["uid"] == 0).count();
+    assert!(known > 1_000, "{known} of 10,000 users are known");
+}
+
+#[test]
+fn a_process_with_a_hostile_name() {
+    let lab = Lab::up();
+    let audited = Audited::start(&lab);
+    let name = "a\"}\n\u{1b}[31m\u{9b}";
+    let program = lab.state.join(name);
+    let probe = Path::new(env!("CARGO_BIN_EXE_underpass")).with_file_name("examples/lab-probe");
+    std::fs::copy(probe, &program).unwrap();
+    let mut command = lab.command("client", &program);
+    command.args(["get", V4.host, "5001", "1000003"]);
+    assert!(finished(command).status.success());
+    let lines = audited.stop();
+    assert_eq!(ends(&lines, 5001)[0]["process"], name);
+    assert!(
+        ends(&lines, 5001)[0]["program"]
+            .as_str()
+            .unwrap()
+            .ends_with(name)
+    );
+}
+
+/// A disk without room costs lines, which are counted, and no connection.
+#[test]
+fn a_full_disk() {
+    let lab = Lab::up();
+    let disk = lab.state.join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let pid = lab.file("underpass.pid");
+    let mount = format!(
+        "mount -t tmpfs -o size=64k none {disk} && head -c 61440 /dev/zero >{disk}/filler && echo $$ >{pid} && exec \"$@\"",
+        disk = disk.display()
+    );
+    let wrapper = ["unshare", "-m", "sh", "-c", &mount, "sh"];
+    let args = format!("{} --audit-log {}/audit.log", V4.subnet, disk.display());
+    let mut underpass = Underpass::start(lab.wrapped_up_command(&wrapper, &args));
+    let short = format!("short {} 5007 200 --parallel 8", V4.host);
+    assert_ok(&lab.probe("client", &short));
+    underpass.wait_for_line("the audit log loses lines");
+    assert_ok(&lab.probe("client", &short));
+
+    let pid = std::fs::read_to_string(pid).unwrap();
+    let inside = PathBuf::from(format!("/proc/{}/root{}", pid.trim(), disk.display()));
+    std::fs::remove_file(inside.join("filler")).unwrap();
+    underpass.wait_for_line("the audit log is written again");
+    assert_eq!(
+        lab.result("client", &format!("connect {} 80", V4.host)),
+        "open"
+    );
+    let log = inside.join("audit.log");
+    let lost = || -> Option<u64> {
+        let text = std::fs::read_to_string(&log).unwrap();
+        // A line may have been cut short.
+        let mut lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.find(|line| line["event"] == "lines_lost")?["count"].as_u64()
+    };
+    assert!(lost().unwrap() > 100);
+    eventually("the next connection stands in the log", || {
+        std::fs::read_to_string(&log).unwrap().contains(":80\"")
+    });
+    let told = underpass
+        .log()
+        .iter()
+        .filter(|line| line.contains("audit log"))
+        .count();
+    assert_eq!(told, 2);
+    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+/// Where nothing can be written down, nothing is carried.
+#[test]
+fn a_file_that_is_not_ours_alone() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    std::os::unix::fs::symlink("/etc/passwd", lab.state.join("link")).unwrap();
+    let command = lab.up_command(&format!("{} --audit-log {}", V4.subnet, lab.file("link")));
+    let output = finished(command);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("symbolic link"), "{said}");
+    assert_eq!(lab.network_state("client"), before);
+}
+
+/// As logrotate does it: the file is renamed, and SIGHUP has a new one made.
+#[test]
+fn a_log_that_is_rotated() {
+    let lab = Lab::up();
+    let mut audited = Audited::start(&lab);
+    let connect = || lab.result("client", &format!("connect {} 80", V4.host));
+    assert_eq!(connect(), "open");
+    let old = audited.log.with_extension("log.1");
+    std::fs::rename(&audited.log, &old).unwrap();
+    audited.underpass.signal(Signal::SIGHUP);
+    audited.underpass.wait_for_line("reloaded");
+    eventually("the new file is there", || audited.log.exists());
+    assert_eq!(connect(), "open");
+    let new = audited.stop();
+    assert_eq!(of(&new, "flow_end").len(), 1);
+    assert_eq!(of(&new, "session_stop").len(), 1);
+    assert_eq!(of(&lines(&old), "flow_end").len(), 1);
+}
