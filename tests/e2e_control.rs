@@ -201,7 +201,7 @@ fn a_reload_changes_what_is_captured_and_drops_no_flow() {
     let file = lab.file("subnets");
     fs::write(&file, format!("{}\n", V4.subnet)).unwrap();
     let mut underpass = lab.underpass(&format!("--name a -s {file}"));
-    let echoes = format!("echo-latency {} 7 40 --interval-ms 50", V4.host);
+    let echoes = format!("echo-latency {} 7 100 --interval-ms 50", V4.host);
     let held = lab.start_probe("client", &echoes);
     eventually("it is open", || lab.far_connections(7) == 1);
     assert_eq!(connect(&lab, V6.host, 80), "ENETUNREACH");
