@@ -197,8 +197,10 @@ fn sources(under: &Path) -> Vec<PathBuf> {
         return is_code.then(|| under.to_owned()).into_iter().collect();
     }
     let entries = std::fs::read_dir(under).unwrap();
-    entries
-        .flat_map(|entry| sources(&entry.unwrap().path()))
+    let files = entries.flat_map(|entry| sources(&entry.unwrap().path()));
+    // Snapshots stand beside what they are of.
+    files
+        .filter(|file| file.extension().is_some_and(|end| end == "rs"))
         .collect()
 }
 

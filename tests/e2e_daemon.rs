@@ -294,6 +294,8 @@ fn unit(path: &str, to: &Path) -> PathBuf {
 
 fn analyze(args: &[&str], unit: &Path) -> String {
     let output = Command::new("systemd-analyze")
+        // --user looks for it.
+        .env("XDG_RUNTIME_DIR", unit.parent().unwrap())
         .args(args)
         .arg(unit)
         // Of a user, where nobody is logged in.

@@ -120,9 +120,9 @@ pub struct UpArgs {
     /// Otherwise 1500, or 65520 where the kernel has no offload.
     #[arg(long, value_name = "BYTES", help_heading = RUN)]
     pub mtu: Option<u32>,
-    /// Capture in this network namespace; SSH leaves from the one where underpass is started
+    /// Capture in this network namespace
     ///
-    /// A name of ip-netns(8), a path, or pid:N for that of a process: a container's, for example.
+    /// SSH leaves from the one where underpass is started. A name of ip-netns(8), a path, or pid:N for that of a process: a container's, for example.
     #[arg(long, value_name = "NAME|PATH|pid:N", help_heading = RUN, value_hint = ValueHint::Other)]
     pub netns: Option<String>,
     /// Name of the device [default: underpass0, ...]

@@ -42,7 +42,6 @@ struct Live {
 impl Board {
     /// Of an instance that starts now.
     pub(super) fn new(name: &str, plan: &Plan) -> Self {
-        let kind = plan.carrier.kind.name();
         let fixed = Report {
             name: name.to_owned(),
             pid: std::process::id(),
@@ -57,7 +56,7 @@ impl Board {
                 ..Server::default()
             },
             carrier: Carrier {
-                kind: kind.to_owned(),
+                kind: plan.carrier.kind.name().to_owned(),
                 why: plan.carrier.why.clone(),
                 connections: 0,
             },
