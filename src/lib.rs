@@ -27,15 +27,15 @@
 //! | room | lives there | may not know |
 //! |---|---|---|
 //! | [`cli`] | arguments as typed; one definition feeds help, man page, completions | files, sockets |
-//! | [`plan`] | arguments and ssh's effective configuration become one valid [`plan::Plan`], or an error that says what to change | tokio, engine, os |
-//! | [`app`] | wiring, asking `ssh -G`, start in stages, shutdown and undo order, exit codes | protocols |
+//! | [`plan`] | arguments, environment, config.toml and ssh's effective configuration become one valid [`plan::Plan`], or an error that says what to change | tokio, engine, os |
+//! | [`app`] | wiring, asking `ssh -G`, start in stages, shutdown and undo order, exit codes; [`app::control`]: how a run is asked, reloaded and ended; [`app::run`]: a command with a network of its own; [`app::doctor`] | protocols |
 //! | [`net`] | plain values and the seam traits [`net::Inbound`], [`net::Carrier`] | everything but std and bytes |
 //! | [`engine`] | the sans-IO core: packets and far-side answers in, packets and new flows out | tokio, clocks, SSH, descriptors |
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |
 //! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |
-//! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::channels`] for the carrier to come | inlets, engine |
+//! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::openssh`] over [`carrier::channels`]; [`carrier::direct`] for what `run` reaches without a server | inlets, engine |
 //! | [`audit`] | who connected where and when, one JSON line each: handed over by a flow, written by a thread of its own | carriers, inlets, engine |
-//! | [`os`] | tun, netlink, changes of the network, children that end with us, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
+//! | [`os`] | [`os::helper`], the privileged part; tun, netlink, namespaces, changes of the network, children that end with us, confinement, run directories, systemd, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
 //! | [`stats`] | counters of how flows ended, and their bytes | deciding anything |
 //!
 //! `tests/architecture.rs` holds the table of who may name whom. Rooms to come: `resolve/` (DNS over a carrier
@@ -100,6 +100,26 @@
 //!    is what the host has a route of its own for.
 //! 7. Bad input (packets, SSH replies, files, arguments) gets a clear error or a counted drop, never a panic.
 //!
+//! # Privileges
+//!
+//! A small part makes the device and sets routes: it has `CAP_NET_ADMIN` alone, can gain nothing more, and, where the
+//! kernel has Landlock, may write only to the TUN device, the terminal and network settings. It takes three requests, in the
+//! terms of the plan, works out itself what follows from them, and ends with an undo at anything else. It is two processes that
+//! watch each other: whichever process of a run is killed, the host is as before. Both killed at once leave rules to
+//! the next start or `underpass cleanup`.
+//!
+//! Keys, agent, configuration and packets belong to the user; started by sudo, underpass becomes who called. The main process
+//! leaves no core dump and, unless it is root, has no capabilities. Where it runs no program of the user's (ProxyCommand, the
+//! installed ssh, askpass) and keeps no audit log it gains no rights, writes only where host keys are kept, to its run
+//! directory and to the terminal (Landlock), and cannot trace, mount, or load code into the kernel (seccomp). Root keeps
+//! what concerns files, and everything where it runs programs.
+//!
+//! `run` and `shell` need no privileges: the command's network is a namespace of the user's own. Its main process is not
+//! confined, for the command is forked from it.
+//!
+//! A file that another user could have written is never followed as configuration; run by sudo, no file is read that
+//! the caller could not read.
+//!
 //! # Bounds
 //!
 //! Nothing grows without end. Per flow, and over all flows:
@@ -117,6 +137,8 @@
 //! | window granted over ssh's own channels | 1 MiB; on a path longer than 5 ms as the application takes, 32 MiB at most | 4 MiB for the busy ones; 64 MiB on a long path, then 32 KiB for each flow | `carrier/channels/budget.rs` |
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
 //! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most; over a ProxyCommand 1; as many as `--connections` says | `carrier/russh/pool/choice.rs` |
+//! | clients of the control socket | | 16; a request 4 KiB, 1 s to ask, 5 s to take the answer | [`app::control`] |
+//! | audit lines that wait for the disk | | 32,768; what comes then is counted, and told once | [`audit`] |
 //! | channels | 1 | 900 per connection where thousands come at once, 16,000 at most (sshd: 16,384) | `carrier/russh/pool/choice.rs` |
 //! | masters (`ssh -M`) | 1 | as many as `--connections` says, else a further one at 900 channels, or after 8,000 refused opens; 16 at most | `carrier/openssh/pool.rs`, `shared.rs` |
 //!

@@ -81,7 +81,7 @@ fn under_sudo_ssh_runs_as_who_called_it() {
 #[test]
 fn killed_in_the_middle_of_a_login_it_leaves_nothing() {
     let lab = Lab::up();
-    let place = lab.file("run");
+    let place = lab.file("of-the-user");
     fs::create_dir(&place).unwrap();
     fs::set_permissions(&place, PermissionsExt::from_mode(0o700)).unwrap();
     let directories = || fs::read_dir(&place).unwrap().count();

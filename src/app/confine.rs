@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::carrier::prompt;
+use crate::carrier::russh::backlog_directory;
 use crate::os::confine::{self, Needs};
 use crate::plan::{CarrierKind, Plan, Route};
 
@@ -30,6 +31,8 @@ fn needs(plan: &Plan, more: &[PathBuf]) -> Needs {
     Needs::Writes(
         files
             .map(|file| place(file))
+            // What a program does not read.
+            .chain([backlog_directory()])
             .chain(more.iter().cloned())
             .collect(),
     )

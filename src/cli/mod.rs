@@ -50,7 +50,9 @@ pub enum Command {
     /// Capture subnets and carry them through an SSH server, until Ctrl-C
     #[command(after_help = UP_AFTER_HELP, after_long_help = UP_AFTER_LONG_HELP, override_usage = UP_USAGE)]
     Up(Box<UpArgs>),
-    /// Run a command whose network goes through an SSH server; no root needed
+    /// Run a command whose network goes through an SSH server
+    ///
+    /// It needs no privileges.
     ///
     /// The command has this terminal, directory and user, and its exit code is the exit code; 125 says that it could
     /// not be run here, 126 that it cannot be executed, 127 that there is none.
@@ -69,7 +71,7 @@ pub enum Command {
     /// something fails, else 0.
     #[command(mut_args(doctor_hides), after_help = DOCTOR_AFTER_HELP)]
     Doctor(Box<DoctorArgs>),
-    /// Tell how instances are: state, server, subnets, connections, bytes
+    /// Tell how instances are: state, server, connections, bytes
     ///
     /// Exit code 0: all that were asked for are up; 8: one has no SSH connection at the moment; 1: none runs. With --json an
     /// array of one object for each; times are in seconds since 1970.
@@ -90,9 +92,9 @@ pub enum Command {
     Cleanup,
     /// List the profiles of config.toml
     Profiles(ProfilesArgs),
-    /// Print a rule of sudoers(5) that lets a user run `up` without a password
+    /// Print a sudoers(5) rule that lets a user run `up`
     ///
-    /// The rule allows the privileged part of underpass, without arguments, and nothing else.
+    /// Without a password. The rule allows the privileged part of underpass, without arguments, and nothing else.
     #[command(after_help = "Example:\n  underpass sudoers | sudo tee /etc/sudoers.d/underpass")]
     Sudoers {
         /// Who may [default: who runs this]

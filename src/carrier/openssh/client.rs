@@ -30,8 +30,9 @@ const TELLING: &str = "LogVerbose=*:ssh_connect_direct():*,*:kex_exchange_identi
 /// Where its log goes: to a pipe that nobody else speaks on, for the server's banner and what ssh runs use stderr.
 const LOG: &str = "/dev/stdout";
 
-/// Where the user set none: a dead peer is noticed within 15 seconds.
-const KEEPALIVE: [&str; 2] = ["ServerAliveInterval=5", "ServerAliveCountMax=3"];
+/// Where the user set none: a dead peer is noticed within 15 seconds. ssh gives up one interval after the last question
+/// (clientloop.c `server_alive_check`).
+const KEEPALIVE: [&str; 2] = ["ServerAliveInterval=5", "ServerAliveCountMax=2"];
 /// Where the user set none, in seconds.
 const CONNECT_TIMEOUT: &str = "ConnectTimeout=30";
 /// Where the user chose no ciphers: with AES-NI 1.5 to 2 times as fast as ssh's first choice.

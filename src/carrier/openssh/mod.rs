@@ -59,6 +59,7 @@ use self::pool::Pool;
 use super::dial::DialBudget;
 use super::error::{ConnectError, LostReason};
 use super::link::{Description, Link, distinct};
+use super::prompt;
 use crate::net::{Carrier, OpenError, Source, Target};
 use crate::plan::{SshClient, SshPlan};
 
@@ -83,7 +84,13 @@ impl OpensshCarrier {
     /// [`ConnectError`]: one line for a person, with what to do.
     pub async fn connect(plan: &SshPlan, client: &SshClient) -> Result<Self, ConnectError> {
         let client = Client::find(plan, client).await?;
-        Self::log_in(client, Asks::Person).await
+        // Where there is nobody, ssh would send an empty password for each try.
+        let person = prompt::usual(plan.login.batch, |name| std::env::var_os(name));
+        let asks = match person.has_person() {
+            true => Asks::Person,
+            false => Asks::Nobody,
+        };
+        Self::log_in(client, asks).await
     }
 
     /// Logs in once more. Unless `with_person`, ssh asks nobody.

@@ -54,6 +54,7 @@ use crate::plan::SshPlan;
 
 pub use self::auth::{KeyFacts, KeyLock, key_facts};
 pub use self::examine::{Answer, Request, window};
+pub use self::spill::directory as backlog_directory;
 pub use self::stream::{RusshReader, RusshWriter};
 
 /// How long [`RusshCarrier::shutdown`] waits for the goodbyes to be sent.

@@ -22,14 +22,18 @@ pub(super) struct Spill {
     write: u64,
 }
 
+/// Where backlogs beyond memory are kept: `$TMPDIR`, else `/var/tmp`, for `/tmp` is memory on many systems.
+pub fn directory() -> PathBuf {
+    env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
+}
+
 impl Spill {
-    /// Makes the file in `$TMPDIR`, else in `/var/tmp`: `/tmp` is memory on many systems.
+    /// Makes the file in [`directory`].
     ///
     /// # Errors
     /// Whatever the file system says.
     pub(super) fn new() -> io::Result<Self> {
-        let dir = env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
-        let file = in_place(|| tempfile::tempfile_in(dir))?;
+        let file = in_place(|| tempfile::tempfile_in(directory()))?;
         Ok(Self {
             file,
             freed: 0,

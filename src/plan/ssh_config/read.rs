@@ -21,6 +21,9 @@ const KEY_FILES: [&str; 5] = [
     "~/.ssh/id_ecdsa_sk",
 ];
 
+/// ServerAliveInterval of Debian's ssh where BatchMode is set (its ssh_config(5)).
+const BATCH_INTERVAL: Duration = Duration::from_secs(300);
+
 /// A server's plan but for the way there, and the question about the host that the way leads through.
 pub(in super::super) struct Read {
     pub(in super::super) plan: SshPlan,
@@ -252,6 +255,10 @@ impl<'a> Reader<'a> {
     fn keepalive(&self) -> Result<Option<Keepalive>, PlanError> {
         let count = self.number("serveralivecountmax")?;
         let interval = self.time("serveraliveinterval")?;
+        // Debian's ssh has this where BatchMode is set and nothing else is said: a quarter of an hour until a dead peer
+        // is noticed is nobody's choice.
+        let is_debians = interval == Some(BATCH_INTERVAL) && self.flag("batchmode")?;
+        let interval = interval.filter(|_| !is_debians);
         Ok(interval.map(|interval| Keepalive { interval, count }))
     }
 
