@@ -28,7 +28,7 @@
 //! |---|---|---|
 //! | [`cli`] | arguments as typed; one definition feeds help, man page, completions | files, sockets |
 //! | [`plan`] | arguments, environment, config.toml and ssh's effective configuration become one valid [`plan::Plan`], or an error that says what to change | tokio, engine, os |
-//! | [`app`] | wiring, asking `ssh -G`, start in stages, shutdown and undo order, exit codes; [`app::control`]: how a run is asked, reloaded and ended; [`app::run`]: a command with a network of its own; [`app::doctor`] | protocols |
+//! | [`app`] | wiring, asking `ssh -G`, start in stages, shutdown and undo order, exit codes; [`app::control`]: how a run is asked, reloaded and ended; [`mod@app::run`]: a command with a network of its own; [`app::doctor`] | protocols |
 //! | [`net`] | plain values and the seam traits [`net::Inbound`], [`net::Carrier`] | everything but std and bytes |
 //! | [`engine`] | the sans-IO core: packets and far-side answers in, packets and new flows out | tokio, clocks, SSH, descriptors |
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |

@@ -24,7 +24,6 @@ macro_rules! up_examples {
 Examples:
   sudo underpass up -r me@bastion 10.0.1.0/24    all of 10.0.1.0/24
   sudo underpass up -r bastion 10/8 -x 10.5/16   all of 10.0.0.0/8 but a part
-  sudo underpass up -r bastion 10.0.1.7:5432     one port of one host
   sudo underpass up prod                         profile prod of config.toml"
     };
 }

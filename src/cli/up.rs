@@ -118,12 +118,12 @@ pub struct UpArgs {
     /// MTU of the device, 1280 to 65520 bytes
     ///
     /// Otherwise 1500, or 65520 where the kernel has no offload.
-    #[arg(long, value_name = "BYTES", help_heading = RUN)]
+    #[arg(long, value_name = "BYTES", help_heading = RUN, hide_short_help = true)]
     pub mtu: Option<u32>,
     /// Capture in this network namespace
     ///
     /// SSH leaves from the one where underpass is started. A name of ip-netns(8), a path, or pid:N for that of a process: a container's, for example.
-    #[arg(long, value_name = "NAME|PATH|pid:N", help_heading = RUN, value_hint = ValueHint::Other)]
+    #[arg(long, value_name = "NETNS", help_heading = RUN, value_hint = ValueHint::Other)]
     pub netns: Option<String>,
     /// Name of the device [default: underpass0, ...]
     #[arg(long, value_name = "NAME", help_heading = RUN, value_hint = ValueHint::Other)]
