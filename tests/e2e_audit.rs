@@ -244,7 +244,7 @@ fn a_full_disk() {
     std::fs::create_dir(&disk).unwrap();
     let pid = lab.file("underpass.pid");
     let mount = format!(
-        "mount -t tmpfs -o size=64k none {disk} && head -c 61440 /dev/zero >{disk}/filler && echo $$ >{pid} && exec \"$@\"",
+        "mount -t tmpfs -o size=4m none {disk} && head -c 4190208 /dev/zero >{disk}/filler && echo $$ >{pid} && exec \"$@\"",
         disk = disk.display()
     );
     let wrapper = ["unshare", "-m", "sh", "-c", &mount, "sh"];
@@ -257,6 +257,7 @@ fn a_full_disk() {
 
     let pid = std::fs::read_to_string(pid).unwrap();
     let inside = PathBuf::from(format!("/proc/{}/root{}", pid.trim(), disk.display()));
+    // Room for every line that may still be waiting.
     std::fs::remove_file(inside.join("filler")).unwrap();
     underpass.wait_for_line("the audit log is written again");
     assert_eq!(
