@@ -62,6 +62,20 @@ fn a_gigabyte_up() {
     transfer(&lab, "client", &V4, &[("put", 5002)], &[GB]);
 }
 
+/// Over IPv6 the device cuts our packets by what smoltcp does not do itself.
+#[test]
+fn large_transfers_over_ipv6() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass(V6.subnet);
+    transfer(
+        &lab,
+        "client",
+        &V6,
+        &[("get", 5001), ("put", 5002)],
+        &[300_000_007],
+    );
+}
+
 /// The client is then a router: underpass meets packets of an MTU of 1500 that it has not made itself.
 #[test]
 fn a_container_behind_the_client() {
