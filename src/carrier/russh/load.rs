@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::cut::Cut;
 use super::refusal::Refusals;
 use super::route::Gate;
+use super::turns::{Fed, Turns};
 use crate::carrier::error::LostReason;
 
 /// What russh keeps for a channel that we closed before the server did, in bytes (measured: an entry of its
@@ -37,6 +38,7 @@ pub(super) struct Load {
     lost: OnceLock<LostReason>,
     cut: Arc<Cut>,
     gate: Arc<Gate>,
+    turns: Arc<Turns>,
     /// Rung when a channel joins, or a flow is read again.
     joined: Notify,
     /// The pool's bell: a channel ended, a flow stalled, or the connection is lost.
@@ -57,6 +59,7 @@ impl Load {
             lost: OnceLock::new(),
             cut: Arc::default(),
             gate: Arc::default(),
+            turns: Arc::default(),
             joined: Notify::new(),
             changed,
         }
@@ -111,6 +114,19 @@ impl Load {
     /// Closed while more waits to be sent than should.
     pub(super) fn gate(&self) -> &Arc<Gate> {
         &self.gate
+    }
+
+    /// How much is taken off the wire at a time.
+    pub(super) fn turns(&self) -> &Arc<Turns> {
+        &self.turns
+    }
+
+    /// A flow of the connection has got a message of so many bytes.
+    pub(super) fn add_received(&self, bytes: usize, flow: &mut Fed) {
+        self.add_carried(bytes);
+        if bytes >= BULK_MESSAGE {
+            self.turns.feed(flow);
+        }
     }
 
     pub(super) fn add_carried(&self, bytes: usize) {

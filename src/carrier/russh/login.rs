@@ -147,7 +147,7 @@ pub(super) fn boxed<'a>(
 /// [`ConnectError`], also of a jump host's login.
 pub(super) async fn log_in(plan: &SshPlan, how: How<'_>, changed: Arc<Notify>) -> LoggedIn {
     let load = Arc::new(Load::new(changed));
-    let (way, known) = route::open(plan, &how, load.gate()).await?;
+    let (way, known) = route::open(plan, &how, &load).await?;
     let before = how.before.and_then(|access| access.host_key.clone());
     let mut check = HostKeyCheck::new(plan, how.prompter.clone()).after(before);
     if let Some(peer) = way.base.peer() {

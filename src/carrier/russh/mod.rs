@@ -35,6 +35,7 @@ mod server;
 mod spill;
 mod stream;
 mod tcp;
+mod turns;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use super::backlog::{Backlog, Store};
 use super::load::{ChannelGuard, StallGuard};
 use super::pace::Pace;
+use super::turns::Fed;
 use crate::net::{ByteReader, ByteWriter, StreamError};
 
 /// How long a server may take to close a channel that is at EOF both ways, before we close it.
@@ -46,6 +47,7 @@ pub(super) fn halves(
         read: Some(read),
         backlog: None,
         pace: Pace::default(),
+        fed: Fed::default(),
         store,
         end: None,
         shared: Arc::clone(&shared),
@@ -142,6 +144,7 @@ pub struct RusshReader {
     /// What was taken in while nobody had room.
     backlog: Option<Box<Backlog>>,
     pace: Pace,
+    fed: Fed,
     store: Arc<Store>,
     /// Comes after what is in the backlog.
     end: Option<End>,
@@ -157,7 +160,8 @@ impl RusshReader {
         loop {
             match read.wait().await {
                 Some(ChannelMsg::Data { data }) if !data.is_empty() => {
-                    self.shared.place.load().add_carried(data.len());
+                    let load = self.shared.place.load();
+                    load.add_received(data.len(), &mut self.fed);
                     return Some(data);
                 }
                 Some(ChannelMsg::Eof) => self.end = Some(End::Eof),

@@ -14,6 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::yield_now;
 use tracing::debug;
 
+use super::turns::Turns;
 use crate::carrier::error::{ConnectError, Stage};
 use crate::plan::{AddressFamily, Dialling, SshPlan};
 
@@ -169,25 +170,25 @@ pub(super) type AckAtOnce = Arc<AtomicBool>;
 /// its body; without this each would be a system call of its own.
 const READ_BUFFER: usize = 128 << 10;
 
-/// What one task takes before the others of its thread get their turn, in bytes. A bulk transfer's session would go on for
-/// milliseconds, and whatever else the process carries waits at each of its steps.
-const TURN: usize = 256 << 10;
-
 /// A TCP stream that reads in large pieces, lets others have their turn, and re-arms TCP_QUICKACK after each read while
 /// [`AckAtOnce`] is set; the kernel clears the option by itself (tcp(7)).
 pub(super) struct SshTcp {
     stream: BufReader<TcpStream>,
     ack_at_once: AckAtOnce,
-    /// Bytes read since others had their turn.
-    taken: usize,
+    turns: Arc<Turns>,
+    /// What this turn may take, in bytes, and what is left of it.
+    turn: usize,
+    left: usize,
 }
 
 impl SshTcp {
-    pub(super) fn new(stream: TcpStream, ack_at_once: AckAtOnce) -> Self {
+    pub(super) fn new(stream: TcpStream, ack_at_once: AckAtOnce, turns: Arc<Turns>) -> Self {
         Self {
             stream: BufReader::with_capacity(READ_BUFFER, stream),
             ack_at_once,
-            taken: 0,
+            turns,
+            turn: 0,
+            left: 0,
         }
     }
 }
@@ -198,16 +199,17 @@ impl AsyncRead for SshTcp {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.taken >= TURN {
-            self.taken = 0;
+        if self.left == 0 {
+            self.turn = self.turns.next();
+            self.left = self.turn;
             // Comes back after the sockets and the device were looked at.
             return pin!(yield_now()).poll(cx).map(Ok);
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.taken = match read {
-            Poll::Ready(_) => self.taken + buf.filled().len() - before,
-            Poll::Pending => 0,
+        self.left = match read {
+            Poll::Ready(_) => self.left.saturating_sub(buf.filled().len() - before),
+            Poll::Pending => self.turn,
         };
         if read.is_ready() && self.ack_at_once.load(Relaxed) {
             // Only speed is lost where the kernel refuses.

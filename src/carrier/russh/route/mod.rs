@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::connection::Connection;
+use super::load::Load;
 use super::login::{self, Access, How};
 use super::tcp::{self, AckAtOnce, Connected, SshTcp};
 use crate::carrier::error::{ConnectError, Stage};
@@ -148,23 +149,24 @@ impl Known {
     }
 }
 
-/// Opens a way to the server of `plan`. What waits to be sent closes `gate`.
+/// Opens a way to the server of `plan`. What waits to be sent closes the gate of `load`.
 ///
 /// # Errors
 /// [`ConnectError`], also of a jump host's login.
 pub(super) async fn open(
     plan: &SshPlan,
     how: &How<'_>,
-    gate: &Arc<Gate>,
+    load: &Load,
 ) -> Result<(Way, Known), ConnectError> {
+    let gate = load.gate();
     match &plan.route {
-        Route::Direct => direct(plan, how).await,
+        Route::Direct => direct(plan, how, load).await,
         Route::Jump(hop) => jump(plan, hop, how, gate).await,
         Route::Command(text) => by_command(plan, text, how, gate).await,
     }
 }
 
-async fn direct(plan: &SshPlan, how: &How<'_>) -> Result<(Way, Known), ConnectError> {
+async fn direct(plan: &SshPlan, how: &How<'_>, load: &Load) -> Result<(Way, Known), ConnectError> {
     let known = match how.known() {
         Some(Known::Tcp(all, peer)) => Some((all.clone(), *peer)),
         _ => None,
@@ -183,7 +185,11 @@ async fn direct(plan: &SshPlan, how: &How<'_>) -> Result<(Way, Known), ConnectEr
     } = tcp::connect(&tried, &plan.dialling).await?;
     tcp::give_up_after(&stream, login::silence(plan));
     let ack_at_once = AckAtOnce::new(AtomicBool::new(false));
-    let stream = SshStream::tcp(SshTcp::new(stream, Arc::clone(&ack_at_once)));
+    let stream = SshStream::tcp(SshTcp::new(
+        stream,
+        Arc::clone(&ack_at_once),
+        Arc::clone(load.turns()),
+    ));
     let way = Way {
         stream,
         base: Base::Tcp(peer),
