@@ -114,8 +114,9 @@
 //! directory and to the terminal (Landlock), and cannot trace, mount, or load code into the kernel (seccomp). Root keeps
 //! what concerns files, and everything where it runs programs.
 //!
-//! `run` and `shell` need no privileges: the command's network is a namespace of the user's own. Its main process is not
-//! confined, for the command is forked from it.
+//! `run` and `shell` need no privileges: the command's network is a namespace of the user's own. The process that becomes the
+//! command is forked before there is a login; the one beside it, which logs in and reads packets, is confined as that of `up`,
+//! and as root may send signals besides. Nothing is taken from the command.
 //!
 //! A file that another user could have written is never followed as configuration; run by sudo, no file is read that
 //! the caller could not read.

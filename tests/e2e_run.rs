@@ -128,6 +128,51 @@ fn the_command_is_as_it_was() {
     assert_eq!(run(rig.run_command(V4.subnet, &shell)), expected);
 }
 
+/// The line of proc_pid_status(5) of a process.
+fn status(pid: &str, key: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.unwrap().trim_start_matches(':').trim().to_owned()
+}
+
+/// What holds keys and parses packets gives up what `up` gives up, and nothing of that is taken from the command.
+#[test]
+fn the_process_beside_the_command_is_confined_and_the_command_is_not() {
+    let published = format!("{} --publish 80:80", V4.subnet);
+    for (rig, args, kept) in [
+        (Rig::new(), V4.subnet, "0000000000000000"),
+        // What `up` keeps, and CAP_KILL.
+        (
+            Rig::with_user(&["env"], 0),
+            published.as_str(),
+            "00000000000000e6",
+        ),
+    ] {
+        let script = "echo $$ $PPID; read line";
+        let mut command = rig.run_command(args, &["sh", "-c", script]);
+        let mut outside = rig.as_user("grep");
+        outside.args(["-E", "^(CapPrm|NoNewPrivs|Seccomp):", "/proc/self/status"]);
+        let outside = String::from_utf8(finished(outside).stdout).unwrap();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let pids = lines.next().unwrap().unwrap();
+        let (command, main) = pids.split_once(' ').unwrap();
+        assert_eq!(status(main, "CapPrm"), kept);
+        assert_eq!(status(main, "NoNewPrivs"), "1");
+        assert_eq!(status(main, "Seccomp"), "2");
+        for line in outside.lines() {
+            let (key, value) = line.split_once(':').unwrap();
+            assert_eq!(status(command, key), value.trim(), "{key}");
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+}
+
 #[test]
 fn the_exit_code_is_the_commands() {
     let rig = Rig::new();

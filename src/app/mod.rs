@@ -113,7 +113,7 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
     let instance = instance(typed, &plan, attached)?;
     let helper = early.map_or_else(|| Helper::late(log, words), Ok);
     let helper = helper.map_err(|error| said(&error, (&error).into()))?;
-    confine::main_process(&plan, &instance.writes()).map_err(|error| failed(&error))?;
+    confine::main_process(&plan, instance.writes()).map_err(|error| failed(&error))?;
     let helper = helper.working_in(namespace.flatten());
     Ok(up::run(&plan, instance, helper))
 }
