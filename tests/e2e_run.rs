@@ -209,6 +209,7 @@ fn the_exit_code_is_the_commands() {
         ("10.0.1.0/24 --publish 80", "a port is missing"),
         ("10.0.1.0/24 --publish 22:22", "take a port from 1024"),
         ("10.0.1.0/24 -p 2204", "host key"),
+        ("10.0.1.0/24 --no-such-option", "unexpected argument"),
     ] {
         let output = rig.run(args, &["true"]);
         assert_eq!(output.status.code(), Some(125), "{args}: {}", said(&output));
