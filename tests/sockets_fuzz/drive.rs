@@ -1,12 +1,14 @@
 //! Bytes as what a hostile client says: to the privileged part's socket, and to the control socket. Whatever they are, nothing
 //! panics, the other end hears an answer or the end, and nothing is left.
 
-use std::io::{Read, Write};
+use std::io::{IoSliceMut, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use tokio::sync::mpsc;
 use underpass::app::control::{Order, Report, Server, protocol};
 use underpass::os::helper::{greeted, serve};
@@ -33,14 +35,7 @@ pub(crate) fn greet(bytes: &[u8]) -> bool {
 pub(crate) fn ask_helper(bytes: &[u8]) -> Vec<String> {
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     let words = bytes.to_vec();
-    let client = std::thread::spawn(move || {
-        // It may hang up before it has heard everything.
-        let _ = ours.write_all(&words);
-        let _ = ours.shutdown(Shutdown::Write);
-        let mut answers = Vec::new();
-        let _ = ours.read_to_end(&mut answers);
-        answers
-    });
+    let client = std::thread::spawn(move || converse(&mut ours, &words));
     std::thread::scope(|scope| {
         let served = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("a network of its own");
@@ -51,24 +46,54 @@ pub(crate) fn ask_helper(bytes: &[u8]) -> Vec<String> {
         });
         served.join().unwrap();
     });
-    kinds(&client.join().unwrap())
+    client.join().unwrap()
 }
 
-/// The kind of each answer, every one of which has to be one.
-fn kinds(mut answers: &[u8]) -> Vec<String> {
-    let mut kinds = Vec::new();
-    while let Some((length, rest)) = answers.split_first_chunk() {
-        let (body, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
-        answers = rest;
-        let answer: serde_json::Value = serde_json::from_slice(body).unwrap();
-        let kind = match &answer {
-            serde_json::Value::String(kind) => kind.clone(),
-            other => other.as_object().unwrap().keys().next().unwrap().clone(),
+/// Says whole messages one by one, each after the answer to the last, and what is none at the end.
+fn converse(socket: &mut UnixStream, mut words: &[u8]) -> Vec<String> {
+    let mut devices = Vec::new();
+    let mut kinds = Vec::from_iter(hear(socket, &mut devices));
+    while let Some(length) = words.first_chunk() {
+        let end = u32::from_be_bytes(*length) as usize + length.len();
+        let Some((message, rest)) = words.split_at_checked(end) else {
+            break;
         };
-        kinds.push(kind);
+        words = rest;
+        // It may have hung up.
+        let _ = socket.write_all(message);
+        kinds.extend(hear(socket, &mut devices));
     }
-    assert!(answers.is_empty(), "half an answer");
+    let _ = socket.write_all(words);
+    let _ = socket.shutdown(Shutdown::Write);
+    kinds.extend(std::iter::from_fn(|| hear(socket, &mut devices)));
     kinds
+}
+
+/// The kind of the next answer, if there is one; a device that comes along is held.
+fn hear(socket: &mut UnixStream, devices: &mut Vec<OwnedFd>) -> Option<String> {
+    let mut length = [0; 4];
+    let mut space = nix::cmsg_space!(RawFd);
+    let mut pieces = [IoSliceMut::new(&mut length)];
+    let flags = MsgFlags::MSG_WAITALL | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut pieces, Some(&mut space), flags).ok()?;
+    for control in message.cmsgs().unwrap() {
+        if let ControlMessageOwned::ScmRights(raw) = control {
+            // SAFETY: the kernel has just made it for us.
+            #[allow(unsafe_code)]
+            devices.push(unsafe { OwnedFd::from_raw_fd(raw[0]) });
+        }
+    }
+    if message.bytes == 0 {
+        return None;
+    }
+    assert_eq!(message.bytes, 4, "half an answer");
+    let mut body = vec![0; u32::from_be_bytes(length) as usize];
+    socket.read_exact(&mut body).unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    Some(match &answer {
+        serde_json::Value::String(kind) => kind.clone(),
+        other => other.as_object().unwrap().keys().next().unwrap().clone(),
+    })
 }
 
 /// Says `bytes` to a control socket; what it answers, and how many orders it took for its instance.
