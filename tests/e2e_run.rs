@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use common::{V4, V6, eventually, finished};
-use rig::{Rig, UNDERPASS, probe_program, processes_with, stray_mounts};
+use rig::{Rig, UID, UNDERPASS, probe_program, processes_with, stray_mounts};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -442,6 +442,93 @@ fn a_home_that_is_read_only_and_no_run_directory() {
     rig.setup = "mount -t tmpfs -o ro,mode=0 none /run; mount --bind \"$RIG\" \"$RIG\"; mount -o remount,bind,ro \"$RIG\""
         .to_owned();
     assert_eq!(rig.prints(V4.subnet, &["echo", "fine"]), "fine\n");
+}
+
+/// Nothing can be written to `$HOME` and `$TMPDIR`.
+#[test]
+fn a_full_disk() {
+    let mut rig = Rig::new();
+    let full = rig.file("full");
+    fs::create_dir(&full).unwrap();
+    rig.setup = "mount -t tmpfs -o size=4k,nr_inodes=2,mode=777 none \"$RIG/full\"; head -c 1M /dev/zero 2>/dev/null >\"$RIG/full/big\" || :"
+        .to_owned();
+    let probe = probe_program();
+    let get = [probe.as_str(), "get", V4.host, "5001", "3000000"];
+    let run = |args: &str| {
+        let mut command = rig.run_command(args, &get);
+        command.env("HOME", &full).env("TMPDIR", &full);
+        finished(command)
+    };
+    // ssh's control socket goes to another directory.
+    for carrier in ["russh", "openssh"] {
+        let output = run(&format!("--carrier {carrier} {}", V4.subnet));
+        let result = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(result.contains("\"ok\""), "{carrier}: {}", said(&output));
+    }
+}
+
+#[test]
+fn over_the_users_own_ssh() {
+    let rig = Rig::new();
+    let args = format!("--carrier openssh {}", V4.subnet);
+    for (probe, result) in [
+        ("get 10.0.1.20 5001 3000001", "ok"),
+        ("put 10.0.1.20 5002 3000001", "ok"),
+        ("connect 10.0.1.20 81", "ECONNREFUSED"),
+        ("connect 192.168.77.1 22", "open"),
+    ] {
+        assert_eq!(rig.probe(&args, probe), result, "{probe}");
+    }
+    let output = rig.run(&args, &["sh", "-c", "exit 7"]);
+    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    // One in another, ssh in the inner one's network.
+    let login = rig.login();
+    let probe = probe_program();
+    let mut inner = vec![UNDERPASS, "run", "--carrier", "openssh", "10.0.2.0/24"];
+    inner.extend(login.iter().map(String::as_str));
+    inner.extend(["--", &probe, "get", "10.0.2.20", "5001", "300001"]);
+    let output = rig.prints(&args, &inner);
+    assert!(output.contains("\"ok\""), "{output}");
+    let option = login.last().unwrap();
+    eventually("no ssh is left", || processes_with(option).is_empty());
+}
+
+/// Runs a program as nobody in a user namespace that may have 40 namespaces of each kind: the kernel takes its time to let
+/// those go that have ended, and all of the fifty would be too many.
+const FEW_NAMESPACES: &str = r#"
+outside=$(readlink /proc/self/ns/user)
+export INSIDE='
+    for kind in user net mnt; do echo 40 >/proc/sys/user/max_${kind}_namespaces; done
+    exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"'
+unshare -U sh -c 'until [ "$(id -u)" = 0 ]; do :; done; exec sh -c "$INSIDE" sh "$@"' sh "$@" &
+until [ "$(readlink /proc/$!/ns/user)" != "$outside" ]; do :; done
+for map in uid_map gid_map; do printf "0 0 1\n65534 65534 1\n" >/proc/$!/$map; done
+wait $!
+"#;
+
+/// The kernel counts: in user namespaces that may have fewer namespaces than there are runs, each run has its own. `a_hundred_starts_and_stops_leave_nothing` has as many of `up`.
+#[test]
+fn a_hundred_runs_leave_no_namespace() {
+    let rig = Rig::with_user(&["sh", "-c", FEW_NAMESPACES, "sh"], UID);
+    let state = rig.lab.network_state("client");
+    let mark = rig.file("a mark among the arguments").display().to_string();
+    let many = "for i in $(seq 50); do \"$@\" || exit; done";
+    std::thread::scope(|scope| {
+        for port in ["18001:80", "18002:80"] {
+            let (rig, mark) = (&rig, &mark);
+            scope.spawn(move || {
+                let mut command = rig.as_user("sh");
+                command.args(["-c", many, "sh", UNDERPASS, "run"]);
+                command.args(rig.login());
+                command.args([V4.subnet, "--publish", port, "--", "true", mark]);
+                let output = finished(command);
+                assert!(output.status.success(), "{}", said(&output));
+            });
+        }
+    });
+    eventually("nothing is left", || processes_with(&mark).is_empty());
+    assert_eq!(rig.lab.network_state("client"), state);
+    assert_eq!(stray_mounts(), 0);
 }
 
 #[test]

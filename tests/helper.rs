@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "helper/elevators.rs"]
+mod elevators;
 #[path = "helper/kill.rs"]
 mod kill;
 
