@@ -425,3 +425,47 @@ fn a_made_up_breach_is_found() {
         );
     }
 }
+
+/// What runs with privileges and was written for that; what it calls besides, in `os/` and `plan/`, other parts use as well.
+const PRIVILEGED: [&str; 6] = [
+    "src/app/helper.rs",
+    "src/os/helper/guard.rs",
+    "src/os/helper/line.rs",
+    "src/os/helper/mod.rs",
+    "src/os/helper/serve.rs",
+    "src/os/helper/wire.rs",
+];
+/// What of `os/` it calls: the kernel's language, what shall hold, and what was left.
+const CALLED: [&str; 12] = [
+    "src/os/apply.rs",
+    "src/os/confine/calls.rs",
+    "src/os/confine/files.rs",
+    "src/os/confine/mod.rs",
+    "src/os/host.rs",
+    "src/os/netlink.rs",
+    "src/os/orphan.rs",
+    "src/os/privilege.rs",
+    "src/os/routes.rs",
+    "src/os/slot.rs",
+    "src/os/stale.rs",
+    "src/os/tun.rs",
+];
+
+/// Lines of code, comments and tests apart.
+fn lines_of_code(files: &[&str]) -> usize {
+    let text = |file: &&str| std::fs::read_to_string(root().join(file)).unwrap();
+    let count = |text: String| {
+        let code = code(&text);
+        code.lines().filter(|line| !line.trim().is_empty()).count()
+    };
+    files.iter().map(text).map(count).sum()
+}
+
+/// The manual says both numbers.
+#[test]
+fn the_privileged_part_is_small() {
+    let own = lines_of_code(&PRIVILEGED);
+    assert!(own < 1000, "{own} lines of its own");
+    let called = lines_of_code(&CALLED);
+    assert!(called < 2000, "{called} lines that it calls");
+}

@@ -351,6 +351,38 @@ fn without_run_and_with_a_home_that_is_read_only() {
     assert!(!temporary.join("underpass-0").exists());
 }
 
+/// Nothing can be written anywhere: no control socket, no file for what a program does not read, no known hosts.
+#[test]
+fn with_a_full_disk_packets_flow() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    let full = lab.state.join("full");
+    fs::create_dir(&full).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=4k,nr_inodes=2 none {0} && ! head -c 1M /dev/zero 2>/dev/null >{0}/big && exec \"$@\"",
+        full.display()
+    );
+    let wrapper = ["unshare", "-m", "sh", "-c", &script, "sh"];
+    let options = format!(
+        "-o StrictHostKeyChecking=accept-new -o UserKnownHostsFile={}/known_hosts",
+        full.display()
+    );
+    let mut command = lab.wrapped_up_command(&wrapper, &format!("{options} {}", V4.subnet));
+    command
+        .env("TMPDIR", &full)
+        .env("HOME", &full)
+        .env("UNDERPASS_RUNTIME_DIR", full.join("run"));
+    let mut underpass = common::Underpass::start(command);
+    underpass.wait_for_line("status, down and reload will not find this run");
+    underpass.wait_for_line("No space left");
+    for _ in 0..2 {
+        let get = lab.probe("client", &format!("get {} 5001 3000000", V4.host));
+        assert_eq!(result_of(&get), "ok");
+    }
+    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+    assert_eq!(lab.network_state("client"), before);
+}
+
 /// A result of a flow that was there before and goes on.
 #[test]
 fn an_instance_without_a_name_has_one() {

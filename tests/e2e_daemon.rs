@@ -186,6 +186,14 @@ fn a_hundred_starts_and_stops_leave_nothing() {
     let before = lab.network_state("client");
     let temporary = lab.state.join("tmp");
     fs::create_dir(&temporary).unwrap();
+    // One that lives all the time, and hears of every change of the network.
+    let mut keeper = lab.underpass(&format!("--name keeper {}", V6.subnet));
+    let descriptors = || {
+        fs::read_dir(format!("/proc/{}/fd", keeper.pid()))
+            .unwrap()
+            .count()
+    };
+    let had = descriptors();
     for _ in 0..100 {
         let mut command = lab.up_command(&format!("-q -D --name a --connections 1 {}", V4.subnet));
         command.env("TMPDIR", &temporary);
@@ -194,6 +202,11 @@ fn a_hundred_starts_and_stops_leave_nothing() {
         let output = lab.ask("down a");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
     }
+    assert_eq!(lab.ask("status keeper").status.code(), Some(0));
+    eventually("it has the descriptors that it had", || {
+        descriptors() == had
+    });
+    assert_eq!(keeper.stop(Signal::SIGTERM).code(), Some(0));
     assert_eq!(lab.network_state("client"), before);
     lab.nothing_runs();
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);

@@ -12,14 +12,17 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
 
 use common::{V4, V6, eventually, finished};
-use rig::{Rig, UNDERPASS, probe_program, processes_with, stray_mounts};
+use rig::{Rig, UID, UNDERPASS, probe_program, processes_with, stray_mounts};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -128,6 +131,51 @@ fn the_command_is_as_it_was() {
     assert_eq!(run(rig.run_command(V4.subnet, &shell)), expected);
 }
 
+/// The line of proc_pid_status(5) of a process.
+fn status(pid: &str, key: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.unwrap().trim_start_matches(':').trim().to_owned()
+}
+
+/// What holds keys and parses packets gives up what `up` gives up, and nothing of that is taken from the command.
+#[test]
+fn the_process_beside_the_command_is_confined_and_the_command_is_not() {
+    let published = format!("{} --publish 80:80", V4.subnet);
+    for (rig, args, kept) in [
+        (Rig::new(), V4.subnet, "0000000000000000"),
+        // What `up` keeps, and CAP_KILL.
+        (
+            Rig::with_user(&["env"], 0),
+            published.as_str(),
+            "00000000000000e6",
+        ),
+    ] {
+        let script = "echo $$ $PPID; read line";
+        let mut command = rig.run_command(args, &["sh", "-c", script]);
+        let mut outside = rig.as_user("grep");
+        outside.args(["-E", "^(CapPrm|NoNewPrivs|Seccomp):", "/proc/self/status"]);
+        let outside = String::from_utf8(finished(outside).stdout).unwrap();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let pids = lines.next().unwrap().unwrap();
+        let (command, main) = pids.split_once(' ').unwrap();
+        assert_eq!(status(main, "CapPrm"), kept);
+        assert_eq!(status(main, "NoNewPrivs"), "1");
+        assert_eq!(status(main, "Seccomp"), "2");
+        for line in outside.lines() {
+            let (key, value) = line.split_once(':').unwrap();
+            assert_eq!(status(command, key), value.trim(), "{key}");
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+}
+
 #[test]
 fn the_exit_code_is_the_commands() {
     let rig = Rig::new();
@@ -164,6 +212,7 @@ fn the_exit_code_is_the_commands() {
         ("10.0.1.0/24 --publish 80", "a port is missing"),
         ("10.0.1.0/24 --publish 22:22", "take a port from 1024"),
         ("10.0.1.0/24 -p 2204", "host key"),
+        ("10.0.1.0/24 --no-such-option", "unexpected argument"),
     ] {
         let output = rig.run(args, &["true"]);
         assert_eq!(output.status.code(), Some(125), "{args}: {}", said(&output));
@@ -266,6 +315,58 @@ fn killed_it_leaves_nothing_and_the_command_has_no_network() {
     let line = lines.last().unwrap();
     assert!(line.contains("ENETUNREACH"), "{line}");
     eventually("nothing is left", || processes_with(mark).is_empty());
+    assert_eq!(stray_mounts(), 0);
+}
+
+/// Ours, the maker of sockets, the command or the process that waits to be it. `UNDERPASS_SEED=N` plays the moments again.
+#[test]
+fn whoever_of_run_is_killed_whenever_nothing_is_left() {
+    let rig = Rig::new();
+    let state = rig.lab.network_state("client");
+    let mark = rig.file("a mark among the arguments").display().to_string();
+    let seed = std::env::var("UNDERPASS_SEED")
+        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    println!("UNDERPASS_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut start = Duration::ZERO;
+    for round in 0..30 {
+        let mut command = rig.as_user(UNDERPASS);
+        command.arg("run").args(rig.login());
+        command.args([
+            V4.subnet,
+            "--publish",
+            "18080:80",
+            "--",
+            "sh",
+            "-c",
+            "echo up; read line",
+            &mark,
+        ]);
+        let began = Instant::now();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        if round % 3 == 0 {
+            drop(after_first_line(&mut child));
+            start = began.elapsed();
+        } else {
+            // The random moment itself, which is no event.
+            std::thread::sleep(start.mul_f64(random.random()));
+        }
+        let victims = processes_with(&mark);
+        if let Some(victim) = victims.choose(&mut random) {
+            // It may have been one of those that lead to ours.
+            let _ = kill(Pid::from_raw(victim.parse().unwrap()), Signal::SIGKILL);
+        }
+        signal(&child, Signal::SIGTERM);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        eventually("nothing is left", || processes_with(&mark).is_empty());
+    }
+    assert_eq!(rig.lab.network_state("client"), state);
     assert_eq!(stray_mounts(), 0);
 }
 
@@ -396,6 +497,93 @@ fn a_home_that_is_read_only_and_no_run_directory() {
     rig.setup = "mount -t tmpfs -o ro,mode=0 none /run; mount --bind \"$RIG\" \"$RIG\"; mount -o remount,bind,ro \"$RIG\""
         .to_owned();
     assert_eq!(rig.prints(V4.subnet, &["echo", "fine"]), "fine\n");
+}
+
+/// Nothing can be written to `$HOME` and `$TMPDIR`.
+#[test]
+fn a_full_disk() {
+    let mut rig = Rig::new();
+    let full = rig.file("full");
+    fs::create_dir(&full).unwrap();
+    rig.setup = "mount -t tmpfs -o size=4k,nr_inodes=2,mode=777 none \"$RIG/full\"; head -c 1M /dev/zero 2>/dev/null >\"$RIG/full/big\" || :"
+        .to_owned();
+    let probe = probe_program();
+    let get = [probe.as_str(), "get", V4.host, "5001", "3000000"];
+    let run = |args: &str| {
+        let mut command = rig.run_command(args, &get);
+        command.env("HOME", &full).env("TMPDIR", &full);
+        finished(command)
+    };
+    // ssh's control socket goes to another directory.
+    for carrier in ["russh", "openssh"] {
+        let output = run(&format!("--carrier {carrier} {}", V4.subnet));
+        let result = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(result.contains("\"ok\""), "{carrier}: {}", said(&output));
+    }
+}
+
+#[test]
+fn over_the_users_own_ssh() {
+    let rig = Rig::new();
+    let args = format!("--carrier openssh {}", V4.subnet);
+    for (probe, result) in [
+        ("get 10.0.1.20 5001 3000001", "ok"),
+        ("put 10.0.1.20 5002 3000001", "ok"),
+        ("connect 10.0.1.20 81", "ECONNREFUSED"),
+        ("connect 192.168.77.1 22", "open"),
+    ] {
+        assert_eq!(rig.probe(&args, probe), result, "{probe}");
+    }
+    let output = rig.run(&args, &["sh", "-c", "exit 7"]);
+    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    // One in another, ssh in the inner one's network.
+    let login = rig.login();
+    let probe = probe_program();
+    let mut inner = vec![UNDERPASS, "run", "--carrier", "openssh", "10.0.2.0/24"];
+    inner.extend(login.iter().map(String::as_str));
+    inner.extend(["--", &probe, "get", "10.0.2.20", "5001", "300001"]);
+    let output = rig.prints(&args, &inner);
+    assert!(output.contains("\"ok\""), "{output}");
+    let option = login.last().unwrap();
+    eventually("no ssh is left", || processes_with(option).is_empty());
+}
+
+/// Runs a program as nobody in a user namespace that may have 40 namespaces of each kind: the kernel takes its time to let
+/// those go that have ended, and all of the fifty would be too many.
+const FEW_NAMESPACES: &str = r#"
+outside=$(readlink /proc/self/ns/user)
+export INSIDE='
+    for kind in user net mnt; do echo 40 >/proc/sys/user/max_${kind}_namespaces; done
+    exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"'
+unshare -U sh -c 'until [ "$(id -u)" = 0 ]; do :; done; exec sh -c "$INSIDE" sh "$@"' sh "$@" &
+until [ "$(readlink /proc/$!/ns/user)" != "$outside" ]; do :; done
+for map in uid_map gid_map; do printf "0 0 1\n65534 65534 1\n" >/proc/$!/$map; done
+wait $!
+"#;
+
+/// The kernel counts: in user namespaces that may have fewer namespaces than there are runs, each run has its own. `a_hundred_starts_and_stops_leave_nothing` has as many of `up`.
+#[test]
+fn a_hundred_runs_leave_no_namespace() {
+    let rig = Rig::with_user(&["sh", "-c", FEW_NAMESPACES, "sh"], UID);
+    let state = rig.lab.network_state("client");
+    let mark = rig.file("a mark among the arguments").display().to_string();
+    let many = "for i in $(seq 50); do \"$@\" || exit; done";
+    std::thread::scope(|scope| {
+        for port in ["18001:80", "18002:80"] {
+            let (rig, mark) = (&rig, &mark);
+            scope.spawn(move || {
+                let mut command = rig.as_user("sh");
+                command.args(["-c", many, "sh", UNDERPASS, "run"]);
+                command.args(rig.login());
+                command.args([V4.subnet, "--publish", port, "--", "true", mark]);
+                let output = finished(command);
+                assert!(output.status.success(), "{}", said(&output));
+            });
+        }
+    });
+    eventually("nothing is left", || processes_with(&mark).is_empty());
+    assert_eq!(rig.lab.network_state("client"), state);
+    assert_eq!(stray_mounts(), 0);
 }
 
 #[test]

@@ -4,6 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "helper/elevators.rs"]
+mod elevators;
+#[path = "helper/kill.rs"]
+mod kill;
 
 use std::fs;
 use std::io::{IoSliceMut, Read, Write};
@@ -17,7 +21,6 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
-use rand::RngExt;
 use tempfile::TempDir;
 
 use common::{Lab, Underpass, V4, eventually, finished};
@@ -484,45 +487,8 @@ fn run_by_root_it_keeps_few_capabilities() {
 
 // ---- whoever is killed ----
 
-/// A second is the promise; the test's machine may be busy with others.
-const AT_ONCE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
-
 fn is_alive(pid: i32) -> bool {
     status(pid, "State").is_some_and(|state| !state.starts_with('Z'))
-}
-
-#[test]
-fn whoever_is_killed_whenever_the_host_is_as_before() {
-    let lab = Lab::up();
-    let before = lab.network_state("client");
-    let key = nobody_may_enter(&lab);
-    let dir = TempDir::new().unwrap();
-    let wrapper = as_nobody(&sudoers_rule(&dir));
-    let by_sudo: Vec<&str> = wrapper.iter().map(String::as_str).collect();
-    let mut random = rand::rng();
-    for round in 0..30 {
-        let subnets = format!("{} {} -x {}/32", V4.subnet, common::V6.subnet, V4.other);
-        let wrapper = if round % 3 == 0 { &by_sudo[..] } else { &[] };
-        let mut command = lab.wrapped_up_command(wrapper, &format!("-i {key} {subnets}"));
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-        let main = child.id() as i32;
-        std::thread::sleep(Duration::from_millis(random.random_range(0..800)));
-        let mut victims = helpers(main);
-        victims.push(main);
-        let victim = victims[random.random_range(0..victims.len())];
-        let all = [descendants(main), victims].concat();
-        kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
-        let killed = Instant::now();
-        let helpers_are_gone = || !all.iter().any(|pid| is_alive(*pid));
-        while !(helpers_are_gone() && lab.network_state("client") == before) {
-            assert!(
-                killed.elapsed() < AT_ONCE,
-                "round {round}: {victim} of {all:?} was killed: {}",
-                lab.network_state("client")
-            );
-        }
-        child.wait().unwrap();
-    }
 }
 
 #[test]

@@ -139,7 +139,7 @@ class Running:
 
     def __init__(self, tool, program, *arguments):
         self._process = subprocess.Popen(
-            tool.lab.inside(tool.role, tool.lab.built / "examples" / program, *arguments),
+            tool.lab.inside(tool.role, *tool.wrapper(), tool.lab.built / "examples" / program, *arguments),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             start_new_session=True,
         )
@@ -153,7 +153,8 @@ class Running:
         return self
 
     def __exit__(self, *_):
-        self._process.kill()
+        # A wrapper passes it on.
+        self._process.terminate()
         self._process.wait()
         self._process.stdin.close()
 

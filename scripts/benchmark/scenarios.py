@@ -31,13 +31,17 @@ class Length:
 @dataclass
 class Scenario:
     """`run(tool, length)` returns {figure: value}; with `starts` it starts the tool itself. `role` runs the load;
-    a `crowd` of connections gets a lab of its own."""
+    a `crowd` of connections gets a lab of its own. Tools that are not among `tools` do not do such a thing."""
 
     run: Callable
     rtt_ms: int = 0
     role: str = "client"
     starts: bool = False
     crowd: bool = False
+    tools: tuple = ()
+
+    def is_for(self, tool):
+        return not self.tools or tool in self.tools
 
 
 def bulk(direction, flows=1):
@@ -123,6 +127,14 @@ def startup(tool, _length):
     return {"ms": (done["at"] - began) * 1e3}
 
 
+def once(tool, _length):
+    """A command that does nothing, from its start to its end: the login, and what comes on top. For ssh-L: ssh true."""
+    command = tool.once()
+    began = time.monotonic()
+    tool.lab.run(tool.role, *command)
+    return {"ms": (time.monotonic() - began) * 1e3}
+
+
 def laggards(tool, length):
     """What a reader that stops for 20 s and one of 1 MB/s cost an echo and a download beside them, and whether they get
     every byte in the end."""
@@ -199,6 +211,7 @@ SCENARIOS = {
     "idle10000": Scenario(idle(10000), crowd=True),
     "beside9000": Scenario(beside_idle(9000), crowd=True),
     "startup": Scenario(startup, starts=True),
+    "run-true": Scenario(once, tools=("ssh-L", "underpass-run")),
     **at_rtt(20, BULK),
     **at_rtt(100, {**BULK, **SHORTS}),
 }

@@ -49,6 +49,14 @@ class Tool:
         """Where the load has to connect to."""
         return f"{SERVICES}:{port}"
 
+    def wrapper(self):
+        """What the load is run by."""
+        return []
+
+    def once(self):
+        """A command that logs in, does nothing and ends."""
+        raise Failed(f"{self.name} runs no commands")
+
     def spawn(self, *command, role="client", ready=None, environment=None):
         """Starts a process; with `ready`, returns when its output matches that."""
         output = tempfile.TemporaryFile()
@@ -116,6 +124,25 @@ class Underpass(Tool):
                    ready=r"\bready\b", environment={"HOME": str(state), "NO_COLOR": "1"})
 
 
+class UnderpassRun(Tool):
+    """`underpass run`: the load is its command."""
+
+    name = "underpass-run"
+
+    def start(self):
+        """It starts with the load."""
+        if self.role != "client":
+            raise Failed("its network is for a command on this host")
+
+    def wrapper(self):
+        state = self.lab.state
+        return ["env", f"HOME={state}", self.lab.built / "underpass", "run", "-r", f"root@{BASTION}", "-i",
+                state / "id", "-o", f"UserKnownHostsFile={state / 'known_hosts'}", SUBNET, "--"]
+
+    def once(self):
+        return [*self.wrapper(), "true"]
+
+
 class UnderpassOpenssh(Underpass):
     """The same over the user's own ssh."""
 
@@ -137,6 +164,9 @@ class Direct(Tool):
 
 class SshLocal(Tool):
     name = "ssh-L"
+
+    def once(self):
+        return self.ssh(f"root@{BASTION}", "true")
 
     PORTS = (7, 9, 19, 5001, 5007)
 
@@ -247,4 +277,4 @@ def command(*arguments):
 
 
 TOOLS = {tool.name: tool
-         for tool in (Underpass, UnderpassOpenssh, SshLocal, SshSocks, Sshuttle, SshTunnel, Direct)}
+         for tool in (Underpass, UnderpassRun, UnderpassOpenssh, SshLocal, SshSocks, Sshuttle, SshTunnel, Direct)}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use super::surroundings::Person;
-use crate::cli::{self, Cli, Mistake, UpArgs};
+use crate::cli::UpArgs;
 use crate::plan::sources::{self, ConfigFile, SourceError, Variables};
 
 /// More than this is no file of arguments, networks or profiles, in bytes.
@@ -16,27 +16,15 @@ const MOST: u64 = 1 << 20;
 /// The host's own configuration.
 const SYSTEM: &str = "/etc/underpass/config.toml";
 
-/// Why there is nothing to run.
-#[derive(Debug, thiserror::Error)]
-pub enum TypedError {
-    /// A file of arguments cannot be used.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// An option of another program.
-    #[error(transparent)]
-    Mistake(#[from] Mistake),
-}
-
-/// The command line with the lines of its `@FILE`s. Ends the process with help, version or clap's own usage error.
+/// The words of the command line with the lines of its `@FILE`s.
 ///
 /// # Errors
-/// [`TypedError`].
-pub fn typed(
-    arguments: impl Iterator<Item = std::ffi::OsString>,
+/// [`SourceError`] for the first file that cannot be used.
+pub fn expanded(
+    words: &[std::ffi::OsString],
     person: &Person,
-) -> Result<Cli, TypedError> {
-    let words = sources::expand(arguments, &mut |path| text(path, person))?;
-    Ok(cli::parse(words)?)
+) -> Result<Vec<std::ffi::OsString>, SourceError> {
+    sources::expand(words.iter().cloned(), &mut |path| text(path, person))
 }
 
 /// Fills up what was not typed, and puts the contents of the named files in their place. May be asked again: it reads

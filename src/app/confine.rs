@@ -5,15 +5,20 @@ use std::path::{Path, PathBuf};
 
 use crate::carrier::prompt;
 use crate::carrier::russh::backlog_directory;
-use crate::os::confine::{self, Needs};
+use crate::os::confine::{self, Needs, Task, Writes};
 use crate::plan::{CarrierKind, Plan, Route};
 
-/// Gives up what `plan` does not need; below `more` it may write too. To be called before there is a second thread.
-pub(super) fn main_process(plan: &Plan, more: &[PathBuf]) -> io::Result<()> {
-    confine::main_process(&needs(plan, more))
+/// Gives up what `plan` does not need; the process keeps `more`, too. To be called before there is a second thread.
+pub(super) fn main_process(plan: &Plan, more: Writes) -> io::Result<()> {
+    confine::main_process(&needs(plan, more), Task::Capture)
 }
 
-fn needs(plan: &Plan, more: &[PathBuf]) -> Needs {
+/// The same for the process beside a command.
+pub(super) fn beside_command(plan: &Plan) -> io::Result<()> {
+    confine::main_process(&needs(plan, Writes::default()), Task::Command)
+}
+
+fn needs(plan: &Plan, mut more: Writes) -> Needs {
     let ssh = &plan.ssh;
     let has_command = ssh
         .servers()
@@ -28,14 +33,10 @@ fn needs(plan: &Plan, more: &[PathBuf]) -> Needs {
     let files = ssh
         .servers()
         .filter_map(|server| server.known_hosts.first());
-    Needs::Writes(
-        files
-            .map(|file| place(file))
-            // What a program does not read.
-            .chain([backlog_directory()])
-            .chain(more.iter().cloned())
-            .collect(),
-    )
+    more.below.extend(files.map(|file| place(file)));
+    // What a program does not read.
+    more.below.push(backlog_directory());
+    Needs::Writes(more)
 }
 
 /// Where `file` is written, made or not: its directory; where it is no file but a device, as `/dev/null`, itself.
@@ -83,7 +84,13 @@ mod tests {
             })
         })
         .unwrap();
-        needs(&plan, &["/run/user/1000/underpass".into()])
+        needs(
+            &plan,
+            Writes {
+                below: vec!["/var/run".into()],
+                own: vec!["/run/user/1000/underpass".into()],
+            },
+        )
     }
 
     #[test]
@@ -93,13 +100,14 @@ mod tests {
 
     #[test]
     fn new_host_keys_can_be_written_down() {
-        let Needs::Writes(paths) =
+        let Needs::Writes(Writes { below, own }) =
             needs_with(&["UserKnownHostsFile=/home/me/k/hosts", "BatchMode=yes"])
         else {
             panic!("no program is run");
         };
-        assert!(paths.contains(&PathBuf::from("/home/me/k")), "{paths:?}");
-        assert!(paths.contains(&PathBuf::from("/run/user/1000/underpass")));
+        assert!(below.contains(&PathBuf::from("/home/me/k")), "{below:?}");
+        assert!(below.contains(&PathBuf::from("/var/run")), "{below:?}");
+        assert_eq!(own, [PathBuf::from("/run/user/1000/underpass")]);
     }
 
     #[test]

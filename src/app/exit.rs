@@ -14,7 +14,7 @@ pub enum Exit {
     Success = 0,
     /// Any failure without a code of its own.
     Failure = 1,
-    /// The arguments make no sense; clap's own errors end so too.
+    /// The arguments make no sense; clap's own errors end so too. `run` has [`CANNOT_RUN`] for both.
     Usage = 2,
     /// No `CAP_NET_ADMIN`, or no `/dev/net/tun`.
     Privilege = 3,
@@ -55,7 +55,7 @@ impl Exit {
     }
 }
 
-/// `run`: we could not run the command at all, as docker-run(1) and env(1) say it. The other codes are the command's own.
+/// `run`: we could not run the command at all, or its line makes no sense, as docker-run(1) and env(1) say it. The other codes are the command's own.
 pub const CANNOT_RUN: u8 = 125;
 /// `run`: the command cannot be executed.
 pub const NOT_EXECUTABLE: u8 = 126;

@@ -29,7 +29,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::cli::{self, Command, LogArgs};
+use crate::cli::{self, Command, LogArgs, Unparsed};
 use crate::os::daemon::Attached;
 use crate::os::namespace::existing;
 use crate::plan;
@@ -38,7 +38,8 @@ use helper::{Helper, Words};
 
 /// Runs a command line to its end. Whatever went wrong has been said on stderr.
 pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
-    match typed(words) {
+    let words: Vec<OsString> = words.collect();
+    match typed(&words) {
         // Whoever started it says how to log.
         Ok(cli) if matches!(cli.command, Command::Helper) => helper::run().into(),
         Ok(cli) => {
@@ -49,16 +50,41 @@ pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
             log::start(cli.log, usual);
             dispatch(cli.command, cli.log)
         }
-        Err(error) => {
-            log::start(LogArgs::default(), log::USUAL);
-            said(&error, Exit::Usage).into()
-        }
+        Err(code) => code,
     }
 }
 
-fn typed(words: impl Iterator<Item = OsString>) -> anyhow::Result<cli::Cli> {
-    let person = surroundings::person()?;
-    Ok(arguments::typed(words, &person)?)
+/// What was typed; for a line that makes no sense the exit code, and it has been said.
+fn typed(words: &[OsString]) -> Result<cli::Cli, ExitCode> {
+    let wrong = |error: &dyn std::fmt::Display, words: &[OsString]| {
+        log::start(LogArgs::default(), log::USUAL);
+        tracing::error!("{error}");
+        usage(words)
+    };
+    let person = surroundings::person().map_err(|error| wrong(&error, words))?;
+    let words = &arguments::expanded(words, &person).map_err(|error| wrong(&error, words))?;
+    cli::parse(words).map_err(|unparsed| match unparsed {
+        Unparsed::Mistake(mistake) => wrong(&mistake, words),
+        Unparsed::Clap(error) => {
+            let is_mistake = error.use_stderr();
+            // A reader that has seen enough is no failure.
+            let _ = error.print();
+            if is_mistake {
+                usage(words)
+            } else {
+                Exit::Success.into()
+            }
+        }
+    })
+}
+
+/// The exit code of a line that makes no sense: `run` says it as env(1) and docker-run(1) do, since 2 may be the command's.
+fn usage(words: &[OsString]) -> ExitCode {
+    if cli::runs_a_command(words) {
+        exit::CANNOT_RUN.into()
+    } else {
+        Exit::Usage.into()
+    }
 }
 
 fn dispatch(command: Command, log: LogArgs) -> ExitCode {
@@ -113,7 +139,7 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
     let instance = instance(typed, &plan, attached)?;
     let helper = early.map_or_else(|| Helper::late(log, words), Ok);
     let helper = helper.map_err(|error| said(&error, (&error).into()))?;
-    confine::main_process(&plan, &instance.writes()).map_err(|error| failed(&error))?;
+    confine::main_process(&plan, instance.writes()).map_err(|error| failed(&error))?;
     let helper = helper.working_in(namespace.flatten());
     Ok(up::run(&plan, instance, helper))
 }

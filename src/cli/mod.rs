@@ -55,7 +55,7 @@ pub enum Command {
     /// It needs no privileges.
     ///
     /// The command has this terminal, directory and user, and its exit code is the exit code; 125 says that it could
-    /// not be run here, 126 that it cannot be executed, 127 that there is none.
+    /// not be run here, or that the line makes no sense, 126 that it cannot be executed, 127 that there is none.
     ///
     /// Its network is a namespace: loopback is its own, and services of this host on 127.0.0.1 are not in it. No ping and
     /// no UDP gets out, so names are looked up over TCP; glibc does, programs with musl do not. What it leaves running in
@@ -147,15 +147,30 @@ const UP_USAGE: &str = "underpass up [OPTIONS] [PROFILE] [NET[:PORT[-PORT]]]..."
 /// Heading of the options that every command takes.
 const LOG: &str = "Log options";
 
-/// Parses the words of a command line; ends the process with help, version or clap's own usage error (exit code 2).
+/// A command line that is not carried out.
+#[derive(Debug)]
+pub enum Unparsed {
+    /// It has what is another program's habit.
+    Mistake(Mistake),
+    /// It asks for help or the version, or makes no sense: clap has the words for it.
+    Clap(clap::Error),
+}
+
+/// Parses the words of a command line.
 ///
 /// # Errors
-/// [`Mistake`] for what is another program's habit.
-pub fn parse(words: Vec<OsString>) -> Result<Cli, Mistake> {
-    match Cli::try_parse_from(words) {
-        Ok(cli) => Ok(cli),
-        Err(error) => Err(mistake::mistaken(&error, is_of_up).unwrap_or_else(|| error.exit())),
-    }
+/// [`Unparsed`].
+pub fn parse(words: &[OsString]) -> Result<Cli, Unparsed> {
+    Cli::try_parse_from(words).map_err(|error| match mistake::mistaken(&error, is_of_up) {
+        Some(mistake) => Unparsed::Mistake(mistake),
+        None => Unparsed::Clap(error),
+    })
+}
+
+/// Whether a line that cannot be parsed is of `run` or `shell`, as far as can be seen.
+pub fn runs_a_command(words: &[OsString]) -> bool {
+    let parsed = definition().ignore_errors(true).try_get_matches_from(words);
+    parsed.is_ok_and(|found| matches!(found.subcommand_name(), Some("run" | "shell")))
 }
 
 /// Whether a word begins a line for `up` whose command was left out: an option of it, or a network.
@@ -184,6 +199,27 @@ mod tests {
     #[test]
     fn the_definition_holds() {
         definition().debug_assert();
+    }
+
+    #[test]
+    fn a_line_for_a_command_is_known_whatever_is_wrong_with_it() {
+        let is_one = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert!(parse(&words).is_err(), "{line}");
+            runs_a_command(&words)
+        };
+        for line in [
+            "run",
+            "-v run",
+            "run --no-such -- a",
+            "run 10/8 true",
+            "shell --for",
+        ] {
+            assert!(is_one(&format!("underpass {line}")), "{line}");
+        }
+        for line in ["up --no-such run", "runs -- a", "--no-such", "up -r"] {
+            assert!(!is_one(&format!("underpass {line}")), "{line}");
+        }
     }
 
     #[test]

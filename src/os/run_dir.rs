@@ -128,14 +128,22 @@ pub fn find(places: &[PathBuf]) -> Vec<Found> {
     found
 }
 
-/// Removes what killed instances left in `places`; how many there were. What is alive is left alone.
+/// Removes what killed instances left in `places`; how many there were. What is alive is left alone. A directory goes with its
+/// last instance.
 pub fn clear(places: &[PathBuf]) -> usize {
-    let entries = places.iter().filter_map(|place| fs::read_dir(place).ok());
-    let paths = entries
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()));
+    places.iter().map(|place| clear_place(place)).sum()
+}
+
+fn clear_place(place: &Path) -> usize {
+    let entries = fs::read_dir(place).into_iter().flatten();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let locks = paths.filter(|path| path.extension().is_some_and(|end| end == "lock"));
-    locks.filter(|lock| remove_stale(lock).is_some()).count()
+    let cleared = locks.filter(|lock| remove_stale(lock).is_some()).count();
+    if cleared > 0 {
+        // Somebody may live there still.
+        let _ = fs::remove_dir(place);
+    }
+    cleared
 }
 
 fn remove_stale(path: &Path) -> Option<()> {
@@ -350,6 +358,11 @@ mod tests {
         assert_eq!(clear(&[dir.path().to_owned()]), 2);
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
+        let place = dir.path().join("underpass");
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("a.lock"), "").unwrap();
+        assert_eq!(clear(std::slice::from_ref(&place)), 1);
+        assert!(!place.exists());
     }
 
     #[test]

@@ -162,16 +162,15 @@ impl Lab {
         finished(command)
     }
 
-    /// Fails where an instance has its socket or its lock in this lab. The directory may stay: a process that may write
-    /// there alone cannot remove it.
+    /// Fails where an instance has left its socket, its lock or their directory in this lab.
     pub fn nothing_runs(&self) {
-        let left = std::fs::read_dir(self.state.join("run"))
-            .into_iter()
-            .flatten();
+        let directory = self.state.join("run");
+        let left = std::fs::read_dir(&directory).into_iter().flatten();
         let left: Vec<_> = left
             .map(|entry| entry.expect("it can be read").path())
             .collect();
         assert!(left.is_empty(), "{left:?}");
+        assert!(!directory.exists(), "the directory stayed");
     }
 
     /// Underpass at work in the client: returns when it has said that it is ready.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::process::Child;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -26,9 +25,7 @@ impl Running {
     }
 
     /// Passes signals on until the command has ended; the exit code that says how.
-    pub(super) async fn until_end(&mut self, child: Child, signals: &mut Signals) -> u8 {
-        // In range: the kernel's numbers end at 2^22.
-        let pid = Pid::from_raw(child.id() as i32);
+    pub(super) async fn until_end(&mut self, pid: Pid, signals: &mut Signals) -> u8 {
         loop {
             if let Some(code) = look(pid) {
                 return code;

@@ -1,7 +1,8 @@
 //! `run` and `shell`: a command with a network of its own.
 //!
 //! This process stays outside: it logs in, and carries what the device in the command's network gives. Once the command
-//! has ended, and what it has sent is on its way, so do we.
+//! has ended, and what it has sent is on its way, so do we. The process that becomes the command is made before the login,
+//! so that this one can give up what it does not need.
 
 mod again;
 mod child;
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit};
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -29,15 +29,15 @@ use self::network::Network;
 use self::ways::Ways;
 use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
 use super::up::{self, records, session::Session};
-use super::{prepare, surroundings};
+use super::{confine, prepare, surroundings};
 use crate::audit::AuditError;
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
 use crate::cli::{NetworkArgs, UpArgs};
 use crate::inlet::tun::Tun;
-use crate::os::namespace::{self, Before, EnterError, Inside, NamespaceError, Private};
+use crate::os::namespace::{self, EnterError, NamespaceError, Private, Sockets, Waiting};
 use crate::os::signals::{self, Signals};
-use crate::os::{limits, memory};
+use crate::os::{TunDevice, limits, memory};
 use crate::plan::{PlanWarning, RunPlan, run as run_plan};
 
 /// How long the goodbye may take: a server that no longer answers holds nobody up.
@@ -158,18 +158,24 @@ fn plan(args: &NetworkArgs) -> Option<RunPlan> {
 }
 
 /// The stages that a process of one thread has to do, then the rest.
-fn carry(plan: &RunPlan, command: &[OsString]) -> Result<u8, RunError> {
+fn carry(plan: &RunPlan, words: &[OsString]) -> Result<u8, RunError> {
     let began = Instant::now();
-    let before = Before {
-        blocked: signals::block().map_err(io("cannot block signals"))?,
-        open_files: getrlimit(Resource::RLIMIT_NOFILE).ok(),
-    };
+    let blocked = signals::block().map_err(io("cannot block signals"))?;
     let Network { setting, stand_ins } = network::of(plan);
-    let private = namespace::make(&setting)?;
+    let Private {
+        device,
+        sockets,
+        inside,
+    } = namespace::make(&setting)?;
     debug!(
         "a private network in {:.3} s",
         began.elapsed().as_secs_f32()
     );
+    let waiting = inside.prepare(command(words)?, blocked);
+    let waiting = waiting.map_err(io("cannot make the command's process"))?;
+    // With all rights that we were given: they say which ports may be had.
+    let ports = publish::bind(&plan.publish)?;
+    confine::beside_command(&plan.plan).map_err(io("cannot give up what is not needed"))?;
     memory::keep_freed_memory();
     limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -184,13 +190,23 @@ fn carry(plan: &RunPlan, command: &[OsString]) -> Result<u8, RunError> {
             number = signals.fatal() => return Err(RunError::Signal(number)),
         };
         let ways = Ways::new(plan.clone(), stand_ins, Steady::new(carrier));
-        let up = Up::new(plan, private, ways).await?;
-        up.run(command, before, &mut signals).await
+        let up = Up::new(plan, device, ways)?.publishing(ports, sockets)?;
+        up.run(waiting, &mut signals).await
     };
     let outcome = runtime.block_on(work);
     prompt::give_back_terminal();
     runtime.shutdown_background();
     outcome
+}
+
+fn command(words: &[OsString]) -> Result<Command, RunError> {
+    let [program, args @ ..] = words else {
+        let none = std::io::ErrorKind::NotFound.into();
+        return Err(RunError::Io("no command", none));
+    };
+    let mut command = Command::new(program);
+    command.args(args);
+    Ok(command)
 }
 
 async fn connect(plan: &RunPlan) -> Result<AnyCarrier, ConnectError> {
@@ -204,18 +220,14 @@ async fn connect(plan: &RunPlan) -> Result<AnyCarrier, ConnectError> {
 /// Everything that is up before the command is.
 struct Up {
     session: Arc<Session<Ways>>,
-    inside: Inside,
     /// Carries flows, keeps the connection, lets connections in. Ends with this.
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Up {
-    async fn new(plan: &RunPlan, private: Private, ways: Ways) -> Result<Self, RunError> {
-        let name = private.device.name().to_owned();
-        let device = private
-            .device
-            .watch()
-            .map_err(io("cannot watch the TUN device"))?;
+    fn new(plan: &RunPlan, device: TunDevice, ways: Ways) -> Result<Self, RunError> {
+        let name = device.name().to_owned();
+        let device = device.watch().map_err(io("cannot watch the TUN device"))?;
         let audit = records::open(&plan.plan)?;
         if let Some(audit) = &audit
             && let Some(link) = ways.server().link()
@@ -224,38 +236,30 @@ impl Up {
         }
         let inlet = Tun::new(device, up::seed());
         let session = Arc::new(Session::new(inlet, ways, audit));
-        let mut tasks = vec![
+        let tasks = vec![
             tokio::spawn(drive(Arc::clone(&session))),
             tokio::spawn(keep(Arc::clone(&session), Again::new(&plan.plan.ssh))),
         ];
-        if let Some(sockets) = private.sockets {
-            tasks.extend(publish::start(&plan.publish, sockets).await?);
-        }
-        Ok(Self {
-            session,
-            inside: private.inside,
-            tasks,
-        })
+        Ok(Self { session, tasks })
     }
 
-    async fn run(
-        self,
-        command: &[OsString],
-        before: Before,
-        signals: &mut Signals,
-    ) -> Result<u8, RunError> {
-        let [program, args @ ..] = command else {
-            return Err(RunError::Io(
-                "no command",
-                std::io::ErrorKind::NotFound.into(),
-            ));
-        };
-        let mut command = Command::new(program);
-        command.args(args);
+    /// Lets connections in from `ports`, where there are any.
+    fn publishing(
+        mut self,
+        ports: Vec<publish::Bound>,
+        sockets: Option<Sockets>,
+    ) -> Result<Self, RunError> {
+        if let Some(sockets) = sockets {
+            self.tasks.extend(publish::start(ports, sockets)?);
+        }
+        Ok(self)
+    }
+
+    async fn run(self, waiting: Waiting, signals: &mut Signals) -> Result<u8, RunError> {
         let mut running = Running::new().map_err(io("cannot watch for the command's end"))?;
-        let child = self.inside.spawn(command, before)?;
-        info!("running {} as process {}", program.display(), child.id());
-        let status = running.until_end(child, signals).await;
+        let command = waiting.go()?;
+        info!("the command runs as process {command}");
+        let status = running.until_end(command, signals).await;
         self.stop(signals).await;
         Ok(status)
     }

@@ -20,6 +20,8 @@ use crate::relay::{Traffic, relay};
 
 /// Connections through one published port at a time; further ones wait in the kernel's queue.
 const MOST: usize = 1024;
+/// Connections that wait there.
+const QUEUE: u32 = 1024;
 /// After a failed accept(2), as without descriptors: it would fail at once again.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Where a command listens.
@@ -46,25 +48,51 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// A port that is ours, and that nobody can connect to yet.
+pub(super) struct Bound {
+    port: Publish,
+    socket: TcpSocket,
+}
+
+/// Takes every port.
+pub(super) fn bind(ports: &[Publish]) -> Result<Vec<Bound>, PublishError> {
+    let bound = ports.iter().map(|port| {
+        let socket = bound_to(port.listen).map_err(failed(port))?;
+        let port = *port;
+        Ok(Bound { port, socket })
+    });
+    bound.collect()
+}
+
+fn bound_to(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Connections of the last command that are still about to end are no obstacle.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+fn failed(port: &Publish) -> impl FnOnce(io::Error) -> PublishError {
+    let listen = port.listen;
+    move |source| PublishError { listen, source }
+}
+
 /// Listens on every port; what they let in is carried by the tasks given back.
-pub(super) async fn start(
-    ports: &[Publish],
+pub(super) fn start(
+    ports: Vec<Bound>,
     sockets: Sockets,
 ) -> Result<Vec<JoinHandle<()>>, PublishError> {
     let sockets = Arc::new(sockets);
-    let mut listeners = Vec::new();
-    for port in ports {
-        let listener = TcpListener::bind(port.listen).await;
-        let listener = listener.map_err(|source| PublishError {
-            listen: port.listen,
-            source,
-        })?;
-        listeners.push((listener, port.inside));
+    let mut tasks = Vec::new();
+    for Bound { port, socket } in ports {
+        let listener = socket.listen(QUEUE).map_err(failed(&port))?;
+        let sockets = Arc::clone(&sockets);
+        tasks.push(tokio::spawn(serve(listener, port.inside, sockets)));
     }
-    let tasks = listeners
-        .into_iter()
-        .map(|(listener, inside)| tokio::spawn(serve(listener, inside, Arc::clone(&sockets))));
-    Ok(tasks.collect())
+    Ok(tasks)
 }
 
 async fn serve(listener: TcpListener, inside: u16, sockets: Arc<Sockets>) {

@@ -43,6 +43,7 @@ use crate::audit::AuditError;
 use crate::carrier::prompt::{self, Prompter};
 use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
 use crate::inlet::tun::Tun;
+use crate::os::confine::Writes;
 use crate::os::daemon::Attached;
 use crate::os::helper::{Hand, HandError};
 use crate::os::run_dir::{Claim, ClaimError};
@@ -131,16 +132,15 @@ impl Instance {
         })
     }
 
-    /// The directories that it writes to: of its control socket, and of its pid file.
-    pub fn writes(&self) -> Vec<PathBuf> {
-        let socket = self.claimed.as_ref().map(|(claim, _)| claim.directory());
+    /// Where it writes to: the directories of its pid file, and of its control socket.
+    pub fn writes(&self) -> Writes {
         let pid_file = self.pid_file.as_deref().map(std::path::absolute);
         let pid_file = pid_file.and_then(|file| Some(file.ok()?.parent()?.to_owned()));
-        socket
-            .map(PathBuf::from)
-            .into_iter()
-            .chain(pid_file)
-            .collect()
+        let socket = self.claimed.as_ref().map(|(claim, _)| claim.directory());
+        Writes {
+            below: pid_file.into_iter().collect(),
+            own: socket.map(PathBuf::from).into_iter().collect(),
+        }
     }
 }
 

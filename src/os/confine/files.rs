@@ -11,15 +11,17 @@ use tracing::debug;
 /// Up to truncation (Linux 6.2); what came later is about devices and sockets.
 const KNOWN: ABI = ABI::V3;
 
-/// Reading and running stay as they are; writing, making and removing is left below `paths` alone. A path that is not
-/// there is left out.
+/// Reading and running stay as they are; writing, making and removing is left below `paths` alone, and removing of empty
+/// directories below `parents`. A path that is not there is left out.
 pub(super) fn write_only_below(
     paths: impl IntoIterator<Item = PathBuf>,
+    parents: impl IntoIterator<Item = PathBuf>,
 ) -> Result<(), RulesetError> {
     let status = Ruleset::default()
         .handle_access(AccessFs::from_write(KNOWN))?
         .create()?
         .add_rules(path_beneath_rules(paths, AccessFs::from_write(KNOWN)))?
+        .add_rules(path_beneath_rules(parents, AccessFs::RemoveDir))?
         .restrict_self()?;
     if status.ruleset != RulesetStatus::FullyEnforced {
         debug!("Landlock of this kernel: {:?}", status.ruleset);

@@ -26,24 +26,59 @@ pub enum Needs {
     /// It runs programs of the user's choice, which need what they need: it leaves no core dump, and no capability to
     /// itself unless it is root.
     Programs,
-    /// It runs none, and writes only below these directories; one that is missing stands for the nearest that is not.
-    Writes(Vec<PathBuf>),
+    /// It runs none, and writes only there.
+    Writes(Writes),
 }
 
-/// What root keeps where it runs no programs: permissions of files do not count, and a new host key is written down as
-/// who owns the directory.
-const ROOT: &[Capability] = &[
+/// Where a process writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writes {
+    /// Below these directories; one that is missing stands for the nearest that is not.
+    pub below: Vec<PathBuf>,
+    /// Below these too, and it removes them when they are empty.
+    pub own: Vec<PathBuf>,
+}
+
+/// What the main process is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// `up`.
+    Capture,
+    /// `run`: signals go to the command, whoever it has become.
+    Command,
+}
+
+impl Task {
+    /// What root keeps where it runs no programs: permissions of files do not count, and a new host key is written down as
+    /// who owns the directory.
+    fn capabilities(self) -> &'static [Capability] {
+        match self {
+            Self::Capture => &FILES,
+            Self::Command => &FILES_AND_SIGNALS,
+        }
+    }
+}
+
+const FILES: [Capability; 4] = [
     Capability::CAP_DAC_OVERRIDE,
     Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_SETGID,
     Capability::CAP_SETUID,
 ];
+const FILES_AND_SIGNALS: [Capability; 5] = [
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+    Capability::CAP_KILL,
+];
 
-/// Confines the main process, after the privileged part was started. Root stays root, with few capabilities.
+/// Confines the main process, after the privileged part, or the process that becomes the command, was started. Root stays
+/// root, with few capabilities.
 ///
 /// # Errors
 /// When the kernel refuses what every kernel has.
-pub fn main_process(needs: &Needs) -> io::Result<()> {
+pub fn main_process(needs: &Needs, task: Task) -> io::Result<()> {
     no_core_dumps()?;
     let is_root = Uid::effective().is_root();
     match needs {
@@ -51,19 +86,23 @@ pub fn main_process(needs: &Needs) -> io::Result<()> {
         // what root runs has all again.
         Needs::Programs if is_root => {}
         Needs::Programs => keep_capabilities(&[])?,
-        Needs::Writes(paths) => {
-            keep_capabilities(if is_root { ROOT } else { &[] })?;
+        Needs::Writes(writes) => {
+            keep_capabilities(if is_root { task.capabilities() } else { &[] })?;
             no_new_privileges()?;
-            confine_thread(paths.iter().filter_map(|path| there(path)));
+            confine_thread(writes);
         }
     }
     Ok(())
 }
 
-/// Writing only below `paths`, and no calls but those of a network program. Needs [`no_new_privileges`].
-fn confine_thread(paths: impl Iterator<Item = PathBuf>) {
+/// Writing only there, and no calls but those of a network program. Needs [`no_new_privileges`].
+fn confine_thread(writes: &Writes) {
     let everybodys = WRITES.iter().map(PathBuf::from);
-    tell("Landlock", files::write_only_below(everybodys.chain(paths)));
+    let asked = writes.below.iter().chain(&writes.own);
+    let below = everybodys.chain(asked.filter_map(|path| there(path)));
+    let parents = writes.own.iter().filter_map(|path| path.parent());
+    let parents = parents.map(Path::to_owned);
+    tell("Landlock", files::write_only_below(below, parents));
     tell("seccomp", calls::deny());
 }
 
@@ -75,7 +114,10 @@ pub fn helper() -> io::Result<()> {
     no_core_dumps()?;
     keep_capabilities(&[Capability::CAP_NET_ADMIN])?;
     no_new_privileges()?;
-    confine_thread(HELPER_WRITES.iter().map(PathBuf::from));
+    confine_thread(&Writes {
+        below: HELPER_WRITES.map(PathBuf::from).to_vec(),
+        own: Vec::new(),
+    });
     Ok(())
 }
 
@@ -115,10 +157,16 @@ mod tests {
         let (allowed, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                keep_capabilities(ROOT).unwrap();
+                keep_capabilities(&FILES).unwrap();
                 no_new_privileges().unwrap();
                 let missing = allowed.path().join("not/there");
-                confine_thread(there(&missing).into_iter());
+                let (kept, own) = (other.path().join("kept"), other.path().join("own"));
+                fs::create_dir(&kept).unwrap();
+                fs::create_dir(&own).unwrap();
+                confine_thread(&Writes {
+                    below: vec![missing.clone()],
+                    own: vec![own.clone()],
+                });
                 assert_eq!(status("NoNewPrivs"), "1");
                 assert_eq!(status("Seccomp"), "2");
                 fs::create_dir_all(&missing).unwrap();
@@ -127,6 +175,10 @@ mod tests {
                     fs::write(path, "text").unwrap_err().kind() == io::ErrorKind::PermissionDenied
                 };
                 assert!(denied(&other.path().join("file")));
+                assert!(denied(&kept.join("file")));
+                fs::write(own.join("file"), "text").unwrap();
+                fs::remove_file(own.join("file")).unwrap();
+                fs::remove_dir(&own).unwrap();
                 assert!(denied(Path::new("/etc/underpass-test")));
                 fs::read_to_string("/etc/passwd").unwrap();
                 fs::write("/dev/null", "text").unwrap();
@@ -141,7 +193,7 @@ mod tests {
     fn capabilities_that_are_not_kept_are_gone() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                keep_capabilities(ROOT).unwrap();
+                keep_capabilities(&FILES).unwrap();
                 // Their numbers are 1, 2, 6 and 7 (linux/capability.h).
                 for set in ["CapEff", "CapPrm"] {
                     let kept = u64::from_str_radix(&status(set), 16).unwrap();

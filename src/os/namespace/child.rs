@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
-use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_dumpable, set_pdeathsig};
@@ -39,11 +38,7 @@ pub(super) fn run(setting: &Setting, socket: &OwnedFd, parent: Pid) -> ! {
         // Where nobody listens any more nobody has to be told.
         Err(why) => drop(send_refused(socket, &why)),
     }
-    #[expect(unsafe_code, reason = "_exit(2)")]
-    // SAFETY: ends the process at once; what the parent had registered for its end must not run here.
-    unsafe {
-        libc::_exit(0)
-    }
+    super::leave()
 }
 
 /// The device and the namespaces, or one line for a person.

@@ -1,23 +1,27 @@
 //! A program in the namespaces.
+//!
+//! It is forked before this process gives anything up, and before it knows a secret: a fork gets what its parent has left,
+//! and a command has to find all that it would find outside.
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::Command;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::resource::{Resource, rlim_t, setrlimit};
 use nix::sys::signal::SigSet;
+use nix::unistd::Pid;
 use thiserror::Error;
 
 use super::Inside;
 
-/// Added to the number of an error on the way in, to tell it from one of execve(2): between fork and exec there is no
-/// other way to say so. Linux's own numbers end at 4095 (MAX_ERRNO, include/linux/err.h).
+/// Added to the number of an error on the way in, to tell it from one of execve(2): exec gives numbers alone.
+/// Linux's own numbers end at 4095 (MAX_ERRNO, include/linux/err.h).
 const ON_THE_WAY: i32 = 1 << 16;
 
 /// The program does not run.
@@ -43,16 +47,10 @@ pub enum EnterError {
     Io(#[source] io::Error),
 }
 
-/// What a program finds as we found it, though it is otherwise with us by now.
-#[derive(Clone, Copy, Debug)]
-pub struct Before {
-    /// Soft and hard limit of open files.
-    pub open_files: Option<(rlim_t, rlim_t)>,
-    /// Signals that are blocked.
-    pub blocked: SigSet,
-}
+/// The number of an error that execve(2) does not have.
+const UNKNOWN: i32 = libc::EINVAL;
 
-/// What a new process does to get in, with calls that are allowed between fork and exec.
+/// What a new process does to get in.
 struct Way {
     user: Option<RawFd>,
     network: RawFd,
@@ -60,27 +58,60 @@ struct Way {
     directory: Option<CString>,
     /// The same directory, where its path leads nowhere.
     opened: Option<OwnedFd>,
-    before: Before,
+    blocked: SigSet,
+}
+
+/// A process that will be the program, and waits. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Waiting {
+    process: Pid,
+    program: String,
+    /// A byte that way lets it go. What comes back is the number of an error, or the end: execve(2) closed it.
+    word: UnixStream,
 }
 
 impl Inside {
-    /// Starts `command` inside, in the directory where this process is, with our terminal, process group and user.
+    /// Makes the process that will be `command` inside, in the directory where this process is, with our terminal, process
+    /// group and user, with `blocked` signals blocked, and else with what this process has now. The caller has one thread: a
+    /// copy of a process with several may hold locks that nobody will open.
     ///
     /// # Errors
-    /// [`EnterError`].
-    pub fn spawn(&self, mut command: Command, before: Before) -> Result<Child, EnterError> {
-        let way = self.way(before);
-        #[expect(unsafe_code, reason = "work between fork and exec")]
-        // SAFETY: between fork and exec only async-signal-safe calls are made: pthread_sigmask, setrlimit, setns, chdir, fchdir. Nothing is
-        // allocated; errors are plain numbers. The descriptors outlive the call: `self` is borrowed, `way` owns its own.
-        unsafe {
-            command.pre_exec(move || way.go().map_err(on_the_way));
-        }
+    /// Those of socketpair(2) and fork(2).
+    pub fn prepare(self, command: Command, blocked: SigSet) -> io::Result<Waiting> {
         let program = command.get_program().to_string_lossy().into_owned();
-        command.spawn().map_err(|error| told(program, error))
+        let (ours, theirs) = UnixStream::pair()?;
+        match super::fork()? {
+            Some(process) => Ok(Waiting {
+                process,
+                program,
+                word: ours,
+            }),
+            None => {
+                drop(ours);
+                self.become_it(command, blocked, theirs)
+            }
+        }
     }
 
-    fn way(&self, before: Before) -> Way {
+    /// Waits for the word, and runs the program in place of this process.
+    fn become_it(self, mut command: Command, blocked: SigSet, mut word: UnixStream) -> ! {
+        // Nothing comes where nobody wants the program any more.
+        if word.read_exact(&mut [0]).is_ok() {
+            let way = self.way(blocked);
+            #[expect(unsafe_code, reason = "work before exec")]
+            // SAFETY: it runs in this process, which is as good as any: it was forked from one with one thread. The descriptors
+            // outlive the call: `self` lives until then, `way` owns its own.
+            unsafe {
+                command.pre_exec(move || way.go().map_err(on_the_way));
+            }
+            let number = command.exec().raw_os_error().unwrap_or(UNKNOWN);
+            // Who waits for it may have been killed.
+            let _ = word.write_all(&number.to_be_bytes());
+        }
+        super::leave()
+    }
+
+    fn way(&self, blocked: SigSet) -> Way {
         let path = std::env::current_dir().ok();
         Way {
             user: self.user.as_ref().map(AsRawFd::as_raw_fd),
@@ -88,7 +119,26 @@ impl Inside {
             mount: self.mount.as_raw_fd(),
             directory: path.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
             opened: File::open(".").ok().map(OwnedFd::from),
-            before,
+            blocked,
+        }
+    }
+}
+
+impl Waiting {
+    /// Has it be the program, and waits until it is; its number.
+    ///
+    /// # Errors
+    /// [`EnterError`].
+    pub fn go(mut self) -> Result<Pid, EnterError> {
+        self.word.write_all(&[1]).map_err(EnterError::Io)?;
+        let mut number = [0; size_of::<i32>()];
+        match self.word.read_exact(&mut number) {
+            Ok(()) => Err(told(
+                self.program,
+                io::Error::from_raw_os_error(i32::from_be_bytes(number)),
+            )),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(self.process),
+            Err(error) => Err(EnterError::Io(error)),
         }
     }
 }
@@ -97,10 +147,7 @@ impl Way {
     /// The user namespace first: it gives the privileges for the others, which execve(2) takes away again. Entering a
     /// mount namespace leads to its root (setns(2)).
     fn go(&self) -> Result<(), Errno> {
-        self.before.blocked.thread_set_mask()?;
-        if let Some((soft, hard)) = self.before.open_files {
-            setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
-        }
+        self.blocked.thread_set_mask()?;
         if let Some(user) = self.user {
             enter(user, libc::CLONE_NEWUSER)?;
         }
@@ -132,7 +179,7 @@ fn told(program: String, error: io::Error) -> EnterError {
         Some(number) if number & ON_THE_WAY != 0 => {
             EnterError::Io(io::Error::from_raw_os_error(number & !ON_THE_WAY))
         }
-        // fork(2), or the pipe that tells of execve(2).
+        // Not the program's fault.
         Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => EnterError::Io(error),
         Some(libc::ENOENT) => EnterError::NotFound { program },
         _ => EnterError::NotExecutable {

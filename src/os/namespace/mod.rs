@@ -7,8 +7,8 @@
 //! the device and of the namespaces, and ends. So no process with a privilege is left, and nothing has to be undone:
 //! the device goes with its descriptor, and a namespace goes with the last process or descriptor that holds it.
 //!
-//! [`Inside::spawn`] runs a program there: after fork(2) it enters the namespaces and goes back to the
-//! directory where it was. User and group are mapped to themselves, so the program has the rights that it has outside,
+//! [`Inside::prepare`] forks a second child, which waits until it is wanted, enters the namespaces, goes back to the
+//! directory where it was, and becomes the program. What this process gives up meanwhile the program still has. User and group are mapped to themselves, so the program has the rights that it has outside,
 //! and execve(2) takes the namespace's own privileges from it (capabilities(7)). Where the process may make namespaces
 //! without a user namespace (root), there is none: it could not map more than one user.
 //!
@@ -31,7 +31,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
 use thiserror::Error;
 
-pub use self::enter::{Before, EnterError};
+pub use self::enter::{EnterError, Waiting};
 pub use self::files::PrivateFile;
 use self::passing::Report;
 pub use self::sockets::Sockets;
@@ -121,6 +121,15 @@ fn fork() -> io::Result<Option<Pid>> {
         nix::unistd::ForkResult::Parent { child } => Some(child),
         nix::unistd::ForkResult::Child => None,
     })
+}
+
+/// Ends a forked process at once.
+fn leave() -> ! {
+    #[expect(unsafe_code, reason = "_exit(2)")]
+    // SAFETY: what the parent had registered for its end must not run here, and does not.
+    unsafe {
+        nix::libc::_exit(0)
+    }
 }
 
 /// It has ended, or is about to: it has said its last word.

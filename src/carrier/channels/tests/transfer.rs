@@ -129,7 +129,8 @@ impl Run {
             self.refused += 1;
             return self.server.refuse(number);
         }
-        let window = u32::try_from(self.random.below(100_000)).unwrap();
+        // A window of nothing would stay one: it grows by what was taken.
+        let window = 1 + u32::try_from(self.random.below(100_000)).unwrap();
         let most = 1 + u32::try_from(self.random.below(40_000)).unwrap();
         self.server.confirm(number, window, most);
     }
@@ -364,6 +365,18 @@ proptest! {
     ) {
         run(Plan { seed, channels, bytes, with_cuts, max_queued });
     }
+}
+
+/// Where the server's first window is as small as can be.
+#[test]
+fn a_window_of_one_byte() {
+    run(Plan {
+        seed: 16_249_995_937_458_549_317,
+        channels: 6,
+        bytes: 1000,
+        with_cuts: false,
+        max_queued: 10_000,
+    });
 }
 
 #[test]

@@ -1,0 +1,12 @@
+//! The privileged part's socket: what tests/sockets_fuzz.rs says, as a fuzzer makes it up. Needs root, for networks of its own.
+
+#![no_main]
+
+#[path = "../../tests/sockets_fuzz/drive.rs"]
+#[allow(dead_code)] // the other socket's
+mod drive;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    drive::greet(bytes);
+    drive::ask_helper(bytes);
+});
