@@ -18,7 +18,7 @@ use underpass::engine::{Checksum, Config, Engine, FlowHandle};
 use underpass::net::{OpenFailure, StreamError};
 
 use engine_support::client::{Client, End, Kernel};
-use engine_support::craft::{ACK, Ends, FIN, SYN, tcp};
+use engine_support::craft::{ACK, Ends, FIN, RST, SYN, tcp};
 use engine_support::{Bell, Tap, at, engine};
 
 /// No transfer here needs longer; a hang does.
@@ -310,6 +310,9 @@ struct Sim {
     /// The window scale, and the right edge of the window, that the sender of each way has offered.
     shift: [u8; 2],
     edge: [Option<u32>; 2],
+    /// The sequence numbers of the application's SYN, and up to which the engine has acknowledged.
+    syn_at: u32,
+    acked: Option<u32>,
     /// The newest packet that has arrived each way.
     newest: [u64; 2],
     client: Client,
@@ -356,6 +359,8 @@ impl Sim {
             fin_asked: [false; 2],
             shift: [0; 2],
             edge: [None; 2],
+            syn_at: 0,
+            acked: None,
             newest: [0; 2],
             client: Client::connect(kernel, ends, plan.seed, at(0)),
             app_sent: 0,
@@ -446,9 +451,16 @@ impl Sim {
         is_stale && tcp(packet).unwrap().window == 0
     }
 
-    /// Follows the right edge of the window that the sender of `packet` offers.
+    /// Follows the right edge of the window that the sender of `packet` offers, and what the engine acknowledges.
     fn note_window(&mut self, way: Way, packet: &[u8]) {
         let seen = tcp(packet).unwrap();
+        let answers = way == Way::ToClient && seen.flags & (ACK | RST) == ACK;
+        if answers && self.acked.is_none_or(|acked| is_after(seen.ack, acked)) {
+            self.acked = Some(seen.ack);
+        }
+        if way == Way::ToEngine && seen.flags & SYN != 0 {
+            self.syn_at = seen.seq;
+        }
         let way = way as usize;
         if let Some(shift) = seen.window_scale {
             self.shift[way] = shift;
@@ -652,6 +664,14 @@ impl Sim {
         panic!("spins {}", self.describe());
     }
 
+    /// Bytes from the application that the engine has acknowledged.
+    fn acknowledged(&self) -> usize {
+        let first = self.syn_at.wrapping_add(1);
+        let behind = |acked: u32| acked.wrapping_sub(first) as usize;
+        // The FIN is acknowledged as a byte is.
+        self.acked.map_or(0, behind).min(self.plan.up)
+    }
+
     fn check(&mut self) {
         if self.app_end == Some(End::Finished) {
             assert!(self.down.is_whole(), "FIN before the last byte down");
@@ -662,6 +682,10 @@ impl Sim {
             if far.up_end == Some(Ok(())) {
                 assert!(far.up.is_whole(), "end before the last byte up");
                 assert!(self.app_closed, "an end that the application did not make");
+            }
+            if far.up_end.is_some() {
+                let taken = self.acknowledged();
+                assert!(far.up.seen >= taken, "acknowledged, and not handed over");
             }
             if self.cut_up && far.accepted {
                 assert_eq!(far.up_end, Some(Err(StreamError::Reset)), "a reset is seen");
@@ -767,6 +791,29 @@ fn bytes_wait_for_a_slow_reader_beyond_time_wait() {
         read_chunk: 1,
         order: Order::FarEndsFirst,
         far_pause: (at(0), Duration::from_secs(60)),
+        ..Plan::default()
+    })
+    .run();
+}
+
+/// The far side reads so late that the application's kernel has forgotten the connection, and answers a FIN whose
+/// acknowledgment was lost with a reset: all bytes and the FIN had come before.
+#[test]
+fn a_reset_after_the_application_s_end_leaves_the_end() {
+    Sim::new(Plan {
+        mtu: 13_857,
+        seed: 15_895_554_949_796_588_733,
+        loss: 95,
+        receive: 32_768,
+        send: 4096,
+        up: 0,
+        down: 13_818,
+        read_chunk: 1,
+        write_chunk: 431,
+        app_chunk: 65_425,
+        accept_after: Duration::from_millis(2904),
+        far_pause: (at(94), Duration::from_millis(18_385)),
+        max_queued: 0,
         ..Plan::default()
     })
     .run();
