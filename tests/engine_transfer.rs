@@ -304,7 +304,7 @@ struct Sim {
     due: BinaryHeap<Reverse<(Instant, u64)>>,
     wire: BTreeMap<u64, (Way, Vec<u8>)>,
     sent_packets: u64,
-    /// The sequence number of the FIN that was sent each way, and whether a pure ACK has asked for it.
+    /// The sequence number of the FIN that was sent each way, and whether a pure ACK that arrives asks for it.
     fin_at: [Option<u32>; 2],
     fin_asked: [bool; 2],
     /// The window scale, and the right edge of the window, that the sender of each way has offered.
@@ -379,26 +379,28 @@ impl Sim {
     }
 
     /// smoltcp 0.14 never sends a FIN again when three duplicate ACKs ask for nothing but the FIN (it then waits for
-    /// room to retransmit data that it does not have). A lossless TUN has no such ACKs; this wire has one per FIN.
+    /// room to retransmit data that it does not have). A lossless TUN has no such ACKs; on this wire one per FIN arrives, for
+    /// it may be the only one to say that the bytes before the FIN have.
     fn asks_for_a_lone_fin(&mut self, way: Way, packet: &[u8]) -> bool {
         let seen = tcp(packet).unwrap();
         if seen.flags & FIN != 0 {
             self.fin_at[way as usize] = Some(seen.end());
             self.fin_asked[1 - way as usize] = false;
         }
-        let back = &mut self.fin_at[1 - way as usize];
-        let asks = seen.payload.is_empty() && seen.flags == ACK && *back == Some(seen.ack);
-        asks && std::mem::replace(&mut self.fin_asked[way as usize], true)
+        let back = self.fin_at[1 - way as usize];
+        seen.payload.is_empty() && seen.flags == ACK && back == Some(seen.ack)
     }
 
     fn send(&mut self, way: Way, packet: Vec<u8>) {
         self.note_window(way, &packet);
-        if self.asks_for_a_lone_fin(way, &packet) {
+        let asks = self.asks_for_a_lone_fin(way, &packet);
+        if asks && self.fin_asked[way as usize] {
             return;
         }
         if self.dice.below(1000) < self.plan.loss {
             return;
         }
+        self.fin_asked[way as usize] |= asks;
         let copies = 1 + u64::from(self.dice.below(1000) < self.plan.duplicates);
         for _ in 0..copies {
             let delay = 20 + self.dice.below(self.plan.spread_us + 1);
@@ -814,6 +816,28 @@ fn a_reset_after_the_application_s_end_leaves_the_end() {
         accept_after: Duration::from_millis(2904),
         far_pause: (at(94), Duration::from_millis(18_385)),
         max_queued: 0,
+        ..Plan::default()
+    })
+    .run();
+}
+
+/// All bytes have arrived but not the FIN behind them, and the first ACK that says so is lost.
+#[test]
+fn a_lone_fin_is_sent_again_when_the_bytes_before_it_are_acknowledged() {
+    Sim::new(Plan {
+        mtu: 65_520,
+        seed: 14_158_502_922_740_648_141,
+        loss: 242,
+        duplicates: 152,
+        spread_us: 9783,
+        receive: 131_072,
+        send: 4096,
+        up: 0,
+        down: 196_553,
+        read_chunk: 1,
+        write_chunk: 1,
+        app_chunk: 1,
+        accept_after: Duration::ZERO,
         ..Plan::default()
     })
     .run();
