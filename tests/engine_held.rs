@@ -6,11 +6,12 @@ mod engine_support;
 
 use std::task::Poll;
 
-use smoltcp::time::{Duration, Instant};
-use underpass::engine::{Checksum, Config, Engine, FlowHandle, Reason};
+use smoltcp::time::Duration;
+use underpass::engine::{Config, Engine, Reason};
 use underpass::net::{OpenFailure, StreamError};
 
-use engine_support::craft::{ACK, Ends, FIN, PSH, RST, SYN, Segment, describe, tcp};
+use engine_support::by_hand::{give, hold, open, run, said};
+use engine_support::craft::{ACK, Ends, FIN, PSH, RST, SYN, Segment, tcp};
 use engine_support::{Bell, Tap, at, engine};
 
 const FAILURES: [OpenFailure; 9] = [
@@ -24,46 +25,6 @@ const FAILURES: [OpenFailure; 9] = [
     OpenFailure::NoResources,
     OpenFailure::Other,
 ];
-
-fn give(engine: &Engine<Tap>, now: Instant, packet: &[u8]) -> Option<FlowHandle> {
-    engine.handle_packet(now, packet, Checksum::Unverified)
-}
-
-fn hold(engine: &Engine<Tap>, now: Instant, ends: Ends) -> FlowHandle {
-    give(engine, now, &Segment::syn(1000).packet(ends)).unwrap()
-}
-
-/// What the engine has sent since the last call, in words.
-fn said(engine: &Engine<Tap>) -> String {
-    let packets = engine.outlet().take();
-    let lines: Vec<_> = packets.iter().map(|packet| describe(packet)).collect();
-    if lines.is_empty() {
-        "nothing".into()
-    } else {
-        lines.join(", ")
-    }
-}
-
-/// Lets virtual time run to `until`.
-fn run(engine: &Engine<Tap>, until: Instant) {
-    while let Some(due) = engine.poll_timeout()
-        && due <= until
-    {
-        engine.handle_timeout(due);
-    }
-}
-
-/// Accepts, and answers the SYN-ACK; the engine's next sequence number.
-fn open(engine: &Engine<Tap>, now: Instant, ends: Ends, flow: &FlowHandle) -> u32 {
-    engine.accept(now, flow);
-    let packets = engine.outlet().take();
-    let syn_ack = tcp(&packets[0]).unwrap();
-    assert_eq!((packets.len(), syn_ack.flags), (1, SYN | ACK));
-    let next = syn_ack.seq.wrapping_add(1);
-    give(engine, now, &Segment::new(ACK, 1001, next).packet(ends));
-    assert_eq!(said(engine), "nothing");
-    next
-}
 
 #[test]
 fn nothing_is_said_before_the_far_side_has_answered() {

@@ -18,7 +18,7 @@ use underpass::engine::{Checksum, Config, Engine, FlowHandle};
 use underpass::net::{OpenFailure, StreamError};
 
 use engine_support::client::{Client, End, Kernel};
-use engine_support::craft::{ACK, Ends, FIN, SYN, tcp};
+use engine_support::craft::{ACK, Ends, FIN, RST, SYN, tcp};
 use engine_support::{Bell, Tap, at, engine};
 
 /// No transfer here needs longer; a hang does.
@@ -304,12 +304,15 @@ struct Sim {
     due: BinaryHeap<Reverse<(Instant, u64)>>,
     wire: BTreeMap<u64, (Way, Vec<u8>)>,
     sent_packets: u64,
-    /// The sequence number of the FIN that was sent each way, and whether a pure ACK has asked for it.
+    /// The sequence number of the FIN that was sent each way, and whether a pure ACK that arrives asks for it.
     fin_at: [Option<u32>; 2],
     fin_asked: [bool; 2],
     /// The window scale, and the right edge of the window, that the sender of each way has offered.
     shift: [u8; 2],
     edge: [Option<u32>; 2],
+    /// The sequence numbers of the application's SYN, and up to which the engine has acknowledged.
+    syn_at: u32,
+    acked: Option<u32>,
     /// The newest packet that has arrived each way.
     newest: [u64; 2],
     client: Client,
@@ -356,6 +359,8 @@ impl Sim {
             fin_asked: [false; 2],
             shift: [0; 2],
             edge: [None; 2],
+            syn_at: 0,
+            acked: None,
             newest: [0; 2],
             client: Client::connect(kernel, ends, plan.seed, at(0)),
             app_sent: 0,
@@ -374,26 +379,28 @@ impl Sim {
     }
 
     /// smoltcp 0.14 never sends a FIN again when three duplicate ACKs ask for nothing but the FIN (it then waits for
-    /// room to retransmit data that it does not have). A lossless TUN has no such ACKs; this wire has one per FIN.
+    /// room to retransmit data that it does not have). A lossless TUN has no such ACKs; on this wire one per FIN arrives, for
+    /// it may be the only one to say that the bytes before the FIN have.
     fn asks_for_a_lone_fin(&mut self, way: Way, packet: &[u8]) -> bool {
         let seen = tcp(packet).unwrap();
         if seen.flags & FIN != 0 {
             self.fin_at[way as usize] = Some(seen.end());
             self.fin_asked[1 - way as usize] = false;
         }
-        let back = &mut self.fin_at[1 - way as usize];
-        let asks = seen.payload.is_empty() && seen.flags == ACK && *back == Some(seen.ack);
-        asks && std::mem::replace(&mut self.fin_asked[way as usize], true)
+        let back = self.fin_at[1 - way as usize];
+        seen.payload.is_empty() && seen.flags == ACK && back == Some(seen.ack)
     }
 
     fn send(&mut self, way: Way, packet: Vec<u8>) {
         self.note_window(way, &packet);
-        if self.asks_for_a_lone_fin(way, &packet) {
+        let asks = self.asks_for_a_lone_fin(way, &packet);
+        if asks && self.fin_asked[way as usize] {
             return;
         }
         if self.dice.below(1000) < self.plan.loss {
             return;
         }
+        self.fin_asked[way as usize] |= asks;
         let copies = 1 + u64::from(self.dice.below(1000) < self.plan.duplicates);
         for _ in 0..copies {
             let delay = 20 + self.dice.below(self.plan.spread_us + 1);
@@ -446,9 +453,16 @@ impl Sim {
         is_stale && tcp(packet).unwrap().window == 0
     }
 
-    /// Follows the right edge of the window that the sender of `packet` offers.
+    /// Follows the right edge of the window that the sender of `packet` offers, and what the engine acknowledges.
     fn note_window(&mut self, way: Way, packet: &[u8]) {
         let seen = tcp(packet).unwrap();
+        let answers = way == Way::ToClient && seen.flags & (ACK | RST) == ACK;
+        if answers && self.acked.is_none_or(|acked| is_after(seen.ack, acked)) {
+            self.acked = Some(seen.ack);
+        }
+        if way == Way::ToEngine && seen.flags & SYN != 0 {
+            self.syn_at = seen.seq;
+        }
         let way = way as usize;
         if let Some(shift) = seen.window_scale {
             self.shift[way] = shift;
@@ -652,6 +666,14 @@ impl Sim {
         panic!("spins {}", self.describe());
     }
 
+    /// Bytes from the application that the engine has acknowledged.
+    fn acknowledged(&self) -> usize {
+        let first = self.syn_at.wrapping_add(1);
+        let behind = |acked: u32| acked.wrapping_sub(first) as usize;
+        // The FIN is acknowledged as a byte is.
+        self.acked.map_or(0, behind).min(self.plan.up)
+    }
+
     fn check(&mut self) {
         if self.app_end == Some(End::Finished) {
             assert!(self.down.is_whole(), "FIN before the last byte down");
@@ -662,6 +684,10 @@ impl Sim {
             if far.up_end == Some(Ok(())) {
                 assert!(far.up.is_whole(), "end before the last byte up");
                 assert!(self.app_closed, "an end that the application did not make");
+            }
+            if far.up_end.is_some() {
+                let taken = self.acknowledged();
+                assert!(far.up.seen >= taken, "acknowledged, and not handed over");
             }
             if self.cut_up && far.accepted {
                 assert_eq!(far.up_end, Some(Err(StreamError::Reset)), "a reset is seen");
@@ -767,6 +793,51 @@ fn bytes_wait_for_a_slow_reader_beyond_time_wait() {
         read_chunk: 1,
         order: Order::FarEndsFirst,
         far_pause: (at(0), Duration::from_secs(60)),
+        ..Plan::default()
+    })
+    .run();
+}
+
+/// The far side reads so late that the application's kernel has forgotten the connection, and answers a FIN whose
+/// acknowledgment was lost with a reset: all bytes and the FIN had come before.
+#[test]
+fn a_reset_after_the_application_s_end_leaves_the_end() {
+    Sim::new(Plan {
+        mtu: 13_857,
+        seed: 15_895_554_949_796_588_733,
+        loss: 95,
+        receive: 32_768,
+        send: 4096,
+        up: 0,
+        down: 13_818,
+        read_chunk: 1,
+        write_chunk: 431,
+        app_chunk: 65_425,
+        accept_after: Duration::from_millis(2904),
+        far_pause: (at(94), Duration::from_millis(18_385)),
+        max_queued: 0,
+        ..Plan::default()
+    })
+    .run();
+}
+
+/// All bytes have arrived but not the FIN behind them, and the first ACK that says so is lost.
+#[test]
+fn a_lone_fin_is_sent_again_when_the_bytes_before_it_are_acknowledged() {
+    Sim::new(Plan {
+        mtu: 65_520,
+        seed: 14_158_502_922_740_648_141,
+        loss: 242,
+        duplicates: 152,
+        spread_us: 9783,
+        receive: 131_072,
+        send: 4096,
+        up: 0,
+        down: 196_553,
+        read_chunk: 1,
+        write_chunk: 1,
+        app_chunk: 1,
+        accept_after: Duration::ZERO,
         ..Plan::default()
     })
     .run();

@@ -1,10 +1,8 @@
 //! One of the carriers, as the plan says.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tracing::info;
 
 use super::error::{ConnectError, LostReason};
@@ -12,7 +10,7 @@ use super::link::{Description, Link};
 use super::openssh::{OpensshCarrier, OpensshReader, OpensshWriter};
 use super::prompt::Prompter;
 use super::russh::{RusshCarrier, RusshReader, RusshWriter};
-use crate::net::{ByteReader, ByteWriter, Carrier, OpenError, Source, StreamError, Target};
+use crate::net::{Carrier, Either, OpenError, Source, Target};
 use crate::plan::{CarrierKind, CarrierPlan, SshPlan};
 
 /// Calls the same method of whichever it is.
@@ -118,58 +116,14 @@ impl Carrier for AnyCarrier {
         target: Target,
     ) -> Result<(AnyReader, AnyWriter), OpenError> {
         match self {
-            Self::Russh(carrier) => {
-                let (reader, writer) = carrier.open(source, target).await?;
-                Ok((AnyReader::Russh(reader), AnyWriter::Russh(writer)))
-            }
-            Self::Openssh(carrier) => {
-                let (reader, writer) = carrier.open(source, target).await?;
-                Ok((AnyReader::Openssh(reader), AnyWriter::Openssh(writer)))
-            }
+            Self::Russh(carrier) => carrier.open(source, target).await.map(Either::left),
+            Self::Openssh(carrier) => carrier.open(source, target).await.map(Either::right),
         }
     }
 }
 
 /// The reading half of a channel of either kind.
-pub enum AnyReader {
-    /// Of the SSH client that is built in.
-    Russh(RusshReader),
-    /// Of the user's own ssh.
-    Openssh(OpensshReader),
-}
-
-impl ByteReader for AnyReader {
-    async fn read(&mut self) -> Result<Option<Bytes>, StreamError> {
-        either!(self, reader => reader.read().await)
-    }
-
-    async fn reset(&mut self) -> StreamError {
-        either!(self, reader => reader.reset().await)
-    }
-
-    async fn absorb(&mut self) -> Infallible {
-        either!(self, reader => reader.absorb().await)
-    }
-}
+pub type AnyReader = Either<RusshReader, OpensshReader>;
 
 /// The writing half of a channel of either kind.
-pub enum AnyWriter {
-    /// Of the SSH client that is built in.
-    Russh(RusshWriter),
-    /// Of the user's own ssh.
-    Openssh(OpensshWriter),
-}
-
-impl ByteWriter for AnyWriter {
-    async fn write(&mut self, chunk: Bytes) -> Result<(), StreamError> {
-        either!(self, writer => writer.write(chunk).await)
-    }
-
-    fn flush(&mut self) {
-        either!(self, writer => writer.flush());
-    }
-
-    async fn finish(&mut self) -> Result<(), StreamError> {
-        either!(self, writer => writer.finish().await)
-    }
-}
+pub type AnyWriter = Either<RusshWriter, OpensshWriter>;

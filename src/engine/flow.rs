@@ -55,9 +55,8 @@ enum State {
     Held(Held, Option<Waker>),
     /// The far side never answered, so nor do we. Here only to swallow further SYNs.
     Silent(Held),
-    /// The far side is open. `reset`: the application has ended the connection abruptly. The stack stays here
-    /// when it is closed, for what is still to be read.
-    Open { stack: Box<Stack>, reset: bool },
+    /// The far side is open. The stack stays here when it is closed, for what is still to be read.
+    Open(Box<Stack>),
     /// Refused, given up or abandoned. Whoever still asks gets `StreamError::Reset`.
     Gone,
 }
@@ -67,7 +66,7 @@ impl State {
         match self {
             Self::Held(..) => "HELD",
             Self::Silent(_) => "SILENT",
-            Self::Open { .. } => "OPEN",
+            Self::Open(_) => "OPEN",
             Self::Gone => "GONE",
         }
     }
@@ -125,11 +124,9 @@ impl Flow {
                 held.repeat(now, parsed.bytes);
             }
             State::Held(..) | State::Silent(_) if tcp.rst => step = island.give_up(),
-            State::Open { stack, reset } => {
-                let was_open = stack.state() != TcpState::Closed;
+            State::Open(stack) => {
                 let mut phy = phy(&engine.config, &engine.outlet, Some(parsed.bytes));
-                stack.ingest(&mut phy, now);
-                *reset |= tcp.rst && was_open && stack.state() == TcpState::Closed;
+                stack.ingest(&mut phy, now, tcp.rst);
                 return Step::default();
             }
             State::Held(..) | State::Silent(_) | State::Gone => {}
@@ -140,7 +137,7 @@ impl Flow {
     /// Says what there is to say to the segments since the last answer: one ACK for all of them.
     pub(super) fn answer<O: Outlet>(&self, engine: &Engine<O>, now: Instant) -> Step {
         let mut island = self.lock();
-        let State::Open { stack, .. } = &mut island.state else {
+        let Some(stack) = island.open() else {
             return Step::default();
         };
         if stack.wakes_reader() {
@@ -161,17 +158,14 @@ impl Flow {
         let seed = engine.flow_seed(&self.key, now);
         let stack = Stack::listen(&mut phy, &self.key, seed, engine.flow_count(), now)
             .map(|mut stack| {
-                stack.ingest(&mut phy, now);
+                stack.ingest(&mut phy, now, false);
                 stack.drain(&mut phy, now);
                 Box::new(stack)
             })
             // A SYN that smoltcp does not take never becomes a connection.
             .filter(|stack| stack.state() == TcpState::SynReceived);
         let mut step = match stack {
-            Some(stack) => island.become_state(State::Open {
-                stack,
-                reset: false,
-            }),
+            Some(stack) => island.become_state(State::Open(stack)),
             None => island.become_state(State::Gone),
         };
         step.no_longer_held = true;
@@ -226,7 +220,7 @@ impl Flow {
         stack.reader_waits = false;
         let socket = stack.socket();
         if socket.can_recv() {
-            let chunk = receive(socket, max);
+            let chunk = stack.receive(max);
             // Room was made: the application may have to be told. Not after the end: when smoltcp's TIME-WAIT
             // runs out it clears what is still to be read.
             if !stack.is_over() {
@@ -240,16 +234,13 @@ impl Flow {
             stack.reader_waits = true;
             return (Poll::Pending, Step::default());
         }
-        (Poll::Ready(Ok(None)), Step::default())
+        (Poll::Ready(stack.end().map(|()| None)), Step::default())
     }
 
     /// See [`Engine::poll_reset`].
     pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<StreamError> {
         match &mut self.lock().state {
-            State::Open {
-                stack,
-                reset: false,
-            } => {
+            State::Open(stack) if !stack.was_reset() => {
                 stack.socket().register_recv_waker(cx.waker());
                 Poll::Pending
             }
@@ -266,8 +257,12 @@ impl Flow {
         cx: &mut Context<'_>,
     ) -> (Poll<Result<(), StreamError>>, Step) {
         let mut island = self.lock();
-        let Some(stack) = island.open() else {
-            return (Poll::Ready(Err(StreamError::Reset)), Step::default());
+        let stack = match island.writable(chunk.len()) {
+            Ok(stack) => stack,
+            Err(over) => {
+                chunk.clear();
+                return (Poll::Ready(over), Step::default());
+            }
         };
         let socket = stack.socket();
         if !socket.may_send() && socket.state() != TcpState::SynReceived {
@@ -306,7 +301,7 @@ impl Flow {
     pub(super) fn flush<O: Outlet>(&self, engine: &Engine<O>, now: Instant) -> Step {
         let mut island = self.lock();
         match &mut island.state {
-            State::Open { stack, .. } if stack.held_back > 0 => {
+            State::Open(stack) if stack.held_back > 0 => {
                 stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
                 island.settle(engine, now, Step::default())
             }
@@ -322,8 +317,9 @@ impl Flow {
         cx: &mut Context<'_>,
     ) -> (Poll<Result<(), StreamError>>, Step) {
         let mut island = self.lock();
-        let Some(stack) = island.open() else {
-            return (Poll::Ready(Err(StreamError::Reset)), Step::default());
+        let stack = match island.writable(0) {
+            Ok(stack) => stack,
+            Err(over) => return (Poll::Ready(over), Step::default()),
         };
         let socket = stack.socket();
         if socket.state() == TcpState::SynReceived {
@@ -343,12 +339,10 @@ impl Flow {
         let mut step = Step::default();
         match &mut island.state {
             State::Held(..) => step = island.give_up(),
-            State::Open { stack, reset } if !*reset && !stack.is_over() => {
-                stack.socket().abort();
-                stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
-                *reset = true;
+            State::Open(stack) if !stack.is_over() => {
+                stack.abort(&mut phy(&engine.config, &engine.outlet, None), now);
             }
-            State::Open { .. } | State::Silent(_) | State::Gone => {}
+            State::Open(_) | State::Silent(_) | State::Gone => {}
         }
         island.settle(engine, now, step)
     }
@@ -362,14 +356,11 @@ impl Flow {
             State::Held(held, _) | State::Silent(held) if held.gives_up_at() <= now => {
                 step = island.give_up();
             }
-            State::Open { stack, reset } => {
-                let was_open = stack.state() != TcpState::Closed;
+            State::Open(stack) => {
                 stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
                 if stack.idle_at().is_some_and(|at| at <= now) {
                     stack.give_back(&engine.outlet);
                 }
-                // Without a segment, only the socket's own time-out closes it.
-                *reset |= was_open && stack.state() == TcpState::Closed;
             }
             State::Held(..) | State::Silent(_) | State::Gone => {}
         }
@@ -393,14 +384,20 @@ impl Island {
         step
     }
 
-    /// The stack of a flow that is open and that the application has not reset.
+    /// The stack of an open flow.
     fn open(&mut self) -> Option<&mut Stack> {
         match &mut self.state {
-            State::Open {
-                stack,
-                reset: false,
-            } => Some(stack),
+            State::Open(stack) => Some(stack),
             _ => None,
+        }
+    }
+
+    /// The stack where it can still be written to, else what comes of writing `len` bytes.
+    fn writable(&mut self, len: usize) -> Result<&mut Stack, Result<(), StreamError>> {
+        match &mut self.state {
+            State::Open(stack) if stack.was_reset() => Err(stack.swallow(len)),
+            State::Open(stack) => Ok(stack),
+            _ => Err(Err(StreamError::Reset)),
         }
     }
 
@@ -415,7 +412,7 @@ impl Island {
     /// Keeps the engine's sum of waiting bytes true.
     fn account<O: Outlet>(&mut self, engine: &Engine<O>) {
         let queued = match &self.state {
-            State::Open { stack, .. } if !stack.is_over() => stack.queued(),
+            State::Open(stack) if !stack.is_over() => stack.queued(),
             _ => 0,
         };
         engine.account_queued(self.accounted, queued);
@@ -429,11 +426,11 @@ impl Island {
             State::Held(held, _) | State::Silent(held) => Some(held.gives_up_at()),
             // TIME-WAIT protects against segments that a network delayed; there is none between us and the
             // kernel, and a FIN that comes again is answered with a reset that no application sees.
-            State::Open { stack, .. } if stack.is_over() => {
+            State::Open(stack) if stack.is_over() => {
                 step.remove = true;
                 None
             }
-            State::Open { stack, .. } => {
+            State::Open(stack) => {
                 let due = stack.poll_at(now).into_iter().chain(stack.idle_at()).min();
                 due.map(|at| at.max(now + LEAST_WAIT))
             }
@@ -450,23 +447,6 @@ impl Island {
         }
         step
     }
-}
-
-/// Takes up to `max` bytes out of the socket; two pieces where its ring wraps.
-fn receive(socket: &mut smoltcp::socket::tcp::Socket<'_>, max: usize) -> Bytes {
-    let mut chunk = Vec::with_capacity(socket.recv_queue().min(max));
-    while chunk.len() < max && socket.can_recv() {
-        let room = max - chunk.len();
-        let taken = socket.recv(|piece| {
-            let taken = piece.len().min(room);
-            chunk.extend_from_slice(&piece[..taken]);
-            (taken, taken)
-        });
-        if !matches!(taken, Ok(1..)) {
-            break;
-        }
-    }
-    chunk.into()
 }
 
 /// Sends what `refusal` says for the held `syn`.

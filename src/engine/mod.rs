@@ -271,7 +271,8 @@ impl<O: Outlet> Engine<O> {
         flow.0.poll_withdrawn(cx)
     }
 
-    /// The next bytes from the application, at most `max`; `None` after its FIN.
+    /// The next bytes from the application, at most `max`; `None` after its FIN, also when a reset came after that. What
+    /// came before a reset is read before it.
     pub fn poll_read(
         &self,
         now: Instant,
@@ -290,7 +291,8 @@ impl<O: Outlet> Engine<O> {
     }
 
     /// Takes bytes for the application off the front of `chunk`; ready when it is empty. What fills no packet may be
-    /// held back until [`flush`](Self::flush), so that chunks that come together leave together.
+    /// held back until [`flush`](Self::flush), so that chunks that come together leave together. After a reset it is thrown
+    /// away, and an error only once the reader has been told its end: an error ends both directions.
     pub fn poll_write(
         &self,
         now: Instant,
@@ -322,7 +324,7 @@ impl<O: Outlet> Engine<O> {
     }
 
     /// Nobody relays this flow any more although it has not ended in order: a held one is forgotten in silence,
-    /// an open one is reset.
+    /// an open one is reset, behind what its application has room for.
     pub fn abandon(&self, now: Instant, flow: &FlowHandle) {
         let step = flow.0.abandon(self, now);
         self.after(&flow.0, step);

@@ -2,14 +2,15 @@
 
 use std::num::NonZeroU16;
 
+use bytes::Bytes;
 use smoltcp::iface::{self, Interface, PollResult, SocketHandle, SocketSet};
-use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint};
 
 use super::phy::{Phy, full_packet};
 use super::{Checksum, Config, Outlet, packet};
-use crate::net::FlowKey;
+use crate::net::{FlowKey, StreamError};
 
 /// Room for bytes on their way to the application. Pages are committed when they are first touched, so an idle
 /// flow costs what it used.
@@ -27,6 +28,10 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A flow to which nothing was written for so long gives the memory of its ring back.
 const IDLE: Duration = Duration::from_millis(1000);
+
+/// What may be written into the void after a reset while what came before it is not read on: a far side that sends without end
+/// and reads nothing learns of the reset then.
+const VOID: usize = 64 << 20;
 
 /// What a host takes that does not say (RFC 9293 section 3.7.1).
 const DEFAULT_MSS_V6: usize = 1220;
@@ -47,6 +52,12 @@ pub(super) struct Stack {
     pub(super) reader_waits: bool,
     /// When bytes for the application were last written, until their memory was given back.
     pub(super) written_at: Option<Instant>,
+    /// The connection ended abruptly: by the application, by its silence, or by us.
+    reset: bool,
+    /// The reader has been told how the bytes from the application end.
+    end_told: bool,
+    /// Bytes written after a reset since the reader last took some.
+    into_the_void: usize,
 }
 
 impl std::fmt::Debug for Stack {
@@ -104,6 +115,9 @@ impl Stack {
             held_back: 0,
             reader_waits: false,
             written_at: None,
+            reset: false,
+            end_told: false,
+            into_the_void: 0,
         })
     }
 
@@ -125,13 +139,58 @@ impl Stack {
         matches!(self.state(), State::Closed | State::TimeWait)
     }
 
+    /// The connection ended abruptly.
+    pub(super) fn was_reset(&self) -> bool {
+        self.reset
+    }
+
+    /// Takes up to `max` bytes from the application; two pieces where the ring wraps.
+    pub(super) fn receive(&mut self, max: usize) -> Bytes {
+        self.into_the_void = 0;
+        let socket = self.socket();
+        let mut chunk = Vec::with_capacity(socket.recv_queue().min(max));
+        while chunk.len() < max && socket.can_recv() {
+            let room = max - chunk.len();
+            let taken = socket.recv(|piece| {
+                let taken = piece.len().min(room);
+                chunk.extend_from_slice(&piece[..taken]);
+                (taken, taken)
+            });
+            if !matches!(taken, Ok(1..)) {
+                break;
+            }
+        }
+        chunk.into()
+    }
+
+    /// How the bytes from the application ended, once all are read: in order, also when a reset came after its FIN.
+    pub(super) fn end(&mut self) -> Result<(), StreamError> {
+        self.end_told = true;
+        match self.socket().recv(|_| (0, ())) {
+            Err(RecvError::Finished) => Ok(()),
+            _ => Err(StreamError::Reset),
+        }
+    }
+
+    /// What becomes of `len` bytes that are written after a reset. They are thrown away, and the far side is not told before it
+    /// has all that came ahead of the reset: an error would end both directions.
+    pub(super) fn swallow(&mut self, len: usize) -> Result<(), StreamError> {
+        self.into_the_void = self.into_the_void.saturating_add(len);
+        if self.end_told || self.into_the_void > VOID {
+            Err(StreamError::Reset)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Bytes that wait for the application, sent or not.
     pub(super) fn queued(&self) -> usize {
         self.sockets.get::<Socket<'_>>(self.handle).send_queue()
     }
 
-    /// Takes in the packet that waits in `phy`.
-    pub(super) fn ingest<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
+    /// Takes in the packet that waits in `phy`, a reset or another.
+    pub(super) fn ingest<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant, rst: bool) {
+        let was_open = self.state() != State::Closed;
         phy.ipv6_segment = self.ipv6_segment;
         self.interface
             .poll_ingress_single(now, phy, &mut self.sockets);
@@ -139,15 +198,27 @@ impl Stack {
         if self.state() == State::Listen {
             self.socket().close();
         }
+        self.reset |= rst && was_open && self.state() == State::Closed;
     }
 
     /// Sends everything that may be sent now. Bounded by the windows of the peer.
     pub(super) fn drain<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
+        let was_open = !self.is_over();
         phy.ipv6_segment = self.ipv6_segment;
         self.held_back = 0;
         while let PollResult::SocketStateChanged =
             self.interface.poll_egress(now, phy, &mut self.sockets)
         {}
+        // Without a segment, only the socket's own time-out closes it.
+        self.reset |= was_open && self.state() == State::Closed;
+    }
+
+    /// Ends the connection with a reset, behind what the peer has room for.
+    pub(super) fn abort<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
+        self.drain(phy, now);
+        self.socket().abort();
+        self.drain(phy, now);
+        self.reset = true;
     }
 
     /// Sends what fills packets of what was written, and holds the rest back. Whether anything was sent.

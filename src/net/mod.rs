@@ -2,9 +2,11 @@
 //! a carrier gives ([`Carrier`]). Knows std and `bytes`, nothing else.
 
 mod address;
+mod either;
 mod failure;
 mod seam;
 
 pub use address::{FlowKey, Source, Target};
+pub use either::Either;
 pub use failure::{OpenError, OpenFailure, StreamError};
 pub use seam::{ByteReader, ByteWriter, Carrier, Inbound};

@@ -1,6 +1,7 @@
 //! What the tests of the engine share: a device that checks every packet, hand-made packets, wakers that count.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod by_hand;
 pub(crate) mod checksum;
 pub(crate) mod client;
 pub(crate) mod craft;

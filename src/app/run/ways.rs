@@ -1,16 +1,11 @@
 //! The carrier of a command's network: the server, this host, or nobody, as the plan says.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-
-use bytes::Bytes;
 
 use crate::carrier::direct::{Direct, TcpReader, TcpWriter};
 use crate::carrier::steady::{SteadyReader, SteadyWriter};
 use crate::carrier::{AnyCarrier, AnyReader, AnyWriter, Steady};
-use crate::net::{
-    ByteReader, ByteWriter, Carrier, OpenError, OpenFailure, Source, StreamError, Target,
-};
+use crate::net::{Carrier, Either, OpenError, OpenFailure, Source, Target};
 use crate::plan::names::{DNS, StandIn};
 use crate::plan::{RunPlan, Way};
 
@@ -53,13 +48,10 @@ impl Carrier for Ways {
         let outside = self.outside(target.0).map(Target);
         let way = outside.map_or_else(|| self.plan.way(target.0), |_| Way::Host);
         match way {
-            Way::Server => {
-                let (reader, writer) = self.server.open(source, target).await?;
-                Ok((WayReader::Server(reader), WayWriter::Server(writer)))
-            }
+            Way::Server => self.server.open(source, target).await.map(Either::left),
             Way::Host => {
-                let (reader, writer) = Direct.open(source, outside.unwrap_or(target)).await?;
-                Ok((WayReader::Host(reader), WayWriter::Host(writer)))
+                let opened = Direct.open(source, outside.unwrap_or(target)).await;
+                opened.map(Either::right)
             }
             Way::Nowhere => Err(OpenError::new(
                 OpenFailure::NetworkUnreachable,
@@ -69,52 +61,8 @@ impl Carrier for Ways {
     }
 }
 
-/// Calls the same method of whichever it is.
-macro_rules! either {
-    ($any:ident, $one:ident => $call:expr) => {
-        match $any {
-            Self::Server($one) => $call,
-            Self::Host($one) => $call,
-        }
-    };
-}
-
-/// The reading half of a flow.
-pub(super) enum WayReader {
-    Server(SteadyReader<AnyReader>),
-    Host(TcpReader),
-}
-
-impl ByteReader for WayReader {
-    async fn read(&mut self) -> Result<Option<Bytes>, StreamError> {
-        either!(self, reader => reader.read().await)
-    }
-
-    async fn reset(&mut self) -> StreamError {
-        either!(self, reader => reader.reset().await)
-    }
-
-    async fn absorb(&mut self) -> Infallible {
-        either!(self, reader => reader.absorb().await)
-    }
-}
+/// The reading half of a flow: through the server, or from this host.
+type WayReader = Either<SteadyReader<AnyReader>, TcpReader>;
 
 /// The writing half of a flow.
-pub(super) enum WayWriter {
-    Server(SteadyWriter<AnyWriter>),
-    Host(TcpWriter),
-}
-
-impl ByteWriter for WayWriter {
-    async fn write(&mut self, chunk: Bytes) -> Result<(), StreamError> {
-        either!(self, writer => writer.write(chunk).await)
-    }
-
-    fn flush(&mut self) {
-        either!(self, writer => writer.flush());
-    }
-
-    async fn finish(&mut self) -> Result<(), StreamError> {
-        either!(self, writer => writer.finish().await)
-    }
-}
+type WayWriter = Either<SteadyWriter<AnyWriter>, TcpWriter>;

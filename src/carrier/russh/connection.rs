@@ -137,6 +137,7 @@ impl Connection {
 
     /// Says goodbye to the server (RFC 4253 section 11.1).
     pub(super) async fn disconnect(&self) {
+        self.load.leave();
         // An error means that there is nobody to say it to.
         let _ = self
             .handle

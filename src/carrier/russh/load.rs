@@ -1,6 +1,6 @@
 //! What one connection carries, counted by those who do it and read by the pool.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -40,6 +40,9 @@ pub(super) struct Load {
     gate: Arc<Gate>,
     turns: Arc<Turns>,
     /// Rung when a channel joins, or a flow is read again.
+    /// The goodbye is to be said: no flow may hold the session up.
+    leaving: AtomicBool,
+    /// Rung when a channel joins, a flow is read again, or the goodbye is to be said.
     joined: Notify,
     /// The pool's bell: a channel ended, a flow stalled, or the connection is lost.
     changed: Arc<Notify>,
@@ -60,6 +63,7 @@ impl Load {
             cut: Arc::default(),
             gate: Arc::default(),
             turns: Arc::default(),
+            leaving: AtomicBool::new(false),
             joined: Notify::new(),
             changed,
         }
@@ -169,12 +173,19 @@ impl Load {
         ChannelGuard(Arc::clone(self))
     }
 
-    /// Resolves when the connection has a channel beside those that wait to be read.
+    /// The connection is about to be ended: what arrives is taken off the wire, or the session would wait in front of a flow
+    /// that nobody reads and never come to the goodbye.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Relaxed);
+        self.joined.notify_waiters();
+    }
+
+    /// Resolves when the connection has something to do beside the channels that wait to be read: another one, or the goodbye.
     pub(super) async fn shared_by_others(&self) {
         loop {
             // Made before the look: it hears what rings from here on.
             let joined = self.joined.notified();
-            if self.channels() > self.waiting() {
+            if self.channels() > self.waiting() || self.leaving.load(Relaxed) {
                 return;
             }
             joined.await;

@@ -42,6 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use self::detach::detached;
 use self::login::How;
@@ -145,14 +146,23 @@ impl Link for RusshCarrier {
     }
 
     async fn shutdown(&self) {
+        let connections = self.pool.close();
+        let mut goodbyes = JoinSet::new();
+        for connection in &connections {
+            let connection = Arc::clone(connection);
+            goodbyes.spawn(async move { connection.disconnect().await });
+        }
         let goodbye = async {
-            for connection in self.pool.close() {
-                connection.disconnect().await;
-            }
+            goodbyes.join_all().await;
             self.pool.lost().await
         };
-        // The sessions end when the goodbye is written; a server that does not read does not hold us up.
-        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        // The sessions end when the goodbye is written. Neither a server that does not read nor a flow that nobody reads holds
+        // us up, or keeps a connection.
+        if tokio::time::timeout(GOODBYE, goodbye).await.is_err() {
+            for connection in connections {
+                connection.load().cut().cut();
+            }
+        }
     }
 }
 
