@@ -138,6 +138,88 @@ fn a_host_key_that_has_changed() {
     ssh_failure(HOST_KEY, |_| accept.into(), &["host key", "changed"]);
 }
 
+/// ssh itself goes on then, but forwards nothing.
+#[test]
+fn a_host_key_that_has_changed_where_nobody_cares() {
+    let careless = "-p 2204 -o StrictHostKeyChecking=no";
+    ssh_failure(
+        HOST_KEY,
+        |_| careless.into(),
+        &[
+            "IDENTIFICATION HAS CHANGED!",
+            "changed",
+            "ssh-keygen -f",
+            "-R",
+        ],
+    );
+}
+
+/// A configuration by which the server is behind a jump host, which has this in it.
+fn behind(lab: &Lab, jump_host: &str) -> String {
+    let file = lab.file("jump_config");
+    let text = format!(
+        "Host gw\n{jump_host}\nHost gw server\nHostName 192.168.77.1\nUser root\nUserKnownHostsFile {}\n\
+         Host server\nProxyJump gw\n",
+        lab.file("known_hosts")
+    );
+    std::fs::write(&file, text).unwrap();
+    format!("-F {file} -r server")
+}
+
+/// ssh tells of a jump host only by the words of another ssh.
+#[test]
+fn a_jump_host_that_refuses_the_login() {
+    ssh_failure(
+        LOGIN_REFUSED,
+        |lab| {
+            behind(
+                lab,
+                &format!("IdentityFile {}\nIdentitiesOnly yes", lab.file("id_wrong")),
+            )
+        },
+        &["jump host gw: root@", "permission denied", "IdentityFile"],
+    );
+}
+
+#[test]
+fn a_jump_host_with_a_key_that_has_changed() {
+    for policy in ["yes", "no"] {
+        // Where it may ask for no password, ssh goes on behind its warning.
+        let methods = "PasswordAuthentication no\nKbdInteractiveAuthentication no";
+        ssh_failure(
+            HOST_KEY,
+            |lab| {
+                let key = lab.file("id");
+                let jump_host = format!(
+                    "Port 2204\nStrictHostKeyChecking {policy}\n{methods}\nIdentityFile {key}"
+                );
+                behind(lab, &jump_host)
+            },
+            &["jump host gw: ", "changed", "ssh-keygen"],
+        );
+    }
+}
+
+#[test]
+fn a_jump_host_with_a_key_that_is_unknown() {
+    ssh_failure(
+        HOST_KEY,
+        |lab| {
+            behind(
+                lab,
+                &format!("UserKnownHostsFile {}", lab.file("empty_known_hosts")),
+            )
+        },
+        &[
+            "jump host gw: ",
+            "known",
+            "ssh -F ",
+            "gw",
+            "for it in ssh's configuration",
+        ],
+    );
+}
+
 #[test]
 fn a_host_key_that_is_unknown_and_nobody_to_ask() {
     let args = |lab: &Lab| format!("-o UserKnownHostsFile={}", lab.file("empty_known_hosts"));

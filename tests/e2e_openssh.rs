@@ -129,28 +129,3 @@ fn where_ssh_is_killed_at_its_prompt_the_echo_comes_back() {
     assert_eq!(child.wait().unwrap().code(), Some(255));
     assert!(has_echo());
 }
-
-/// A changed key that the configuration lets pass is told once, not for each connection, and in one level.
-#[test]
-fn an_alarm_is_given_once() {
-    let lab = Lab::up();
-    let careless = "-p 2204 -o StrictHostKeyChecking=no";
-    let mut underpass = lab.underpass(&format!("-v {careless} --connections 3 {}", V4.subnet));
-    underpass.wait_for_line("connections to the server: 3");
-    let log = underpass.log();
-    let told = |text: &str| {
-        log.iter()
-            .filter(|line| line.contains(text))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(told("IDENTIFICATION HAS CHANGED").len(), 3, "{log:?}");
-    let is_warning = |line: &&&String| line.contains("warning: ");
-    for text in [
-        "IDENTIFICATION HAS CHANGED",
-        "Someone could be",
-        "Offending ",
-    ] {
-        let warnings = told(text).iter().filter(is_warning).count();
-        assert_eq!(warnings, 1, "{text}: {log:?}");
-    }
-}

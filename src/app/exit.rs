@@ -80,7 +80,7 @@ impl From<&ClaimError> for Exit {
 
 impl From<&ConnectError> for Exit {
     fn from(error: &ConnectError) -> Self {
-        match error {
+        match error.origin() {
             ConnectError::Refused { .. } | ConnectError::TooManyTries { .. } => Self::LoginRefused,
             ConnectError::HostKey(_) => Self::HostKey,
             _ => Self::Ssh,

@@ -8,6 +8,7 @@
 //! - [`dial`]: the budget in front of every open, so that hosts that never answer delay no host that does.
 //! - [`link`]: a carrier with a life: it was connected, and may be lost. [`error`]: why it was not, or no longer is.
 //! - [`steady`]: a carrier that stays, over links that are replaced when they are lost.
+//! - `processes`: what a carrier has started.
 //! - `failure`: what a server's words for a refused open mean.
 //! - [`prompt`]: the questions that a login asks of a person.
 
@@ -19,6 +20,7 @@ pub mod error;
 mod failure;
 pub mod link;
 pub mod openssh;
+mod processes;
 pub mod prompt;
 pub mod russh;
 pub mod steady;

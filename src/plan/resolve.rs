@@ -79,7 +79,10 @@ fn ssh(
         let effective = ask(&query)?;
         source = effective.source;
         let read = ssh_config::read(&query, &effective, environment, warnings)?;
-        servers.push(read.plan);
+        servers.push(SshPlan {
+            is_hop: !servers.is_empty(),
+            ..read.plan
+        });
         next = read.through;
     }
     let nearest_first = servers.into_iter().rev();
@@ -179,6 +182,7 @@ mod tests {
             plan.ssh,
             SshPlan {
                 arguments: "bastion".into(),
+                arguments_to_ask: "bastion".into(),
                 identities,
                 known_hosts,
                 global_known_hosts,
@@ -228,6 +232,7 @@ mod tests {
         let expected = SshPlan {
             alias: "prod".into(),
             arguments: "prod".into(),
+            arguments_to_ask: "-o BatchMode=no prod".into(),
             route: Route::Command("nc -X \"a b\" prod.example.com 2222".into()),
             dialling: Dialling {
                 family: AddressFamily::V6,
@@ -301,6 +306,8 @@ mod tests {
                 "a@outer.example.com:2200"
             ]
         );
+        let are_hops: Vec<_> = plan.ssh.servers().map(|server| server.is_hop).collect();
+        assert_eq!(are_hops, [false, true, true]);
         let nearest = plan.ssh.servers().last().unwrap();
         assert_eq!(
             nearest.route,

@@ -15,6 +15,10 @@ pub struct SshPlan {
     pub alias: String,
     /// Arguments that lead ssh(1) there as underpass was told to, for a person to paste into a shell.
     pub arguments: String,
+    /// The same, for an ssh that asks about a new host key whatever was said of StrictHostKeyChecking and BatchMode.
+    pub arguments_to_ask: String,
+    /// A host on the way to another one: only files say anything about it, no option of the command line, as with ssh.
+    pub is_hop: bool,
     /// Host name or address to connect to.
     pub host: String,
     /// TCP port.
@@ -76,6 +80,8 @@ impl SshPlan {
         Self {
             alias: host.to_owned(),
             arguments: query.typed(),
+            arguments_to_ask: query.typed(),
+            is_hop: false,
             host: host.to_owned(),
             port,
             user: user.to_owned(),
@@ -114,6 +120,32 @@ impl SshPlan {
     pub fn dialled(&self) -> Option<&Self> {
         let nearest = self.servers().last()?;
         matches!(nearest.route, Route::Direct).then_some(nearest)
+    }
+}
+
+/// What a person can do about a failure, for a hint that can be pasted.
+impl SshPlan {
+    /// What makes the server's key a known one.
+    pub fn to_learn_its_key(&self) -> String {
+        let or = match (self.is_hop, self.host_keys) {
+            (true, _) => "set StrictHostKeyChecking accept-new for it in ssh's configuration",
+            (false, HostKeyPolicy::Yes) => {
+                "pass -o StrictHostKeyChecking=accept-new in place of yes"
+            }
+            (false, _) => "pass -o StrictHostKeyChecking=accept-new",
+        };
+        let arguments = &self.arguments_to_ask;
+        format!("Compare the fingerprint, then connect once with: ssh {arguments}; or {or}")
+    }
+
+    /// What gives the server a key that it may take.
+    pub fn to_name_a_key(&self) -> &'static str {
+        match self.is_hop {
+            true => {
+                "Name a key for it in ssh's configuration (IdentityFile): -i does not reach it, as with ssh; or ssh-add it"
+            }
+            false => "Name a key with -i FILE, or ssh-add it",
+        }
     }
 }
 
@@ -249,8 +281,8 @@ pub struct RekeyLimit {
     pub time: Option<Duration>,
 }
 
-/// `StrictHostKeyChecking` of ssh_config(5). A changed key is refused by all of them but [`Self::No`],
-/// which lets it pass, as in ssh, with a warning and without sending it a password. A revoked one is always refused.
+/// `StrictHostKeyChecking` of ssh_config(5). A changed key and a revoked one are always refused: with [`Self::No`] ssh goes on,
+/// but forwards nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostKeyPolicy {
     /// `ask`: a new key is shown and asked for on the terminal; without one it is refused.

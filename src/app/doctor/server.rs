@@ -54,6 +54,8 @@ pub(super) fn not_logged_in(error: &ConnectError) -> Vec<Check> {
     const STEPS: [&str; 4] = ["name", "reach", "host-key", "login"];
     let failed = match error {
         ConnectError::UnknownHost { .. } => 0,
+        // Of a host on the way.
+        ConnectError::Hop { .. } => 1,
         ConnectError::Unreachable { .. }
         | ConnectError::BindAddress { .. }
         | ConnectError::TimedOut { .. }
@@ -326,7 +328,7 @@ mod tests {
         };
         assert_eq!(verdicts(unreachable), [Pass, Fail, Skip, Skip]);
         let key = HostKeyError::Unknown {
-            arguments: "h".into(),
+            advice: "h".into(),
             host: "h".into(),
             algorithm: "ED25519".into(),
             fingerprint: "SHA256:x".into(),

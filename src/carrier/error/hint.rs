@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::carrier::failure::by_text;
 use crate::net::OpenFailure;
-use crate::plan::quoted;
+use crate::plan::{SshPlan, quoted};
 
 /// How far a connection had come when time was up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,40 @@ pub(super) fn unreachable(address: &SocketAddr, error: &io::Error) -> String {
             "A packet filter forbids it, here or on the way: sudo nft list ruleset".to_owned()
         }
         _ => format!("Is sshd there? Check with: nc -vz {ip} {port}"),
+    }
+}
+
+/// What to do where the server of `plan` refuses a login and would go on with `methods`. `was_answered`: a person was there, and has
+/// given a password or a code.
+pub(in crate::carrier) fn refused(plan: &SshPlan, methods: &[&str], was_answered: bool) -> String {
+    let takes_keys = methods.is_empty() || methods.contains(&"publickey");
+    let takes_answers = ["password", "keyboard-interactive"]
+        .iter()
+        .any(|method| methods.contains(method));
+    let arguments = &plan.arguments;
+    match (takes_keys, takes_answers) {
+        (true, _) if was_answered => format!(
+            "Was the answer right, and {} the right user? Compare with: ssh {arguments}. {}",
+            plan.user,
+            plan.to_name_a_key()
+        ),
+        (_, true) if was_answered => format!(
+            "Was the answer right, and {} the right user? Compare with: ssh {arguments}",
+            plan.user
+        ),
+        (true, _) => plan.to_name_a_key().to_owned(),
+        (false, true) => "It asks for a password or a code: start underpass in a terminal, or set SSH_ASKPASS, without BatchMode".to_owned(),
+        (false, false) => format!("Compare with: ssh -v {arguments}"),
+    }
+}
+
+/// What to do where the server of `plan` has ended the connection after so many attempts.
+pub(in crate::carrier) fn too_many_tries(plan: &SshPlan) -> &'static str {
+    match plan.is_hop {
+        true => {
+            "Offer the right key alone: IdentitiesOnly and IdentityFile for it in ssh's configuration"
+        }
+        false => "Offer the right key alone: -o IdentitiesOnly=yes -i FILE",
     }
 }
 

@@ -10,11 +10,11 @@ use thiserror::Error;
 pub enum HostKeyError {
     /// No file knows the host, and the policy or the person did not take the key.
     #[error(
-        "host key verification failed: no {algorithm} host key is known for {host} (offered: {fingerprint}). Compare the fingerprint, then connect once with: ssh {arguments}; or pass -o StrictHostKeyChecking=accept-new"
+        "host key verification failed: no {algorithm} host key is known for {host} (offered: {fingerprint}). {advice}"
     )]
     Unknown {
-        /// Arguments that lead ssh there.
-        arguments: Box<str>,
+        /// What to do: [`SshPlan::to_learn_its_key`](crate::plan::SshPlan::to_learn_its_key).
+        advice: Box<str>,
         /// The host as known_hosts spells it.
         host: String,
         /// The type of the key offered.

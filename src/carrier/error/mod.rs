@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 pub use self::hint::Stage;
+pub(super) use self::hint::{refused, too_many_tries};
 pub use self::host_key::{CertificateFault, HostKeyError};
 
 use self::hint::{apart, unreachable};
@@ -70,6 +71,14 @@ pub enum ConnectError {
         reason: String,
         /// Arguments that lead ssh to the jump host.
         arguments: String,
+    },
+    /// A jump host does not let us through to itself.
+    #[error("jump host {hop}: {error}")]
+    Hop {
+        /// The jump host as typed.
+        hop: String,
+        /// Why, in the words for a server; never another of this kind.
+        error: Box<Self>,
     },
     /// The ProxyCommand did not lead to the server.
     #[error("{host}: {}. The command was: {command}", .detail.trim_end_matches('.'))]
@@ -135,11 +144,11 @@ pub enum ConnectError {
         /// What was tried, and what could not be, comma separated.
         tried: String,
         /// What to do.
-        hint: &'static str,
+        hint: String,
     },
     /// The server ended the connection because of the attempts that had failed (MaxAuthTries of sshd_config(5)).
     #[error(
-        "{user}@{host}: the server let us try no further after {count} attempts: {said} (tried: {tried}). Offer the right key alone: -o IdentitiesOnly=yes -i FILE"
+        "{user}@{host}: the server let us try no further after {count} attempts: {said} (tried: {tried}). {hint}"
     )]
     TooManyTries {
         /// The login name.
@@ -152,6 +161,8 @@ pub enum ConnectError {
         count: usize,
         /// What was tried, and what could not be, comma separated.
         tried: String,
+        /// What to do.
+        hint: String,
     },
     /// The server took longer than any server does.
     #[error("{host} has not answered the login for {seconds} s. {hint}")]
@@ -173,6 +184,27 @@ pub enum ConnectError {
         /// At which point, and what is known of the reason.
         detail: String,
     },
+}
+
+impl ConnectError {
+    /// The same, as a failure of the jump host `hop`, unless it is that of one further on the way.
+    pub(super) fn of_hop(self, hop: &str) -> Self {
+        match self {
+            Self::Hop { .. } => self,
+            error => Self::Hop {
+                hop: hop.to_owned(),
+                error: Box::new(error),
+            },
+        }
+    }
+
+    /// What went wrong, at whichever host.
+    pub fn origin(&self) -> &Self {
+        match self {
+            Self::Hop { error, .. } => error,
+            error => error,
+        }
+    }
 }
 
 /// Why the last connection ended.

@@ -13,13 +13,16 @@ use tracing::debug;
 use super::said::Said;
 use crate::carrier::failure::harmless;
 use crate::os::child::{self, Terminal};
-use crate::plan::{SshClient, SshPlan};
+use crate::plan::{HostKeyPolicy, SshClient, SshPlan};
 
 /// Mux proxy mode came with OpenSSH 7.4.
 const PROXY_MODE: Version = Version(7, 4);
 
 /// LogVerbose came with OpenSSH 8.5.
 const TELLS: Version = Version(8, 5);
+
+/// StrictHostKeyChecking=accept-new came with OpenSSH 7.6.
+const ACCEPTS_NEW: Version = Version(7, 6);
 
 /// What a login tells about itself: the address, the greeting, the cipher, the host key, what was tried and what the server
 /// took. LogVerbose names the functions that say it (log.c), without the line for each channel that LogLevel DEBUG brings.
@@ -193,12 +196,24 @@ impl Client {
         if asks == Asks::Nobody {
             set("BatchMode=yes");
         }
+        if let Some(policy) = self.host_key_policy() {
+            set(policy);
+        }
         all.extend(self.arguments.iter().cloned());
         for option in self.unless_chosen() {
             all.extend(["-o".to_owned(), option.to_owned()]);
         }
         all.extend(["--".to_owned(), self.plan.alias.clone()]);
         all
+    }
+
+    /// A key that has changed lets no traffic pass: ssh goes on with StrictHostKeyChecking=no, without forwardings of the user's, but
+    /// those over a control socket it leaves alone. A new one is taken, as with `no`.
+    fn host_key_policy(&self) -> Option<&'static str> {
+        (self.plan.host_keys == HostKeyPolicy::No).then_some(match self.version >= ACCEPTS_NEW {
+            true => "StrictHostKeyChecking=accept-new",
+            false => "StrictHostKeyChecking=ask",
+        })
     }
 
     fn unless_chosen(&self) -> Vec<&'static str> {
@@ -286,6 +301,22 @@ mod tests {
         assert_eq!(options[options.len() - 2..], ["--", "h"]);
         let old = client(Version(7, 4)).options(Path::new("/m"), Asks::Person);
         assert!(!old.iter().any(|option| option.starts_with("LogVerbose")));
+    }
+
+    #[test]
+    fn a_changed_key_never_passes() {
+        for (version, policy) in [
+            (Version(9, 2), "StrictHostKeyChecking=accept-new"),
+            (Version(7, 5), "StrictHostKeyChecking=ask"),
+        ] {
+            let mut client = client(version);
+            client.arguments = vec!["-o".into(), "StrictHostKeyChecking=no".into()];
+            client.plan.host_keys = HostKeyPolicy::No;
+            let options = client.options(Path::new("/m"), Asks::Person);
+            let mut strict = options.iter().filter(|o| o.starts_with("Strict"));
+            assert_eq!(strict.next().unwrap(), policy);
+        }
+        assert_eq!(client(Version(9, 2)).host_key_policy(), None);
     }
 
     #[test]

@@ -18,12 +18,12 @@ use tracing::debug;
 
 use super::flow::Flow;
 use super::master::Master;
-use super::peers;
 use super::place::{Asked, Place};
 use super::shared::{After, Burden, Owner, Shared};
 use crate::carrier::channels::{ChannelType, Config, Decoder, Fault, Outgoing};
 use crate::carrier::dial::DialPermit;
 use crate::carrier::error::LostReason;
+use crate::carrier::processes;
 use crate::net::{OpenError, OpenFailure, Source, Target};
 
 /// How long the first session may take to be answered, and to end.
@@ -56,7 +56,7 @@ impl Connection {
             lost: OnceLock::new(),
             is_stopped: AtomicBool::new(false),
             heard: AtomicU64::new(0),
-            peers: peers::of(master.pid()),
+            peers: processes::peers(master.pid()),
         });
         tokio::spawn(Arc::clone(&connection).run(master, socket));
         connection

@@ -175,12 +175,16 @@ impl Facts {
         }
     }
 
-    /// What ssh has tried, for an error.
-    pub(super) fn tried(&self) -> String {
-        if self.tried.is_empty() {
-            return "no key found".to_owned();
-        }
-        self.tried.join(", ")
+    /// Keys and methods that ssh has tried.
+    pub(super) fn tried(&self) -> &[String] {
+        &self.tried
+    }
+
+    /// Whether the server has taken `key`, of those that were tried.
+    pub(super) fn is_taken(&self, key: &str) -> bool {
+        self.key
+            .as_deref()
+            .is_some_and(|taken| key_name(taken) == key)
     }
 
     /// Who answered, and how ssh got in. Empty where an ssh before 8.5 does not tell.
@@ -277,7 +281,8 @@ mod tests {
             "127.0.0.1:2299 (host key ED25519 SHA256:eHV4, aes128-gcm@openssh.com, key /a b/id ED25519 SHA256:2BPI agent)"
         );
         assert_eq!((facts.stage, facts.refusals), (Stage::Done, 1));
-        assert_eq!(facts.tried(), "/a b/id");
+        assert_eq!(facts.tried(), ["/a b/id"]);
+        assert!(facts.is_taken("/a b/id") && !facts.is_taken("/a"));
         // Before 8.5.
         let nothing = Facts::of(7).description().to_string();
         assert!(nothing.starts_with("(host key checked by ssh"), "{nothing}");
@@ -350,7 +355,7 @@ mod tests {
         #[test]
         fn no_line_panics(lines in proptest::collection::vec("((debug1: )?a.c:b\\(\\):1 \\(pid=7\\): (Connecting to |Server host key: |banner line |Remote protocol version |Offering public key: |Authenticated to |)?)?\\PC{0,30}", 0..12)) {
             let told = facts(lines.iter().map(String::as_str));
-            let _ = (told.description(), told.tried());
+            let _ = told.description();
         }
     }
 }

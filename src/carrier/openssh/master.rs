@@ -25,10 +25,14 @@ use super::words::Words;
 use super::{hello, terminal, wait};
 use crate::carrier::error::{ConnectError, LostReason};
 use crate::carrier::link::Description;
+use crate::carrier::processes;
 use crate::os::Made;
+use crate::plan::SshPlan;
 
 /// How long ssh may take to end when it is asked to.
 const GRACE: Duration = Duration::from_millis(500);
+/// How long what an ssh that was killed has started may take to end.
+const HANG_UP: Duration = Duration::from_millis(100);
 /// How long an ssh that has closed its control socket may take to end by itself, and to say why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long what it has said is still waited for when it has ended.
@@ -84,6 +88,7 @@ impl Master {
                 refusal.overdue()
             });
         }
+        master.not_careless(client.plan(), since)?;
         let mut socket = UnixStream::connect(&path)
             .await
             .map_err(failed("its control socket"))?;
@@ -96,6 +101,15 @@ impl Master {
         }
         master.settings = None;
         Ok((master, socket))
+    }
+
+    /// # Errors
+    /// Where a jump host's own ssh has let a key pass that has changed.
+    fn not_careless(&self, plan: &SshPlan, since: Instant) -> Result<(), ConnectError> {
+        let (words, taken) = (&*self.words(), since.elapsed());
+        Refusal { plan, words, taken }
+            .careless()
+            .map_or(Ok(()), Err)
     }
 
     fn spawn(client: &Client, path: &Path, asks: Asks) -> Result<Self, SshError> {
@@ -137,8 +151,8 @@ impl Master {
         })
     }
 
-    pub(super) fn pid(&self) -> i32 {
-        self.pid.as_raw()
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
     }
 
     pub(super) fn description(&self) -> Description {
@@ -171,10 +185,20 @@ impl Drop for Master {
     /// In the middle of a login there may be a question on the terminal, and the next one behind it: ended at once,
     /// so that what is put back stays so.
     fn drop(&mut self) {
-        if self.settings.is_some() && !self.gone.load(Relaxed) {
-            // An error means that it is gone.
-            let _ = kill(self.pid, Signal::SIGKILL);
+        if self.settings.is_none() || self.gone.load(Relaxed) {
+            return;
         }
+        let mut tree = processes::tree(self.pid());
+        // An error means that it is gone.
+        let _ = kill(self.pid, Signal::SIGKILL);
+        // What it would have told its ProxyCommand. Nobody else is left to do it, and this process may be about to end.
+        processes::signal(&tree, Signal::SIGHUP);
+        let since = Instant::now();
+        while !tree.is_empty() && since.elapsed() < HANG_UP {
+            std::thread::sleep(Duration::from_millis(5));
+            tree.retain(|pid| processes::is_alive(*pid));
+        }
+        processes::signal(&tree, Signal::SIGKILL);
     }
 }
 
@@ -192,6 +216,7 @@ async fn supervise(
     let mut listening = std::pin::pin!(listening);
     let (mut is_heard, mut deadline) = (false, None);
     let (mut is_told, never) = (false, Instant::now() + Duration::from_secs(1 << 30));
+    let mut tree = Vec::new();
     let status = loop {
         tokio::select! {
             status = child.wait() => break status,
@@ -200,6 +225,7 @@ async fn supervise(
             _ = &mut stopped, if !is_told => {
                 is_told = true;
                 deadline = Some(Instant::now() + GRACE);
+                tree = processes::tree(child.id().unwrap_or_default());
                 terminate(&child);
             }
             () = tokio::time::sleep_until(deadline.unwrap_or(never).into()) => {
@@ -210,11 +236,19 @@ async fn supervise(
         }
     };
     gone.store(true, Relaxed);
+    // In the middle of a login it tells its ProxyCommand nothing.
+    tree.retain(|pid| processes::is_alive(*pid));
+    processes::signal(&tree, Signal::SIGHUP);
     if !is_heard {
         // What ssh has started may keep the pipe open.
         let _ = timeout(DRAIN, listening).await;
     }
     debug!("ssh has ended: {status:?}");
+    if !tree.is_empty() {
+        tokio::time::sleep(GRACE).await;
+        tree.retain(|pid| processes::is_alive(*pid));
+        processes::signal(&tree, Signal::SIGKILL);
+    }
 }
 
 fn terminate(child: &Child) {

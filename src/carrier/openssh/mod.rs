@@ -27,7 +27,6 @@
 //! | `stream` | one channel as two halves, over its `place` on the connection |
 //! | `pool` | all masters: which one a flow goes to, when one more is started, when one goes |
 //! | `life` | whether the server is still there |
-//! | `peers` | where ssh's TCP connections go |
 
 mod client;
 mod connection;
@@ -37,7 +36,6 @@ mod flow;
 mod hello;
 mod life;
 mod master;
-mod peers;
 mod place;
 mod pool;
 mod refusal;

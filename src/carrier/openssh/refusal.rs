@@ -6,11 +6,20 @@ use std::time::Duration;
 use super::client::SshError;
 use super::facts::Stage;
 use super::words::Words;
-use crate::carrier::error::{ConnectError, HostKeyError, Stage as WaitedFor};
-use crate::plan::{SshPlan, quoted};
+use crate::carrier::error::{
+    ConnectError, HostKeyError, Stage as WaitedFor, refused, too_many_tries,
+};
+use crate::plan::{HostKeyPolicy, SshPlan, quoted};
 
 /// How ssh names the peer where it has no TCP connection of its own.
 const NO_ADDRESS: &str = "UNKNOWN port 65535";
+/// What it says of a host key that it does not take, or that it had rather not (sshconnect.c `check_host_key`).
+const KEY_REFUSED: &str = "Host key verification failed";
+const KEY_ALARMS: [&str; 3] = [
+    "REMOTE HOST IDENTIFICATION HAS CHANGED!",
+    "REVOKED HOST KEY DETECTED!",
+    "forwarding disabled due to host key check failure",
+];
 /// What ssh says of a way that has ended, whatever the reason.
 const CUT_SHORT: [&str; 3] = [
     "Connection closed by remote host",
@@ -37,14 +46,55 @@ impl Refusal<'_> {
         };
         // Before anything of the server's could be in the log.
         let is_key_open = self.words.facts.stage <= Stage::HostKey;
-        if is_key_open && self.words.find("Host key verification failed").is_some() {
+        if is_key_open && self.words.find(KEY_REFUSED).is_some() {
             return self.host_key_error().into();
         }
         self.not_let_in(last)
+            .or_else(|| self.at_a_hop(last))
             .or_else(|| self.not_greeted(last))
             .or_else(|| last.contains(NO_ADDRESS).then(|| self.astray(last)))
             .or_else(|| self.unreached(last))
             .unwrap_or_else(|| self.ended(last))
+    }
+
+    /// A jump host has another key than it should, and its own ssh goes on all the same, as it was told to
+    /// (StrictHostKeyChecking=no); we do not.
+    pub(super) fn careless(&self) -> Option<ConnectError> {
+        let mut hops = self.plan.servers().skip(1);
+        let hop = hops.find(|hop| hop.host_keys == HostKeyPolicy::No)?;
+        let words = self.words.of_the_way();
+        let is_alarm = KEY_ALARMS.iter().any(|text| words.find(text).is_some());
+        let refusal = self.of(hop, &words);
+        is_alarm.then(|| ConnectError::from(refusal.host_key_error()).of_hop(&hop.alias))
+    }
+
+    /// A jump host does not let us in, by the words of the ssh that ssh runs for it. Others speak there, too; nothing but the
+    /// kind of a failure depends on it.
+    fn at_a_hop(&self, last: &str) -> Option<ConnectError> {
+        if !last.contains(NO_ADDRESS) && !CUT_SHORT.iter().any(|text| last.contains(text)) {
+            return None;
+        }
+        let hops: Vec<_> = self.plan.servers().skip(1).collect();
+        // Each ssh on the way says so whose own way has ended; the one before them has failed.
+        let ended = self.words.asides().filter(|line| line.contains(NO_ADDRESS));
+        let hop = hops.get(ended.count().min(hops.len().checked_sub(1)?))?;
+        let words = self.words.of_the_way();
+        let refusal = self.of(hop, &words);
+        let says = |text: &str| words.find(text).is_some();
+        let error = if says(KEY_REFUSED) || KEY_ALARMS.iter().any(|text| says(text)) {
+            refusal.host_key_error().into()
+        } else {
+            refusal.not_let_in(words.find("Permission denied (").unwrap_or_default())?
+        };
+        Some(error.of_hop(&hop.alias))
+    }
+
+    fn of<'a>(&self, plan: &'a SshPlan, words: &'a Words) -> Refusal<'a> {
+        Refusal {
+            plan,
+            words,
+            taken: self.taken,
+        }
     }
 
     /// It takes longer than it may.
@@ -55,7 +105,7 @@ impl Refusal<'_> {
     /// The server took nothing of what ssh has.
     fn not_let_in(&self, last: &str) -> Option<ConnectError> {
         let (user, host) = (self.plan.user.clone(), self.plan.alias.clone());
-        let tried = self.words.facts.tried();
+        let tried = self.words.tried();
         if let Some(said) = self.words.farewell()
             && said.to_ascii_lowercase().contains("too many auth")
         {
@@ -66,20 +116,17 @@ impl Refusal<'_> {
                 // The first no is the answer to the question what is taken.
                 count: self.words.facts.refusals.max(2) - 1,
                 tried,
+                hint: too_many_tries(self.plan).to_owned(),
             });
         }
         let methods = between(last, "Permission denied (", ").")?;
+        let each: Vec<_> = methods.split(',').collect();
         Some(ConnectError::Refused {
             user,
             host,
-            methods: methods.replace(',', ", "),
+            methods: each.join(", "),
             tried,
-            hint: match methods.contains("publickey") {
-                true => "Name a key with -i FILE, or ssh-add it",
-                false => {
-                    "It asks for a password or a code: start underpass in a terminal, or set SSH_ASKPASS, without BatchMode"
-                }
-            },
+            hint: refused(self.plan, &each, self.words.was_answered()),
         })
     }
 
@@ -160,17 +207,19 @@ impl Refusal<'_> {
 
     fn host_key_error(&self) -> HostKeyError {
         let find = |text: &str| self.words.find(text);
-        let offered = self.words.facts.host_key.as_deref().unwrap_or("see above");
+        let words_of_it = || self.words.lines().find(|line| line.starts_with("SHA256:"));
+        let known = self.words.facts.host_key.as_deref();
+        let offered = known.or_else(words_of_it).unwrap_or("see above");
         let said = if let Some(line) = find("Offending ") {
             let place = line.split(" in ").nth(1).unwrap_or("known_hosts");
             let file = place.rsplit_once(':').map_or(place, |(file, _)| file);
             let host = find("Host key for ")
                 .and_then(|line| between(line, "Host key for ", " has changed"));
-            let host = host.unwrap_or(&self.plan.host);
+            let host = host.map_or_else(|| self.name_of_key(), str::to_owned);
             format!(
                 "it has changed (offered: {offered}, known: {place}). Somebody may be listening in. If the change is \
                  expected: ssh-keygen -R {} -f {}",
-                quoted(host),
+                quoted(&host),
                 quoted(file)
             )
         } else if find("REVOKED").is_some() {
@@ -178,15 +227,36 @@ impl Refusal<'_> {
                 "{offered} is marked as revoked. Ask the server's administrator for its new key"
             )
         } else {
-            format!(
-                "it is not known (offered: {offered}). Compare the fingerprint, then connect once with ssh {}, or pass -o \
-                 StrictHostKeyChecking=accept-new",
-                self.plan.arguments
-            )
+            let Some((algorithm, fingerprint)) = known.and_then(|key| key.split_once(' ')) else {
+                let said = format!("it is not known. {}", self.plan.to_learn_its_key());
+                let host = self.plan.alias.clone();
+                return HostKeyError::Ssh { host, said };
+            };
+            return HostKeyError::Unknown {
+                advice: self.plan.to_learn_its_key().into(),
+                host: self.name_of_key(),
+                algorithm: algorithm.to_owned(),
+                fingerprint: fingerprint.to_owned(),
+            };
         };
         HostKeyError::Ssh {
             host: self.plan.alias.clone(),
             said,
+        }
+    }
+
+    /// The server as known_hosts spells it.
+    fn name_of_key(&self) -> String {
+        let SshPlan {
+            host,
+            port,
+            host_key_alias,
+            ..
+        } = self.plan;
+        match (host_key_alias, port) {
+            (Some(alias), _) => alias.clone(),
+            (None, 22) => host.clone(),
+            (None, port) => format!("[{host}]:{port}"),
         }
     }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use crate::plan::Route;
+
 use super::*;
 
 /// What a login of process 1 that has said `log`, and has let others say `asides`, is told as.
@@ -51,7 +53,11 @@ fn logins_that_are_refused() {
             "root@prod: permission denied (the server takes: publickey, password; tried: /k). Name a key",
         ),
         (
-            &["root@127.0.0.1: Permission denied (keyboard-interactive)."],
+            &[
+                KEY,
+                NO,
+                "root@127.0.0.1: Permission denied (keyboard-interactive).",
+            ],
             "tried: no key found). It asks for a password or a code",
         ),
         (
@@ -60,7 +66,7 @@ fn logins_that_are_refused() {
         ),
         (
             &[KEY, "Host key verification failed."],
-            "it is not known (offered: ED25519 SHA256:eHV4)",
+            "no ED25519 host key is known for [127.0.0.1]:2299 (offered: SHA256:eHV4). Compare",
         ),
         (
             &[KEY, CHANGED[0], CHANGED[1], CHANGED[2], CHANGED[3]],
@@ -172,6 +178,96 @@ fn ways_that_lead_nowhere() {
     }
 }
 
+/// By way of `hops`, the last of which is dialled, with what their ssh processes have said.
+fn behind(hops: &[&str], asides: &[&str]) -> ConnectError {
+    let chain = hops.iter().rev().fold(None::<SshPlan>, |way, hop| {
+        Some(SshPlan {
+            is_hop: true,
+            route: way.map_or(Route::Direct, |way| Route::Jump(Box::new(way))),
+            ..SshPlan::new(hop, 22, "me")
+        })
+    });
+    let plan = SshPlan {
+        route: Route::Jump(Box::new(chain.unwrap())),
+        ..SshPlan::new("prod", 22, "root")
+    };
+    let mut words = Words::of(1, Arc::default());
+    for line in [
+        GREETING,
+        "kex_exchange_identification: Connection closed by remote host",
+        "Connection closed by UNKNOWN port 65535",
+    ] {
+        words.hear(line);
+    }
+    asides.iter().for_each(|line| words.overhear(line));
+    let taken = Duration::from_secs(7);
+    Refusal {
+        plan: &plan,
+        words: &words,
+        taken,
+    }
+    .error()
+}
+
+#[test]
+fn a_hop_that_refuses_is_named() {
+    let ended = "Connection closed by UNKNOWN port 65535";
+    let denied = "me@b: Permission denied (publickey).";
+    for (asides, expected) in [
+        (
+            &["hello", denied][..],
+            "jump host a: me@a: permission denied (the server takes: publickey; tried: ssh does not tell). Name a key for it in",
+        ),
+        (
+            &[
+                denied,
+                "kex_exchange_identification: Connection closed by remote host",
+                ended,
+            ],
+            "jump host b: me@b: permission denied",
+        ),
+        (
+            &["Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures"],
+            "jump host a: me@a: the server let us try no further",
+        ),
+    ] {
+        let error = behind(&["a", "b"], asides);
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(matches!(
+            error.origin(),
+            ConnectError::Refused { .. } | ConnectError::TooManyTries { .. }
+        ));
+    }
+}
+
+#[test]
+fn a_hop_with_another_key_is_named() {
+    let careless = "Error: forwarding disabled due to host key check failure";
+    for (asides, expected) in [
+        (
+            &[CHANGED[3]][..],
+            "jump host a: host key verification failed: ssh does not take the key of a: it is not known. Compare the fingerprint, then connect once with: ssh ",
+        ),
+        (
+            &CHANGED,
+            "jump host a: host key verification failed: ssh does not take the key of a: it has changed",
+        ),
+        (
+            &[CHANGED[0], "SHA256:abc.", CHANGED[1], careless],
+            "(offered: SHA256:abc., known: /k h/kh2:1). Somebody may be listening in. If the change is expected: ssh-keygen -R a -f",
+        ),
+    ] {
+        let error = behind(&["a"], asides);
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(matches!(error.origin(), ConnectError::HostKey(_)));
+    }
+    let error = behind(
+        &["a"],
+        &["ssh: connect to host a port 22: Connection refused"],
+    );
+    assert!(matches!(error, ConnectError::Ssh(_)), "{error}");
+}
+
 /// A server may say what it likes in its banner, in the text of its DISCONNECT, and, where the log has it, with line feeds.
 #[test]
 fn no_error_is_a_servers_invention() {
@@ -205,5 +301,6 @@ proptest! {
         let log: Vec<_> = log.iter().map(String::as_str).collect();
         let asides: Vec<_> = asides.iter().map(String::as_str).collect();
         refusal(&log, &asides);
+        behind(&["a", "b"], &log);
     }
 }

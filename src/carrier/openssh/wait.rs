@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::client::Asks;
-use super::facts::{Facts, Stage};
+use super::facts::Stage;
 use super::words::Words;
 use crate::plan::{Route, SshPlan};
 
@@ -45,7 +45,7 @@ pub(super) async fn tell(
     sleep(SILENCE).await;
     let line = {
         let words = words.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting_for(&words.facts, plan, may_ask)
+        waiting_for(&words, plan, may_ask)
     };
     if let (Asks::Person, Some(line)) = (asks, line) {
         info!("{line}");
@@ -53,7 +53,8 @@ pub(super) async fn tell(
     pending().await
 }
 
-fn waiting_for(facts: &Facts, plan: &SshPlan, may_ask: bool) -> Option<String> {
+fn waiting_for(words: &Words, plan: &SshPlan, may_ask: bool) -> Option<String> {
+    let facts = &words.facts;
     let server = facts
         .peer
         .map_or_else(|| plan.alias.clone(), |peer| peer.to_string());
@@ -75,7 +76,7 @@ fn waiting_for(facts: &Facts, plan: &SshPlan, may_ask: bool) -> Option<String> {
         }),
         Stage::Handshake => Some(format!("waiting for the host key of {server}")),
         Stage::HostKey | Stage::Login => {
-            let tried = facts.tried();
+            let tried = words.tried();
             Some(format!(
                 "waiting for {server} to let us in (tried: {tried})"
             ))
@@ -86,16 +87,18 @@ fn waiting_for(facts: &Facts, plan: &SshPlan, may_ask: bool) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn line(stage: Stage, route: Route, may_ask: bool) -> Option<String> {
-        let mut facts = Facts::of(1);
-        facts.stage = stage;
+        let mut words = Words::of(1, Arc::default());
+        words.facts.stage = stage;
         let plan = SshPlan {
             route,
             ..SshPlan::new("prod", 22, "me")
         };
-        waiting_for(&facts, &plan, may_ask)
+        waiting_for(&words, &plan, may_ask)
     }
 
     #[test]

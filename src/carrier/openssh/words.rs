@@ -16,6 +16,10 @@ const KEPT: usize = 24;
 
 /// The text of the server's DISCONNECT follows, line feeds included (packet.c).
 const SERVERS_WORDS: &str = "Received disconnect from ";
+/// The methods by which a person is asked.
+const ANSWERED: [&str; 2] = ["password", "keyboard-interactive"];
+/// What it says before it asks for a password again.
+const TRY_AGAIN: &str = "please try again";
 /// The frame of the warning of a host key.
 const FRAME: &str = "@@@";
 
@@ -54,6 +58,64 @@ impl Words {
     /// How far the login has come.
     pub(super) fn stages(&self) -> watch::Receiver<Stage> {
         self.stage.subscribe()
+    }
+
+    /// What was said on stderr, as if one ssh had said it all: that on the way to a jump host has no other place. Nothing of
+    /// a login is known there but what went wrong with it.
+    pub(super) fn of_the_way(&self) -> Self {
+        Self {
+            lines: self.asides.clone(),
+            ..Self::of(self.pid, Arc::clone(&self.said))
+        }
+    }
+
+    /// What ssh has tried, and why that came to nothing where its log says so; for an error.
+    pub(super) fn tried(&self) -> String {
+        let tried = self.facts.tried();
+        if tried.is_empty() {
+            return match self.facts.stage < Stage::Login {
+                true => "ssh does not tell",
+                false => "no key found",
+            }
+            .to_owned();
+        }
+        let all = tried.iter().map(|name| match self.obstacle(name) {
+            Some(why) => format!("{name} ({why})"),
+            None => name.clone(),
+        });
+        all.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Why what has this `name` has not let us in, but for the server's plain no.
+    fn obstacle(&self, name: &str) -> Option<String> {
+        if ANSWERED.contains(&name) {
+            let is_alone = self.find("can't open /dev/tty").is_some();
+            let again = self.lines().filter(|line| line.contains(TRY_AGAIN)).count();
+            return match again {
+                _ if is_alone => Some("nobody to ask".to_owned()),
+                1.. if name == ANSWERED[0] => Some(format!("{} times", again + 1)),
+                _ => None,
+            };
+        }
+        // `Load key "PATH": WHY`, `sign_and_send_pubkey: signing failed for TYPE "PATH" from agent: WHY`
+        let complaint = self.find(&format!("\"{name}\""));
+        if let Some((_, why)) = complaint.and_then(|line| line.rsplit_once(": ")) {
+            return Some(why.to_owned());
+        }
+        self.facts
+            .is_taken(name)
+            .then(|| match self.find("with partial success") {
+                Some(_) => "taken, but the server wants more".to_owned(),
+                None => "taken, but not unlocked".to_owned(),
+            })
+    }
+
+    /// Whether somebody was asked for a password or a code, and has answered.
+    pub(super) fn was_answered(&self) -> bool {
+        let is_asked = |name: &&str| self.facts.tried().iter().any(|tried| tried == name);
+        ANSWERED
+            .iter()
+            .any(|name| is_asked(&name) && self.obstacle(name).as_deref() != Some("nobody to ask"))
     }
 
     /// Takes a line of its log, and shows it if it is for a person now.
@@ -199,6 +261,42 @@ mod tests {
         assert_ne!(words.loss(), LostReason::Silent);
         words.overhear("Connection to h closed by remote host.\r");
         assert!(matches!(words.loss(), LostReason::Disconnected(_)));
+    }
+
+    #[test]
+    fn why_nothing_of_what_was_tried_let_us_in() {
+        let offer = |key: &str| {
+            format!(
+                "debug1: a.c:userauth_pubkey():1 (pid=1): Offering public key: {key} ED25519 SHA256:x"
+            )
+        };
+        let method = |name: &str| {
+            format!("debug1: a.c:authmethod_get():1 (pid=1): Next authentication method: {name}")
+        };
+        let taken =
+            "debug1: a.c:input_userauth_pk_ok():1 (pid=1): Server accepts key: /c ED25519 SHA256:x";
+        let (a, b, c, d) = (offer("/a"), offer("/b"), offer("/c"), offer("/d"));
+        let (password, code) = (method("password"), method("keyboard-interactive"));
+        let words = words(&[
+            "debug1: a.c:verify_host_key():1 (pid=1): Server host key: ssh-ed25519 SHA256:y",
+            &a,
+            &b,
+            &c,
+            taken,
+            &d,
+            &code,
+            &password,
+            "Load key \"/a\": bad permissions",
+            "sign_and_send_pubkey: signing failed for ED25519 \"/b\" from agent: agent refused operation",
+            "Permission denied, please try again.",
+            "Permission denied, please try again.",
+        ]);
+        assert_eq!(
+            words.tried(),
+            "/a (bad permissions), /b (agent refused operation), /c (taken, but not unlocked), /d, keyboard-interactive, \
+             password (3 times)"
+        );
+        assert!(words.was_answered());
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What the server may say to us: its host key, refusals, goodbyes. It may open nothing on our side.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -9,12 +8,11 @@ use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelId, ChannelOpenFailure, Names};
 use tracing::info;
 
-use super::host_key::{Accepted, HostKeyCheck, Offered, Trust};
+use super::host_key::{Accepted, HostKeyCheck, Offered};
 use super::load::Load;
 use super::reason;
 use crate::carrier::error::{HostKeyError, LostReason};
 use crate::carrier::failure::harmless;
-use crate::plan::SshPlan;
 
 /// Lines of banners (RFC 4252 section 5.4) that are shown of one login.
 const BANNER_LINES: usize = 50;
@@ -41,23 +39,6 @@ pub(super) struct Handshake {
     pub(super) host_key: OnceLock<Accepted>,
     /// The cipher towards the server, as SSH names it.
     pub(super) cipher: OnceLock<String>,
-}
-
-impl Handshake {
-    /// How far the server can be trusted, once its key is accepted.
-    fn trust(&self) -> Option<Trust> {
-        self.host_key.get().map(|accepted| accepted.trust)
-    }
-
-    /// `plan`, without the ways to log in that would show a secret to a server that may be anybody.
-    pub(super) fn limited<'a>(&self, plan: &'a SshPlan) -> Cow<'a, SshPlan> {
-        let mut plan = Cow::Borrowed(plan);
-        if self.trust() == Some(Trust::NoSecrets) {
-            let login = &mut plan.to_mut().login;
-            (login.password, login.keyboard_interactive) = (false, false);
-        }
-        plan
-    }
 }
 
 /// russh's callbacks for one connection.
@@ -106,8 +87,8 @@ impl Handler for ClientHandler {
         let verdict = tokio::task::spawn_blocking(move || check.check(&offered)).await;
         self.handshake.asking.store(false, Relaxed);
         match verdict {
-            Ok(Ok(trust)) => {
-                let accepted = Accepted { key, trust };
+            Ok(Ok(())) => {
+                let accepted = Accepted { key };
                 Ok(self.handshake.host_key.set(accepted).is_ok())
             }
             Ok(Err(error)) => Err(SessionError::HostKey(error)),
@@ -260,26 +241,5 @@ fn lost_reason(reason: &DisconnectReason<SessionError>) -> LostReason {
         DisconnectReason::Error(SessionError::HostKey(error)) => {
             LostReason::Broken(error.to_string())
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_that_may_be_anybody_sees_no_secret() {
-        let plan = SshPlan::new("bastion", 22, "me");
-        let handshake = Handshake::default();
-        assert_eq!(*handshake.limited(&plan), plan);
-        let key =
-            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
-        let accepted = Accepted {
-            key: key.parse().unwrap(),
-            trust: Trust::NoSecrets,
-        };
-        handshake.host_key.set(accepted).unwrap();
-        let login = &handshake.limited(&plan).login;
-        assert!(login.public_key && !login.password && !login.keyboard_interactive);
     }
 }

@@ -230,7 +230,6 @@ impl Start {
         how: &How<'_>,
         keyring: &Keyring,
     ) -> Result<Credential, ConnectError> {
-        let plan = &self.handshake.limited(plan);
         if let Some(before) = how.credential() {
             let again = self.authentication(plan, how, keyring);
             match again.again(before).await {

@@ -43,7 +43,7 @@ impl Failure {
     /// `is_direct`: our own TCP connection is the only one on the way. Through a jump host or a command, each try is a login
     /// somewhere, or a process.
     pub(super) fn of(error: &ConnectError, is_direct: bool) -> Self {
-        match error {
+        match error.origin() {
             ConnectError::UnknownHost { .. }
             | ConnectError::Unreachable { .. }
             | ConnectError::TimedOut { .. }
@@ -177,8 +177,12 @@ mod tests {
             said: "too many".to_owned(),
             count: 6,
             tried: String::new(),
+            hint: String::new(),
         };
         assert_eq!(Failure::of(&enough, true), Failure::Refused);
+        // It counts at a jump host as well.
+        let at_a_hop = enough.of_hop("gw");
+        assert_eq!(Failure::of(&at_a_hop, false), Failure::Refused);
         // Nobody was refused: the server, or who confirms a login there, may be slow.
         let unanswered = ConnectError::Unanswered {
             host: "h".to_owned(),

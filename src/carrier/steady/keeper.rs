@@ -204,7 +204,7 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
 
     /// Whether nobody can mend it here. A person may take a key that no file knows yet, as at the start.
     fn is_final(&self, error: &ConnectError) -> bool {
-        match error {
+        match error.origin() {
             ConnectError::HostKey(HostKeyError::Unknown { .. }) => !self.connector.has_person(),
             ConnectError::HostKey(_) => true,
             _ => false,

@@ -1,9 +1,13 @@
 //! What ssh's configuration is asked about: a host as typed, with the options of the command line.
 
 use super::super::remote::{self, Remote};
-use super::super::{PlanError, quoted, ssh_option};
+use super::super::{HostKeyPolicy, PlanError, quoted, ssh_option};
 use super::Settings;
 use crate::cli::UpArgs;
+
+/// What keeps ssh from asking about a new host key.
+const STRICT: &str = "StrictHostKeyChecking";
+const BATCH: &str = "BatchMode";
 
 /// A question to ssh's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +80,26 @@ impl Query {
         words.push(self.host.clone());
         let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
         words.join(" ")
+    }
+
+    /// The same for an ssh that asks about a new host key, where it would not under this policy or under `batch`, its BatchMode.
+    pub(super) fn typed_to_ask(&self, policy: HostKeyPolicy, batch: bool) -> String {
+        let silences = |option: &String| {
+            let (key, _) = ssh_option::split(option);
+            [STRICT, BATCH]
+                .iter()
+                .any(|one| key.eq_ignore_ascii_case(one))
+        };
+        let mut query = self.clone();
+        query.options.retain(|option| !silences(option));
+        // A file may say it, too.
+        if policy == HostKeyPolicy::Yes {
+            query.options.push(format!("{STRICT}=ask"));
+        }
+        if batch {
+            query.options.push(format!("{BATCH}=no"));
+        }
+        query.typed()
     }
 
     /// The arguments of ssh(1) but for the host.
@@ -199,6 +223,26 @@ mod tests {
         assert_eq!(
             Query::for_defaults().arguments(),
             ["-G", "-T", "-F", "none", "--", "localhost"]
+        );
+    }
+
+    #[test]
+    fn a_pasted_ssh_asks_about_a_new_key() {
+        let query = Query {
+            host: "prod".into(),
+            options: vec![
+                "stricthostkeychecking yes".into(),
+                "BatchMode=yes".into(),
+                "Port=23".into(),
+            ],
+            ..Query::default()
+        };
+        let strict = query.typed_to_ask(HostKeyPolicy::Yes, true);
+        let ask = "-o Port=23 -o StrictHostKeyChecking=ask -o BatchMode=no prod";
+        assert_eq!(strict, ask);
+        assert_eq!(
+            query.typed_to_ask(HostKeyPolicy::Ask, false),
+            "-o Port=23 prod"
         );
     }
 

@@ -42,9 +42,13 @@ pub(in super::super) fn read(
 ) -> Result<Read, PlanError> {
     let mut reader = Reader::new(query, effective, environment)?;
     let hops = jump::parse(&reader.jump()?)?;
+    let host_keys = reader.host_keys()?;
+    let login = reader.login()?;
     let plan = SshPlan {
         alias: query.host.clone(),
         arguments: query.typed(),
+        arguments_to_ask: query.typed_to_ask(host_keys, login.batch),
+        is_hop: false,
         host: reader.host.clone(),
         port: reader.port,
         user: reader.user.clone(),
@@ -52,8 +56,8 @@ pub(in super::super) fn read(
         dialling: reader.dialling()?,
         keepalive: reader.keepalive()?,
         identities: reader.identities(warnings)?,
-        login: reader.login()?,
-        host_keys: reader.host_keys()?,
+        login,
+        host_keys,
         known_hosts: reader.files("userknownhostsfile")?,
         global_known_hosts: reader.files("globalknownhostsfile")?,
         host_key_alias: reader.text("hostkeyalias").map(str::to_owned),

@@ -161,6 +161,7 @@ impl Authentication<'_> {
             return Some(Vec::new());
         }
         let mut answers = ask(&self.prompter, move |person| round.ask(person)).await?;
+        self.tried.has_answers = true;
         Some(
             answers
                 .iter_mut()

@@ -21,6 +21,7 @@ impl Authentication<'_> {
                 self.tried.unusable("password", "nobody to ask");
                 return Ok(Progress::Exhausted);
             };
+            self.tried.has_answers = true;
             // russh wipes what it is given.
             let verdict = self.try_password(std::mem::take(&mut *answer)).await?;
             if let Some(progress) = verdict.progress(|| Step::Person("password")) {

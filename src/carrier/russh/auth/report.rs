@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use russh::{MethodKind, MethodSet};
+use russh::MethodKind;
 
 use super::super::load::Load;
 use super::super::reason::NO_METHOD;
-use super::Authentication;
-use crate::carrier::error::{ConnectError, LostReason};
+use super::{Authentication, METHODS};
+use crate::carrier::error::{ConnectError, LostReason, refused, too_many_tries};
 use crate::carrier::failure::harmless;
 
 /// How long the reason of an end that is already seen may take to be known.
@@ -23,6 +23,8 @@ pub(super) struct Tried {
     names: Vec<String>,
     /// How many of them the server has refused.
     refused: usize,
+    /// Among them what a person has answered.
+    pub(super) has_answers: bool,
 }
 
 impl Tried {
@@ -82,8 +84,18 @@ impl Authentication<'_> {
             host: self.plan.host.clone(),
             methods: or(methods.join(", "), "nothing it told"),
             tried: or(self.tried.list(), "no key found"),
-            hint: hint(&self.methods),
+            hint: self.hint(),
         }
+    }
+
+    /// What a person can do who was refused.
+    fn hint(&self) -> String {
+        let is_known = |method: &MethodKind| METHODS.contains(method);
+        if !self.methods.is_empty() && !self.methods.iter().any(is_known) {
+            return "The embedded SSH knows none of these; use --carrier openssh".to_owned();
+        }
+        let methods: Vec<&str> = self.methods.iter().map(<&str>::from).collect();
+        refused(self.plan, &methods, self.tried.has_answers)
     }
 
     /// The error when the connection has ended: why, as far as the server has told.
@@ -103,6 +115,7 @@ impl Authentication<'_> {
                 said: said.unwrap_or_else(|| "it closed the connection".to_owned()),
                 count: self.tried.refused.max(1),
                 tried: self.tried.list(),
+                hint: too_many_tries(self.plan).to_owned(),
             };
         }
         ConnectError::Ended {
@@ -134,18 +147,6 @@ async fn last_words(load: &Load) -> Option<String> {
 /// Whether russh has ended the connection, since the server's refusal left no method to go on with.
 fn is_out_of_methods(load: &Load) -> bool {
     matches!(load.lost(), Some(LostReason::Broken(text)) if text == NO_METHOD)
-}
-
-/// What a person can do who was refused.
-fn hint(methods: &MethodSet) -> &'static str {
-    let takes = |method| methods.contains(&method);
-    if takes(MethodKind::PublicKey) || methods.is_empty() {
-        "Name a key with -i FILE, or ssh-add it"
-    } else if takes(MethodKind::Password) || takes(MethodKind::KeyboardInteractive) {
-        "It asks for a password or a code: start underpass in a terminal, or set SSH_ASKPASS, without BatchMode"
-    } else {
-        "The embedded SSH knows none of these; use --carrier openssh"
-    }
 }
 
 #[cfg(test)]

@@ -32,20 +32,10 @@ const MAX_QUESTIONS: usize = 3;
 /// `check_host_key`).
 const UNWRITABLE: &str = "@?*#[]|'\"\\,";
 
-/// How far a server can be trusted whose key was accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trust {
-    /// It is who it should be.
-    Full,
-    /// It may be anybody (StrictHostKeyChecking=no, and the key has changed): it must get no password to see.
-    NoSecrets,
-}
-
 /// A host key that was accepted.
 #[derive(Clone, Debug)]
 pub(super) struct Accepted {
     pub(super) key: PublicKey,
-    pub(super) trust: Trust,
 }
 
 impl Accepted {
@@ -54,9 +44,9 @@ impl Accepted {
     ///
     /// # Errors
     /// [`HostKeyError::NotAsBefore`] for any other.
-    fn again(&self, key: &PublicKey) -> Result<Trust, HostKeyError> {
+    fn again(&self, key: &PublicKey) -> Result<(), HostKeyError> {
         if self.key.key_data() == key.key_data() {
-            return Ok(self.trust);
+            return Ok(());
         }
         Err(HostKeyError::NotAsBefore {
             offered: describe(key),
@@ -117,7 +107,7 @@ impl HostKeyCheck {
     ///
     /// # Errors
     /// [`HostKeyError`] when it is not accepted.
-    pub(super) fn check(&self, offered: &Offered) -> Result<Trust, HostKeyError> {
+    pub(super) fn check(&self, offered: &Offered) -> Result<(), HostKeyError> {
         self.long_enough(&offered.key)?;
         self.not_revoked(offered)?;
         if let Some(before) = &self.before {
@@ -129,10 +119,10 @@ impl HostKeyCheck {
                 "any host key will do at {:?}, a loopback address",
                 self.address
             );
-            return Ok(Trust::Full);
+            return Ok(());
         }
         match self.certified(offered) {
-            Ok(()) => Ok(Trust::Full),
+            Ok(()) => Ok(()),
             Err(fault) => self.plain(&offered.key, &fault),
         }
     }
@@ -215,33 +205,27 @@ impl HostKeyCheck {
         Ok(())
     }
 
-    fn plain(&self, key: &PublicKey, fault: &CertificateFault) -> Result<Trust, HostKeyError> {
+    fn plain(&self, key: &PublicKey, fault: &CertificateFault) -> Result<(), HostKeyError> {
         let (exact, bare) = self.names.split_at(1);
         match self.known.of(exact).verdict(key.key_data()) {
             Verdict::Known(_) => {
                 if let Some(address) = self.new_address(key)? {
                     self.learn(vec![address], key);
                 }
-                Ok(Trust::Full)
+                Ok(())
             }
-            Verdict::Changed(known) => self.changed(key, &known),
+            Verdict::Changed(known) => Err(self.changed(key, &known)),
             Verdict::Revoked(place) => Err(self.revoked(key, place)),
             Verdict::Unknown => match self.known.of(bare).verdict(key.key_data()) {
-                Verdict::Known(_) => self.new_address(key).map(|_| Trust::Full),
+                Verdict::Known(_) => self.new_address(key).map(|_| ()),
                 _ => self.unknown(key, fault),
             },
         }
     }
 
-    fn changed(&self, key: &PublicKey, known: &Known) -> Result<Trust, HostKeyError> {
-        let error = HostKeyError::Changed {
-            host: self.host().to_owned(),
-            algorithm: type_name(&key.algorithm()).into(),
-            fingerprint: fingerprint(key),
-            file: known.place.file.clone(),
-            line: known.place.line,
-            remove: words::remove(known, self.host()).into(),
-        };
+    /// Whatever the policy is: where StrictHostKeyChecking=no lets ssh go on, it forwards nothing any more (sshconnect.c
+    /// `check_host_key`), and to forward is all that we do.
+    fn changed(&self, key: &PublicKey, known: &Known) -> HostKeyError {
         let lines = words::changed(&Change {
             algorithm: &type_name(&key.algorithm()),
             fingerprint: &fingerprint(key),
@@ -254,15 +238,19 @@ impl HostKeyCheck {
             error!("{line}");
         }
         if self.plan.host_keys == HostKeyPolicy::No {
-            warn!(
-                "going on all the same, because of StrictHostKeyChecking=no; but no password and no answer to a question is sent"
-            );
-            return Ok(Trust::NoSecrets);
+            error!("Port forwarding is disabled to avoid man-in-the-middle attacks.");
         }
-        Err(error)
+        HostKeyError::Changed {
+            host: self.host().to_owned(),
+            algorithm: type_name(&key.algorithm()).into(),
+            fingerprint: fingerprint(key),
+            file: known.place.file.clone(),
+            line: known.place.line,
+            remove: words::remove(known, self.host()).into(),
+        }
     }
 
-    fn unknown(&self, key: &PublicKey, fault: &CertificateFault) -> Result<Trust, HostKeyError> {
+    fn unknown(&self, key: &PublicKey, fault: &CertificateFault) -> Result<(), HostKeyError> {
         let taken = match self.plan.host_keys {
             HostKeyPolicy::Yes => false,
             HostKeyPolicy::AcceptNew | HostKeyPolicy::No => true,
@@ -274,7 +262,7 @@ impl HostKeyCheck {
         let mut names = vec![self.host().to_owned()];
         names.extend(self.new_address(key)?);
         self.learn(names, key);
-        Ok(Trust::Full)
+        Ok(())
     }
 
     fn not_taken(&self, key: &PublicKey, fault: &CertificateFault) -> HostKeyError {
@@ -288,7 +276,7 @@ impl HostKeyCheck {
                 line: place.line,
             },
             None => HostKeyError::Unknown {
-                arguments: self.plan.arguments.as_str().into(),
+                advice: self.plan.to_learn_its_key().into(),
                 host,
                 algorithm: type_name(&key.algorithm()),
                 fingerprint: fingerprint(key),

@@ -23,8 +23,8 @@ use tokio::time::{Sleep, sleep, timeout};
 use tracing::{debug, info};
 
 use super::WayEnd;
-use super::processes;
 use crate::carrier::failure::{harmless, words};
+use crate::carrier::processes;
 use crate::os::child::{self, Terminal};
 
 /// The shell where the environment names none (sshconnect.c `ssh_proxy_connect`).

@@ -6,7 +6,6 @@
 mod command;
 mod hop;
 mod outbox;
-mod processes;
 mod stream;
 
 use std::io;
@@ -24,6 +23,7 @@ use super::login::{self, Access, How};
 use super::tcp::{self, AckAtOnce, Connected, SshTcp};
 use crate::carrier::error::{ConnectError, Stage};
 use crate::carrier::failure::{harmless, words};
+use crate::carrier::processes;
 use crate::net::OpenFailure;
 use crate::plan::{Route, SshPlan};
 
@@ -211,7 +211,8 @@ async fn jump(
         // What was found out belongs to this very plan.
         return Err(unforeseen(plan));
     }
-    let (connection, access) = login::boxed(hop, how).await?;
+    let logged_in = login::boxed(hop, how).await;
+    let (connection, access) = logged_in.map_err(|error| error.of_hop(&hop.alias))?;
     let target = place(plan);
     let patience = plan.dialling.timeout.unwrap_or(FORWARD);
     let opening = connection.forward(&plan.host, plan.port);

@@ -1,4 +1,4 @@
-//! A command's processes: who they are, and where they are connected to.
+//! The processes that a carrier has started, and what they have: who they are, and where they are connected to.
 
 use std::collections::HashSet;
 use std::fs;
@@ -39,6 +39,15 @@ fn children(pid: u32) -> Vec<u32> {
     pids.collect()
 }
 
+/// Whether it runs still, and is not only waited for (proc_pid_stat(5)).
+pub(super) fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
 /// Signals `root` and all its descendants.
 pub(super) fn signal_tree(root: u32, signal: Signal) {
     self::signal(&tree(root), signal);
@@ -53,7 +62,7 @@ pub(super) fn signal(pids: &[u32], signal: Signal) {
 }
 
 /// The other ends of the TCP connections of `root` and its descendants, but for those on this host.
-pub(in super::super) fn peers(root: u32) -> Vec<IpAddr> {
+pub(super) fn peers(root: u32) -> Vec<IpAddr> {
     let tree = tree(root);
     let sockets: HashSet<u64> = tree.iter().flat_map(|pid| sockets(*pid)).collect();
     let mut peers = Vec::new();
@@ -160,7 +169,9 @@ mod tests {
             .spawn()
             .unwrap();
         assert!(tree(own).contains(&child.id()));
+        assert!(is_alive(child.id()));
         signal_tree(child.id(), Signal::SIGKILL);
         child.wait().unwrap();
+        assert!(!is_alive(child.id()));
     }
 }
