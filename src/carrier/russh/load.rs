@@ -39,7 +39,6 @@ pub(super) struct Load {
     cut: Arc<Cut>,
     gate: Arc<Gate>,
     turns: Arc<Turns>,
-    /// Rung when a channel joins, or a flow is read again.
     /// The goodbye is to be said: no flow may hold the session up.
     leaving: AtomicBool,
     /// Rung when a channel joins, a flow is read again, or the goodbye is to be said.
