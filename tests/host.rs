@@ -67,6 +67,7 @@ fn capture(subnets: &[&str], excludes: &[&str]) -> CapturePlan {
     CapturePlan {
         subnets: subnets.iter().map(subnet).collect(),
         excludes: excludes.iter().map(|net| net.parse().unwrap()).collect(),
+        ..CapturePlan::default()
     }
 }
 

@@ -28,6 +28,7 @@ pub fn doctor_hides(argument: clap::Arg) -> clap::Arg {
         "audit_log",
         "limit",
         "idle_timeout",
+        "users",
         "mtu",
         "tun",
         "dry_run",

@@ -94,6 +94,14 @@ pub struct UpArgs {
     /// Leave out every IPv6 network
     #[arg(long, help_heading = NETWORKS)]
     pub disable_ipv6: bool,
+    /// Capture for this user of this host alone; repeatable
+    ///
+    /// A name or a number. Others, and containers, reach the networks as without underpass.
+    #[arg(long = "user", value_name = "NAME", help_heading = NETWORKS, value_hint = ValueHint::Username, hide_short_help = true)]
+    pub users: Vec<String>,
+    /// sshuttle's; the kernel's rules know users only
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub group: Option<String>,
 
     /// Profile of config.toml, as the word alone
     #[arg(long, value_name = "NAME", help_heading = RUN, value_hint = ValueHint::Other)]

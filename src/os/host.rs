@@ -196,7 +196,7 @@ mod tests {
                 net: "198.18.0.0/24".parse().unwrap(),
                 ports: None,
             }],
-            excludes: vec![],
+            ..CapturePlan::default()
         };
         let used = ["198.18.1.1".parse().unwrap()];
         let source = choose_source(0, &used, &capture, true);
@@ -212,7 +212,7 @@ mod tests {
                 net: "0.0.0.0/0".parse().unwrap(),
                 ports: None,
             }],
-            excludes: vec![],
+            ..CapturePlan::default()
         };
         assert_eq!(
             choose_source(1, &[], &capture, true).v4.to_string(),

@@ -29,6 +29,8 @@ pub struct Other {
     pub device: String,
     /// The subnet.
     pub subnet: Subnet,
+    /// The user for whom alone.
+    pub user: Option<u32>,
     /// Whether its rules are asked before ours.
     pub first: bool,
 }
@@ -204,7 +206,11 @@ fn twice(capture: &CapturePlan, host: &HostNetworks) -> Vec<Advice> {
             .iter()
             .filter(|subnet| !capture.excluded(&subnet.net))
     };
-    let same = |theirs: &Other| live().find(|ours| collide(ours, &theirs.subnet));
+    let users = &capture.whose.users;
+    let concerns =
+        |theirs: &Other| users.is_empty() || theirs.user.is_none_or(|user| users.contains(&user));
+    let same =
+        |theirs: &Other| live().find(|ours| concerns(theirs) && collide(ours, &theirs.subnet));
     let both = host.others.iter().filter_map(|theirs| {
         Some(Advice::Twice {
             subnet: same(theirs)?.clone(),

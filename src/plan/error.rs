@@ -81,6 +81,20 @@ pub enum PlanError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A user whom nobody knows.
+    #[error("--user {name:?}: this host knows no such user; getent passwd shows those it knows")]
+    NoSuchUser {
+        /// As typed.
+        name: String,
+    },
+    /// `--group`.
+    #[error(
+        "--group {name}: the kernel's routing rules select packets by user, and by group they cannot; name the users: --user NAME, repeatable"
+    )]
+    Group {
+        /// As typed.
+        name: String,
+    },
     /// A port to publish that cannot be read.
     #[error(
         "--publish {text:?}: {reason}; write [HOST:]PORT:PORT, for example 8080:80 or [::1]:8080:80"
