@@ -120,3 +120,112 @@ fn a_dry_run_shows_the_rules() {
     );
     assert!(text.contains(" iif lo uidrange 0-0 lookup "), "{text}");
 }
+
+const BRIDGE: &str = "br-b0c5b0c5b0c5";
+
+/// A command in the client.
+fn client(lab: &Lab, line: &str) {
+    let mut words = line.split(' ');
+    let mut command = lab.command("client", words.next().unwrap());
+    command.args(words);
+    let output = finished(command);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {said}");
+}
+
+/// Makes the box a host of a network behind the client: no bridge is between them.
+fn without_bridge(lab: &Lab) {
+    client(lab, &format!("ip link del {BRIDGE}"));
+    for net in ["172.31.0.1/24", "fd00:31::1/64"] {
+        client(lab, &format!("ip addr add {net} dev box"));
+    }
+}
+
+fn with_bridge(lab: &Lab, name: &str) {
+    client(lab, &format!("ip link add {name} type bridge"));
+    client(lab, &format!("ip link set {name} up"));
+    client(lab, "ip addr flush dev box");
+    client(lab, &format!("ip link set box master {name}"));
+    for net in ["172.31.0.1/24", "fd00:31::1/64"] {
+        client(lab, &format!("ip addr add {net} dev {name}"));
+    }
+}
+
+fn from_box(lab: &Lab, host: &str) -> String {
+    lab.result("box", &format!("connect {host} 80"))
+}
+
+#[test]
+fn of_others_only_containers_unless_it_is_a_gateway() {
+    let lab = Lab::up();
+    let subnets = format!("{} {}", V4.subnet, V6.subnet);
+    without_bridge(&lab);
+    let before = lab.network_state("client");
+    for (option, expected) in [
+        ("", "ENETUNREACH"),
+        ("--gateway=wan", "ENETUNREACH"),
+        ("--gateway=box", "open"),
+        ("--gateway=wan --gateway=box", "open"),
+        ("--gateway", "open"),
+    ] {
+        let mut underpass = lab.underpass(&format!("{option} {subnets}"));
+        for net in [V4, V6] {
+            assert_eq!(from_box(&lab, net.host), expected, "{option}");
+            let own = lab.result("client", &format!("connect {} 80", net.host));
+            assert_eq!(own, "open", "{option}");
+        }
+        assert!(underpass.stop(Signal::SIGTERM).success());
+        assert_eq!(lab.network_state("client"), before, "{option}");
+    }
+}
+
+#[test]
+fn a_bridge_that_appears_goes_and_comes_again_is_followed() {
+    let lab = Lab::up();
+    without_bridge(&lab);
+    let underpass = lab.underpass(&format!("{} {}", V4.subnet, V6.subnet));
+    for _ in 0..2 {
+        assert_eq!(from_box(&lab, V4.host), "ENETUNREACH");
+        with_bridge(&lab, "br-0123456789ab");
+        common::eventually("the container reaches it", || {
+            from_box(&lab, V4.host) == "open" && from_box(&lab, V6.host) == "open"
+        });
+        client(&lab, "ip link del br-0123456789ab");
+        for net in ["172.31.0.1/24", "fd00:31::1/64"] {
+            client(&lab, &format!("ip addr add {net} dev box"));
+        }
+        common::eventually("no rule is for it any more", || {
+            !lab.network_state("client").contains("br-0123456789ab")
+        });
+    }
+    drop(underpass);
+}
+
+/// What a person calls a bridge may lead anywhere.
+#[test]
+fn a_bridge_of_another_name_is_no_containers() {
+    let lab = Lab::up();
+    without_bridge(&lab);
+    with_bridge(&lab, "br-lan");
+    let mut underpass = lab.underpass(V4.subnet);
+    assert_eq!(from_box(&lab, V4.host), "ENETUNREACH");
+    underpass.stop(Signal::SIGTERM);
+    let _underpass = lab.underpass(&format!("--gateway=br-lan {}", V4.subnet));
+    assert_eq!(from_box(&lab, V4.host), "open");
+}
+
+#[test]
+fn a_gateway_that_does_not_forward_is_warned_of() {
+    let lab = Lab::up();
+    let words = "does not forward IPv4";
+    let mut underpass = lab.underpass(&format!("--gateway {}", V4.subnet));
+    assert!(!underpass.log().join("\n").contains(words));
+    underpass.stop(Signal::SIGTERM);
+    client(&lab, "sysctl -qw net.ipv4.ip_forward=0");
+    for (option, expected) in [("--gateway", true), ("", false)] {
+        let mut underpass = lab.underpass(&format!("{option} {}", V4.subnet));
+        let log = underpass.log().join("\n");
+        assert_eq!(log.contains(words), expected, "{log}");
+        underpass.stop(Signal::SIGTERM);
+    }
+}

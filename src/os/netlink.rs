@@ -258,8 +258,8 @@ fn narrow(message: &mut RuleMessage, sender: &Sender) {
         message.header.src_len = IpNet::from(address).prefix_len();
         attributes.push(RuleAttribute::Source(address));
     }
-    if let Some(device) = sender.device {
-        attributes.push(RuleAttribute::Iifname(device.to_owned()));
+    if let Some(device) = &sender.device {
+        attributes.push(RuleAttribute::Iifname(device.clone()));
     }
     if let Some(user) = sender.user {
         let (start, end) = (user, user);

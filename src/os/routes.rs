@@ -17,6 +17,10 @@
 //! into a third table, and before that table a rule asks `main` for everything but its default routes
 //! (`suppress_prefixlength`, FRA_SUPPRESS_PREFIXLEN), as wg-quick(8) does. A narrower subnet is asked before and
 //! wins over the host's routes.
+//!
+//! Every rule asks where its packets come from (`iif`): from this host itself (`lo`), from the bridges of containers, and
+//! from interfaces that are named. What else this host forwards goes on as if we were not there. The kernel looks up the
+//! way back of an answer by the same device (fib_validate_source()), so such a rule serves both directions.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,7 +29,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::Tables;
-use crate::plan::{CapturePlan, Subnet, Whose};
+use crate::plan::{CapturePlan, Forwarded, Subnet, Whose};
 
 /// Marks our routes and rules (`RTA_PROTOCOL`, `FRA_PROTOCOL`); not in use in iproute2's `rt_protos`.
 pub const PROTOCOL: u8 = 117;
@@ -78,6 +82,8 @@ pub struct Setting<'a> {
     pub source: Source,
     /// Addresses of the SSH server, never captured.
     pub exempt: &'a [IpAddr],
+    /// The bridges that containers are behind ([`super::bridges`]).
+    pub bridges: &'a [String],
 }
 
 /// The addresses of the device.
@@ -158,7 +164,7 @@ pub struct Rule {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sender {
     /// The device that it came in by; [`HERE`] for what this host itself sends.
-    pub device: Option<&'static str>,
+    pub device: Option<String>,
     /// The user whose socket it comes from; 0 also for what the kernel sends by itself, and for what comes from elsewhere.
     pub user: Option<u32>,
     /// Its source address.
@@ -362,10 +368,15 @@ fn rules(live: &[&Subnet], whose: &Whose, setting: &Setting<'_>) -> Vec<Rule> {
 /// (TIME_WAIT, resets), and looks up the way back so: those come from the address that the connection got from us.
 fn senders(whose: &Whose, setting: &Setting<'_>, ipv6: bool) -> Vec<Sender> {
     if whose.users.is_empty() {
-        return vec![Sender::default()];
+        return devices(&whose.forwarded, setting)
+            .map(|device| Sender {
+                device,
+                ..Sender::default()
+            })
+            .collect();
     }
     let of = |user: &u32| Sender {
-        device: Some(HERE),
+        device: Some(HERE.to_owned()),
         user: Some(*user),
         address: None,
     };
@@ -378,6 +389,33 @@ fn senders(whose: &Whose, setting: &Setting<'_>, ipv6: bool) -> Vec<Sender> {
         ..of(&KERNEL)
     };
     whose.users.iter().map(of).chain([kernels]).collect()
+}
+
+/// Where packets come in that are captured; `None` for everywhere.
+fn devices<'a>(
+    forwarded: &'a Forwarded,
+    setting: &'a Setting<'_>,
+) -> impl Iterator<Item = Option<String>> + 'a {
+    let named: &[String] = match forwarded {
+        Forwarded::By(names) => names,
+        Forwarded::Containers | Forwarded::All => &[],
+    };
+    let all = [HERE.to_owned()].into_iter();
+    let mut all: Vec<_> = all
+        .chain(setting.bridges.iter().chain(named).cloned())
+        .map(Some)
+        .collect();
+    if *forwarded == Forwarded::All {
+        all = vec![None];
+    }
+    let mut seen = Vec::new();
+    all.retain(|device| {
+        !seen.contains(device) && {
+            seen.push(device.clone());
+            true
+        }
+    });
+    all.into_iter()
 }
 
 /// What the rules for `subnets` ask for: one for all that is captured whole, one per range of ports.
@@ -488,7 +526,7 @@ impl fmt::Display for Sender {
         if let Some(address) = self.address {
             write!(f, "from {address} ")?;
         }
-        if let Some(device) = self.device {
+        if let Some(device) = &self.device {
             write!(f, "iif {device} ")?;
         }
         if let Some(user) = self.user {
@@ -545,6 +583,7 @@ mod tests {
             ],
             whose: Whose {
                 users: vec![1000, 1001],
+                ..Whose::default()
             },
             ..CapturePlan::default()
         };
@@ -570,6 +609,43 @@ mod tests {
         ");
     }
 
+    fn rules_of(forwarded: Forwarded, bridges: &[&str]) -> String {
+        let bridges: Vec<String> = bridges.iter().map(|&name| name.to_owned()).collect();
+        let capture = CapturePlan {
+            subnets: vec![subnet("10.0.0.0/8")],
+            whose: Whose {
+                forwarded,
+                ..Whose::default()
+            },
+            ..CapturePlan::default()
+        };
+        let setting = Setting {
+            bridges: &bridges,
+            ..setting(&[])
+        };
+        let entries = desired(&capture, &setting);
+        let rules = entries
+            .iter()
+            .filter(|entry| matches!(entry, Entry::Rule(_)));
+        let lines: Vec<_> = rules.map(ToString::to_string).collect();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn forwarded_is_what_comes_in_by_bridges_and_named_interfaces() {
+        insta::assert_snapshot!(rules_of(Forwarded::Containers, &["docker0"]), @r"
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
+        ip rule add priority 5000 iif docker0 lookup 30064 protocol 117
+        ");
+        let by = Forwarded::By(vec!["eth1".into(), "docker0".into()]);
+        insta::assert_snapshot!(rules_of(by, &["docker0"]), @r"
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
+        ip rule add priority 5000 iif docker0 lookup 30064 protocol 117
+        ip rule add priority 5000 iif eth1 lookup 30064 protocol 117
+        ");
+        insta::assert_snapshot!(rules_of(Forwarded::All, &["docker0"]), @"ip rule add priority 5000 lookup 30064 protocol 117");
+    }
+
     fn setting(exempt: &[IpAddr]) -> Setting<'_> {
         Setting {
             device: "underpass0",
@@ -580,6 +656,7 @@ mod tests {
                 v6: Some("fd75:6e64:6572:7061::1".parse().unwrap()),
             },
             exempt,
+            bridges: &[],
         }
     }
 
@@ -602,8 +679,8 @@ mod tests {
         ip -6 addr add fd75:6e64:6572:7061::1/128 dev underpass0 nodad noprefixroute
         ip route add 10.0.1.0/24 dev underpass0 src 198.18.0.1 table 30064 proto 117 congctl reno
         ip -6 route add fd00::/64 dev underpass0 src fd75:6e64:6572:7061::1 table 30064 proto 117 congctl reno
-        ip rule add priority 5000 lookup 30064 protocol 117
-        ip -6 rule add priority 5000 lookup 30064 protocol 117
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
+        ip -6 rule add priority 5000 iif lo lookup 30064 protocol 117
         ");
     }
 
@@ -615,7 +692,7 @@ mod tests {
         ip route add throw 10.0.9.9/32 table 30064 proto 117
         ip route add throw 10.0.5.0/24 table 30064 proto 117
         ip route add 10.0.0.0/8 dev underpass0 src 198.18.0.1 table 30064 proto 117 congctl reno
-        ip rule add priority 5000 lookup 30064 protocol 117
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
         "
         );
     }
@@ -626,7 +703,7 @@ mod tests {
             shown(&["10.0.1.0/24", "10.0.1.128/25", "10.1.0.0/16"], &["10.0.1.0/24"], &[]),
             @r"
         ip route add 10.1.0.0/16 dev underpass0 src 198.18.0.1 table 30064 proto 117 congctl reno
-        ip rule add priority 5000 lookup 30064 protocol 117
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
         "
         );
     }
@@ -641,10 +718,10 @@ mod tests {
         ip -6 route add throw ff00::/8 table 30066 proto 117
         ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30066 proto 117 congctl reno
         ip -6 route add ::/0 dev underpass0 src fd75:6e64:6572:7061::1 table 30066 proto 117 congctl reno
-        ip rule add priority 5064 lookup main suppress_prefixlength 0 protocol 117
-        ip rule add priority 5128 lookup 30066 protocol 117
-        ip -6 rule add priority 5064 lookup main suppress_prefixlength 0 protocol 117
-        ip -6 rule add priority 5128 lookup 30066 protocol 117
+        ip rule add priority 5064 iif lo lookup main suppress_prefixlength 0 protocol 117
+        ip rule add priority 5128 iif lo lookup 30066 protocol 117
+        ip -6 rule add priority 5064 iif lo lookup main suppress_prefixlength 0 protocol 117
+        ip -6 rule add priority 5128 iif lo lookup 30066 protocol 117
         ");
     }
 
@@ -655,9 +732,9 @@ mod tests {
         ip route add throw 169.254.0.0/16 table 30066 proto 117
         ip route add throw 224.0.0.0/4 table 30066 proto 117
         ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30066 proto 117 congctl reno
-        ip rule add priority 5000 lookup 30064 protocol 117
-        ip rule add priority 5064 lookup main suppress_prefixlength 0 protocol 117
-        ip rule add priority 5128 lookup 30066 protocol 117
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
+        ip rule add priority 5064 iif lo lookup main suppress_prefixlength 0 protocol 117
+        ip rule add priority 5128 iif lo lookup 30066 protocol 117
         ");
     }
 
@@ -668,9 +745,9 @@ mod tests {
         ip route add throw 169.254.0.0/16 table 30066 proto 117
         ip route add throw 224.0.0.0/4 table 30066 proto 117
         ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30066 proto 117 congctl reno
-        ip rule add priority 5000 lookup 30064 protocol 117
-        ip rule add priority 5064 to 0.0.0.0/0 ipproto tcp dport 443 lookup main suppress_prefixlength 0 protocol 117
-        ip rule add priority 5128 to 0.0.0.0/0 ipproto tcp dport 443 lookup 30066 protocol 117
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
+        ip rule add priority 5064 iif lo to 0.0.0.0/0 ipproto tcp dport 443 lookup main suppress_prefixlength 0 protocol 117
+        ip rule add priority 5128 iif lo to 0.0.0.0/0 ipproto tcp dport 443 lookup 30066 protocol 117
         ip rule add priority 5128 from 198.18.0.1 ipproto icmp lookup 30066 protocol 117
         ");
     }
@@ -689,12 +766,12 @@ mod tests {
         ip route add 10.0.0.0/8 dev underpass0 src 198.18.0.1 table 30065 proto 117 congctl reno
         ip route add 10.0.1.0/24 dev underpass0 src 198.18.0.1 table 30065 proto 117 congctl reno
         ip route add 10.0.3.0/24 dev underpass0 src 198.18.0.1 table 30065 proto 117 congctl reno
-        ip rule add priority 5000 to 10.0.0.0/8 ipproto tcp dport 443 lookup 30065 protocol 117
-        ip rule add priority 5000 to 10.0.1.0/24 ipproto tcp dport 80-90 lookup 30065 protocol 117
-        ip rule add priority 5000 to 10.0.1.0/24 ipproto tcp lookup 30065 protocol 117
-        ip rule add priority 5000 to 10.0.3.0/24 ipproto tcp dport 60000-65534 lookup 30065 protocol 117
+        ip rule add priority 5000 iif lo to 10.0.0.0/8 ipproto tcp dport 443 lookup 30065 protocol 117
+        ip rule add priority 5000 iif lo to 10.0.1.0/24 ipproto tcp dport 80-90 lookup 30065 protocol 117
+        ip rule add priority 5000 iif lo to 10.0.1.0/24 ipproto tcp lookup 30065 protocol 117
+        ip rule add priority 5000 iif lo to 10.0.3.0/24 ipproto tcp dport 60000-65534 lookup 30065 protocol 117
         ip rule add priority 5000 from 198.18.0.1 ipproto icmp lookup 30065 protocol 117
-        ip -6 rule add priority 5000 lookup 30064 protocol 117
+        ip -6 rule add priority 5000 iif lo lookup 30064 protocol 117
         "
         );
     }

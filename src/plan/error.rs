@@ -95,6 +95,21 @@ pub enum PlanError {
         /// As typed.
         name: String,
     },
+    /// No interface.
+    #[error(
+        "--gateway={name:?}: {reason}; write --gateway for all, or --gateway=IFACE; ip link shows the names"
+    )]
+    BadGateway {
+        /// As typed.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// `--user` and `--gateway`.
+    #[error(
+        "--user and --gateway: what is forwarded is no user's of this host; leave one of them out"
+    )]
+    UserAndGateway,
     /// A port to publish that cannot be read.
     #[error(
         "--publish {text:?}: {reason}; write [HOST:]PORT:PORT, for example 8080:80 or [::1]:8080:80"

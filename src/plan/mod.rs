@@ -41,7 +41,7 @@ pub use ssh::{
     SshPlan,
 };
 pub use subnet::Ports;
-pub use whose::Whose;
+pub use whose::{Forwarded, Whose};
 
 /// Everything that `up` needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]

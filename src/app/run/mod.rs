@@ -117,6 +117,7 @@ fn is_of_up(up: &UpArgs) -> Option<(&'static str, &'static str)> {
         ("--dry-run", life, up.dry_run),
         ("--netns", life, up.netns.is_some()),
         ("--user", whose, !up.users.is_empty()),
+        ("--gateway", whose, !up.gateway.is_empty()),
         ("--group", whose, up.group.is_some()),
         ("--name", life, up.instance.name.is_some()),
         ("--daemon", life, up.daemon.daemon),

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::plan::{CapturePlan, DevicePlan, Subnet, Whose};
+use crate::plan::{CapturePlan, DevicePlan, Forwarded, Subnet, Whose};
 
 /// What both ends must speak; to be counted up with every change of the messages below.
 pub(super) const PROTOCOL: u32 = 2;
@@ -88,6 +88,8 @@ pub(super) enum Request {
         /// Empty: everybody.
         #[serde(default)]
         users: Vec<u32>,
+        #[serde(default)]
+        forwarded: Carried,
     },
     /// Capture nothing any more.
     Release {},
@@ -99,6 +101,34 @@ pub(super) enum Request {
 pub(super) struct Selector {
     net: IpNet,
     ports: Option<(u16, u16)>,
+}
+
+/// [`Forwarded`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) enum Carried {
+    #[default]
+    Containers,
+    By(Vec<String>),
+    All,
+}
+
+impl Carried {
+    fn of(forwarded: &Forwarded) -> Self {
+        match forwarded {
+            Forwarded::Containers => Self::Containers,
+            Forwarded::By(names) => Self::By(names.clone()),
+            Forwarded::All => Self::All,
+        }
+    }
+
+    fn forwarded(self) -> Forwarded {
+        match self {
+            Self::Containers => Forwarded::Containers,
+            Self::By(names) => Forwarded::By(names),
+            Self::All => Forwarded::All,
+        }
+    }
 }
 
 /// A request that makes sense.
@@ -239,6 +269,7 @@ impl Request {
             excludes: capture.excludes.clone(),
             exempt: exempt.to_vec(),
             users: capture.whose.users.clone(),
+            forwarded: Carried::of(&capture.whose.forwarded),
         }
     }
 
@@ -259,11 +290,15 @@ impl Request {
                 excludes,
                 exempt,
                 users,
+                forwarded,
             } => {
                 let capture = CapturePlan {
                     subnets: subnets.into_iter().map(Selector::subnet).collect(),
                     excludes,
-                    whose: Whose { users },
+                    whose: Whose {
+                        users,
+                        forwarded: forwarded.forwarded(),
+                    },
                 };
                 capture.check().map_err(senseless)?;
                 Ok(Order::Hold { capture, exempt })
@@ -311,6 +346,7 @@ mod tests {
             excludes: vec!["fd00::/64".parse().unwrap()],
             whose: Whose {
                 users: vec![0, 1000],
+                forwarded: Forwarded::By(vec!["eth1".into()]),
             },
         };
         let exempt = vec!["192.0.2.1".parse().unwrap()];
@@ -343,6 +379,9 @@ mod tests {
             r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"users":[4294967295]}}"#,
             r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"users":[-1]}}"#,
             r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"users":["root"]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"forwarded":"Some"}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"forwarded":{"By":["a b"]}}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"forwarded":{"By":["sixteen-bytes-xx"]}}}"#,
             r#""Release""#,
             r#"{"Exec":{"command":"sh"}}"#,
             "[[[[",

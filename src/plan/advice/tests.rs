@@ -21,6 +21,7 @@ fn host() -> HostNetworks {
         addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
     };
     HostNetworks {
+        forwards: false,
         interfaces: vec![
             interface(
                 "eth0",
