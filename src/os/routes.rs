@@ -82,7 +82,7 @@ pub struct Setting<'a> {
     pub source: Source,
     /// Addresses of the SSH server, never captured.
     pub exempt: &'a [IpAddr],
-    /// The bridges that containers are behind ([`super::bridges`]).
+    /// The bridges that containers are behind ([`super::bridges()`]).
     pub bridges: &'a [String],
 }
 
