@@ -96,7 +96,8 @@
 //!    routes vanish with its descriptor, and rules that point into an empty table, or a device that was being
 //!    made, are removed by the next start or by `underpass cleanup`.
 //! 5. A host key that is unknown or has changed is never accepted silently.
-//! 6. Only what was asked for is captured. The SSH connection itself never is; nor, under `0.0.0.0/0` and `::/0`,
+//! 6. Only what was asked for is captured. Of what the host forwards that is only what comes from containers behind Docker's
+//!    and Podman's bridges, unless `--gateway` asks for more. The SSH connection itself never is; nor, under `0.0.0.0/0` and `::/0`,
 //!    is what the host has a route of its own for.
 //! 7. Bad input (packets, SSH replies, files, arguments) gets a clear error or a counted drop, never a panic.
 //!

@@ -67,6 +67,7 @@ fn capture(subnets: &[&str], excludes: &[&str]) -> CapturePlan {
     CapturePlan {
         subnets: subnets.iter().map(subnet).collect(),
         excludes: excludes.iter().map(|net| net.parse().unwrap()).collect(),
+        ..CapturePlan::default()
     }
 }
 
@@ -100,6 +101,7 @@ impl Up {
             tables: slot.tables(),
             source,
             exempt: &exempt,
+            bridges: &[],
         };
         let entries = routes::desired(capture, &setting);
         let undo = apply(&netlink, tun.name(), &entries).await.unwrap();
@@ -121,6 +123,7 @@ impl Up {
             tables: self.slot.tables(),
             source: self.source,
             exempt: &exempt,
+            bridges: &[],
         };
         let entries = routes::desired(capture, &setting);
         self.undo.change(&entries).await.unwrap();
@@ -469,6 +472,7 @@ fn what_a_failed_start_made_is_taken_back() {
             tables: slot.tables(),
             source: host::source(&netlink, &slot, &plan).await.unwrap(),
             exempt: &[],
+            bridges: &[],
         };
         let error = apply(&netlink, tun.name(), &routes::desired(&plan, &setting)).await;
         let line = error.unwrap_err().to_string();

@@ -225,7 +225,7 @@ class Sshuttle(Tool):
 
     def prepare(self):
         # It redirects packets that have a route, so there must be one; this one leads nowhere.
-        self.ip("client", "route", "replace", SUBNET, "via", "172.31.0.99", "dev", "box")
+        self.ip("client", "route", "replace", SUBNET, "via", "172.31.0.99", "dev", "br-b0c5b0c5b0c5")
 
     def start(self):
         ssh = " ".join(map(str, self.ssh()))

@@ -75,6 +75,7 @@ mod tests {
             is_krl: |_| false,
             exists: |_| false,
             variable: |_| None,
+            user_number: |_| None,
         };
         let (plan, _) = resolve(&args, &environment, &mut |query| {
             Ok(Effective {

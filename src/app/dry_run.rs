@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use anyhow::Context;
 
 use super::exit::Exit;
-use crate::os::{DEFAULT_MTU, Netlink, Slot, first_free_name, host, routes};
+use crate::os::{self, DEFAULT_MTU, Netlink, Slot, first_free_name, host, routes};
 use crate::plan::{Plan, PlanError, advice};
 
 /// Prints the set-up of `plan` on stdout and its warnings on stderr.
@@ -45,6 +45,7 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
             tables: slot.tables(),
             source,
             exempt: &exempt,
+            bridges: &os::bridges(&netlink).await?,
         },
     );
     let mut text = String::new();

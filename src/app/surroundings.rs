@@ -47,6 +47,7 @@ pub fn environment(person: &Person) -> Environment {
         exists: Path::exists,
         is_krl,
         variable,
+        user_number,
     }
 }
 
@@ -96,6 +97,11 @@ fn is_krl(file: &Path) -> bool {
 /// Who called sudo, by name, also where that is root.
 pub(super) fn behind_sudo() -> Option<String> {
     variable("SUDO_USER")
+}
+
+fn user_number(name: &str) -> Option<u32> {
+    let user = User::from_name(name).ok().flatten()?;
+    Some(user.uid.as_raw())
 }
 
 /// What gethostname(2) says.

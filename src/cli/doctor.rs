@@ -28,6 +28,8 @@ pub fn doctor_hides(argument: clap::Arg) -> clap::Arg {
         "audit_log",
         "limit",
         "idle_timeout",
+        "users",
+        "gateway",
         "mtu",
         "tun",
         "dry_run",

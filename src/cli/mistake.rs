@@ -63,7 +63,7 @@ const SSHUTTLE: &[(&[&str], &str)] = &[
     ),
     (
         &["--listen", "--firewall", "--hostwatch"],
-        "nothing listens on this host; hosts and containers behind it are routed as they are",
+        "nothing listens on this host; containers are routed as they are, and hosts behind it with --gateway",
     ),
     (
         &["--dns", "--ns-hosts", "--to-ns"],

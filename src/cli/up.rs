@@ -94,6 +94,21 @@ pub struct UpArgs {
     /// Leave out every IPv6 network
     #[arg(long, help_heading = NETWORKS)]
     pub disable_ipv6: bool,
+    /// Capture for this user of this host alone; repeatable
+    ///
+    /// A name or a number. Others, and containers, reach the networks as without underpass.
+    #[arg(long = "user", value_name = "NAME", help_heading = NETWORKS, value_hint = ValueHint::Username, hide_short_help = true)]
+    pub users: Vec<String>,
+    /// Capture for hosts behind this one too
+    ///
+    /// For those that come in by IFACE, where one is named; repeatable. Containers behind a bridge of Docker or Podman
+    /// (docker0, br-0123456789ab, podman0) always reach the networks; a bridge of another name is named here. This host has to
+    /// forward: sysctl net.ipv4.ip_forward.
+    #[arg(long, value_name = "IFACE", help_heading = NETWORKS, num_args = 0..=1, require_equals = true, default_missing_value = "all", value_hint = ValueHint::Other)]
+    pub gateway: Vec<String>,
+    /// sshuttle's; the kernel's rules know users only
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub group: Option<String>,
 
     /// Profile of config.toml, as the word alone
     #[arg(long, value_name = "NAME", help_heading = RUN, value_hint = ValueHint::Other)]
@@ -126,7 +141,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "NETNS", help_heading = RUN, value_hint = ValueHint::Other)]
     pub netns: Option<String>,
     /// Name of the device [default: underpass0, ...]
-    #[arg(long, value_name = "NAME", help_heading = RUN, value_hint = ValueHint::Other)]
+    #[arg(long, value_name = "NAME", help_heading = RUN, value_hint = ValueHint::Other, hide_short_help = true)]
     pub tun: Option<String>,
     /// Say what would be set up, and change nothing
     ///

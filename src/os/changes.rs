@@ -40,6 +40,8 @@ pub struct Changes {
 #[derive(Debug, Default)]
 struct Seen {
     own_device: u32,
+    /// Whether it is news what else changes in a link than whether it carries: its name, the bridge that it is a port of.
+    every_link: bool,
     /// The flags of links by index, of those that have been told of. As many as there are links at most.
     links: HashMap<u32, u32>,
 }
@@ -50,23 +52,34 @@ impl Changes {
     /// # Errors
     /// When the socket cannot be made, or there is no such device.
     pub fn new(device: &str) -> io::Result<Self> {
+        let seen = Seen {
+            own_device: if_nametoindex(device)?,
+            ..Seen::default()
+        };
+        Self::of(GROUPS, seen)
+    }
+
+    /// The same, of whatever changes in links, and of nothing else.
+    pub(super) fn of_links() -> io::Result<Self> {
+        let seen = Seen {
+            every_link: true,
+            ..Seen::default()
+        };
+        Self::of(libc::RTMGRP_LINK, seen)
+    }
+
+    fn of(groups: i32, seen: Seen) -> io::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
             SockProtocol::NetlinkRoute,
         )?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS as u32))?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups as u32))?;
         #[allow(unsafe_code)]
         // SAFETY: the `AsyncFd` owns the descriptor, which stays open and the same as long as it lives.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
-        Ok(Self {
-            socket,
-            seen: Seen {
-                own_device: if_nametoindex(device)?,
-                links: HashMap::new(),
-            },
-        })
+        Ok(Self { socket, seen })
     }
 
     /// Waits for the next change; what changed, in a word. Cancel safe.
@@ -116,6 +129,7 @@ impl Seen {
     /// The fixed part of `struct ifinfomsg`, `ifaddrmsg` or `rtmsg` (linux/rtnetlink.h, linux/if_addr.h) decides.
     fn one(&mut self, kind: u16, body: &[u8]) -> Option<&'static str> {
         match kind {
+            libc::RTM_NEWLINK | libc::RTM_DELLINK if self.every_link => Some("a link"),
             libc::RTM_NEWLINK => {
                 let (index, flags) = (word(body, 4)?, word(body, 8)? & CARRIES);
                 let is_new = self.links.insert(index, flags) != Some(flags);

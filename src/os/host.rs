@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 
+use super::bridges::is_bridge;
 use super::others::{destination, others};
 use super::routes::{self, Source};
 use super::{Netlink, NetlinkError, Slot};
@@ -18,12 +19,18 @@ use crate::plan::advice::{Gateway, HostNetworks, Interface};
 pub(super) const DEVICE_PREFIX: &str = "underpass";
 /// Absent when the kernel has no IPv6; otherwise whether new devices get none.
 const IPV6_DISABLED: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// The prefix of our IPv6 addresses: unique local, "underpa" in its bits (RFC 4193).
 const SOURCE_V6: [u16; 4] = [0xfd75, 0x6e64, 0x6572, 0x7061];
 
 /// Whether a new device gets IPv6.
 pub fn has_ipv6() -> bool {
     std::fs::read_to_string(IPV6_DISABLED).is_ok_and(|text| text.trim() == "0")
+}
+
+/// Whether this host forwards IPv4 for others.
+fn forwards() -> bool {
+    std::fs::read_to_string(IP_FORWARD).is_ok_and(|text| text.trim() != "0")
 }
 
 /// The host's networks as an instance in slot number `slot` meets them, for [`crate::plan::advice::advise`].
@@ -53,6 +60,7 @@ pub async fn networks(netlink: &Netlink, slot: u32) -> Result<HostNetworks, Netl
         gateways,
         others: others(slot, &netlink.rules().await?, &all, &names),
         routes: all.iter().filter_map(main_destination).collect(),
+        forwards: forwards(),
         ipv6: has_ipv6(),
     })
 }
@@ -116,13 +124,6 @@ pub(super) fn name(link: &LinkMessage) -> String {
 
 fn is_foreign(link: &LinkMessage) -> bool {
     !link.header.flags.contains(LinkFlags::Loopback) && !name(link).starts_with(DEVICE_PREFIX)
-}
-
-fn is_bridge(link: &LinkMessage) -> bool {
-    link.attributes.iter().any(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
-        _ => false,
-    })
 }
 
 /// `IFA_LOCAL` is the host's own address, also where `IFA_ADDRESS` is the peer's (rtnetlink(7)).
@@ -196,7 +197,7 @@ mod tests {
                 net: "198.18.0.0/24".parse().unwrap(),
                 ports: None,
             }],
-            excludes: vec![],
+            ..CapturePlan::default()
         };
         let used = ["198.18.1.1".parse().unwrap()];
         let source = choose_source(0, &used, &capture, true);
@@ -212,7 +213,7 @@ mod tests {
                 net: "0.0.0.0/0".parse().unwrap(),
                 ports: None,
             }],
-            excludes: vec![],
+            ..CapturePlan::default()
         };
         assert_eq!(
             choose_source(1, &[], &capture, true).v4.to_string(),

@@ -5,6 +5,7 @@
 //! its protocol number and an unclaimed [`Slot`], and removed by [`stale::clear`].
 
 mod apply;
+mod bridges;
 mod changes;
 pub mod child;
 pub mod confine;
@@ -30,6 +31,7 @@ pub mod stale;
 mod tun;
 
 pub use apply::{ApplyError, Undo, apply};
+pub use bridges::bridges;
 pub use changes::Changes;
 pub use made::Made;
 pub use netlink::{Netlink, NetlinkError};

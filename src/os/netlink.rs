@@ -9,12 +9,14 @@ use rtnetlink::packet_route::address::{
 };
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::route::{RouteMessage, RouteMetric, RouteProtocol, RouteType};
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
+use rtnetlink::packet_route::rule::{
+    RuleAction, RuleAttribute, RuleMessage, RulePortRange, RuleUidRange,
+};
 use rtnetlink::packet_route::{AddressFamily, IpProtocol};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use thiserror::Error;
 
-use super::routes::{CONGESTION_CONTROL, PROTOCOL, Packets, Route, Rule};
+use super::routes::{CONGESTION_CONTROL, PROTOCOL, Packets, Route, Rule, Sender};
 
 /// A failed request.
 #[derive(Debug, Error)]
@@ -245,7 +247,24 @@ pub(super) fn rule_message(rule: &Rule) -> RuleMessage {
         message.attributes.push(RuleAttribute::SuppressPrefixLen(0));
     }
     select(&mut message, &rule.packets);
+    narrow(&mut message, &rule.sender);
     message
+}
+
+/// Narrows a rule to what `sender` has sent.
+fn narrow(message: &mut RuleMessage, sender: &Sender) {
+    let attributes = &mut message.attributes;
+    if let Some(address) = sender.address {
+        message.header.src_len = IpNet::from(address).prefix_len();
+        attributes.push(RuleAttribute::Source(address));
+    }
+    if let Some(device) = &sender.device {
+        attributes.push(RuleAttribute::Iifname(device.clone()));
+    }
+    if let Some(user) = sender.user {
+        let (start, end) = (user, user);
+        attributes.push(RuleAttribute::UidRange(RuleUidRange { start, end }));
+    }
 }
 
 /// Narrows a rule to `packets`.

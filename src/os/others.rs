@@ -36,11 +36,16 @@ pub(super) fn others(
                 net,
                 ports: rule.ports.clone(),
             };
-            others.push(Other {
+            let other = Other {
                 device: device.to_owned(),
                 subnet,
+                user: rule.user,
                 first: slot < own,
-            });
+            };
+            // A rule for each of the senders.
+            if !others.contains(&other) {
+                others.push(other);
+            }
         }
     }
     others
@@ -53,13 +58,20 @@ struct Lead {
     ipv6: bool,
     destination: Option<IpNet>,
     ports: Option<RangeInclusive<u16>>,
+    user: Option<u32>,
 }
 
 impl Lead {
     fn of(rule: &RuleMessage) -> Option<Self> {
         let ours = RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
-        let way_back = RuleAttribute::IpProtocol(IpProtocol::Icmp);
-        let captures = rule.attributes.contains(&ours) && !rule.attributes.contains(&way_back);
+        // For the way back alone.
+        let is_back = |attribute: &RuleAttribute| {
+            matches!(
+                attribute,
+                RuleAttribute::IpProtocol(IpProtocol::Icmp) | RuleAttribute::Source(_)
+            )
+        };
+        let captures = rule.attributes.contains(&ours) && !rule.attributes.iter().any(is_back);
         captures.then_some(())?;
         let mut lead = Self {
             ipv6: rule.header.family == AddressFamily::Inet6,
@@ -74,6 +86,7 @@ impl Lead {
                 RuleAttribute::DestinationPortRange(range) => {
                     lead.ports = Some(range.start..=range.end);
                 }
+                RuleAttribute::UidRange(range) => lead.user = Some(range.start),
                 _ => {}
             }
         }

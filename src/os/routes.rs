@@ -17,6 +17,10 @@
 //! into a third table, and before that table a rule asks `main` for everything but its default routes
 //! (`suppress_prefixlength`, FRA_SUPPRESS_PREFIXLEN), as wg-quick(8) does. A narrower subnet is asked before and
 //! wins over the host's routes.
+//!
+//! Every rule asks where its packets come from (`iif`): from this host itself (`lo`), from the bridges of containers, and
+//! from interfaces that are named. What else this host forwards goes on as if we were not there. The kernel looks up the
+//! way back of an answer by the same device (fib_validate_source()), so such a rule serves both directions.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,7 +29,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::Tables;
-use crate::plan::{CapturePlan, Subnet};
+use crate::plan::{CapturePlan, Forwarded, Subnet, Whose};
 
 /// Marks our routes and rules (`RTA_PROTOCOL`, `FRA_PROTOCOL`); not in use in iproute2's `rt_protos`.
 pub const PROTOCOL: u8 = 117;
@@ -37,6 +41,11 @@ pub(super) const CONGESTION_CONTROL: &str = "reno";
 const QUEUE_PACKETS: u32 = 10_000;
 /// The last port that a rule can name: fib_rule_port_range_valid() in include/net/fib_rules.h.
 const LAST_RULE_PORT: u16 = 65_534;
+
+/// Where packets come in that this host itself sends, in the eyes of a rule (ip-rule(8), `iif`).
+const HERE: &str = "lo";
+/// Whose the packets are that the kernel sends without a socket of anybody: sock_net_uid() in include/net/sock.h.
+const KERNEL: u32 = 0;
 
 /// The host's main table (`RT_TABLE_MAIN`).
 pub(super) const MAIN: u32 = 254;
@@ -73,6 +82,8 @@ pub struct Setting<'a> {
     pub source: Source,
     /// Addresses of the SSH server, never captured.
     pub exempt: &'a [IpAddr],
+    /// The bridges that containers are behind ([`super::bridges()`]).
+    pub bridges: &'a [String],
 }
 
 /// The addresses of the device.
@@ -143,8 +154,21 @@ pub struct Rule {
     pub no_default: bool,
     /// Whether it is for IPv6.
     pub ipv6: bool,
+    /// Who has to have sent the packets that it is for.
+    pub sender: Sender,
     /// Which packets it is for.
     pub packets: Packets,
+}
+
+/// Who has sent a packet; everybody, where nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sender {
+    /// The device that it came in by; [`HERE`] for what this host itself sends.
+    pub device: Option<String>,
+    /// The user whose socket it comes from; 0 also for what the kernel sends by itself, and for what comes from elsewhere.
+    pub user: Option<u32>,
+    /// Its source address.
+    pub address: Option<IpAddr>,
 }
 
 /// Which packets a rule is for.
@@ -166,7 +190,11 @@ pub fn desired(capture: &CapturePlan, setting: &Setting<'_>) -> Vec<Entry> {
     let has_v6 = live.iter().any(|subnet| is_v6(&subnet.net));
     let mut entries = device(setting.device, setting.mtu, setting.source, has_v6);
     entries.extend(routes(&live, capture, setting).map(Entry::Route));
-    entries.extend(rules(&live, setting).into_iter().map(Entry::Rule));
+    entries.extend(
+        rules(&live, &capture.whose, setting)
+            .into_iter()
+            .map(Entry::Rule),
+    );
     entries
 }
 
@@ -288,7 +316,7 @@ fn throws(nets: &[IpNet], capture: &CapturePlan, setting: &Setting<'_>) -> Vec<I
     distinct(outs(capture, setting).chain(stays).filter(matters))
 }
 
-fn rules(live: &[&Subnet], setting: &Setting<'_>) -> Vec<Rule> {
+fn rules(live: &[&Subnet], whose: &Whose, setting: &Setting<'_>) -> Vec<Rule> {
     let tables = setting.tables;
     let mut rules = Vec::new();
     for ipv6 in [false, true] {
@@ -298,33 +326,96 @@ fn rules(live: &[&Subnet], setting: &Setting<'_>) -> Vec<Rule> {
             .copied();
         let (defaults, narrower): (Vec<_>, Vec<_>) =
             family.partition(|subnet| is_default(&subnet.net));
-        let rule = |priority, table, packets| Rule {
+        let rule = |priority, table, sender: &Sender, packets| Rule {
             priority,
             table,
             no_default: table == MAIN,
             ipv6,
+            sender: sender.clone(),
             packets,
         };
-        let way_back =
-            |priority, table| rule(priority, table, Packets::IcmpFrom(setting.source.v4));
+        let way_back = |priority, table| {
+            let packets = Packets::IcmpFrom(setting.source.v4);
+            rule(priority, table, &Sender::default(), packets)
+        };
+        let senders = senders(whose, setting, ipv6);
         for packets in selectors(&narrower) {
             let is_whole = packets == Packets::All;
             let table = if is_whole { tables.whole } else { tables.ports };
-            rules.push(rule(tables.priority, table, packets));
+            let of = |sender| rule(tables.priority, table, sender, packets.clone());
+            rules.extend(senders.iter().map(of));
         }
         if !ipv6 && narrower.iter().any(|subnet| subnet.ports.is_some()) {
             rules.push(way_back(tables.priority, tables.ports));
         }
         for packets in selectors(&defaults) {
+            let of = |priority, table| {
+                let rule = |sender| rule(priority, table, sender, packets.clone());
+                senders.iter().map(rule).collect::<Vec<_>>()
+            };
             // The host's routes first: while the rules grow they never capture what they shall not.
-            rules.push(rule(tables.priority_main, MAIN, packets.clone()));
-            rules.push(rule(tables.priority_default, tables.default, packets));
+            rules.extend(of(tables.priority_main, MAIN));
+            rules.extend(of(tables.priority_default, tables.default));
         }
         if !ipv6 && defaults.iter().any(|subnet| subnet.ports.is_some()) {
             rules.push(way_back(tables.priority_default, tables.default));
         }
     }
     rules
+}
+
+/// Whose packets are captured. Of a user's connection the kernel sends some packets in its own name, the last ones above all
+/// (TIME_WAIT, resets), and looks up the way back so: those come from the address that the connection got from us.
+fn senders(whose: &Whose, setting: &Setting<'_>, ipv6: bool) -> Vec<Sender> {
+    if whose.users.is_empty() {
+        return devices(&whose.forwarded, setting)
+            .map(|device| Sender {
+                device,
+                ..Sender::default()
+            })
+            .collect();
+    }
+    let of = |user: &u32| Sender {
+        device: Some(HERE.to_owned()),
+        user: Some(*user),
+        address: None,
+    };
+    let own = match ipv6 {
+        true => setting.source.v6.map(IpAddr::V6),
+        false => Some(setting.source.v4.into()),
+    };
+    let kernels = Sender {
+        address: own,
+        ..of(&KERNEL)
+    };
+    whose.users.iter().map(of).chain([kernels]).collect()
+}
+
+/// Where packets come in that are captured; `None` for everywhere.
+fn devices<'a>(
+    forwarded: &'a Forwarded,
+    setting: &'a Setting<'_>,
+) -> impl Iterator<Item = Option<String>> + 'a {
+    let named: &[String] = match forwarded {
+        Forwarded::By(names) => names,
+        Forwarded::Containers | Forwarded::All => &[],
+    };
+    let all = [HERE.to_owned()].into_iter();
+    let mut all: Vec<_> = all
+        .chain(setting.bridges.iter().chain(named).cloned())
+        .map(Some)
+        .collect();
+    if *forwarded == Forwarded::All {
+        all = vec![None];
+    }
+    let mut seen = Vec::new();
+    all.retain(|device| {
+        !seen.contains(device) && {
+            seen.push(device.clone());
+            true
+        }
+    });
+    all.into_iter()
 }
 
 /// What the rules for `subnets` ask for: one for all that is captured whole, one per range of ports.
@@ -406,7 +497,12 @@ impl fmt::Display for Rule {
         let Self {
             priority, table, ..
         } = self;
-        write!(f, "{} rule add priority {priority} ", ip(self.ipv6))?;
+        write!(
+            f,
+            "{} rule add priority {priority} {}",
+            ip(self.ipv6),
+            self.sender
+        )?;
         match &self.packets {
             Packets::All => {}
             Packets::Tcp(net, None) => write!(f, "to {net} ipproto tcp ")?,
@@ -422,6 +518,21 @@ impl fmt::Display for Rule {
             write!(f, "lookup {table} ")?;
         }
         write!(f, "protocol {PROTOCOL}")
+    }
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(address) = self.address {
+            write!(f, "from {address} ")?;
+        }
+        if let Some(device) = &self.device {
+            write!(f, "iif {device} ")?;
+        }
+        if let Some(user) = self.user {
+            write!(f, "uidrange {user}-{user} ")?;
+        }
+        Ok(())
     }
 }
 
@@ -451,6 +562,7 @@ mod tests {
         let capture = CapturePlan {
             subnets: subnets.iter().map(|text| subnet(text)).collect(),
             excludes: excludes.iter().map(|net| net.parse().unwrap()).collect(),
+            ..CapturePlan::default()
         };
         let lines = desired(&capture, &setting(&exempt));
         let lines: Vec<_> = lines
@@ -459,6 +571,79 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         lines.join("\n")
+    }
+
+    #[test]
+    fn of_a_user_alone() {
+        let capture = CapturePlan {
+            subnets: vec![
+                subnet("0.0.0.0/0"),
+                subnet("10.0.1.0/24@80-80"),
+                subnet("fd00::/64"),
+            ],
+            whose: Whose {
+                users: vec![1000, 1001],
+                ..Whose::default()
+            },
+            ..CapturePlan::default()
+        };
+        let entries = desired(&capture, &setting(&[]));
+        let rules = entries
+            .iter()
+            .filter(|entry| matches!(entry, Entry::Rule(_)));
+        let lines: Vec<_> = rules.map(ToString::to_string).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        ip rule add priority 5000 iif lo uidrange 1000-1000 to 10.0.1.0/24 ipproto tcp dport 80 lookup 30065 protocol 117
+        ip rule add priority 5000 iif lo uidrange 1001-1001 to 10.0.1.0/24 ipproto tcp dport 80 lookup 30065 protocol 117
+        ip rule add priority 5000 from 198.18.0.1 iif lo uidrange 0-0 to 10.0.1.0/24 ipproto tcp dport 80 lookup 30065 protocol 117
+        ip rule add priority 5000 from 198.18.0.1 ipproto icmp lookup 30065 protocol 117
+        ip rule add priority 5064 iif lo uidrange 1000-1000 lookup main suppress_prefixlength 0 protocol 117
+        ip rule add priority 5064 iif lo uidrange 1001-1001 lookup main suppress_prefixlength 0 protocol 117
+        ip rule add priority 5064 from 198.18.0.1 iif lo uidrange 0-0 lookup main suppress_prefixlength 0 protocol 117
+        ip rule add priority 5128 iif lo uidrange 1000-1000 lookup 30066 protocol 117
+        ip rule add priority 5128 iif lo uidrange 1001-1001 lookup 30066 protocol 117
+        ip rule add priority 5128 from 198.18.0.1 iif lo uidrange 0-0 lookup 30066 protocol 117
+        ip -6 rule add priority 5000 iif lo uidrange 1000-1000 lookup 30064 protocol 117
+        ip -6 rule add priority 5000 iif lo uidrange 1001-1001 lookup 30064 protocol 117
+        ip -6 rule add priority 5000 from fd75:6e64:6572:7061::1 iif lo uidrange 0-0 lookup 30064 protocol 117
+        ");
+    }
+
+    fn rules_of(forwarded: Forwarded, bridges: &[&str]) -> String {
+        let bridges: Vec<String> = bridges.iter().map(|&name| name.to_owned()).collect();
+        let capture = CapturePlan {
+            subnets: vec![subnet("10.0.0.0/8")],
+            whose: Whose {
+                forwarded,
+                ..Whose::default()
+            },
+            ..CapturePlan::default()
+        };
+        let setting = Setting {
+            bridges: &bridges,
+            ..setting(&[])
+        };
+        let entries = desired(&capture, &setting);
+        let rules = entries
+            .iter()
+            .filter(|entry| matches!(entry, Entry::Rule(_)));
+        let lines: Vec<_> = rules.map(ToString::to_string).collect();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn forwarded_is_what_comes_in_by_bridges_and_named_interfaces() {
+        insta::assert_snapshot!(rules_of(Forwarded::Containers, &["docker0"]), @r"
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
+        ip rule add priority 5000 iif docker0 lookup 30064 protocol 117
+        ");
+        let by = Forwarded::By(vec!["eth1".into(), "docker0".into()]);
+        insta::assert_snapshot!(rules_of(by, &["docker0"]), @r"
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
+        ip rule add priority 5000 iif docker0 lookup 30064 protocol 117
+        ip rule add priority 5000 iif eth1 lookup 30064 protocol 117
+        ");
+        insta::assert_snapshot!(rules_of(Forwarded::All, &["docker0"]), @"ip rule add priority 5000 lookup 30064 protocol 117");
     }
 
     fn setting(exempt: &[IpAddr]) -> Setting<'_> {
@@ -471,6 +656,7 @@ mod tests {
                 v6: Some("fd75:6e64:6572:7061::1".parse().unwrap()),
             },
             exempt,
+            bridges: &[],
         }
     }
 
@@ -478,7 +664,7 @@ mod tests {
     fn the_whole_of_it() {
         let capture = CapturePlan {
             subnets: vec![subnet("10.0.1.0/24"), subnet("fd00::/64")],
-            excludes: vec![],
+            ..CapturePlan::default()
         };
         let lines: Vec<_> = desired(&capture, &setting(&[]))
             .iter()
@@ -493,8 +679,8 @@ mod tests {
         ip -6 addr add fd75:6e64:6572:7061::1/128 dev underpass0 nodad noprefixroute
         ip route add 10.0.1.0/24 dev underpass0 src 198.18.0.1 table 30064 proto 117 congctl reno
         ip -6 route add fd00::/64 dev underpass0 src fd75:6e64:6572:7061::1 table 30064 proto 117 congctl reno
-        ip rule add priority 5000 lookup 30064 protocol 117
-        ip -6 rule add priority 5000 lookup 30064 protocol 117
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
+        ip -6 rule add priority 5000 iif lo lookup 30064 protocol 117
         ");
     }
 
@@ -506,7 +692,7 @@ mod tests {
         ip route add throw 10.0.9.9/32 table 30064 proto 117
         ip route add throw 10.0.5.0/24 table 30064 proto 117
         ip route add 10.0.0.0/8 dev underpass0 src 198.18.0.1 table 30064 proto 117 congctl reno
-        ip rule add priority 5000 lookup 30064 protocol 117
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
         "
         );
     }
@@ -517,7 +703,7 @@ mod tests {
             shown(&["10.0.1.0/24", "10.0.1.128/25", "10.1.0.0/16"], &["10.0.1.0/24"], &[]),
             @r"
         ip route add 10.1.0.0/16 dev underpass0 src 198.18.0.1 table 30064 proto 117 congctl reno
-        ip rule add priority 5000 lookup 30064 protocol 117
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
         "
         );
     }
@@ -532,10 +718,10 @@ mod tests {
         ip -6 route add throw ff00::/8 table 30066 proto 117
         ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30066 proto 117 congctl reno
         ip -6 route add ::/0 dev underpass0 src fd75:6e64:6572:7061::1 table 30066 proto 117 congctl reno
-        ip rule add priority 5064 lookup main suppress_prefixlength 0 protocol 117
-        ip rule add priority 5128 lookup 30066 protocol 117
-        ip -6 rule add priority 5064 lookup main suppress_prefixlength 0 protocol 117
-        ip -6 rule add priority 5128 lookup 30066 protocol 117
+        ip rule add priority 5064 iif lo lookup main suppress_prefixlength 0 protocol 117
+        ip rule add priority 5128 iif lo lookup 30066 protocol 117
+        ip -6 rule add priority 5064 iif lo lookup main suppress_prefixlength 0 protocol 117
+        ip -6 rule add priority 5128 iif lo lookup 30066 protocol 117
         ");
     }
 
@@ -546,9 +732,9 @@ mod tests {
         ip route add throw 169.254.0.0/16 table 30066 proto 117
         ip route add throw 224.0.0.0/4 table 30066 proto 117
         ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30066 proto 117 congctl reno
-        ip rule add priority 5000 lookup 30064 protocol 117
-        ip rule add priority 5064 lookup main suppress_prefixlength 0 protocol 117
-        ip rule add priority 5128 lookup 30066 protocol 117
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
+        ip rule add priority 5064 iif lo lookup main suppress_prefixlength 0 protocol 117
+        ip rule add priority 5128 iif lo lookup 30066 protocol 117
         ");
     }
 
@@ -559,9 +745,9 @@ mod tests {
         ip route add throw 169.254.0.0/16 table 30066 proto 117
         ip route add throw 224.0.0.0/4 table 30066 proto 117
         ip route add 0.0.0.0/0 dev underpass0 src 198.18.0.1 table 30066 proto 117 congctl reno
-        ip rule add priority 5000 lookup 30064 protocol 117
-        ip rule add priority 5064 to 0.0.0.0/0 ipproto tcp dport 443 lookup main suppress_prefixlength 0 protocol 117
-        ip rule add priority 5128 to 0.0.0.0/0 ipproto tcp dport 443 lookup 30066 protocol 117
+        ip rule add priority 5000 iif lo lookup 30064 protocol 117
+        ip rule add priority 5064 iif lo to 0.0.0.0/0 ipproto tcp dport 443 lookup main suppress_prefixlength 0 protocol 117
+        ip rule add priority 5128 iif lo to 0.0.0.0/0 ipproto tcp dport 443 lookup 30066 protocol 117
         ip rule add priority 5128 from 198.18.0.1 ipproto icmp lookup 30066 protocol 117
         ");
     }
@@ -580,12 +766,12 @@ mod tests {
         ip route add 10.0.0.0/8 dev underpass0 src 198.18.0.1 table 30065 proto 117 congctl reno
         ip route add 10.0.1.0/24 dev underpass0 src 198.18.0.1 table 30065 proto 117 congctl reno
         ip route add 10.0.3.0/24 dev underpass0 src 198.18.0.1 table 30065 proto 117 congctl reno
-        ip rule add priority 5000 to 10.0.0.0/8 ipproto tcp dport 443 lookup 30065 protocol 117
-        ip rule add priority 5000 to 10.0.1.0/24 ipproto tcp dport 80-90 lookup 30065 protocol 117
-        ip rule add priority 5000 to 10.0.1.0/24 ipproto tcp lookup 30065 protocol 117
-        ip rule add priority 5000 to 10.0.3.0/24 ipproto tcp dport 60000-65534 lookup 30065 protocol 117
+        ip rule add priority 5000 iif lo to 10.0.0.0/8 ipproto tcp dport 443 lookup 30065 protocol 117
+        ip rule add priority 5000 iif lo to 10.0.1.0/24 ipproto tcp dport 80-90 lookup 30065 protocol 117
+        ip rule add priority 5000 iif lo to 10.0.1.0/24 ipproto tcp lookup 30065 protocol 117
+        ip rule add priority 5000 iif lo to 10.0.3.0/24 ipproto tcp dport 60000-65534 lookup 30065 protocol 117
         ip rule add priority 5000 from 198.18.0.1 ipproto icmp lookup 30065 protocol 117
-        ip -6 rule add priority 5000 lookup 30064 protocol 117
+        ip -6 rule add priority 5000 iif lo lookup 30064 protocol 117
         "
         );
     }
@@ -653,7 +839,7 @@ mod tests {
         ) {
             let subnets: Vec<_> = subnets.into_iter()
                 .map(|(net, ports)| Subnet { net, ports: ports.map(|(a, b)| a..=b) }).collect();
-            let capture = CapturePlan { subnets, excludes };
+            let capture = CapturePlan { subnets, excludes, ..CapturePlan::default() };
             let server = IpAddr::from([10, 0, 0, server]);
             let address = IpAddr::from([10, 0, 0, address]);
             let exempt = [server];

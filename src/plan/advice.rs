@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::{CapturePlan, PlanError, Subnet};
+use super::{CapturePlan, Forwarded, PlanError, Subnet};
 
 /// What the host looks like, as plain values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct HostNetworks {
     pub routes: Vec<IpNet>,
     /// What other running instances capture.
     pub others: Vec<Other>,
+    /// Whether it forwards IPv4 for others.
+    pub forwards: bool,
     /// Whether a new device gets IPv6.
     pub ipv6: bool,
 }
@@ -29,6 +31,8 @@ pub struct Other {
     pub device: String,
     /// The subnet.
     pub subnet: Subnet,
+    /// The user for whom alone.
+    pub user: Option<u32>,
     /// Whether its rules are asked before ours.
     pub first: bool,
 }
@@ -113,6 +117,11 @@ pub enum Advice {
         "IPv6 is switched off on this host: its IPv6 subnets are not captured; sysctl -w net.ipv6.conf.default.disable_ipv6=0 switches it on"
     )]
     NoIpv6,
+    /// Others are to be carried for, and this host forwards nothing.
+    #[error(
+        "--gateway: this host does not forward IPv4, so nothing of others gets to the subnets; sudo sysctl -w net.ipv4.ip_forward=1 switches it on"
+    )]
+    NotForwarding,
     /// A subnet lies in an exclusion.
     #[error("{subnet} is not captured: -x {exclude} covers all of it")]
     Excluded {
@@ -154,6 +163,7 @@ pub fn advise(
     let mut advice = excluded(capture);
     advice.extend(ipv6(capture, host)?);
     advice.extend(twice(capture, host));
+    advice.extend(not_forwarding(capture, host));
     for interface in &host.interfaces {
         for address in &interface.addresses {
             advice.extend(local_network(capture, host, interface, address.trunc()));
@@ -182,6 +192,11 @@ fn ipv6(capture: &CapturePlan, host: &HostNetworks) -> Result<Option<Advice>, Pl
     Ok(Some(Advice::NoIpv6))
 }
 
+fn not_forwarding(capture: &CapturePlan, host: &HostNetworks) -> Option<Advice> {
+    let for_others = capture.whose.forwarded != Forwarded::Containers;
+    (for_others && !host.forwards).then_some(Advice::NotForwarding)
+}
+
 fn excluded(capture: &CapturePlan) -> Vec<Advice> {
     let covering = |subnet: &Subnet| {
         let exclude = capture
@@ -204,7 +219,11 @@ fn twice(capture: &CapturePlan, host: &HostNetworks) -> Vec<Advice> {
             .iter()
             .filter(|subnet| !capture.excluded(&subnet.net))
     };
-    let same = |theirs: &Other| live().find(|ours| collide(ours, &theirs.subnet));
+    let users = &capture.whose.users;
+    let concerns =
+        |theirs: &Other| users.is_empty() || theirs.user.is_none_or(|user| users.contains(&user));
+    let same =
+        |theirs: &Other| live().find(|ours| concerns(theirs) && collide(ours, &theirs.subnet));
     let both = host.others.iter().filter_map(|theirs| {
         Some(Advice::Twice {
             subnet: same(theirs)?.clone(),

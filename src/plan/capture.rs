@@ -5,12 +5,13 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::subnet::{self, Parsed};
-use super::{CapturePlan, PlanError, PlanWarning, Subnet};
+use super::{CapturePlan, Environment, PlanError, PlanWarning, Subnet, whose};
 use crate::cli::UpArgs;
 
 /// What to capture.
 pub(super) fn plan(
     args: &UpArgs,
+    environment: &Environment,
     warnings: &mut Vec<PlanWarning>,
 ) -> Result<CapturePlan, PlanError> {
     let mut subnets = subnets(&args.subnets, warnings)?;
@@ -18,7 +19,11 @@ pub(super) fn plan(
     if args.disable_ipv6 {
         without_v6(&mut subnets, warnings)?;
     }
-    let plan = CapturePlan { subnets, excludes };
+    let plan = CapturePlan {
+        subnets,
+        excludes,
+        whose: whose::plan(args, environment)?,
+    };
     if plan.subnets.iter().all(|subnet| plan.excluded(&subnet.net)) {
         return Err(PlanError::NothingLeft);
     }
@@ -34,6 +39,7 @@ impl CapturePlan {
         if self.subnets.is_empty() {
             return Err(PlanError::NoSubnets);
         }
+        self.whose.check()?;
         for subnet in &self.subnets {
             check_routable(subnet.net)?;
             let has_ports = |ports: &RangeInclusive<u16>| *ports.start() > 0 && !ports.is_empty();

@@ -50,7 +50,7 @@ pub(super) fn check_tun(name: &str) -> Result<(), PlanError> {
 }
 
 /// What dev_valid_name() of the kernel takes, and less: a name also stands in paths and commands.
-fn check_name(name: &str) -> Result<(), &'static str> {
+pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         return Err("the name is empty");
     }

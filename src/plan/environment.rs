@@ -22,6 +22,8 @@ pub struct Environment {
     pub is_krl: fn(&Path) -> bool,
     /// The value of an environment variable, for `${NAME}` in ssh's configuration.
     pub variable: fn(&str) -> Option<String>,
+    /// The number of the user of a name on this host.
+    pub user_number: fn(&str) -> Option<u32>,
 }
 
 impl Environment {

@@ -81,6 +81,35 @@ pub enum PlanError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A user whom nobody knows.
+    #[error("--user {name:?}: this host knows no such user; getent passwd shows those it knows")]
+    NoSuchUser {
+        /// As typed.
+        name: String,
+    },
+    /// `--group`.
+    #[error(
+        "--group {name}: the kernel's routing rules select packets by user, and by group they cannot; name the users: --user NAME, repeatable"
+    )]
+    Group {
+        /// As typed.
+        name: String,
+    },
+    /// No interface.
+    #[error(
+        "--gateway={name:?}: {reason}; write --gateway for all, or --gateway=IFACE; ip link shows the names"
+    )]
+    BadGateway {
+        /// As typed.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// `--user` and `--gateway`.
+    #[error(
+        "--user and --gateway: what is forwarded is no user's of this host; leave one of them out"
+    )]
+    UserAndGateway,
     /// A port to publish that cannot be read.
     #[error(
         "--publish {text:?}: {reason}; write [HOST:]PORT:PORT, for example 8080:80 or [::1]:8080:80"

@@ -21,6 +21,7 @@ mod ssh;
 pub mod ssh_config;
 mod ssh_option;
 mod subnet;
+mod whose;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub use ssh::{
     SshPlan,
 };
 pub use subnet::Ports;
+pub use whose::{Forwarded, Whose};
 
 /// Everything that `up` needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,12 +81,14 @@ pub struct Span {
 }
 
 /// What to capture.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CapturePlan {
     /// Networks to capture, in the order typed, duplicates removed.
     pub subnets: Vec<Subnet>,
     /// Networks never to capture, whatever `subnets` say.
     pub excludes: Vec<IpNet>,
+    /// Whose packets.
+    pub whose: Whose,
 }
 
 /// A network to capture, and which of its TCP ports.

@@ -33,7 +33,7 @@ impl fmt::Display for Remote {
 /// Reads a login name.
 pub(super) fn user(text: &str) -> Result<String, PlanError> {
     if is_listener(text) {
-        let reason = "nothing listens here as sshuttle does: hosts and containers behind this one are routed as they are";
+        let reason = "nothing listens here as sshuttle does: containers are routed as they are, and hosts behind this one with --gateway";
         return Err(PlanError::BadLogin { reason });
     }
     check_user(text).map_err(|reason| PlanError::BadLogin { reason })

@@ -21,7 +21,7 @@ pub fn resolve(
 ) -> Result<(Plan, Vec<PlanWarning>), PlanError> {
     let mut warnings = Vec::new();
     let query = Query::new(args)?;
-    let capture = capture::plan(args, &mut warnings)?;
+    let capture = capture::plan(args, environment, &mut warnings)?;
     let device = device::plan(args)?;
     let instance = InstancePlan::new(args, &query.host, query.port)?;
     let client = SshClient {
@@ -123,6 +123,7 @@ mod tests {
                 there.iter().any(|file| path == Path::new(file))
             },
             variable: |_| None,
+            user_number: |name| (name == "me").then_some(1000),
         }
     }
 
@@ -388,6 +389,24 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn users_are_names_or_numbers_and_each_counts_once() {
+        let with = |users: &[&str], group: Option<&str>| {
+            let mut typed = args("h", &["10/8"]);
+            typed.users = users.iter().map(|&user| user.into()).collect();
+            typed.group = group.map(Into::into);
+            resolved(&typed, &environment()).map(|(plan, _)| plan.capture.whose.users)
+        };
+        assert_eq!(with(&[], None), Ok(vec![]));
+        assert_eq!(with(&["me", "0", "1000"], None), Ok(vec![1000, 0]));
+        for name in ["", "you", "-1", "4294967295", "4294967296", "1 000"] {
+            let error = with(&[name], None).unwrap_err();
+            assert!(matches!(error, PlanError::NoSuchUser { .. }), "{name}");
+        }
+        let error = with(&["me"], Some("staff")).unwrap_err();
+        assert!(matches!(error, PlanError::Group { .. }));
     }
 
     #[test]

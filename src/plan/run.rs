@@ -152,6 +152,7 @@ mod tests {
         CapturePlan {
             subnets: subnets.iter().map(subnet).collect(),
             excludes: excludes.iter().map(|text| text.parse().unwrap()).collect(),
+            ..CapturePlan::default()
         }
     }
 

@@ -285,7 +285,7 @@ fn lab_script(args: &[&str]) -> Command {
 }
 
 /// A fixture program: `cargo test` builds the examples beside the program under test.
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     Path::new(UNDERPASS).with_file_name("examples").join(name)
 }
 

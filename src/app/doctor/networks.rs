@@ -108,7 +108,7 @@ mod tests {
                 net: "10.0.0.0/8".parse().unwrap(),
                 ports: None,
             }],
-            excludes: vec![],
+            ..CapturePlan::default()
         };
         let checks = overlaps(&capture, &host("eth0", "10.1.2.3/24"), None);
         assert_eq!(checks[0].verdict, Warn);

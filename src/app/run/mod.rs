@@ -109,25 +109,30 @@ pub fn shell(args: &NetworkArgs) -> ExitCode {
     run(args, &[shell.unwrap_or_else(|| SHELL.into())])
 }
 
-/// An option of `up` that says how `up` lives, and nothing about a network.
-fn is_of_up(up: &UpArgs) -> Option<&'static str> {
+/// An option of `up` that says how `up` lives, or whom it captures; and why a command has no use for it.
+fn is_of_up(up: &UpArgs) -> Option<(&'static str, &'static str)> {
+    let life = "a command ends when it ends";
+    let whose = "nobody but the command is in its network";
     let given = [
-        ("--dry-run", up.dry_run),
-        ("--netns", up.netns.is_some()),
-        ("--name", up.instance.name.is_some()),
-        ("--daemon", up.daemon.daemon),
-        ("--pidfile", up.daemon.pidfile.is_some()),
-        ("--for", up.limit.is_some()),
-        ("--idle-timeout", up.idle_timeout.is_some()),
+        ("--dry-run", life, up.dry_run),
+        ("--netns", life, up.netns.is_some()),
+        ("--user", whose, !up.users.is_empty()),
+        ("--gateway", whose, !up.gateway.is_empty()),
+        ("--group", whose, up.group.is_some()),
+        ("--name", life, up.instance.name.is_some()),
+        ("--daemon", life, up.daemon.daemon),
+        ("--pidfile", life, up.daemon.pidfile.is_some()),
+        ("--for", life, up.limit.is_some()),
+        ("--idle-timeout", life, up.idle_timeout.is_some()),
     ];
     given
         .into_iter()
-        .find_map(|(option, given)| given.then_some(option))
+        .find_map(|(option, why, given)| given.then_some((option, why)))
 }
 
 fn plan(args: &NetworkArgs) -> Option<RunPlan> {
-    if let Some(option) = is_of_up(&args.up) {
-        error!("{option} is for up: a command ends when it ends; leave it out");
+    if let Some((option, why)) = is_of_up(&args.up) {
+        error!("{option} is for up: {why}; leave it out");
         return None;
     }
     let mut up = args.up.clone();

@@ -82,11 +82,12 @@ mod tests {
         };
         let before = CapturePlan {
             subnets: vec![subnet("10.0.0.0/16"), subnet("10.1.0.0/16")],
-            excludes: Vec::new(),
+            ..CapturePlan::default()
         };
         let after = CapturePlan {
             subnets: vec![subnet("10.0.0.0/16")],
             excludes: vec!["10.0.5.0/24".parse().unwrap()],
+            ..CapturePlan::default()
         };
         assert_eq!(
             in_words(&before, &after),

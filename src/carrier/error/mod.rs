@@ -144,7 +144,7 @@ pub enum ConnectError {
         /// What was tried, and what could not be, comma separated.
         tried: String,
         /// What to do.
-        hint: String,
+        hint: Box<str>,
     },
     /// The server ended the connection because of the attempts that had failed (MaxAuthTries of sshd_config(5)).
     #[error(
@@ -156,13 +156,13 @@ pub enum ConnectError {
         /// The server as typed.
         host: String,
         /// The server's words.
-        said: String,
+        said: Box<str>,
         /// How many attempts were made.
         count: usize,
         /// What was tried, and what could not be, comma separated.
         tried: String,
         /// What to do.
-        hint: String,
+        hint: &'static str,
     },
     /// The server took longer than any server does.
     #[error("{host} has not answered the login for {seconds} s. {hint}")]

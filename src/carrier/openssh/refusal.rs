@@ -112,11 +112,11 @@ impl Refusal<'_> {
             return Some(ConnectError::TooManyTries {
                 user,
                 host,
-                said: said.to_owned(),
+                said: said.into(),
                 // The first no is the answer to the question what is taken.
                 count: self.words.facts.refusals.max(2) - 1,
                 tried,
-                hint: too_many_tries(self.plan).to_owned(),
+                hint: too_many_tries(self.plan),
             });
         }
         let methods = between(last, "Permission denied (", ").")?;
@@ -126,7 +126,7 @@ impl Refusal<'_> {
             host,
             methods: each.join(", "),
             tried,
-            hint: refused(self.plan, &each, self.words.was_answered()),
+            hint: refused(self.plan, &each, self.words.was_answered()).into(),
         })
     }
 

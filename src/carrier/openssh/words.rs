@@ -112,10 +112,10 @@ impl Words {
 
     /// Whether somebody was asked for a password or a code, and has answered.
     pub(super) fn was_answered(&self) -> bool {
-        let is_asked = |name: &&str| self.facts.tried().iter().any(|tried| tried == name);
+        let is_asked = |name: &str| self.facts.tried().iter().any(|tried| *tried == name);
         ANSWERED
             .iter()
-            .any(|name| is_asked(&name) && self.obstacle(name).as_deref() != Some("nobody to ask"))
+            .any(|name| is_asked(name) && self.obstacle(name).as_deref() != Some("nobody to ask"))
     }
 
     /// Takes a line of its log, and shows it if it is for a person now.

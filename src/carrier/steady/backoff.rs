@@ -174,10 +174,10 @@ mod tests {
         let enough = ConnectError::TooManyTries {
             user: "me".to_owned(),
             host: "h".to_owned(),
-            said: "too many".to_owned(),
+            said: "too many".into(),
             count: 6,
             tried: String::new(),
-            hint: String::new(),
+            hint: "",
         };
         assert_eq!(Failure::of(&enough, true), Failure::Refused);
         // It counts at a jump host as well.

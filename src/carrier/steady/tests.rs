@@ -177,7 +177,7 @@ fn refused() -> Result<Fake, ConnectError> {
         host: "h".to_owned(),
         methods: "publickey".to_owned(),
         tried: "a key".to_owned(),
-        hint: String::new(),
+        hint: "".into(),
     })
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use nix::sys::socket::MsgFlags;
 use tracing::{debug, warn};
@@ -12,13 +13,15 @@ use super::line::{self, Line, Takes};
 use super::wire::{self, Hello, Opened, Order, PREFIX, Refusal, RefusalKind, Reply, Request};
 use crate::os::routes::{self, Setting, Source};
 use crate::os::{
-    ApplyError, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, Undo, apply, host,
-    stale,
+    ApplyError, Changes, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, Undo, apply,
+    bridges, host, stale,
 };
 use crate::plan::{CapturePlan, DevicePlan};
 
 /// Longest first message, in bytes; it is read before anything else is known of the other end.
 const MOST_HELLO: usize = 1 << 10;
+/// Changes in links within this time are one.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Reads the first message, and the network namespace to work in if one comes along. Blocks until it is there.
 ///
@@ -59,6 +62,7 @@ pub fn greeted(mut socket: &UnixStream) -> io::Result<(Hello, Option<OwnedFd>)> 
 pub async fn serve(socket: UnixStream, until: impl Future<Output = ()>) -> io::Result<()> {
     let line = Line::new(socket, Takes::Nothing)?;
     let netlink = Netlink::new().map_err(io::Error::other)?;
+    let mut links = Changes::of_links()?;
     let mut server = Server {
         netlink,
         slot: None,
@@ -66,7 +70,7 @@ pub async fn serve(socket: UnixStream, until: impl Future<Output = ()>) -> io::R
         held: None,
     };
     tokio::select! {
-        () = server.converse(line) => {}
+        () = server.converse(line, &mut links) => {}
         () = until => debug!("told to end"),
     }
     server.undo_all().await;
@@ -91,17 +95,30 @@ struct Device {
 struct Held {
     undo: Undo,
     source: Source,
+    capture: CapturePlan,
+    exempt: Vec<IpAddr>,
+    /// Those of containers, as they were then.
+    bridges: Vec<String>,
 }
 
 impl Server {
     /// Until the other end goes, or speaks out of turn.
-    async fn converse(&mut self, mut line: Line) {
+    async fn converse(&mut self, mut line: Line, links: &mut Changes) {
         if let Err(error) = line.send(&Reply::Ready, None).await {
             debug!("nobody is there: {error}");
             return;
         }
         loop {
-            let request = match line.receive::<Request>().await {
+            let request = tokio::select! {
+                request = line.receive::<Request>() => request,
+                () = link_changed(links) => {
+                    // One seldom comes alone.
+                    tokio::time::sleep(TOGETHER).await;
+                    self.follow_bridges().await;
+                    continue;
+                }
+            };
+            let request = match request {
                 Ok(Some(request)) => request,
                 Ok(None) => return,
                 Err(error) => {
@@ -150,7 +167,7 @@ impl Server {
                 Ok((Reply::Opened(opened), Some(device)))
             }
             Order::Hold { capture, exempt } => {
-                self.hold(&capture, &exempt).await?;
+                self.hold(capture, exempt).await?;
                 Ok((Reply::Held, None))
             }
             Order::Release => {
@@ -192,7 +209,7 @@ impl Server {
         Ok((opened, device))
     }
 
-    async fn hold(&mut self, capture: &CapturePlan, exempt: &[IpAddr]) -> Result<(), Refusal> {
+    async fn hold(&mut self, capture: CapturePlan, exempt: Vec<IpAddr>) -> Result<(), Refusal> {
         let (Some(slot), Some(device)) = (&self.slot, &self.device) else {
             return Err(out_of_turn());
         };
@@ -202,24 +219,49 @@ impl Server {
         }
         let source = match &self.held {
             Some(held) => held.source,
-            None => host::source(&self.netlink, slot, capture).await?,
+            None => host::source(&self.netlink, slot, &capture).await?,
         };
+        let bridges = bridges(&self.netlink).await?;
         let setting = Setting {
             device: &device.name,
             mtu: device.mtu,
             tables: slot.tables(),
             source,
-            exempt,
+            exempt: &exempt,
+            bridges: &bridges,
         };
-        let entries = routes::desired(capture, &setting);
+        let entries = routes::desired(&capture, &setting);
         match &mut self.held {
-            Some(held) => held.undo.change(&entries).await?,
+            Some(held) => {
+                held.undo.change(&entries).await?;
+                (held.capture, held.exempt, held.bridges) = (capture, exempt, bridges);
+            }
             None => {
                 let undo = apply(&self.netlink, &device.name, &entries).await?;
-                self.held = Some(Held { undo, source });
+                self.held = Some(Held {
+                    undo,
+                    source,
+                    capture,
+                    exempt,
+                    bridges,
+                });
             }
         }
         Ok(())
+    }
+
+    /// Captures what comes in by the bridges of containers that there are now.
+    async fn follow_bridges(&mut self) {
+        let Some(held) = &self.held else { return };
+        match bridges(&self.netlink).await {
+            Ok(bridges) if bridges == held.bridges => return,
+            Ok(bridges) => debug!("bridges of containers: {}", bridges.join(", ")),
+            Err(error) => debug!("cannot list links: {error}"),
+        }
+        let (capture, exempt) = (held.capture.clone(), held.exempt.clone());
+        if let Err(refusal) = self.hold(capture, exempt).await {
+            warn!("containers of new networks may not reach the subnets: {refusal}");
+        }
     }
 
     /// A line for each part that could not be taken back.
@@ -247,6 +289,14 @@ impl Server {
         {
             debug!("{}: {error}", device.name);
         }
+    }
+}
+
+/// Waits for a change in links; for ever where there is no way to hear of one.
+async fn link_changed(links: &mut Changes) {
+    if let Err(error) = links.next().await {
+        warn!("new bridges of containers go unnoticed: {error}");
+        std::future::pending::<()>().await;
     }
 }
 

@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::plan::{CapturePlan, DevicePlan, Subnet};
+use crate::plan::{CapturePlan, DevicePlan, Forwarded, Subnet, Whose};
 
 /// What both ends must speak; to be counted up with every change of the messages below.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 /// The longest message, in bytes: some 20,000 subnets.
 pub(super) const MOST_BYTES: usize = 1 << 20;
 /// Length of the length, in bytes.
@@ -85,6 +85,11 @@ pub(super) enum Request {
         subnets: Vec<Selector>,
         excludes: Vec<IpNet>,
         exempt: Vec<IpAddr>,
+        /// Empty: everybody.
+        #[serde(default)]
+        users: Vec<u32>,
+        #[serde(default)]
+        forwarded: Carried,
     },
     /// Capture nothing any more.
     Release {},
@@ -96,6 +101,34 @@ pub(super) enum Request {
 pub(super) struct Selector {
     net: IpNet,
     ports: Option<(u16, u16)>,
+}
+
+/// [`Forwarded`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) enum Carried {
+    #[default]
+    Containers,
+    By(Vec<String>),
+    All,
+}
+
+impl Carried {
+    fn of(forwarded: &Forwarded) -> Self {
+        match forwarded {
+            Forwarded::Containers => Self::Containers,
+            Forwarded::By(names) => Self::By(names.clone()),
+            Forwarded::All => Self::All,
+        }
+    }
+
+    fn forwarded(self) -> Forwarded {
+        match self {
+            Self::Containers => Forwarded::Containers,
+            Self::By(names) => Forwarded::By(names),
+            Self::All => Forwarded::All,
+        }
+    }
 }
 
 /// A request that makes sense.
@@ -235,6 +268,8 @@ impl Request {
             subnets: capture.subnets.iter().map(selector).collect(),
             excludes: capture.excludes.clone(),
             exempt: exempt.to_vec(),
+            users: capture.whose.users.clone(),
+            forwarded: Carried::of(&capture.whose.forwarded),
         }
     }
 
@@ -254,9 +289,17 @@ impl Request {
                 subnets,
                 excludes,
                 exempt,
+                users,
+                forwarded,
             } => {
-                let subnets = subnets.into_iter().map(Selector::subnet).collect();
-                let capture = CapturePlan { subnets, excludes };
+                let capture = CapturePlan {
+                    subnets: subnets.into_iter().map(Selector::subnet).collect(),
+                    excludes,
+                    whose: Whose {
+                        users,
+                        forwarded: forwarded.forwarded(),
+                    },
+                };
                 capture.check().map_err(senseless)?;
                 Ok(Order::Hold { capture, exempt })
             }
@@ -301,6 +344,10 @@ mod tests {
                 ports: Some(80..=443),
             }],
             excludes: vec!["fd00::/64".parse().unwrap()],
+            whose: Whose {
+                users: vec![0, 1000],
+                forwarded: Forwarded::By(vec!["eth1".into()]),
+            },
         };
         let exempt = vec!["192.0.2.1".parse().unwrap()];
         let bytes = encode(&Request::hold(&capture, &exempt)).unwrap();
@@ -329,6 +376,12 @@ mod tests {
             r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":[0,80]}],"excludes":[],"exempt":[]}}"#,
             r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":[81,80]}],"excludes":[],"exempt":[]}}"#,
             r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":["10.0.0.1/8"],"exempt":[]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"users":[4294967295]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"users":[-1]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"users":["root"]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"forwarded":"Some"}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"forwarded":{"By":["a b"]}}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"forwarded":{"By":["sixteen-bytes-xx"]}}}"#,
             r#""Release""#,
             r#"{"Exec":{"command":"sh"}}"#,
             "[[[[",

@@ -10,6 +10,7 @@ fn capture(subnets: &[&str], excludes: &[&str]) -> CapturePlan {
             })
             .collect(),
         excludes: excludes.iter().map(|net| net.parse().unwrap()).collect(),
+        ..CapturePlan::default()
     }
 }
 
@@ -20,6 +21,7 @@ fn host() -> HostNetworks {
         addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
     };
     HostNetworks {
+        forwards: false,
         interfaces: vec![
             interface(
                 "eth0",
@@ -111,6 +113,16 @@ fn the_place_of_the_person_is_named() {
 }
 
 fn beside(subnets: &[&str], theirs: &str, ports: Option<(u16, u16)>) -> Vec<String> {
+    beside_user(subnets, theirs, ports, (&[], None))
+}
+
+/// `users`: those whose packets are ours, and theirs.
+fn beside_user(
+    subnets: &[&str],
+    theirs: &str,
+    ports: Option<(u16, u16)>,
+    (users, user): (&[u32], Option<u32>),
+) -> Vec<String> {
     let subnet = Subnet {
         net: theirs.parse().unwrap(),
         ports: ports.map(|(first, last)| first..=last),
@@ -118,11 +130,13 @@ fn beside(subnets: &[&str], theirs: &str, ports: Option<(u16, u16)>) -> Vec<Stri
     let others = vec![Other {
         device: "underpass0".into(),
         subnet,
+        user,
         first: true,
     }];
     let host = HostNetworks { others, ..host() };
     let mut capture = capture(subnets, &[]);
     capture.subnets[0].ports = ports.map(|_| 80..=90);
+    capture.whose.users = users.to_vec();
     let advice = advise(&capture, &host, None).unwrap();
     advice.iter().map(ToString::to_string).collect()
 }
@@ -141,6 +155,21 @@ fn what_another_instance_captures_is_said() {
         1
     );
     assert_eq!(beside(&["0.0.0.0/0"], "0.0.0.0/0", None).len(), 1);
+}
+
+#[test]
+fn instances_of_different_users_are_fine() {
+    let net = "10.1.0.0/16";
+    let lines = |users, user| beside_user(&[net], net, None, (users, user)).len();
+    assert_eq!(lines(&[1000], Some(1001)), 0);
+    for (users, user) in [
+        (&[][..], None),
+        (&[], Some(1000)),
+        (&[1000], None),
+        (&[1000, 1001], Some(1001)),
+    ] {
+        assert_eq!(lines(users, user), 1, "{users:?} {user:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::super::{PlanError, capture, device, instance, life, remote, ssh_option};
+use super::super::{PlanError, capture, device, instance, life, remote, ssh_option, whose};
 use crate::cli::{CarrierArg, UpArgs};
 
 /// One setting, by the name of its option.
@@ -179,6 +179,8 @@ pub(super) const KEYS: &[Key] = &[
     key!("exclude", Added, Networks, excludes, capture::check_exclude),
     key!("exclude-from", Added, Files, exclude_files, any),
     key!("disable-ipv6", One, Flag, disable_ipv6, any),
+    key!("user", One, Texts, users, any),
+    key!("gateway", One, Texts, gateway, whose::check_gateway),
     key!("name", One, Text, instance.name, instance::check_name),
     key!("pidfile", One, File, daemon.pidfile, any),
     key!("audit-log", One, Text, audit.audit_log, any),
@@ -214,6 +216,7 @@ mod tests {
             "daemon",
             "dry-run",
             "netns",
+            "group",
             "help",
             "version",
             "verbose",

@@ -50,6 +50,7 @@ mod tests {
         is_krl: |_| false,
         exists: |_| false,
         variable: |_| None,
+        user_number: |_| None,
     };
 
     fn only(text: &str, environment: &Environment) -> Option<String> {

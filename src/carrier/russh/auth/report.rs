@@ -84,7 +84,7 @@ impl Authentication<'_> {
             host: self.plan.host.clone(),
             methods: or(methods.join(", "), "nothing it told"),
             tried: or(self.tried.list(), "no key found"),
-            hint: self.hint(),
+            hint: self.hint().into(),
         }
     }
 
@@ -112,10 +112,12 @@ impl Authentication<'_> {
             return ConnectError::TooManyTries {
                 user: self.plan.user.clone(),
                 host: self.plan.host.clone(),
-                said: said.unwrap_or_else(|| "it closed the connection".to_owned()),
+                said: said
+                    .unwrap_or_else(|| "it closed the connection".to_owned())
+                    .into(),
                 count: self.tried.refused.max(1),
                 tried: self.tried.list(),
-                hint: too_many_tries(self.plan).to_owned(),
+                hint: too_many_tries(self.plan),
             };
         }
         ConnectError::Ended {
