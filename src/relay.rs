@@ -162,7 +162,7 @@ async fn next(
     read.await
 }
 
-/// Writes `chunk`; while there is no room for it, the reader may take what arrives off its carrier.
+/// Writes `chunk`; while there is no room for it, the reader may take what arrives off its carrier, and hears of its loss.
 async fn hand_over(
     reader: &mut impl ByteReader,
     writer: &mut impl ByteWriter,
@@ -177,7 +177,7 @@ async fn hand_over(
     select! {
         biased;
         written = write => written,
-        never = absorb => match never {},
+        error = absorb => Err(error),
     }
 }
 

@@ -1,6 +1,5 @@
 //! One of the carriers, as the plan says.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -147,7 +146,7 @@ impl ByteReader for AnyReader {
         either!(self, reader => reader.reset().await)
     }
 
-    async fn absorb(&mut self) -> Infallible {
+    async fn absorb(&mut self) -> StreamError {
         either!(self, reader => reader.absorb().await)
     }
 }

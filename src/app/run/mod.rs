@@ -265,6 +265,7 @@ impl Up {
             () = drain::until_quiet(&self.session) => {}
             _ = signals.fatal() => {}
         }
+        self.session.stopping();
         for task in &self.tasks {
             task.abort();
         }

@@ -1,6 +1,5 @@
 //! The carrier of a command's network: the server, this host, or nobody, as the plan says.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -94,7 +93,7 @@ impl ByteReader for WayReader {
         either!(self, reader => reader.reset().await)
     }
 
-    async fn absorb(&mut self) -> Infallible {
+    async fn absorb(&mut self) -> StreamError {
         either!(self, reader => reader.absorb().await)
     }
 }

@@ -23,6 +23,7 @@ pub(in crate::app) struct Session<C> {
     pub(in crate::app) activity: Activity,
     pub(in crate::app) audit: Option<Audit>,
     told_of_policy: AtomicBool,
+    is_stopping: AtomicBool,
 }
 
 impl<C: Carrier + 'static> Session<C> {
@@ -34,6 +35,7 @@ impl<C: Carrier + 'static> Session<C> {
             activity: Activity::default(),
             audit,
             told_of_policy: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
         }
     }
 
@@ -47,6 +49,11 @@ impl<C: Carrier + 'static> Session<C> {
             .await
     }
 
+    /// What is open is ended by us from here on, and by nobody else.
+    pub(in crate::app) fn stopping(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
     async fn carry(self: Arc<Self>, inbound: TunInbound<TunDevice>) {
         let _active = self.activity.begin();
         let (source, target) = (inbound.source(), inbound.target());
@@ -58,7 +65,10 @@ impl<C: Carrier + 'static> Session<C> {
         // Boxed: awaited in place, a future is kept twice.
         let outcome = Box::pin(relay(inbound, &self.carrier, &meter)).await;
         self.stats.count(&outcome);
-        if let Some(entry) = entry {
+        let is_ours =
+            matches!(outcome, Outcome::Broken(_)) && self.is_stopping.load(Ordering::Relaxed);
+        // One without an end was stopped.
+        if let Some(entry) = entry.filter(|_| !is_ours) {
             entry.end(&outcome);
         }
         debug!("{target}: {outcome}");

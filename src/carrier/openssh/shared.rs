@@ -207,6 +207,7 @@ impl Shared {
                 if let Some(Owner::Flow(flow)) = self.owners.get(&id) {
                     let mut state = flow.state();
                     state.end.get_or_insert(End::Eof);
+                    state.is_whole = true;
                     after.wake(&mut state.reader);
                 }
             }

@@ -78,6 +78,18 @@ impl ByteReader for OpensshReader {
             None => pending().await,
         }
     }
+
+    async fn absorb(&mut self) -> StreamError {
+        poll_fn(|cx| {
+            let mut state = self.place.flow.state();
+            if state.end == Some(End::Broken(StreamError::Lost)) && !state.is_whole {
+                return Poll::Ready(StreamError::Lost);
+            }
+            state.reader = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
 }
 
 impl Drop for OpensshReader {

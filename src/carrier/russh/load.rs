@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -16,6 +16,9 @@ use crate::carrier::error::LostReason;
 const KEPT_PER_RESET: u64 = 4096;
 /// What russh keeps for a refused open, in bytes (one message in a queue that nobody reads after the login).
 const KEPT_PER_REFUSAL: u64 = 1024;
+
+/// For how long flows that are not read let all in, so that a loss is noticed behind what they leave on the wire.
+const SUSPICION: Duration = Duration::from_secs(10);
 
 /// A data message of at least this many bytes is one of a bulk transfer.
 const BULK_MESSAGE: usize = 16 << 10;
@@ -33,10 +36,14 @@ pub(super) struct Load {
     /// When the last bulk message was carried, in milliseconds since `born`, plus one; 0: never.
     last_bulk: AtomicU64,
     kept: AtomicU64,
+    /// Until when it may be lost, in milliseconds since `born`.
+    suspected: AtomicU64,
     refusals: Refusals,
     lost: OnceLock<LostReason>,
     cut: Arc<Cut>,
     gate: Arc<Gate>,
+    /// Rung when the connection is lost.
+    over: Notify,
     /// Rung when a channel joins, or a flow is read again.
     joined: Notify,
     /// The pool's bell: a channel ended, a flow stalled, or the connection is lost.
@@ -53,10 +60,12 @@ impl Load {
             carried: AtomicU64::new(0),
             last_bulk: AtomicU64::new(0),
             kept: AtomicU64::new(0),
+            suspected: AtomicU64::new(0),
             refusals: Refusals::default(),
             lost: OnceLock::new(),
             cut: Arc::default(),
             gate: Arc::default(),
+            over: Notify::new(),
             joined: Notify::new(),
             changed,
         }
@@ -103,6 +112,16 @@ impl Load {
         self.lost.get()
     }
 
+    /// Resolves when the connection is lost.
+    pub(super) async fn until_lost(&self) {
+        // Made before the look: it hears what rings from here on.
+        let mut rung = std::pin::pin!(self.over.notified());
+        rung.as_mut().enable();
+        if self.lost().is_none() {
+            rung.await;
+        }
+    }
+
     /// Ends the connection.
     pub(super) fn cut(&self) -> &Arc<Cut> {
         &self.cut
@@ -143,6 +162,7 @@ impl Load {
     pub(super) fn set_lost(&self, reason: LostReason) {
         // An error means that a reason is already there.
         let _ = self.lost.set(reason);
+        self.over.notify_waiters();
         self.changed.notify_one();
     }
 
@@ -153,12 +173,23 @@ impl Load {
         ChannelGuard(Arc::clone(self))
     }
 
-    /// Resolves when the connection has a channel beside those that wait to be read.
+    /// It may be lost, as another one to the same server is: what arrives is taken off the wire for a while.
+    pub(super) fn suspect(&self) {
+        let until = self.age_ms(Instant::now() + SUSPICION);
+        self.suspected.store(until, Relaxed);
+        self.joined.notify_waiters();
+    }
+
+    fn is_suspected(&self) -> bool {
+        self.age_ms(Instant::now()) < self.suspected.load(Relaxed)
+    }
+
+    /// Resolves when the connection has a channel beside those that wait to be read, or may be lost.
     pub(super) async fn shared_by_others(&self) {
         loop {
             // Made before the look: it hears what rings from here on.
             let joined = self.joined.notified();
-            if self.channels() > self.waiting() {
+            if self.channels() > self.waiting() || self.is_suspected() {
                 return;
             }
             joined.await;
