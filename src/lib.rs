@@ -110,9 +110,14 @@
 //!
 //! Keys, agent, configuration and packets belong to the user; started by sudo, underpass becomes who called. The main process
 //! leaves no core dump and, unless it is root, has no capabilities. Where it runs no program of the user's (ProxyCommand, the
-//! installed ssh, askpass) and keeps no audit log it gains no rights, writes only where host keys are kept, to its run
-//! directory and to the terminal (Landlock), and cannot trace, mount, or load code into the kernel (seccomp). Root keeps
+//! installed ssh, askpass) it gains no rights, writes only where host keys, the audit log and the pid file are kept, to its
+//! run directory and to the terminal (Landlock), and cannot trace, mount, or load code into the kernel (seccomp). Root keeps
 //! what concerns files, and everything where it runs programs.
+//!
+//! Two things are done by processes apart, forked before that, each of which answers one question and ends with the main
+//! process. Landlock hides the descriptors of other processes, so one without it says for the audit log which process has a
+//! socket: of the user who runs underpass, and where that is root of everybody. And a caller of sudo may not write to
+//! `/run`: one that is root writes our number to `/run/NAME.pid`, where no process that runs has its own, and removes it.
 //!
 //! `run` and `shell` need no privileges: the command's network is a namespace of the user's own. Its main process is not
 //! confined, for the command is forked from it.

@@ -5,6 +5,8 @@
 mod common;
 
 use std::collections::HashSet;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -148,6 +150,159 @@ fn each_connection_with_who_where_and_how_it_ended() {
     let last = lines.last().unwrap();
     assert_eq!(last["event"], "session_stop");
     assert_eq!(last["flows"].as_u64().unwrap(), ended.len() as u64);
+}
+
+/// A line of proc_pid_status(5).
+fn status(pid: i32, key: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.unwrap().trim_start_matches(':').trim().to_owned()
+}
+
+/// The log is one place more to write to, and processes are looked for by somebody else.
+#[test]
+fn the_main_process_is_confined_as_without_a_log() {
+    let lab = Lab::up();
+    let audited = Audited::start(&lab);
+    let pid = audited.underpass.pid();
+    assert_eq!(status(pid, "NoNewPrivs"), "1");
+    assert_eq!(status(pid, "Seccomp"), "2");
+    let kept = u64::from_str_radix(&status(pid, "CapEff"), 16).unwrap();
+    // Numbers 1, 2, 6 and 7 (linux/capability.h): what concerns files.
+    assert_eq!(kept & !0b1100_0110, 0);
+    let held = lab
+        .start_probe("client", &format!("many {} 7 1 --hold", V4.host))
+        .connected();
+    eventually("its process stands in the log", || {
+        let lines = audited.lines();
+        let starts = of(&lines, "flow_start");
+        starts
+            .first()
+            .is_some_and(|start| start["process"] == "lab-probe")
+    });
+    drop(held);
+    audited.stop();
+}
+
+/// The caller's: made with their rights, and with those alone.
+#[test]
+fn under_sudo_the_log_is_the_callers() {
+    let lab = Lab::up();
+    lab.open_to("nobody");
+    let mine = lab.state.join("of-nobody");
+    std::fs::create_dir(&mine).unwrap();
+    chown(&mine, Some(65534), None).unwrap();
+    let up = |log: &Path| {
+        let key = lab.file("id_of_nobody");
+        let args = format!("-i {key} {} --audit-log {}", V4.subnet, log.display());
+        let mut command = lab.up_command(&args);
+        command.env("SUDO_USER", "nobody").env("SUDO_UID", "65534");
+        command
+    };
+    let log = mine.join("audit.log");
+    let mut underpass = Underpass::start(up(&log));
+    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+    let metadata = std::fs::metadata(&log).unwrap();
+    assert_eq!((metadata.uid(), metadata.mode() & 0o777), (65534, 0o600));
+    let session = &lines(&log)[0];
+    assert_eq!(
+        (&session["user"], &session["sudo_user"]),
+        (&"nobody".into(), &"nobody".into())
+    );
+    let output = finished(up(&lab.state.join("of-root.log")));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("of-root.log: Permission denied"), "{said}");
+    assert!(!lab.state.join("of-root.log").exists());
+}
+
+/// A /run with the journal's socket, where `$1` is one.
+const JOURNAL: &str = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && \
+    touch /run/systemd/journal/socket && mount --bind $1 /run/systemd/journal/socket";
+/// A /dev with syslog's, and what is needed beside it; the host's is not touched.
+const SYSLOG: &str = "mkdir $1.dev && mount -t tmpfs none $1.dev && mkdir $1.dev/net && \
+    for node in null zero tty random urandom net/tun log; do touch $1.dev/$node; done && \
+    for node in null zero tty random urandom net/tun; do mount --bind /dev/$node $1.dev/$node; done && \
+    mount --bind $1 $1.dev/log && mount --rbind $1.dev /dev";
+
+/// What a log service hears until an end of a flow is among it. Its socket is mounted to its place in a mount namespace of
+/// underpass's own.
+fn service(lab: &Lab, which: &str, mount: &str) -> (Vec<String>, Underpass) {
+    let socket = lab.state.join("socket");
+    let service = UnixDatagram::bind(&socket).unwrap();
+    service
+        .set_read_timeout(Some(std::time::Duration::from_secs(30)))
+        .unwrap();
+    let mount = format!("{mount} && shift && exec \"$@\"");
+    let wrapper = [
+        "unshare",
+        "-m",
+        "sh",
+        "-ec",
+        &mount,
+        "sh",
+        &lab.file("socket"),
+    ];
+    let args = format!("{} --audit-log {which}", V4.subnet);
+    let underpass = Underpass::start(lab.wrapped_up_command(&wrapper, &args));
+    assert_eq!(
+        lab.result("client", &format!("connect {} 80", V4.host)),
+        "open"
+    );
+    let mut heard = Vec::new();
+    let mut buffer = vec![0; 16 << 10];
+    while !heard
+        .iter()
+        .any(|text: &String| text.contains("\"flow_end\""))
+    {
+        let length = service.recv(&mut buffer).expect("it is told");
+        heard.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
+    }
+    (heard, underpass)
+}
+
+#[test]
+fn the_journal_gets_each_line_with_its_fields() {
+    let lab = Lab::up();
+    let (heard, mut underpass) = service(&lab, "journald", JOURNAL);
+    for text in &heard {
+        let text = text.strip_suffix('\n').unwrap();
+        let (fields, line) = text.split_once("\nMESSAGE=").unwrap();
+        assert_eq!(
+            fields,
+            "PRIORITY=6\nSYSLOG_FACILITY=10\nSYSLOG_IDENTIFIER=underpass-audit"
+        );
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["v"], 1);
+    }
+    assert!(heard[0].contains("\"session_start\""), "{heard:?}");
+    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
+fn syslog_gets_each_line_with_its_tag() {
+    let lab = Lab::up();
+    let (heard, mut underpass) = service(&lab, "syslog", SYSLOG);
+    let tag = format!("<86>underpass-audit[{}]: ", underpass.pid());
+    for text in &heard {
+        let line = text.strip_prefix(&tag).unwrap_or_else(|| panic!("{text}"));
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["v"], 1);
+    }
+    assert!(heard[0].contains("\"session_start\""), "{heard:?}");
+    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
+fn a_log_service_that_is_not_there_is_said() {
+    let lab = Lab::up();
+    let hide = "mount -t tmpfs none /run && exec \"$@\"";
+    let wrapper = ["unshare", "-m", "sh", "-c", hide, "sh"];
+    let args = format!("{} --audit-log journald", V4.subnet);
+    let output = finished(lab.wrapped_up_command(&wrapper, &args));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("Name a file instead"), "{said}");
 }
 
 /// Who is connected now, for days perhaps, is seen; and what is open at the end has an end.

@@ -30,8 +30,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::cli::{self, Command, LogArgs};
+use crate::os::Processes;
 use crate::os::daemon::Attached;
 use crate::os::namespace::existing;
+use crate::os::pid_file::Keeper;
 use crate::plan;
 use exit::Exit;
 use helper::{Helper, Words};
@@ -108,9 +110,14 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
     // With all rights that we were given: they say what may be named.
     let namespace = typed.netns.as_deref().map(namespace).transpose();
     let namespace = namespace.map_err(|error| said(&error, Exit::Usage))?;
+    let keeper = keeper(typed)?;
     become_person()?;
     let plan = prepare(typed, |_| true)?;
-    let instance = instance(typed, &plan, attached)?;
+    let apart = up::Apart {
+        keeper,
+        processes: looker(&plan),
+    };
+    let instance = instance(typed, &plan, apart, attached)?;
     let helper = early.map_or_else(|| Helper::late(log, words), Ok);
     let helper = helper.map_err(|error| said(&error, (&error).into()))?;
     confine::main_process(&plan, &instance.writes()).map_err(|error| failed(&error))?;
@@ -122,6 +129,7 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
 fn instance(
     typed: &cli::UpArgs,
     plan: &plan::Plan,
+    apart: up::Apart,
     attached: Option<Attached>,
 ) -> Result<up::Instance, Exit> {
     let typed = typed.clone();
@@ -129,7 +137,29 @@ fn instance(
         Ok((plan, _)) => Ok(plan.capture),
         Err(error) => Err(error.to_string()),
     };
-    up::Instance::new(&plan.instance, attached, Arc::new(replan))
+    up::Instance::new(&plan.instance, apart, attached, Arc::new(replan))
+}
+
+/// Who writes the pid file where a caller of sudo may not.
+fn keeper(typed: &cli::UpArgs) -> Result<Option<Keeper>, Exit> {
+    let person = surroundings::person().map_err(|error| failed(&error))?;
+    let file = typed.daemon.pidfile.as_deref();
+    let keeper = file
+        .filter(|_| person.behind_sudo.is_some())
+        .map(Keeper::start);
+    let keeper = keeper.transpose().map_err(|error| failed(&error))?;
+    Ok(keeper.flatten())
+}
+
+/// Who finds the processes behind connections, for the audit log.
+fn looker(plan: &plan::Plan) -> Processes {
+    if plan.audit.is_none() {
+        return Processes::default();
+    }
+    Processes::apart().unwrap_or_else(|error| {
+        tracing::warn!("the audit log will not say which process opens a connection: {error}");
+        Processes::default()
+    })
 }
 
 fn become_person() -> Result<(), Exit> {

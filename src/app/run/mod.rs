@@ -37,7 +37,7 @@ use crate::cli::{NetworkArgs, UpArgs};
 use crate::inlet::tun::Tun;
 use crate::os::namespace::{self, Before, EnterError, Inside, NamespaceError, Private};
 use crate::os::signals::{self, Signals};
-use crate::os::{limits, memory};
+use crate::os::{Processes, limits, memory};
 use crate::plan::{PlanWarning, RunPlan, run as run_plan};
 
 /// How long the goodbye may take: a server that no longer answers holds nobody up.
@@ -216,7 +216,7 @@ impl Up {
             .device
             .watch()
             .map_err(io("cannot watch the TUN device"))?;
-        let audit = records::open(&plan.plan)?;
+        let audit = records::open(&plan.plan, Processes::default())?;
         if let Some(audit) = &audit
             && let Some(link) = ways.server().link()
         {

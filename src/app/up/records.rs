@@ -11,6 +11,7 @@ use crate::app::surroundings;
 use crate::audit::{self, Audit, AuditError, FlowEntry, Login, Totals};
 use crate::carrier::steady::State;
 use crate::carrier::{Description, Link, Steady};
+use crate::os::Processes;
 use crate::plan::Plan;
 use crate::relay::{Meter, Traffic};
 use crate::stats::Stats;
@@ -18,12 +19,14 @@ use crate::stats::Stats;
 /// How long the last lines may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Opens the log that the plan names.
+/// Opens the log that the plan names; `processes` finds who opens a connection.
 ///
 /// # Errors
 /// [`AuditError`].
-pub(in crate::app) fn open(plan: &Plan) -> Result<Option<Audit>, AuditError> {
-    plan.audit.as_ref().map(Audit::open).transpose()
+pub(in crate::app) fn open(plan: &Plan, processes: Processes) -> Result<Option<Audit>, AuditError> {
+    let destination = plan.audit.as_ref();
+    let audit = destination.map(|destination| Audit::open(destination, processes));
+    audit.transpose()
 }
 
 /// Counts a flow's bytes for all, and where it is written down for itself.
