@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod down;
 pub mod dry_run;
 pub mod exit;
+mod flows;
 pub mod helper;
 pub mod log;
 mod man;
@@ -21,6 +22,7 @@ pub mod status;
 mod sudo;
 mod sudoers;
 pub mod surroundings;
+mod table;
 pub mod up;
 
 use std::ffi::OsString;
@@ -70,6 +72,7 @@ fn dispatch(command: Command, log: LogArgs) -> ExitCode {
         Command::Run(args) => return run::run(&args.network, &args.command),
         Command::Shell(args) => return run::shell(&args),
         Command::Status(args) => Ok(status::run(args.name.as_deref(), args.json)),
+        Command::Flows(args) => Ok(flows::run(args.name.as_deref(), args.json)),
         Command::Down(args) => Ok(down::run(args.name.as_deref(), args.all)),
         Command::Reload(args) => Ok(reload::run(args.name.as_deref())),
         Command::Doctor(args) => Ok(doctor::run(&args)),

@@ -51,6 +51,17 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
+/// The arguments of `flows`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FlowsArgs {
+    /// The instance [default: all]
+    #[arg(value_name = "NAME", value_hint = ValueHint::Other)]
+    pub name: Option<String>,
+    /// Say it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// The arguments of `reload`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ReloadArgs {

@@ -93,6 +93,10 @@ impl ByteReader for WayReader {
         either!(self, reader => reader.reset().await)
     }
 
+    fn connection(&self) -> Option<u32> {
+        either!(self, reader => reader.connection())
+    }
+
     async fn absorb(&mut self) -> StreamError {
         either!(self, reader => reader.absorb().await)
     }

@@ -5,6 +5,7 @@
 //! with this process.
 
 mod board;
+pub(super) mod flows;
 pub(super) mod life;
 pub(super) mod network;
 mod reconnect;
@@ -208,8 +209,8 @@ async fn answering(
     let (mut orders, sender) = Orders::new().map_err(io_error("cannot watch for signals"))?;
     let board = Arc::new(Board::new(&instance.name, plan));
     let server = listener.map(|listener| {
-        let board = Arc::clone(&board);
-        Server::start(listener, move || board.report(), sender)
+        let board: Arc<Board> = Arc::clone(&board);
+        Server::start(listener, board, sender)
     });
     let server = server
         .transpose()

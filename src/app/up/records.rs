@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::unistd::{Uid, User};
 
+use super::flows::Listed;
 use super::session::Session;
 use crate::app::surroundings;
 use crate::audit::{self, Audit, AuditError, FlowEntry, Login, Totals};
@@ -29,20 +30,30 @@ pub(in crate::app) fn open(plan: &Plan, processes: Processes) -> Result<Option<A
     audit.transpose()
 }
 
-/// Counts a flow's bytes for all, and where it is written down for itself.
-pub(super) struct Metered<'a>(pub(super) &'a Traffic, pub(super) Option<&'a FlowEntry>);
+/// Counts a flow's bytes for all, for itself, and where it is written down once more.
+pub(super) struct Metered<'a>(
+    pub(super) &'a Traffic,
+    pub(super) &'a Listed<'a>,
+    pub(super) Option<&'a FlowEntry>,
+);
 
 impl Meter for Metered<'_> {
+    fn opened(&self, connection: Option<u32>) {
+        self.1.opened(connection);
+    }
+
     fn add_up(&self, bytes: u64) {
         self.0.add_up(bytes);
-        if let Some(entry) = self.1 {
+        self.1.add_up(bytes);
+        if let Some(entry) = self.2 {
             entry.add_up(bytes);
         }
     }
 
     fn add_down(&self, bytes: u64) {
         self.0.add_down(bytes);
-        if let Some(entry) = self.1 {
+        self.1.add_down(bytes);
+        if let Some(entry) = self.2 {
             entry.add_down(bytes);
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{debug, warn};
 
+use super::flows::Flows;
 use super::life::Activity;
 use super::records::Metered;
 use crate::audit::Audit;
@@ -21,6 +22,7 @@ pub(in crate::app) struct Session<C> {
     pub(in crate::app) carrier: C,
     pub(in crate::app) stats: Stats,
     pub(in crate::app) activity: Activity,
+    pub(super) flows: Flows,
     pub(in crate::app) audit: Option<Audit>,
     told_of_policy: AtomicBool,
     is_stopping: AtomicBool,
@@ -33,6 +35,7 @@ impl<C: Carrier + 'static> Session<C> {
             carrier,
             stats: Stats::default(),
             activity: Activity::default(),
+            flows: Flows::default(),
             audit,
             told_of_policy: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
@@ -57,11 +60,10 @@ impl<C: Carrier + 'static> Session<C> {
     async fn carry(self: Arc<Self>, inbound: TunInbound<TunDevice>) {
         let _active = self.activity.begin();
         let (source, target) = (inbound.source(), inbound.target());
-        let entry = self
-            .audit
-            .as_ref()
-            .map(|audit| audit.flow(FlowKey { source, target }));
-        let meter = Metered(&self.stats.traffic, entry.as_ref());
+        let key = FlowKey { source, target };
+        let entry = self.audit.as_ref().map(|audit| audit.flow(key));
+        let listed = self.flows.begin(key);
+        let meter = Metered(&self.stats.traffic, &listed, entry.as_ref());
         // Boxed: awaited in place, a future is kept twice.
         let outcome = Box::pin(relay(inbound, &self.carrier, &meter)).await;
         self.stats.count(&outcome);

@@ -79,6 +79,10 @@ impl ByteReader for OpensshReader {
         }
     }
 
+    fn connection(&self) -> Option<u32> {
+        Some(self.place.connection.number())
+    }
+
     async fn absorb(&mut self) -> StreamError {
         poll_fn(|cx| {
             let mut state = self.place.flow.state();

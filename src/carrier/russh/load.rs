@@ -10,6 +10,7 @@ use super::cut::Cut;
 use super::refusal::Refusals;
 use super::route::Gate;
 use crate::carrier::error::LostReason;
+use crate::carrier::link::next_number;
 
 /// What russh keeps for a channel that we closed before the server did, in bytes (measured: an entry of its
 /// channel table with a message queue; the server's CLOSE no longer removes it).
@@ -28,6 +29,7 @@ const BUSY_MS: u64 = 200;
 /// The counters of one connection. Plain counters: the pool tolerates values that are a moment old.
 #[derive(Debug)]
 pub(super) struct Load {
+    number: u32,
     born: Instant,
     channels: AtomicUsize,
     stalled: AtomicUsize,
@@ -53,6 +55,7 @@ pub(super) struct Load {
 impl Load {
     pub(super) fn new(changed: Arc<Notify>) -> Self {
         Self {
+            number: next_number(),
             born: Instant::now(),
             channels: AtomicUsize::new(0),
             stalled: AtomicUsize::new(0),
@@ -69,6 +72,11 @@ impl Load {
             joined: Notify::new(),
             changed,
         }
+    }
+
+    /// The connection's number.
+    pub(super) fn number(&self) -> u32 {
+        self.number
     }
 
     /// When the connection was made.

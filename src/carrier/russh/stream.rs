@@ -287,6 +287,10 @@ impl ByteReader for RusshReader {
         }
     }
 
+    fn connection(&self) -> Option<u32> {
+        Some(self.shared.place.load().number())
+    }
+
     async fn absorb(&mut self) -> StreamError {
         let load = Arc::clone(self.shared.place.load());
         tokio::select! {

@@ -92,6 +92,10 @@ impl<R: ByteReader> ByteReader for SteadyReader<R> {
         self.half.reset()
     }
 
+    fn connection(&self) -> Option<u32> {
+        self.half.connection()
+    }
+
     async fn absorb(&mut self) -> StreamError {
         let error = self.half.absorb().await;
         self.stream.is_lost.store(true, Relaxed);
