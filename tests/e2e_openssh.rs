@@ -9,6 +9,8 @@
 #[path = "e2e_bad_input.rs"]
 mod bad_input;
 mod common;
+#[path = "e2e_doctor.rs"]
+mod doctor;
 #[path = "e2e_integrity.rs"]
 mod integrity;
 #[path = "e2e_lifecycle.rs"]

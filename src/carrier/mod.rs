@@ -9,6 +9,7 @@
 //! - [`link`]: a carrier with a life: it was connected, and may be lost. [`error`]: why it was not, or no longer is.
 //! - [`steady`]: a carrier that stays, over links that are replaced when they are lost.
 //! - `failure`: what a server's words for a refused open mean.
+//! - [`examine`]: what a doctor asks of a server.
 //! - [`prompt`]: the questions that a login asks of a person.
 
 mod any;
@@ -16,6 +17,7 @@ pub mod channels;
 pub mod dial;
 pub mod direct;
 pub mod error;
+pub mod examine;
 mod failure;
 pub mod link;
 pub mod openssh;
