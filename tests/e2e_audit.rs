@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
@@ -402,8 +402,15 @@ fn a_process_with_a_hostile_name() {
     let probe = Path::new(env!("CARGO_BIN_EXE_underpass")).with_file_name("examples/lab-probe");
     std::fs::copy(probe, &program).unwrap();
     let mut command = lab.command("client", &program);
-    command.args(["get", V4.host, "5001", "1000003"]);
-    assert!(finished(command).status.success());
+    // Held open: it is looked for while it is there.
+    command.args(["source", V4.host, "5001", "--ask", "1003", "--wait"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut held = command.spawn().unwrap();
+    eventually("its start stands in the log", || {
+        !of(&audited.lines(), "flow_start").is_empty()
+    });
+    held.kill().unwrap();
+    held.wait().unwrap();
     let lines = audited.stop();
     assert_eq!(ends(&lines, 5001)[0]["process"], name);
     assert!(
