@@ -112,9 +112,14 @@
 //!
 //! Keys, agent, configuration and packets belong to the user; started by sudo, underpass becomes who called. The main process
 //! leaves no core dump and, unless it is root, has no capabilities. Where it runs no program of the user's (ProxyCommand, the
-//! installed ssh, askpass) and keeps no audit log it gains no rights, writes only where host keys are kept, to its run
-//! directory and to the terminal (Landlock), and cannot trace, mount, or load code into the kernel (seccomp). Root keeps
+//! installed ssh, askpass) it gains no rights, writes only where host keys, the audit log and the pid file are kept, to its
+//! run directory and to the terminal (Landlock), and cannot trace, mount, or load code into the kernel (seccomp). Root keeps
 //! what concerns files, and everything where it runs programs.
+//!
+//! Two things are done by processes apart, forked before that, each of which answers one question and ends with the main
+//! process. Landlock hides the descriptors of other processes, so one without it says for the audit log which process has a
+//! socket: of the user who runs underpass, and where that is root of everybody. And a caller of sudo may not write to
+//! `/run`: one that is root writes our number to `/run/NAME.pid`, where no process that runs has its own, and removes it.
 //!
 //! `run` and `shell` need no privileges: the command's network is a namespace of the user's own. The process that becomes the
 //! command is forked before there is a login; the one beside it, which logs in and reads packets, is confined as that of `up`,
@@ -140,7 +145,7 @@
 //! | window granted over ssh's own channels | 1 MiB; on a path longer than 5 ms as the application takes, 32 MiB at most | 4 MiB for the busy ones; 64 MiB on a long path, then 32 KiB for each flow | `carrier/channels/budget.rs` |
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
 //! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most; over a ProxyCommand 1; as many as `--connections` says | `carrier/russh/pool/choice.rs` |
-//! | clients of the control socket | | 16; a request 4 KiB, 1 s to ask, 5 s to take the answer | [`app::control`] |
+//! | clients of the control socket | | 16; a request 4 KiB, 512 flows in an answer, 1 s to ask, 5 s to take the answer | [`app::control`] |
 //! | audit lines that wait for the disk | | 32,768; what comes then is counted, and told once | [`audit`] |
 //! | channels | 1 | 900 per connection where thousands come at once, 16,000 at most (sshd: 16,384) | `carrier/russh/pool/choice.rs` |
 //! | masters (`ssh -M`) | 1 | as many as `--connections` says, else a further one at 900 channels, or after 8,000 refused opens; 16 at most | `carrier/openssh/pool.rs`, `shared.rs` |

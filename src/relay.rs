@@ -25,8 +25,11 @@ pub struct Traffic {
     pub down: AtomicU64,
 }
 
-/// Who counts the bytes of a flow, as they are handed over.
+/// Who counts the bytes of a flow, as they are handed over, and where it goes.
 pub trait Meter: Sync {
+    /// The far side has opened, on this connection of the carrier's.
+    fn opened(&self, _connection: Option<u32>) {}
+
     /// So many went from the initiator to the target.
     fn add_up(&self, bytes: u64);
 
@@ -87,6 +90,7 @@ pub async fn relay<C: Carrier>(
             return Outcome::Refused(error);
         }
     };
+    meter.opened(far_reader.connection());
     let (near_reader, near_writer) = inbound.accept();
     // Each in a box of its own: pinned here, the flow's future would keep either of them twice.
     let mut up = Box::pin(copy(near_reader, far_writer, |n| meter.add_up(n)));
@@ -162,7 +166,7 @@ async fn next(
     read.await
 }
 
-/// Writes `chunk`; while there is no room for it, the reader may take what arrives off its carrier.
+/// Writes `chunk`; while there is no room for it, the reader may take what arrives off its carrier, and hears of its loss.
 async fn hand_over(
     reader: &mut impl ByteReader,
     writer: &mut impl ByteWriter,
@@ -177,7 +181,7 @@ async fn hand_over(
     select! {
         biased;
         written = write => written,
-        never = absorb => match never {},
+        error = absorb => Err(error),
     }
 }
 

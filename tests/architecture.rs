@@ -75,7 +75,6 @@ const TABLE: [Room; 13] = [
             "serde",
             "serde_json",
             "ssh2_config",
-            "tempfile",
             "tokio",
             "tracing_journald",
             "tracing_subscriber",

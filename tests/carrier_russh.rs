@@ -328,7 +328,7 @@ async fn inside_a_full_disk() {
     };
     tokio::select! {
         done = timeout(Duration::from_secs(60), others) => done.unwrap(),
-        never = stalled.absorb() => match never {},
+        error = stalled.absorb() => panic!("{error}"),
     }
     assert!(read_all(&mut stalled).await.unwrap() == sent);
     writer.finish().await.unwrap();

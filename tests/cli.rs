@@ -20,6 +20,16 @@ fn help_is_as_reviewed() {
 }
 
 #[test]
+fn help_is_a_command_too() {
+    assert_eq!(underpass(&["help"]).stdout, underpass(&["--help"]).stdout);
+    for command in ["up", "run", "doctor", "flows"] {
+        let help = underpass(&["help", command]);
+        assert_eq!(help.stdout, underpass(&[command, "--help"]).stdout);
+        assert!(help.status.success() && text(&help.stdout).contains("Usage: underpass"));
+    }
+}
+
+#[test]
 fn a_mistake_gets_one_line_that_says_what_to_change() {
     for (args, words) in [
         (&["up"][..], "add -r [user@]host[:port]"),

@@ -100,6 +100,84 @@ fn status_tells_and_down_ends() {
 }
 
 #[test]
+fn flows_lists_each_connection_with_its_process_and_bytes() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass(&format!("--name a {}", V4.subnet));
+    let flows = || -> Vec<Value> {
+        let output = lab.ask("flows --json");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert_eq!(flows(), Vec::<Value>::new());
+    // An echo of 64 bytes each way, and one that nobody answers.
+    let held = lab
+        .start_probe("client", &format!("many {} 7 1 --hold", V4.host))
+        .connected();
+    let target = format!("{}:7", V4.host);
+    let all = flows();
+    let [flow] = all.as_slice() else {
+        panic!("{all:?}");
+    };
+    assert_eq!(
+        (&flow["target"], &flow["is_open"]),
+        (&Value::from(target.as_str()), &true.into())
+    );
+    assert!(
+        flow["source"].as_str().unwrap().starts_with("198.18."),
+        "{flow}"
+    );
+    assert_eq!(flow["bytes"], serde_json::json!({"up": 64, "down": 64}));
+    assert_eq!(
+        (&flow["user"], &flow["process"]),
+        (&"root".into(), &"lab-probe".into())
+    );
+    assert!(flow["connection"].as_u64().unwrap() >= 1, "{flow}");
+    assert_eq!(flow["name"], "a");
+    let asked = lab.start_probe("client", &format!("connect {} 80", V4.black_hole));
+    eventually("it is asked for", || flows().len() == 2);
+    assert_eq!(flows()[1]["is_open"], false);
+    let table = said(&lab.ask("flows a"));
+    assert!(table.starts_with("TARGET "), "{table}");
+    assert!(
+        table.contains(&target) && table.contains("lab-probe ("),
+        "{table}"
+    );
+    assert!(
+        table.contains(&format!("({}:80)", V4.black_hole)),
+        "{table}"
+    );
+    drop((held, asked));
+    eventually("they have ended", || flows().is_empty());
+    let output = lab.ask("flows b");
+    assert_eq!(output.status.code(), NONE_RUNS, "{output:?}");
+    assert!(
+        said(&output).contains("b is not running; running: a"),
+        "{output:?}"
+    );
+}
+
+/// More than are in one answer; each once.
+#[test]
+fn thousands_of_flows_are_listed_whole() {
+    let lab = Lab::up();
+    let _underpass = lab.underpass(&format!("--name a {}", V4.subnet));
+    let held = lab
+        .start_probe("client", &format!("many {} 7 2000 --hold", V4.host))
+        .connected();
+    let output = lab.ask("flows --json");
+    let flows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let numbers: std::collections::BTreeSet<_> =
+        flows.iter().map(|flow| flow["flow"].as_u64()).collect();
+    assert_eq!((flows.len(), numbers.len()), (2000, 2000));
+    assert!(flows.iter().all(|flow| flow["process"] == "lab-probe"));
+    let answer = answer(&socket(&lab, "a"), b"{\"request\":\"flows\",\"after\":0}\n");
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["flows"].as_array().unwrap().len(), 512);
+    assert!(answer["next"].is_u64(), "{}", answer["next"]);
+    drop(held);
+}
+
+#[test]
 fn a_name_is_taken_once_and_two_live_side_by_side() {
     let lab = Lab::up();
     let before = lab.network_state("client");
@@ -273,6 +351,8 @@ fn hostile_clients_harm_nothing() {
         b"rubbish\n".as_slice(),
         b"{\"request\":\"exec\",\"what\":\"id\"}\n",
         b"\xff\xfe\0\n",
+        b"{\"request\":\"flows\"}\n",
+        b"{\"request\":\"flows\",\"after\":-1}\n",
         &[b'['; 5000],
         &[b'{'; 2_000_000],
     ] {

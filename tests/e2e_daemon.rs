@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -144,6 +145,60 @@ fn a_full_disk_for_the_pid_file_is_an_error_and_leaves_nothing() {
         assert_eq!(lab.network_state("client"), before);
     }
     lab.nothing_runs();
+}
+
+/// As with sshuttle: `sudo underpass up -D --pidfile /run/underpass.pid`. The caller may not write there; root does, and takes
+/// it away again, however the run ends.
+#[test]
+fn under_sudo_the_pid_file_may_be_in_run() {
+    let lab = Lab::up();
+    lab.open_to("nobody");
+    let up = |name: &str, file: &str| {
+        let key = lab.file("id_of_nobody");
+        let args = format!("-D --name {name} -i {key} --pidfile {file} {}", V4.subnet);
+        let mut command = lab.up_command(&args);
+        command
+            .env("SUDO_USER", "nobody")
+            .env("SUDO_UID", "65534")
+            .env("UNDERPASS_RUNTIME_DIR", lab.state.join("run-of-nobody"));
+        command
+    };
+    let run = lab.state.join("run-of-nobody");
+    fs::create_dir(&run).unwrap();
+    chown(&run, Some(65534), None).unwrap();
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o700)).unwrap();
+    let file = format!("/run/underpass-test-{}.pid", std::process::id());
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let output = finished(up("a", &file));
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let pid: i32 = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        let metadata = fs::metadata(&file).unwrap();
+        assert_eq!((metadata.uid(), metadata.mode() & 0o7777), (0, 0o644));
+        assert_eq!(fs::metadata(format!("/proc/{pid}")).unwrap().uid(), 65534);
+        // A second one does not take the file of one that runs.
+        let taken = String::from_utf8(finished(up("b", &file)).stderr).unwrap();
+        assert!(
+            taken.contains(&format!("that of process {pid}, which runs")),
+            "{taken}"
+        );
+        kill(Pid::from_raw(pid), signal).unwrap();
+        eventually("it is gone", || !is_alive(pid));
+        eventually("its file, too", || !Path::new(&file).exists());
+    }
+    // Nothing else of root's can be named.
+    for (file, word) in [
+        ("/run/underpass-test", "let its name end in .pid"),
+        ("/etc/underpass-test.pid", "Permission denied"),
+    ] {
+        let output = finished(up("a", file));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains(word) && said.contains("/run/NAME.pid"),
+            "{said}"
+        );
+        assert!(!Path::new(file).exists());
+    }
 }
 
 /// A terminal of its own (script(1)) that goes away with who sits at it.

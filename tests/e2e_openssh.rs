@@ -9,6 +9,8 @@
 #[path = "e2e_bad_input.rs"]
 mod bad_input;
 mod common;
+#[path = "e2e_doctor.rs"]
+mod doctor;
 #[path = "e2e_integrity.rs"]
 mod integrity;
 #[path = "e2e_lifecycle.rs"]
@@ -19,7 +21,7 @@ mod route;
 mod truth;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Stdio;
 
 use common::{Lab, Underpass, V4, assert_ok, eventually};
@@ -58,14 +60,8 @@ fn ssh_does_not_outlive_us() {
 fn under_sudo_ssh_runs_as_who_called_it() {
     let lab = Lab::up();
     let key = lab.file("id_of_nobody");
-    fs::copy(lab.file("id"), &key).unwrap();
+    lab.open_to("nobody");
     let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
-    chown(&key, Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw())).unwrap();
-    for file in ["", "known_hosts"] {
-        let mut mode = fs::metadata(lab.file(file)).unwrap().permissions();
-        mode.set_mode(0o755);
-        fs::set_permissions(lab.file(file), mode).unwrap();
-    }
     let mut command = lab.up_command(&format!("-i {key} {}", V4.subnet));
     command.env("SUDO_USER", "nobody").env("SUDO_UID", "65534");
     let mut underpass = Underpass::start(command);

@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
-use std::convert::Infallible;
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, yield_now};
 use underpass::net::{
     ByteReader, ByteWriter, Carrier, Inbound, OpenError, OpenFailure, Source, StreamError, Target,
@@ -35,6 +34,7 @@ struct Reader {
     reset: Option<oneshot::Receiver<StreamError>>,
     ended: bool,
     absorbed: Arc<AtomicUsize>,
+    lost: Arc<Notify>,
     log: Log,
 }
 
@@ -53,9 +53,10 @@ impl ByteReader for Reader {
         }
     }
 
-    async fn absorb(&mut self) -> Infallible {
+    async fn absorb(&mut self) -> StreamError {
         self.absorbed.fetch_add(1, Ordering::Relaxed);
-        pending().await
+        self.lost.notified().await;
+        StreamError::Lost
     }
 }
 
@@ -102,6 +103,7 @@ struct Peer {
     receive: mpsc::Receiver<Bytes>,
     reset: Option<oneshot::Sender<StreamError>>,
     absorbed: Arc<AtomicUsize>,
+    lost: Arc<Notify>,
 }
 
 impl Peer {
@@ -132,13 +134,14 @@ fn stream(name: &'static str, log: &Log) -> ((Reader, Writer), Peer) {
     let (send, incoming) = mpsc::channel(8);
     let (outgoing, receive) = mpsc::channel(1);
     let (reset, reset_seen) = oneshot::channel();
-    let absorbed = Arc::new(AtomicUsize::new(0));
+    let (absorbed, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let reader = Reader {
         name,
         bytes: incoming,
         reset: Some(reset_seen),
         ended: false,
         absorbed: Arc::clone(&absorbed),
+        lost: Arc::clone(&lost),
         log: log.clone(),
     };
     let writer = Writer {
@@ -151,6 +154,7 @@ fn stream(name: &'static str, log: &Log) -> ((Reader, Writer), Peer) {
         receive,
         reset: Some(reset),
         absorbed,
+        lost,
     };
     ((reader, writer), peer)
 }
@@ -463,6 +467,19 @@ async fn a_reader_absorbs_only_while_the_writer_is_full() {
     assert_eq!(bench.near.absorbed.load(Ordering::Relaxed), 0);
     bench.near.receives("one").await;
     bench.near.receives("two").await;
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_heard_of_while_nobody_reads() {
+    let bench = Bench::opened().await;
+    for _ in 0..3 {
+        bench.far.send("unread").await;
+    }
+    settle().await;
+    bench.far.lost.notify_one();
+    let (outcome, log) = bench.outcome().await;
+    assert_eq!(outcome, Outcome::Broken(StreamError::Lost));
+    assert_eq!(sorted(log), ALL_DROPPED);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::carrier::prompt;
 use crate::carrier::russh::backlog_directory;
 use crate::os::confine::{self, Needs, Task, Writes};
-use crate::plan::{CarrierKind, Plan, Route};
+use crate::plan::{AuditLog, CarrierKind, Plan, Route};
 
 /// Gives up what `plan` does not need; the process keeps `more`, too. To be called before there is a second thread.
 pub(super) fn main_process(plan: &Plan, more: Writes) -> io::Result<()> {
@@ -25,10 +25,13 @@ fn needs(plan: &Plan, mut more: Writes) -> Needs {
         .any(|server| matches!(server.route, Route::Command(_)));
     let runs_ssh = plan.carrier.kind == CarrierKind::Openssh;
     let asks = || prompt::asks_by_program(ssh.login.batch, |name| std::env::var_os(name));
-    // Landlock hides the descriptors of all other processes, by which the audit log finds who owns a socket.
-    if has_command || runs_ssh || plan.audit.is_some() || asks() {
+    if has_command || runs_ssh || asks() {
         return Needs::Programs;
     }
+    let audit = match &plan.audit {
+        Some(AuditLog::File(file)) => Some(place(file)),
+        Some(AuditLog::Journald | AuditLog::Syslog) | None => None,
+    };
     // A new host key goes to the first file.
     let files = ssh
         .servers()
@@ -36,6 +39,8 @@ fn needs(plan: &Plan, mut more: Writes) -> Needs {
     more.below.extend(files.map(|file| place(file)));
     // What a program does not read.
     more.below.push(backlog_directory());
+    // A file that was renamed is made anew.
+    more.below.extend(audit);
     Needs::Writes(more)
 }
 

@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod down;
 pub mod dry_run;
 pub mod exit;
+mod flows;
 pub mod helper;
 pub mod log;
 mod man;
@@ -21,6 +22,7 @@ pub mod status;
 mod sudo;
 mod sudoers;
 pub mod surroundings;
+mod table;
 pub mod up;
 
 use std::ffi::OsString;
@@ -30,8 +32,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::cli::{self, Command, LogArgs, Unparsed};
+use crate::os::Processes;
 use crate::os::daemon::Attached;
 use crate::os::namespace::existing;
+use crate::os::pid_file::Keeper;
 use crate::plan;
 use exit::Exit;
 use helper::{Helper, Words};
@@ -94,6 +98,7 @@ fn dispatch(command: Command, log: LogArgs) -> ExitCode {
         Command::Run(args) => return run::run(&args.network, &args.command),
         Command::Shell(args) => return run::shell(&args),
         Command::Status(args) => Ok(status::run(args.name.as_deref(), args.json)),
+        Command::Flows(args) => Ok(flows::run(args.name.as_deref(), args.json)),
         Command::Down(args) => Ok(down::run(args.name.as_deref(), args.all)),
         Command::Reload(args) => Ok(reload::run(args.name.as_deref())),
         Command::Doctor(args) => Ok(doctor::run(&args)),
@@ -134,9 +139,14 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
     // With all rights that we were given: they say what may be named.
     let namespace = typed.netns.as_deref().map(namespace).transpose();
     let namespace = namespace.map_err(|error| said(&error, Exit::Usage))?;
+    let keeper = keeper(typed)?;
     become_person()?;
     let plan = prepare(typed, |_| true)?;
-    let instance = instance(typed, &plan, attached)?;
+    let apart = up::Apart {
+        keeper,
+        processes: looker(&plan),
+    };
+    let instance = instance(typed, &plan, apart, attached)?;
     let helper = early.map_or_else(|| Helper::late(log, words), Ok);
     let helper = helper.map_err(|error| said(&error, (&error).into()))?;
     confine::main_process(&plan, instance.writes()).map_err(|error| failed(&error))?;
@@ -148,6 +158,7 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
 fn instance(
     typed: &cli::UpArgs,
     plan: &plan::Plan,
+    apart: up::Apart,
     attached: Option<Attached>,
 ) -> Result<up::Instance, Exit> {
     let typed = typed.clone();
@@ -155,7 +166,29 @@ fn instance(
         Ok((plan, _)) => Ok(plan.capture),
         Err(error) => Err(error.to_string()),
     };
-    up::Instance::new(&plan.instance, attached, Arc::new(replan))
+    up::Instance::new(&plan.instance, apart, attached, Arc::new(replan))
+}
+
+/// Who writes the pid file where a caller of sudo may not.
+fn keeper(typed: &cli::UpArgs) -> Result<Option<Keeper>, Exit> {
+    let person = surroundings::person().map_err(|error| failed(&error))?;
+    let file = typed.daemon.pidfile.as_deref();
+    let keeper = file
+        .filter(|_| person.behind_sudo.is_some())
+        .map(Keeper::start);
+    let keeper = keeper.transpose().map_err(|error| failed(&error))?;
+    Ok(keeper.flatten())
+}
+
+/// Who finds the processes behind connections, for the audit log.
+fn looker(plan: &plan::Plan) -> Processes {
+    if plan.audit.is_none() {
+        return Processes::default();
+    }
+    Processes::apart().unwrap_or_else(|error| {
+        tracing::warn!("the audit log will not say which process opens a connection: {error}");
+        Processes::default()
+    })
 }
 
 fn become_person() -> Result<(), Exit> {

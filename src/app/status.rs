@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Write};
 use super::control::instances::{self, Instance};
 use super::control::report::{self, Report, State};
 use super::exit::Exit;
+use super::table::{Size, Span, columns, plain};
 
 /// How many subnets the table for all shows of each.
 const SOME: usize = 3;
@@ -178,9 +179,9 @@ fn table(reports: &[Report], now: u64) -> String {
     let head = [
         "NAME", "STATE", "FOR", "SERVER", "FLOWS", "UP", "DOWN", "SUBNETS",
     ];
-    let mut rows = vec![head.map(str::to_owned)];
+    let mut rows = vec![head.map(str::to_owned).into()];
     rows.extend(reports.iter().map(|report| {
-        [
+        vec![
             report.name.clone(),
             report.state.name().to_owned(),
             Span(now.saturating_sub(report.since)).to_string(),
@@ -191,17 +192,7 @@ fn table(reports: &[Report], now: u64) -> String {
             list(&report.subnets, SOME),
         ]
     }));
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = rows.iter().map(|row| row[column].chars().count()).max();
-            let _ = write!(line, "{cell:<0$}  ", width.unwrap_or_default());
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    columns(&rows)
 }
 
 /// At most `some` of them.
@@ -221,48 +212,6 @@ fn list(items: &[String], some: usize) -> String {
 fn count(count: u64, word: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {word}{plural}")
-}
-
-/// Without control characters: a server's text must not steer a terminal.
-fn plain(text: &str) -> String {
-    let harmless = |c: char| if c.is_control() { ' ' } else { c };
-    text.chars().map(harmless).collect()
-}
-
-/// A time in seconds, in its two largest units: `3h 12m`.
-struct Span(u64);
-
-impl Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (minutes, seconds) = (self.0 / 60, self.0 % 60);
-        let (hours, days) = (minutes / 60, minutes / 60 / 24);
-        match (days, hours, minutes) {
-            (0, 0, 0) => write!(f, "{seconds}s"),
-            (0, 0, _) => write!(f, "{minutes}m {seconds}s"),
-            (0, ..) => write!(f, "{hours}h {}m", minutes % 60),
-            _ => write!(f, "{days}d {}h", hours % 24),
-        }
-    }
-}
-
-/// Bytes, in units of 1000.
-struct Size(u64);
-
-impl Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-        if self.0 < 1000 {
-            return write!(f, "{} B", self.0);
-        }
-        let mut value = self.0 as f64 / 1000.0;
-        let mut unit = 0;
-        // What would be rounded up to 1000 is a unit further.
-        while value >= 999.95 && unit + 1 < UNITS.len() {
-            value /= 1000.0;
-            unit += 1;
-        }
-        write!(f, "{value:.1} {}", UNITS[unit])
-    }
 }
 
 #[cfg(test)]
@@ -345,13 +294,5 @@ mod tests {
         assert_eq!(exit(std::slice::from_ref(&up), false), Exit::Success);
         assert_eq!(exit(std::slice::from_ref(&up), true), Exit::Failure);
         assert_eq!(exit(&[up, report("b")], false), Exit::NotConnected);
-    }
-
-    #[test]
-    fn times_and_sizes() {
-        let times = [5, 65, 3600, 90_000].map(|time| Span(time).to_string());
-        assert_eq!(times, ["5s", "1m 5s", "1h 0m", "1d 1h"]);
-        let sizes = [0, 999, 1000, 999_999, u64::MAX].map(|size| Size(size).to_string());
-        assert_eq!(sizes, ["0 B", "999 B", "1.0 kB", "1.0 MB", "18.4 EB"]);
     }
 }

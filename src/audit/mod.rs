@@ -38,8 +38,9 @@
 //! is open has a `flow_start` and no `flow_end`. OpenSSH's server tells a reset on the far side as an end: that is `finished`.
 //!
 //! `uid` and the process are those that own the socket on this host. Both are `null` for what is forwarded from a container
-//! or another host (`source` tells which), for a socket that was gone before it could be looked at, and for a process
-//! of another user where we are not root.
+//! or another host (`source` tells which), under `--netns`, and for a socket that was gone before it could be looked at. The
+//! user is known of everybody's sockets. The process is known where it is of the user who runs underpass, who is the caller
+//! under sudo, and of everybody's where that is root.
 mod event;
 mod line;
 mod owner;
@@ -56,6 +57,7 @@ use self::queue::Queue;
 use self::sink::Sink;
 use self::writer::Writer;
 use crate::net::FlowKey;
+use crate::os::Processes;
 use crate::plan::AuditLog;
 use crate::relay::{Meter, Outcome};
 
@@ -70,15 +72,15 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Opens the log, and starts its thread.
+    /// Opens the log, and starts its thread; `processes` finds who opens a connection.
     ///
     /// # Errors
     /// [`AuditError`]: where nothing can be written, nothing should be carried.
-    pub fn open(destination: &AuditLog) -> Result<Self, AuditError> {
+    pub fn open(destination: &AuditLog, processes: Processes) -> Result<Self, AuditError> {
         let sink = Sink::open(destination)?;
         let (queue, events) = Queue::new();
         let queue = Arc::new(queue);
-        Writer::start(sink, events, Arc::clone(&queue)).map_err(AuditError::Thread)?;
+        Writer::start(sink, events, Arc::clone(&queue), processes).map_err(AuditError::Thread)?;
         Ok(Self {
             queue,
             flows: AtomicU64::new(0),

@@ -39,14 +39,14 @@ pub(super) struct Finder {
 }
 
 impl Finder {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(processes: Processes) -> Self {
         let sockets = SocketOwners::new();
         if let Err(error) = &sockets {
             tracing::warn!("the audit log will not say who opens a connection: {error}");
         }
         Self {
             sockets: sockets.ok(),
-            processes: Processes::default(),
+            processes,
             users: HashMap::new(),
             not_before: Instant::now(),
         }

@@ -27,7 +27,7 @@ fn key(source: &str, target: &str) -> FlowKey {
 fn a_flow_is_written_with_its_owner_and_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit");
-    let audit = Audit::open(&AuditLog::File(path.clone())).unwrap();
+    let audit = Audit::open(&AuditLog::File(path.clone()), Processes::default()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let entry = audit.flow(FlowKey {
@@ -72,7 +72,7 @@ fn a_flow_is_written_with_its_owner_and_bytes() {
 fn ten_thousand_flows_at_once_lose_no_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit");
-    let audit = Audit::open(&AuditLog::File(path.clone())).unwrap();
+    let audit = Audit::open(&AuditLog::File(path.clone()), Processes::default()).unwrap();
     for _ in 0..10_000 {
         audit
             .flow(key("192.0.2.1:1", "192.0.2.2:2"))

@@ -12,6 +12,7 @@ use super::line::{self, Body, EndFields, FlowFields};
 use super::owner::{Finder, Owner};
 use super::queue::Queue;
 use super::sink::Sink;
+use crate::os::Processes;
 
 /// Events that are written together at most.
 const BATCH: usize = 4_096;
@@ -54,7 +55,12 @@ impl Writer {
     ///
     /// # Errors
     /// Those of starting a thread.
-    pub(super) fn start(sink: Sink, events: Receiver<Event>, queue: Arc<Queue>) -> io::Result<()> {
+    pub(super) fn start(
+        sink: Sink,
+        events: Receiver<Event>,
+        queue: Arc<Queue>,
+        processes: Processes,
+    ) -> io::Result<()> {
         let thread = thread::Builder::new().name("underpass-audit".to_owned());
         thread.spawn(move || {
             let writer = Self {
@@ -62,7 +68,7 @@ impl Writer {
                 events,
                 queue: Arc::clone(&queue),
                 // Made here: it looks around in this thread's network namespace.
-                finder: Finder::new(),
+                finder: Finder::new(processes),
                 login: None,
                 open: HashMap::new(),
                 loss: None,

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::info;
 
 use super::error::{ConnectError, LostReason};
+use super::examine::{Answer, Request};
 use super::link::{Description, Link};
 use super::openssh::{OpensshCarrier, OpensshReader, OpensshWriter};
 use super::prompt::Prompter;
@@ -71,12 +73,19 @@ impl AnyCarrier {
 }
 
 impl AnyCarrier {
-    /// The built-in client, if it is that.
-    pub fn built_in(&self) -> Option<&RusshCarrier> {
-        match self {
-            Self::Russh(carrier) => Some(carrier),
-            Self::Openssh(_) => None,
-        }
+    /// Asks the server for something of a session, which is closed again.
+    pub async fn ask(&self, request: Request<'_>) -> Answer {
+        either!(self, carrier => carrier.ask(request).await)
+    }
+
+    /// How long a question to the server itself takes to be answered. `None` where it is not, within a few seconds.
+    pub async fn round_trip(&self) -> Option<Duration> {
+        either!(self, carrier => carrier.round_trip().await)
+    }
+
+    /// How many bytes the server may send ahead for one flow on a path of this round trip.
+    pub fn window(&self, round_trip: Duration) -> u32 {
+        either!(self, carrier => carrier.window(round_trip))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::{Future, ready};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::error::LostReason;
@@ -10,6 +11,12 @@ use crate::net::Carrier;
 
 /// How long a link may take to give a sign of life.
 pub const LIFE: Duration = Duration::from_millis(1500);
+
+/// A number for a connection to the server, which no other of this process has.
+pub(super) fn next_number() -> u32 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    1 + LAST.fetch_add(1, Relaxed)
+}
 
 /// A carrier that is logged in to a server, until it is lost.
 pub trait Link: Carrier {

@@ -10,6 +10,7 @@
 //! - [`steady`]: a carrier that stays, over links that are replaced when they are lost.
 //! - `processes`: what a carrier has started.
 //! - `failure`: what a server's words for a refused open mean.
+//! - [`examine`]: what a doctor asks of a server.
 //! - [`prompt`]: the questions that a login asks of a person.
 
 mod any;
@@ -17,6 +18,7 @@ pub mod channels;
 pub mod dial;
 pub mod direct;
 pub mod error;
+pub mod examine;
 mod failure;
 pub mod link;
 pub mod openssh;

@@ -23,6 +23,8 @@ pub struct DaemonArgs {
     #[arg(short = 'D', long, help_heading = RUN)]
     pub daemon: bool,
     /// File for the process number
+    ///
+    /// Written once packets flow, removed at the end. With sudo it is the caller's, but for /run/NAME.pid, which root writes.
     #[arg(long, value_name = "FILE", help_heading = RUN, value_hint = ValueHint::FilePath)]
     pub pidfile: Option<PathBuf>,
 }
@@ -41,6 +43,17 @@ pub struct DownArgs {
 /// The arguments of `status`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct StatusArgs {
+    /// The instance [default: all]
+    #[arg(value_name = "NAME", value_hint = ValueHint::Other)]
+    pub name: Option<String>,
+    /// Say it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The arguments of `flows`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FlowsArgs {
     /// The instance [default: all]
     #[arg(value_name = "NAME", value_hint = ValueHint::Other)]
     pub name: Option<String>,

@@ -75,11 +75,11 @@ const SSHUTTLE: &[(&[&str], &str)] = &[
     ),
     (
         &["--syslog"],
-        "-D writes to the system's log by itself; leave it out",
+        "-D writes to the system's log by itself; each connection is written there with --audit-log syslog",
     ),
     (
         &["--namespace", "--namespace-pid"],
-        "run it inside: sudo ip netns exec NAME underpass up ...",
+        "--netns NAME captures in one of ip-netns(8), --netns pid:N in that of a process",
     ),
     (
         &[
@@ -89,7 +89,7 @@ const SSHUTTLE: &[(&[&str], &str)] = &[
             "--sudoers-filename",
             "--no-sudo-pythonpath",
         ],
-        "sudo runs it as it is: no Python, no path to keep; leave it out",
+        "underpass sudoers prints a rule, for the privileged part alone; leave it out",
     ),
 ];
 

@@ -17,7 +17,9 @@ use clap_complete::Shell;
 
 pub use audit_log::AuditArgs;
 pub use doctor::{DoctorArgs, doctor_hides};
-pub use life::{DaemonArgs, DownArgs, InstanceArgs, ProfilesArgs, ReloadArgs, StatusArgs};
+pub use life::{
+    DaemonArgs, DownArgs, FlowsArgs, InstanceArgs, ProfilesArgs, ReloadArgs, StatusArgs,
+};
 pub use mistake::Mistake;
 pub use run::{NetworkArgs, RunArgs};
 use text::{DOCTOR_AFTER_HELP, HELP, RUN_AFTER_HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
@@ -29,7 +31,7 @@ pub use up::{CarrierArg, UpArgs};
 /// Every program on this host, and every container behind it, reaches the subnets as if they were here: open
 /// ports open, closed ports refuse. Nothing is installed on the server, no proxy is set anywhere.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "underpass", version, help_template = HELP, disable_help_subcommand = true)]
+#[command(name = "underpass", version, help_template = HELP)]
 #[command(
     propagate_version = true,
     subcommand_required = true,
@@ -77,6 +79,15 @@ pub enum Command {
     /// array of one object for each; times are in seconds since 1970.
     #[command(after_help = "Example:\n  underpass status --json prod | jq -r '.[0].state'")]
     Status(StatusArgs),
+    /// List the connections that are open: who, where to, how much
+    ///
+    /// Source, target, age, bytes each way, the SSH connection that carries it, and the process on this host, where it can be
+    /// seen: with sudo those of other users too. A target in brackets is asked for, and not open yet. With --json an array of
+    /// one object for each; times are in seconds since 1970. Exit code 1: none runs.
+    #[command(
+        after_help = "Example:\n  underpass flows --json | jq -r '.[] | select(.bytes.down > 1e9) | .target'"
+    )]
+    Flows(FlowsArgs),
     /// End an instance in good order, and wait until it is gone
     Down(DownArgs),
     /// Have an instance read its subnets and exclusions again

@@ -1,7 +1,5 @@
 //! One of two streams, where it depends on the flow which one it is.
 
-use std::convert::Infallible;
-
 use bytes::Bytes;
 
 use super::{ByteReader, ByteWriter, StreamError};
@@ -42,7 +40,14 @@ impl<A: ByteReader, B: ByteReader> ByteReader for Either<A, B> {
         }
     }
 
-    async fn absorb(&mut self) -> Infallible {
+    fn connection(&self) -> Option<u32> {
+        match self {
+            Self::Left(reader) => reader.connection(),
+            Self::Right(reader) => reader.connection(),
+        }
+    }
+
+    async fn absorb(&mut self) -> StreamError {
         match self {
             Self::Left(reader) => reader.absorb().await,
             Self::Right(reader) => reader.absorb().await,

@@ -7,7 +7,6 @@
 //! has returned, resets that stream towards its peer. So an error, a panic or a cancelled task never looks
 //! like an orderly end.
 
-use std::convert::Infallible;
 use std::future::{Future, pending};
 
 use bytes::Bytes;
@@ -23,10 +22,16 @@ pub trait ByteReader: Send {
     /// After `None`: resolves when the peer resets the stream after all, else stays pending. Cancel safe.
     fn reset(&mut self) -> impl Future<Output = StreamError> + Send;
 
+    /// The number of the carrier's connection that it comes over, where that has several.
+    fn connection(&self) -> Option<u32> {
+        None
+    }
+
     /// Runs while nobody has room for what [`read`](Self::read) would give. A carrier that cannot hold its
     /// peer back takes arriving bytes into a bounded store of its own here, so that other flows of
-    /// the same connection go on. Never resolves. Cancel safe.
-    fn absorb(&mut self) -> impl Future<Output = Infallible> + Send {
+    /// the same connection go on. Resolves with [`StreamError::Lost`] alone: the connection is lost, and with it the rest
+    /// of a stream that had not come to its end. Cancel safe.
+    fn absorb(&mut self) -> impl Future<Output = StreamError> + Send {
         pending()
     }
 }

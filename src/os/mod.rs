@@ -4,6 +4,7 @@
 //! makes it so, [`Undo`] takes it back in reverse order. What a killed run leaves behind is found by
 //! its protocol number and an unclaimed [`Slot`], and removed by [`stale::clear`].
 
+mod apart;
 mod apply;
 mod bridges;
 mod changes;
@@ -20,7 +21,9 @@ mod netlink;
 pub mod notify;
 mod orphan;
 mod others;
+pub mod pid_file;
 pub mod privilege;
+mod processes;
 mod resume;
 pub mod routes;
 pub mod run_dir;
@@ -35,7 +38,8 @@ pub use bridges::bridges;
 pub use changes::Changes;
 pub use made::Made;
 pub use netlink::{Netlink, NetlinkError};
+pub use processes::{Process, Processes};
 pub use resume::Resume;
 pub use slot::{Slot, SlotError, Tables};
-pub use socket_owner::{Process, Processes, SocketOwner, SocketOwners};
+pub use socket_owner::{SocketOwner, SocketOwners};
 pub use tun::{DEFAULT_MTU, PLAIN_MTU, TunDevice, TunError, first_free_name};

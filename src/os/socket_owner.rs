@@ -1,7 +1,5 @@
-//! Whose socket it is that a connection comes from: sock_diag(7), and the descriptors of processes (proc_pid_fd(5)).
+//! Whose socket it is that a connection comes from: sock_diag(7).
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -27,8 +25,6 @@ const UID: usize = HEADER + 64;
 const INODE: usize = HEADER + 68;
 /// How long the kernel may take, in milliseconds. It answers at once.
 const PATIENCE: i64 = 200;
-/// Processes that owned a socket lately, and are looked at first.
-const RECENT: usize = 8;
 
 /// Who owns a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,90 +147,6 @@ fn answer(bytes: &[u8], sequence: u32) -> io::Result<Option<Option<SocketOwner>>
     })))
 }
 
-/// A process that has a socket open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Its number.
-    pub pid: u32,
-    /// Its name (proc_pid_comm(5)), which it may choose itself: any bytes.
-    pub name: String,
-    /// The program's file, where that may be read.
-    pub program: Option<String>,
-}
-
-/// Looks for the processes behind sockets. What a process of another user has open is seen by root only.
-#[derive(Debug, Default)]
-pub struct Processes {
-    recent: VecDeque<u32>,
-}
-
-impl Processes {
-    /// The processes that have the sockets with these inodes open; those that are not found are left out. The cost is
-    /// that of reading the descriptors of every process, less where it is one of the last ones.
-    pub fn with_sockets(&mut self, mut wanted: HashSet<u64>) -> HashMap<u64, Process> {
-        let mut found = HashMap::new();
-        let recent: Vec<u32> = self.recent.iter().copied().collect();
-        let others = pids().filter(|pid| !recent.contains(pid));
-        for pid in recent.iter().copied().chain(others) {
-            if wanted.is_empty() {
-                break;
-            }
-            let inodes = sockets_of(pid, &wanted);
-            if inodes.is_empty() {
-                continue;
-            }
-            self.remember(pid);
-            let process = process(pid);
-            for inode in inodes {
-                wanted.remove(&inode);
-                found.insert(inode, process.clone());
-            }
-        }
-        found
-    }
-
-    fn remember(&mut self, pid: u32) {
-        self.recent.retain(|known| *known != pid);
-        self.recent.push_front(pid);
-        self.recent.truncate(RECENT);
-    }
-}
-
-/// The newest first: what connects now was often just started.
-fn pids() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids: Vec<u32> = entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect();
-    pids.sort_unstable_by(|a, b| b.cmp(a));
-    pids.into_iter()
-}
-
-fn sockets_of(pid: u32, wanted: &HashSet<u64>) -> Vec<u64> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd"));
-    let entries = entries.into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| inode(fs::read_link(entry.path()).ok()?.to_str()?))
-        .filter(|inode| wanted.contains(inode))
-        .collect()
-}
-
-/// `socket:[12345]`
-fn inode(link: &str) -> Option<u64> {
-    let number = link.strip_prefix("socket:[")?.strip_suffix(']')?;
-    number.parse().ok()
-}
-
-fn process(pid: u32) -> Process {
-    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let program = fs::read_link(format!("/proc/{pid}/exe")).ok();
-    Process {
-        pid,
-        name: String::from_utf8_lossy(&name).trim_end().to_owned(),
-        program: program.map(|path| path.to_string_lossy().into_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
@@ -250,7 +162,7 @@ mod tests {
         let mut owners = SocketOwners::new().unwrap();
         let owner = owners.find(source, target).unwrap().unwrap();
         assert_eq!(owner.uid, nix::unistd::geteuid().as_raw());
-        let mut processes = Processes::default();
+        let mut processes = crate::os::Processes::default();
         for _ in 0..2 {
             let found = processes.with_sockets([owner.inode, u64::MAX].into());
             assert_eq!(found[&owner.inode].pid, std::process::id());
@@ -272,14 +184,6 @@ mod tests {
             owners.find(source, "192.0.2.2:2".parse().unwrap()).unwrap(),
             None
         );
-    }
-
-    #[test]
-    fn links_are_read() {
-        assert_eq!(inode("socket:[42]"), Some(42));
-        for link in ["socket:[]", "socket:[-1]", "pipe:[42]", "socket:[42", ""] {
-            assert_eq!(inode(link), None);
-        }
     }
 
     proptest! {

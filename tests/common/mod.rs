@@ -113,6 +113,19 @@ impl Lab {
         command
     }
 
+    /// Lets another user in: to the state directory, known_hosts, and a key of their own, `id_of_NAME`.
+    pub fn open_to(&self, name: &str) {
+        let user = nix::unistd::User::from_name(name).unwrap().unwrap();
+        let key = self.file(&format!("id_of_{name}"));
+        std::fs::copy(self.file("id"), &key).unwrap();
+        let owner = (user.uid.as_raw(), user.gid.as_raw());
+        std::os::unix::fs::chown(&key, Some(owner.0), Some(owner.1)).unwrap();
+        for file in ["", "known_hosts"] {
+            let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(self.file(file), readable).unwrap();
+        }
+    }
+
     /// A file of the lab's state directory, as an argument.
     pub fn file(&self, name: &str) -> String {
         self.state.join(name).display().to_string()

@@ -5,12 +5,13 @@ use std::io::{IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use tokio::sync::mpsc;
-use underpass::app::control::{Order, Report, Server, protocol};
+use underpass::app::control::{Order, Report, Server, protocol, report::FlowReport, server::Tells};
 use underpass::os::helper::{greeted, serve};
 
 /// What a client of ours says first.
@@ -96,6 +97,19 @@ fn hear(socket: &mut UnixStream, devices: &mut Vec<OwnedFd>) -> Option<String> {
     })
 }
 
+/// A run about which there is nothing to tell.
+struct Nothing;
+
+impl Tells for Nothing {
+    fn report(&self) -> Report {
+        Report::default()
+    }
+
+    fn flows(&self, _after: u64) -> (Vec<FlowReport>, Option<u64>) {
+        (Vec::new(), None)
+    }
+}
+
 /// Says `bytes` to a control socket; what it answers, and how many orders it took for its instance.
 pub(crate) fn ask_control(bytes: &[u8]) -> (String, usize) {
     let directory = tempfile::tempdir().unwrap();
@@ -114,7 +128,7 @@ pub(crate) fn ask_control(bytes: &[u8]) -> (String, usize) {
     let taken = AtomicUsize::new(0);
     let answer = block_on(async {
         let (sender, mut orders) = mpsc::channel(4);
-        let server = Server::start(listener, Report::default, sender).unwrap();
+        let server = Server::start(listener, Arc::new(Nothing), sender).unwrap();
         let count = async {
             while let Some(order) = orders.recv().await {
                 taken.fetch_add(1, Ordering::Relaxed);

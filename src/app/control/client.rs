@@ -56,7 +56,7 @@ pub struct Asked(BufReader<UnixStream>);
 pub fn ask(socket: &Path, request: Request) -> Result<Asked, ClientError> {
     let mut stream = UnixStream::connect(socket)?;
     let patience = match request {
-        Request::Status {} => AT_ONCE,
+        Request::Status {} | Request::Flows { .. } => AT_ONCE,
         Request::Down {} | Request::Reload {} => AFTER_WORK,
     };
     stream.set_read_timeout(Some(patience))?;

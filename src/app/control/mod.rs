@@ -3,12 +3,12 @@
 //! A client connects to the instance's Unix socket (`os::run_dir` says where it lies), writes one request, a line of JSON,
 //! and reads answers, a line of JSON each, until the end. Only the instance's own user and root are heard (SO_PEERCRED,
 //! unix(7)), whatever the file's mode says. Everything is bounded: [`protocol::MAX_REQUEST`] bytes of request,
-//! [`server::CLIENTS`] clients at a time, [`server::REQUEST`] and [`server::ANSWER`] for each step.
+//! [`server::CLIENTS`] clients at a time, [`server::PAGE`] flows in an answer, [`server::REQUEST`] and [`server::ANSWER`] for each step.
 //!
 //! | file | idea |
 //! |---|---|
 //! | `protocol` | requests and answers, as JSON |
-//! | `report` | what `status` says: the stable form for scripts |
+//! | `report` | what `status` and `flows` say: the stable form for scripts |
 //! | `server` | the instance's end |
 //! | `client` | the other end |
 //! | `instances` | those that a command may mean |

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Report;
+use super::report::FlowReport;
 
 /// The longest request in bytes, with its newline.
 pub const MAX_REQUEST: usize = 4096;
@@ -16,6 +17,11 @@ pub const MAX_ANSWER: usize = 16 << 20;
 pub enum Request {
     /// How it is: [`Answer::Report`].
     Status {},
+    /// Which connections are open or asked for, those behind number `after`: [`Answer::Flows`].
+    Flows {
+        /// The number of the last one that is known; 0 at first.
+        after: u64,
+    },
     /// End in good order: [`Answer::Stopping`] at once, and [`Answer::Ended`] at the end.
     Down {},
     /// Read subnets and exclusions again: [`Answer::Reloaded`].
@@ -30,6 +36,13 @@ pub enum Answer {
     Report {
         /// All there is to say.
         report: Box<Report>,
+    },
+    /// Some connections.
+    Flows {
+        /// At most [`super::server::PAGE`], by their numbers.
+        flows: Vec<FlowReport>,
+        /// The number behind which there are more; `null` where there are none.
+        next: Option<u64>,
     },
     /// It is about to end.
     Stopping {
@@ -91,9 +104,16 @@ mod tests {
 
     use super::*;
 
+    const ALL: [Request; 4] = [
+        Request::Status {},
+        Request::Flows { after: 7 },
+        Request::Down {},
+        Request::Reload {},
+    ];
+
     #[test]
     fn requests_arrive() {
-        for sent in [Request::Status {}, Request::Down {}, Request::Reload {}] {
+        for sent in ALL {
             assert_eq!(request(&line(&sent).unwrap()).unwrap(), sent);
         }
         assert_eq!(
@@ -132,16 +152,17 @@ mod tests {
 
         #[test]
         fn spoilt_requests_do_not_become_others(
-            which in 0..3usize,
+            which in 0..4usize,
             at in 0..40usize,
             byte: u8,
         ) {
-            let sent = [Request::Status {}, Request::Down {}, Request::Reload {}][which];
+            let sent = ALL[which];
             let mut bytes = line(&sent).unwrap();
             let at = at % bytes.len();
             bytes[at] = byte;
             if let Ok(read) = request(&bytes) {
-                prop_assert_eq!(read, sent);
+                // But for the number in it.
+                prop_assert_eq!(std::mem::discriminant(&read), std::mem::discriminant(&sent));
             }
         }
 

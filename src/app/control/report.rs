@@ -126,7 +126,27 @@ pub struct Flows {
     pub refused: BTreeMap<String, u64>,
 }
 
-/// Bytes of all flows.
+/// One connection of an application.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlowReport {
+    /// Its number.
+    pub flow: u64,
+    /// Whether the far side has opened it; else it is asked for.
+    pub is_open: bool,
+    /// Where it comes from, address and port.
+    pub source: String,
+    /// Where it goes to.
+    pub target: String,
+    /// When it began.
+    pub since: u64,
+    /// What it carried.
+    pub bytes: Bytes,
+    /// The SSH connection that it is on; `null` until it is open, and where it goes past the server.
+    pub connection: Option<u32>,
+}
+
+/// Bytes of all flows, or of one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bytes {

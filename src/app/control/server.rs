@@ -15,10 +15,12 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::protocol::{self, Answer, MAX_REQUEST, Request};
-use super::report::Report;
+use super::report::{FlowReport, Report};
 
 /// How many clients are heard at a time. Others wait in the socket's queue.
 pub const CLIENTS: usize = 16;
+/// Flows in one answer at most: whoever wants more asks again.
+pub const PAGE: usize = 512;
 /// How long a client may take for its request. Those that say nothing hold others up no longer than that.
 pub const REQUEST: Duration = Duration::from_secs(1);
 /// How long a client may take to take an answer.
@@ -37,9 +39,18 @@ pub enum Order {
     Reload(Option<oneshot::Sender<Result<String, String>>>),
 }
 
+/// Whoever knows what there is to say.
+pub trait Tells: Send + Sync {
+    /// How it stands.
+    fn report(&self) -> Report;
+
+    /// The first [`PAGE`] flows behind number `after`, and the number to go on behind, where there are more.
+    fn flows(&self, after: u64) -> (Vec<FlowReport>, Option<u64>);
+}
+
 /// What is answered from.
 struct Shared {
-    report: Box<dyn Fn() -> Report + Send + Sync>,
+    tells: Arc<dyn Tells>,
     orders: mpsc::Sender<Order>,
     /// The exit code, once it is known.
     ended: watch::Receiver<Option<u8>>,
@@ -53,19 +64,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers the clients of `listener` from `report`, and passes on what they want done.
+    /// Answers the clients of `listener` from `tells`, and passes on what they want done.
     ///
     /// # Errors
     /// The runtime cannot watch the socket.
     pub fn start(
         listener: StdListener,
-        report: impl Fn() -> Report + Send + Sync + 'static,
+        tells: Arc<dyn Tells>,
         orders: mpsc::Sender<Order>,
     ) -> io::Result<Self> {
         let listener = UnixListener::from_std(listener)?;
         let (ended, watched) = watch::channel(None);
         let shared = Arc::new(Shared {
-            report: Box::new(report),
+            tells,
             orders,
             ended: watched,
         });
@@ -139,8 +150,12 @@ impl Client {
         };
         match protocol::request(&line) {
             Ok(Request::Status {}) => {
-                let report = Box::new((shared.report)());
+                let report = Box::new(shared.tells.report());
                 self.answer(&Answer::Report { report }).await
+            }
+            Ok(Request::Flows { after }) => {
+                let (flows, next) = shared.tells.flows(after);
+                self.answer(&Answer::Flows { flows, next }).await
             }
             Ok(Request::Down {}) => self.down(shared).await,
             Ok(Request::Reload {}) => {

@@ -49,6 +49,18 @@ impl Check {
         }
     }
 
+    fn advised(
+        check: &'static str,
+        verdict: Verdict,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self {
+            advice: Some(advice.into()),
+            ..Self::new(check, verdict, found)
+        }
+    }
+
     pub(super) fn skip(check: &'static str, found: impl Into<String>) -> Self {
         Self::new(check, Verdict::Skip, found)
     }
@@ -62,10 +74,7 @@ impl Check {
         found: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
-        Self {
-            advice: Some(advice.into()),
-            ..Self::new(check, Verdict::Warn, found)
-        }
+        Self::advised(check, Verdict::Warn, found, advice)
     }
 
     pub(super) fn fail(
@@ -73,10 +82,7 @@ impl Check {
         found: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
-        Self {
-            advice: Some(advice.into()),
-            ..Self::new(check, Verdict::Fail, found)
-        }
+        Self::advised(check, Verdict::Fail, found, advice)
     }
 
     /// An error as others say it: what failed, and behind the first full stop or the last semicolon what to do.

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use super::check::Check;
 use super::security;
 use super::server::{self, SCRIPT};
+use crate::carrier::examine::{Answer, Request};
 use crate::carrier::prompt;
-use crate::carrier::russh::{Answer, Request, RusshCarrier};
 use crate::carrier::{AnyCarrier, ConnectError, Description, Link};
 use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
 use crate::plan::Plan;
@@ -64,19 +64,9 @@ pub(super) async fn examine(plan: &Plan, probes: &[String]) -> Examined {
     let mut server = server::logged_in(&login, &names, began.elapsed());
     server.extend(forwarding(&carrier, probes).await);
     let mut security = vec![security::methods(&login)];
-    match carrier.built_in() {
-        Some(carrier) => {
-            let (of_server, of_security) = sessions(carrier).await;
-            server.extend(of_server);
-            security.push(of_security);
-        }
-        None => {
-            let why = "not asked over the installed ssh; --carrier can choose the built-in SSH";
-            server.push(Check::skip("exec", why));
-            server.push(Check::skip("latency", why));
-            security.push(Check::skip("restrictions", why));
-        }
-    }
+    let (of_server, of_security) = sessions(&carrier).await;
+    server.extend(of_server);
+    security.push(of_security);
     // A server that does not take the goodbye holds nobody up.
     let _ = timeout(GOODBYE, carrier.shutdown()).await;
     Examined {
@@ -153,7 +143,7 @@ async fn open(carrier: &AnyCarrier, target: SocketAddr) -> (Result<(), OpenError
 }
 
 /// What sessions tell: for the server, and what the login may do.
-async fn sessions(carrier: &RusshCarrier) -> (Vec<Check>, Check) {
+async fn sessions(carrier: &AnyCarrier) -> (Vec<Check>, Check) {
     let exec = carrier.ask(Request::Exec(SCRIPT)).await;
     let terminal = carrier.ask(Request::Terminal).await;
     let sftp = carrier.ask(Request::Subsystem("sftp")).await;
@@ -178,7 +168,7 @@ async fn sessions(carrier: &RusshCarrier) -> (Vec<Check>, Check) {
         server::sftp(&sftp),
         server::tun(&terminal),
     ];
-    checks.extend(server::latency(&round_trips));
+    checks.extend(server::latency(&round_trips, |path| carrier.window(path)));
     checks.extend(far);
     (checks, restrictions)
 }

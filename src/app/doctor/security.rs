@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use super::check::Check;
 use crate::carrier::Description;
-use crate::carrier::russh::{Answer, KeyFacts, KeyLock, key_facts};
+use crate::carrier::examine::Answer;
+use crate::carrier::russh::{KeyFacts, KeyLock, key_facts};
 use crate::plan::{HostKeyPolicy, SshPlan};
 
 /// An RSA key shorter than this is not to be used any more, and one shorter than that soon, in bits (NIST SP 800-57

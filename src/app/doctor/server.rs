@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::check::Check;
 use super::resolver::nameservers;
-use crate::carrier::russh::{Answer, window};
+use crate::carrier::examine::Answer;
 use crate::carrier::{ConnectError, Description};
 use crate::net::{OpenError, OpenFailure};
 use crate::plan::{CarrierKind, CarrierPlan};
@@ -185,7 +185,7 @@ pub(super) fn tun(terminal: &Answer) -> Check {
 }
 
 /// The time to the server and back, and what it allows one flow.
-pub(super) fn latency(round_trips: &[Duration]) -> Vec<Check> {
+pub(super) fn latency(round_trips: &[Duration], window: impl Fn(Duration) -> u32) -> Vec<Check> {
     let mut sorted = round_trips.to_vec();
     sorted.sort();
     let Some(median) = sorted.get(sorted.len() / 2).copied() else {
@@ -359,12 +359,16 @@ mod tests {
     #[test]
     fn a_path_is_judged_by_its_median() {
         let ms = Duration::from_millis;
-        let verdict = |round_trips: &[Duration]| latency(round_trips)[0].verdict;
+        let verdict = |round_trips: &[Duration]| latency(round_trips, |_| 1 << 20)[0].verdict;
         assert_eq!(verdict(&[]), Warn);
         assert_eq!(verdict(&[ms(1), ms(900), ms(2)]), Pass);
         assert_eq!(verdict(&[ms(300); 3]), Warn);
         // sshd's 2 MiB per 100 ms.
-        assert!(latency(&[ms(100)])[1].found.contains("168 Mbit/s up"));
+        assert!(
+            latency(&[ms(100)], |_| 1 << 20)[1]
+                .found
+                .contains("168 Mbit/s up")
+        );
     }
 
     #[test]

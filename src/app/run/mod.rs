@@ -37,7 +37,7 @@ use crate::cli::{NetworkArgs, UpArgs};
 use crate::inlet::tun::Tun;
 use crate::os::namespace::{self, EnterError, NamespaceError, Private, Sockets, Waiting};
 use crate::os::signals::{self, Signals};
-use crate::os::{TunDevice, limits, memory};
+use crate::os::{Processes, TunDevice, limits, memory};
 use crate::plan::{PlanWarning, RunPlan, run as run_plan};
 
 /// How long the goodbye may take: a server that no longer answers holds nobody up.
@@ -233,7 +233,7 @@ impl Up {
     fn new(plan: &RunPlan, device: TunDevice, ways: Ways) -> Result<Self, RunError> {
         let name = device.name().to_owned();
         let device = device.watch().map_err(io("cannot watch the TUN device"))?;
-        let audit = records::open(&plan.plan)?;
+        let audit = records::open(&plan.plan, Processes::default())?;
         if let Some(audit) = &audit
             && let Some(link) = ways.server().link()
         {
@@ -274,6 +274,7 @@ impl Up {
             () = drain::until_quiet(&self.session) => {}
             _ = signals.fatal() => {}
         }
+        self.session.stopping();
         for task in &self.tasks {
             task.abort();
         }

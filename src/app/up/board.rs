@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 use super::session::Session;
 use crate::app::control::report::{
-    Bytes, Carrier, Flows, LastError, Report, Server, State as Word, now,
+    Bytes, Carrier, FlowReport, Flows, LastError, Report, Server, State as Word, now,
 };
+use crate::app::control::server::{PAGE, Tells};
 use crate::carrier::link::Description;
 use crate::carrier::steady::State;
 use crate::carrier::{AnyCarrier, Link, Steady};
@@ -181,6 +182,19 @@ impl Board {
             describe(description, &mut report.server);
         }
         report
+    }
+}
+
+impl Tells for Board {
+    fn report(&self) -> Report {
+        Self::report(self)
+    }
+
+    fn flows(&self, after: u64) -> (Vec<FlowReport>, Option<u64>) {
+        let live = self.now().live.clone();
+        live.map_or_else(Default::default, |live| {
+            live.session.flows.page(after, PAGE)
+        })
     }
 }
 

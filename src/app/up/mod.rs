@@ -5,9 +5,9 @@
 //! with this process.
 
 mod board;
+pub(super) mod flows;
 pub(super) mod life;
 pub(super) mod network;
-mod pid_file;
 mod reconnect;
 pub(super) mod records;
 mod reload;
@@ -28,7 +28,6 @@ use tokio::sync::{Mutex, Notify};
 use tracing::{debug, info, warn};
 
 use self::board::Board;
-use self::pid_file::PidFile;
 use self::reconnect::Reconnect;
 use self::reload::Reloader;
 use self::running::{End, Running};
@@ -46,8 +45,9 @@ use crate::inlet::tun::Tun;
 use crate::os::confine::Writes;
 use crate::os::daemon::Attached;
 use crate::os::helper::{Hand, HandError};
+use crate::os::pid_file::{Keeper, PidFile, PidFileError};
 use crate::os::run_dir::{Claim, ClaimError};
-use crate::os::{Netlink, NetlinkError, host, limits, memory, notify};
+use crate::os::{Netlink, NetlinkError, Processes, host, limits, memory, notify};
 use crate::plan::{CapturePlan, InstancePlan, Plan, PlanError, advice};
 
 /// Why packets do not flow, or no longer.
@@ -57,6 +57,8 @@ enum UpError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
     #[error(transparent)]
     Hand(#[from] HandError),
     #[error(transparent)]
@@ -88,6 +90,15 @@ impl UpError {
 /// for a person.
 pub type Replan = Arc<dyn Fn() -> Result<CapturePlan, String> + Send + Sync>;
 
+/// What is done for us by processes apart.
+#[derive(Debug, Default)]
+pub struct Apart {
+    /// Writes the pid file, where we may not.
+    pub keeper: Option<Keeper>,
+    /// Finds who opens a connection, for the audit log.
+    pub processes: Processes,
+}
+
 /// What an instance is, apart from what it does.
 pub struct Instance {
     /// For `status` and `down`.
@@ -96,6 +107,7 @@ pub struct Instance {
     claimed: Option<(Claim, UnixListener)>,
     /// The file to write the process's number to.
     pid_file: Option<PathBuf>,
+    apart: Apart,
     /// Whoever waits for packets to flow, where the terminal is to be left then.
     attached: Option<Attached>,
     replan: Replan,
@@ -108,6 +120,7 @@ impl Instance {
     /// The exit code, when the name is another's; said.
     pub fn new(
         plan: &InstancePlan,
+        apart: Apart,
         attached: Option<Attached>,
         replan: Replan,
     ) -> Result<Self, Exit> {
@@ -127,6 +140,7 @@ impl Instance {
             name: plan.name.clone(),
             claimed,
             pid_file: plan.pid_file.clone(),
+            apart,
             attached,
             replan,
         })
@@ -195,8 +209,8 @@ async fn answering(
     let (mut orders, sender) = Orders::new().map_err(io_error("cannot watch for signals"))?;
     let board = Arc::new(Board::new(&instance.name, plan));
     let server = listener.map(|listener| {
-        let board = Arc::clone(&board);
-        Server::start(listener, move || board.report(), sender)
+        let board: Arc<Board> = Arc::clone(&board);
+        Server::start(listener, board, sender)
     });
     let server = server
         .transpose()
@@ -235,14 +249,15 @@ async fn with_hand(
     orders: &mut Orders,
 ) -> Result<Exit, UpError> {
     let prepared = tokio::select! {
-        prepared = prepare(plan, hand) => prepared?,
+        prepared = prepare(plan, instance.apart.processes, hand) => prepared?,
         () = hand.gone() => return Err(HandError::Gone.into()),
         () = orders.stop() => return Ok(Exit::Success),
     };
-    let pid_file = instance.pid_file.as_deref().map(PidFile::write);
+    let keeper = instance.apart.keeper;
+    let pid_file = instance.pid_file.as_deref();
     let _pid_file = pid_file
-        .transpose()
-        .map_err(io_error("cannot write the pid file (--pidfile)"))?;
+        .map(|path| PidFile::write(path, keeper))
+        .transpose()?;
     // To its end, also when a signal comes meanwhile: what was made by then would not be taken back.
     let slot = prepared.slot;
     let session = Arc::clone(&prepared.session);
@@ -296,9 +311,9 @@ fn leave_terminal(attached: Attached, name: &str) -> io::Result<()> {
 
 /// The stages, in order, but for the last. An early return drops what was made before: the device goes with its
 /// descriptor, and routes and rules come last, in [`Prepared::capture`].
-async fn prepare(plan: &Plan, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
+async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
     let began = Instant::now();
-    let audit = records::open(plan)?;
+    let audit = records::open(plan, processes)?;
     let device = hand.open(&plan.device).await?;
     if let Some(cleared) = &device.cleared {
         info!("removed what a killed run left: {cleared}");

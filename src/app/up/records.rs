@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use nix::unistd::{Uid, User};
 
+use super::flows::Listed;
 use super::session::Session;
 use crate::app::surroundings;
 use crate::audit::{self, Audit, AuditError, FlowEntry, Login, Totals};
 use crate::carrier::steady::State;
 use crate::carrier::{Description, Link, Steady};
+use crate::os::Processes;
 use crate::plan::Plan;
 use crate::relay::{Meter, Traffic};
 use crate::stats::Stats;
@@ -18,28 +20,40 @@ use crate::stats::Stats;
 /// How long the last lines may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Opens the log that the plan names.
+/// Opens the log that the plan names; `processes` finds who opens a connection.
 ///
 /// # Errors
 /// [`AuditError`].
-pub(in crate::app) fn open(plan: &Plan) -> Result<Option<Audit>, AuditError> {
-    plan.audit.as_ref().map(Audit::open).transpose()
+pub(in crate::app) fn open(plan: &Plan, processes: Processes) -> Result<Option<Audit>, AuditError> {
+    let destination = plan.audit.as_ref();
+    let audit = destination.map(|destination| Audit::open(destination, processes));
+    audit.transpose()
 }
 
-/// Counts a flow's bytes for all, and where it is written down for itself.
-pub(super) struct Metered<'a>(pub(super) &'a Traffic, pub(super) Option<&'a FlowEntry>);
+/// Counts a flow's bytes for all, for itself, and where it is written down once more.
+pub(super) struct Metered<'a>(
+    pub(super) &'a Traffic,
+    pub(super) &'a Listed<'a>,
+    pub(super) Option<&'a FlowEntry>,
+);
 
 impl Meter for Metered<'_> {
+    fn opened(&self, connection: Option<u32>) {
+        self.1.opened(connection);
+    }
+
     fn add_up(&self, bytes: u64) {
         self.0.add_up(bytes);
-        if let Some(entry) = self.1 {
+        self.1.add_up(bytes);
+        if let Some(entry) = self.2 {
             entry.add_up(bytes);
         }
     }
 
     fn add_down(&self, bytes: u64) {
         self.0.add_down(bytes);
-        if let Some(entry) = self.1 {
+        self.1.add_down(bytes);
+        if let Some(entry) = self.2 {
             entry.add_down(bytes);
         }
     }

@@ -115,6 +115,7 @@ where
     /// Takes everything back in reverse order; whether all of it went.
     pub(super) async fn stop(self) -> bool {
         self.watcher.abort();
+        self.session.stopping();
         // While the routes are there: without one back to the target, the kernel takes no reset from it.
         self.session.inlet.reset_flows();
         let left = self.setup.lock().await.undo().await;

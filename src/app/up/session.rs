@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{debug, warn};
 
+use super::flows::Flows;
 use super::life::Activity;
 use super::records::Metered;
 use crate::audit::Audit;
@@ -21,8 +22,10 @@ pub(in crate::app) struct Session<C> {
     pub(in crate::app) carrier: C,
     pub(in crate::app) stats: Stats,
     pub(in crate::app) activity: Activity,
+    pub(super) flows: Flows,
     pub(in crate::app) audit: Option<Audit>,
     told_of_policy: AtomicBool,
+    is_stopping: AtomicBool,
 }
 
 impl<C: Carrier + 'static> Session<C> {
@@ -32,8 +35,10 @@ impl<C: Carrier + 'static> Session<C> {
             carrier,
             stats: Stats::default(),
             activity: Activity::default(),
+            flows: Flows::default(),
             audit,
             told_of_policy: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
         }
     }
 
@@ -47,18 +52,25 @@ impl<C: Carrier + 'static> Session<C> {
             .await
     }
 
+    /// What is open is ended by us from here on, and by nobody else.
+    pub(in crate::app) fn stopping(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
     async fn carry(self: Arc<Self>, inbound: TunInbound<TunDevice>) {
         let _active = self.activity.begin();
         let (source, target) = (inbound.source(), inbound.target());
-        let entry = self
-            .audit
-            .as_ref()
-            .map(|audit| audit.flow(FlowKey { source, target }));
-        let meter = Metered(&self.stats.traffic, entry.as_ref());
+        let key = FlowKey { source, target };
+        let entry = self.audit.as_ref().map(|audit| audit.flow(key));
+        let listed = self.flows.begin(key);
+        let meter = Metered(&self.stats.traffic, &listed, entry.as_ref());
         // Boxed: awaited in place, a future is kept twice.
         let outcome = Box::pin(relay(inbound, &self.carrier, &meter)).await;
         self.stats.count(&outcome);
-        if let Some(entry) = entry {
+        let is_ours =
+            matches!(outcome, Outcome::Broken(_)) && self.is_stopping.load(Ordering::Relaxed);
+        // One without an end was stopped.
+        if let Some(entry) = entry.filter(|_| !is_ours) {
             entry.end(&outcome);
         }
         debug!("{target}: {outcome}");

@@ -200,6 +200,14 @@ impl Budget {
         }
     }
 
+    /// What one flow alone may be granted on a path of this round trip.
+    pub fn window(round_trip: Duration) -> u32 {
+        match round_trip < LONG {
+            true => SINGLE,
+            false => SINGLE_LONG,
+        }
+    }
+
     /// The shortest round trip seen of late.
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip.shortest()

@@ -23,6 +23,7 @@ use super::shared::{After, Burden, Owner, Shared};
 use crate::carrier::channels::{ChannelType, Config, Decoder, Fault, Outgoing};
 use crate::carrier::dial::DialPermit;
 use crate::carrier::error::LostReason;
+use crate::carrier::link::next_number;
 use crate::carrier::processes;
 use crate::net::{OpenError, OpenFailure, Source, Target};
 
@@ -31,6 +32,7 @@ const SESSION: Duration = Duration::from_secs(3);
 
 /// One master and its channels.
 pub(super) struct Connection {
+    number: u32,
     shared: Mutex<Shared>,
     /// Rung when there is something to write.
     work: Notify,
@@ -49,6 +51,7 @@ impl Connection {
     /// Takes a master over, and runs its channels until it ends.
     pub(super) fn start(master: Master, socket: UnixStream, changed: Arc<Notify>) -> Arc<Self> {
         let connection = Arc::new(Self {
+            number: next_number(),
             shared: Mutex::default(),
             work: Notify::new(),
             stop: Notify::new(),
@@ -60,6 +63,11 @@ impl Connection {
         });
         tokio::spawn(Arc::clone(&connection).run(master, socket));
         connection
+    }
+
+    /// Its number.
+    pub(super) fn number(&self) -> u32 {
+        self.number
     }
 
     /// Where its TCP connections went when it was ready.

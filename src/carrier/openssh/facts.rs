@@ -49,6 +49,8 @@ pub(super) struct Facts {
     method: Option<String>,
     /// Keys and methods that ssh has tried.
     tried: Vec<String>,
+    /// What the server takes, as it told who had shown nothing yet.
+    methods: Vec<String>,
     /// How often the server has said no.
     pub(super) refusals: usize,
 }
@@ -94,6 +96,7 @@ impl Facts {
             key: None,
             method: None,
             tried: Vec::new(),
+            methods: Vec::new(),
             refusals: 0,
         }
     }
@@ -144,7 +147,11 @@ impl Facts {
 
     fn learn_of_the_login(&mut self, text: &str) -> bool {
         let mut stage = Stage::Login;
-        if text.starts_with("Authentications that can continue: ") {
+        if let Some(methods) = text.strip_prefix("Authentications that can continue: ") {
+            if self.refusals == 0 {
+                let methods = methods.split(',').filter(|method| !method.is_empty());
+                self.methods = methods.take(MANY).map(str::to_owned).collect();
+            }
             self.refusals += 1;
         } else if let Some(method) = text.strip_prefix("Next authentication method: ") {
             if method != "publickey" {
@@ -193,6 +200,7 @@ impl Facts {
         let method = self.method.clone();
         let is_by_key = method.as_deref().is_none_or(|method| method == "publickey");
         let authentication = match &method {
+            Some(method) if method == "none" => Some("no authentication".to_owned()),
             Some(method) if method != "publickey" => Some(method.clone()),
             _ => key.or(method),
         };
@@ -203,7 +211,7 @@ impl Facts {
             cipher: or(self.cipher.as_ref(), "ssh's cipher"),
             authentication: or(authentication.as_ref(), "of ssh's"),
             key: self.fingerprint().filter(|_| is_by_key),
-            methods: Vec::new(),
+            methods: self.methods.clone(),
         }
     }
 

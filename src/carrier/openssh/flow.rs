@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) is_abandoned: bool,
     pub(super) inbox: Inbox,
     pub(super) end: Option<End>,
+    /// All that the server had to say is in the inbox, or was.
+    pub(super) is_whole: bool,
     /// Our EOF was said.
     pub(super) is_finished: bool,
     /// Both halves are gone, in good order, since then: the server's CLOSE is to come.
@@ -61,6 +63,7 @@ impl Flow {
             is_abandoned: false,
             inbox: Inbox::default(),
             end: None,
+            is_whole: false,
             is_finished: false,
             lingers_since: None,
             gone: 0,

@@ -43,7 +43,7 @@ impl Connection {
     }
 
     /// Resolves, to whatever, with the answer. `None` where there is no room for a question.
-    fn ask(&self) -> Option<oneshot::Receiver<()>> {
+    pub(super) fn ask(&self) -> Option<oneshot::Receiver<()>> {
         let (sender, answer) = oneshot::channel();
         self.with(|shared, _| {
             let id = shared.channels.open(ChannelType::new(NO_TYPE, [])).ok()?;

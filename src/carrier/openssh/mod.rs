@@ -26,11 +26,12 @@
 //! | `connection` | one master's reader and writer, over `shared`: its channels behind one lock; `flow`: one channel's state |
 //! | `stream` | one channel as two halves, over its `place` on the connection |
 //! | `pool` | all masters: which one a flow goes to, when one more is started, when one goes |
-//! | `life` | whether the server is still there |
+//! | `life` | whether the server is still there; `examine`: what a doctor asks of it |
 
 mod client;
 mod connection;
 mod den;
+mod examine;
 mod facts;
 mod flow;
 mod hello;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::examine::Question;
 use super::flow::{End, Flow, Opening};
 use crate::carrier::channels::{ChannelId, Channels, Config, Decoder, Event, Fault, Refusal};
 use crate::carrier::dial::DialPermit;
@@ -78,6 +79,8 @@ pub(super) enum Owner {
     Flow(Arc<Flow>),
     /// The first session, and who waits for its answer.
     Session(Option<oneshot::Sender<bool>>),
+    /// Who asks something of a session.
+    Question(Question),
     /// Who waits for a sign of life; dropped with the answer.
     Sign { _asks: oneshot::Sender<()> },
 }
@@ -207,10 +210,16 @@ impl Shared {
                 if let Some(Owner::Flow(flow)) = self.owners.get(&id) {
                     let mut state = flow.state();
                     state.end.get_or_insert(End::Eof);
+                    state.is_whole = true;
                     after.wake(&mut state.reader);
                 }
             }
             Event::Closed(id) => self.closed(id, after),
+            Event::Answered { id, success }
+                if matches!(self.owners.get(&id), Some(Owner::Question(_))) =>
+            {
+                self.answered(id, success);
+            }
             Event::Answered { id, success } => {
                 if let Some(Owner::Session(answer)) = self.owners.get_mut(&id) {
                     // Who has asked may have stopped waiting.
@@ -228,6 +237,13 @@ impl Shared {
                 let command = [&4u32.to_be_bytes()[..], b"true"].concat();
                 if self.channels.request(id, "exec", true, &command).is_err() {
                     *answer = None;
+                }
+                return;
+            }
+            Some(Owner::Question(question)) => {
+                let (name, specific) = question.request();
+                if self.channels.request(id, name, true, specific).is_err() {
+                    self.remove(id);
                 }
                 return;
             }
@@ -249,8 +265,10 @@ impl Shared {
 
     fn refused(&mut self, id: ChannelId, reason: Refusal, text: &str, after: &mut After) {
         // The sender of a session or of a sign of life is dropped with its owner.
-        let Some(Owner::Flow(flow)) = self.remove(id) else {
-            return;
+        let flow = match self.remove(id) {
+            Some(Owner::Flow(flow)) => flow,
+            Some(Owner::Question(question)) => return question.refused(),
+            _ => return,
         };
         let error = open_error(code(reason), text);
         let mut state = flow.state();
@@ -266,18 +284,35 @@ impl Shared {
             let mut state = flow.state();
             state.inbox.push(data);
             after.wake(&mut state.reader);
-        } else {
-            // The session's output.
-            self.channels.consumed(now, id, data.len());
+            return;
+        }
+        if let Some(Owner::Question(question)) = self.owners.get_mut(&id) {
+            question.hear(&data);
+        }
+        // The session's output.
+        self.channels.consumed(now, id, data.len());
+    }
+
+    /// A request of a question's is granted or refused.
+    fn answered(&mut self, id: ChannelId, success: bool) {
+        if let Some(Owner::Question(question)) = self.owners.get_mut(&id)
+            && question.answered(success)
+        {
+            self.remove(id);
+            self.channels.abort(id);
         }
     }
 
     fn closed(&mut self, id: ChannelId, after: &mut After) {
-        if let Some(Owner::Flow(flow)) = self.remove(id) {
-            let mut state = flow.state();
-            state.closed_by_peer();
-            after.wake(&mut state.reader);
-            after.wake(&mut state.writer);
+        match self.remove(id) {
+            Some(Owner::Flow(flow)) => {
+                let mut state = flow.state();
+                state.closed_by_peer();
+                after.wake(&mut state.reader);
+                after.wake(&mut state.writer);
+            }
+            Some(Owner::Question(question)) => question.closed(),
+            _ => {}
         }
     }
 }

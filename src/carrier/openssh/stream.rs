@@ -78,6 +78,22 @@ impl ByteReader for OpensshReader {
             None => pending().await,
         }
     }
+
+    fn connection(&self) -> Option<u32> {
+        Some(self.place.connection.number())
+    }
+
+    async fn absorb(&mut self) -> StreamError {
+        poll_fn(|cx| {
+            let mut state = self.place.flow.state();
+            if state.end == Some(End::Broken(StreamError::Lost)) && !state.is_whole {
+                return Poll::Ready(StreamError::Lost);
+            }
+            state.reader = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
 }
 
 impl Drop for OpensshReader {

@@ -8,39 +8,14 @@ use tokio::time::timeout;
 
 use super::handler::ClientHandler;
 use super::{RusshCarrier, login};
-
-/// How long the server may take for each answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// More output than this is not kept, in bytes.
-const MOST_OUTPUT: usize = 64 << 10;
-/// A terminal as ssh asks for it, in columns and rows.
-const TERMINAL: (u32, u32) = (80, 24);
-
-/// What is asked of a session (RFC 4254 sections 6.2 and 6.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request<'a> {
-    /// To run a command.
-    Exec(&'a str),
-    /// To start a subsystem, such as `sftp`.
-    Subsystem(&'a str),
-    /// To have a terminal; nothing is started in it.
-    Terminal,
-}
-
-/// What the server says to that.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Granted. For a command: its output.
-    Granted(Vec<u8>),
-    /// The request is refused.
-    Refused,
-    /// No session is opened at all.
-    NoSession,
-    /// It does not answer in time.
-    Silent,
-}
+use crate::carrier::examine::{Answer, MOST_OUTPUT, PATIENCE, Request, TERMINAL};
 
 impl RusshCarrier {
+    /// How many bytes the server may send ahead for one flow on a path of this round trip.
+    pub fn window(&self, round_trip: Duration) -> u32 {
+        login::window(round_trip)
+    }
+
     /// How long a question to the server itself takes to be answered. `None` where it is not, within a few seconds.
     pub async fn round_trip(&self) -> Option<Duration> {
         let connection = self.pool.all().into_iter().next()?;
@@ -58,11 +33,6 @@ impl RusshCarrier {
         let asked = ask(connection.handle(), request);
         timeout(PATIENCE, asked).await.unwrap_or(Answer::Silent)
     }
-}
-
-/// How many bytes the server may send ahead for one flow on a path of this round trip.
-pub fn window(round_trip: Duration) -> u32 {
-    login::window(round_trip)
 }
 
 async fn ask(handle: &Handle<ClientHandler>, request: Request<'_>) -> Answer {

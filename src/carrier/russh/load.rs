@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -11,12 +11,16 @@ use super::refusal::Refusals;
 use super::route::Gate;
 use super::turns::{Fed, Turns};
 use crate::carrier::error::LostReason;
+use crate::carrier::link::next_number;
 
 /// What russh keeps for a channel that we closed before the server did, in bytes (measured: an entry of its
 /// channel table with a message queue; the server's CLOSE no longer removes it).
 const KEPT_PER_RESET: u64 = 4096;
 /// What russh keeps for a refused open, in bytes (one message in a queue that nobody reads after the login).
 const KEPT_PER_REFUSAL: u64 = 1024;
+
+/// For how long flows that are not read let all in, so that a loss is noticed behind what they leave on the wire.
+const SUSPICION: Duration = Duration::from_secs(10);
 
 /// A data message of at least this many bytes is one of a bulk transfer.
 const BULK_MESSAGE: usize = 16 << 10;
@@ -26,6 +30,7 @@ const BUSY_MS: u64 = 200;
 /// The counters of one connection. Plain counters: the pool tolerates values that are a moment old.
 #[derive(Debug)]
 pub(super) struct Load {
+    number: u32,
     born: Instant,
     channels: AtomicUsize,
     stalled: AtomicUsize,
@@ -34,11 +39,15 @@ pub(super) struct Load {
     /// When the last bulk message was carried, in milliseconds since `born`, plus one; 0: never.
     last_bulk: AtomicU64,
     kept: AtomicU64,
+    /// Until when it may be lost, in milliseconds since `born`.
+    suspected: AtomicU64,
     refusals: Refusals,
     lost: OnceLock<LostReason>,
     cut: Arc<Cut>,
     gate: Arc<Gate>,
     turns: Arc<Turns>,
+    /// Rung when the connection is lost.
+    over: Notify,
     /// The goodbye is to be said: no flow may hold the session up.
     leaving: AtomicBool,
     /// Rung when a channel joins, a flow is read again, or the goodbye is to be said.
@@ -50,6 +59,7 @@ pub(super) struct Load {
 impl Load {
     pub(super) fn new(changed: Arc<Notify>) -> Self {
         Self {
+            number: next_number(),
             born: Instant::now(),
             channels: AtomicUsize::new(0),
             stalled: AtomicUsize::new(0),
@@ -57,15 +67,22 @@ impl Load {
             carried: AtomicU64::new(0),
             last_bulk: AtomicU64::new(0),
             kept: AtomicU64::new(0),
+            suspected: AtomicU64::new(0),
             refusals: Refusals::default(),
             lost: OnceLock::new(),
             cut: Arc::default(),
             gate: Arc::default(),
             turns: Arc::default(),
             leaving: AtomicBool::new(false),
+            over: Notify::new(),
             joined: Notify::new(),
             changed,
         }
+    }
+
+    /// The connection's number.
+    pub(super) fn number(&self) -> u32 {
+        self.number
     }
 
     /// When the connection was made.
@@ -107,6 +124,16 @@ impl Load {
     /// Why the connection is lost, once it is.
     pub(super) fn lost(&self) -> Option<&LostReason> {
         self.lost.get()
+    }
+
+    /// Resolves when the connection is lost.
+    pub(super) async fn until_lost(&self) {
+        // Made before the look: it hears what rings from here on.
+        let mut rung = std::pin::pin!(self.over.notified());
+        rung.as_mut().enable();
+        if self.lost().is_none() {
+            rung.await;
+        }
     }
 
     /// Ends the connection.
@@ -162,6 +189,7 @@ impl Load {
     pub(super) fn set_lost(&self, reason: LostReason) {
         // An error means that a reason is already there.
         let _ = self.lost.set(reason);
+        self.over.notify_waiters();
         self.changed.notify_one();
     }
 
@@ -179,12 +207,25 @@ impl Load {
         self.joined.notify_waiters();
     }
 
-    /// Resolves when the connection has something to do beside the channels that wait to be read: another one, or the goodbye.
+    /// It may be lost, as another one to the same server is: what arrives is taken off the wire for a while.
+    pub(super) fn suspect(&self) {
+        let until = self.age_ms(Instant::now() + SUSPICION);
+        self.suspected.store(until, Relaxed);
+        self.joined.notify_waiters();
+    }
+
+    fn is_suspected(&self) -> bool {
+        self.age_ms(Instant::now()) < self.suspected.load(Relaxed)
+    }
+
+    /// Resolves when the connection has something to do beside the channels that wait to be read: another one, the goodbye, or
+    /// to find out whether it is lost.
     pub(super) async fn shared_by_others(&self) {
         loop {
             // Made before the look: it hears what rings from here on.
             let joined = self.joined.notified();
-            if self.channels() > self.waiting() || self.leaving.load(Relaxed) {
+            let has_others = self.channels() > self.waiting();
+            if has_others || self.leaving.load(Relaxed) || self.is_suspected() {
                 return;
             }
             joined.await;

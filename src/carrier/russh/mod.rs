@@ -55,7 +55,6 @@ use crate::net::{Carrier, OpenError, Source, Target};
 use crate::plan::SshPlan;
 
 pub use self::auth::{KeyFacts, KeyLock, key_facts};
-pub use self::examine::{Answer, Request, window};
 pub use self::spill::directory as backlog_directory;
 pub use self::stream::{RusshReader, RusshWriter};
 

@@ -5,7 +5,6 @@
 //! itself once both directions are at EOF. So an orderly end waits for the server's CLOSE, and ours is only sent
 //! for a reset, or to a server that does not close.
 
-use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -21,7 +20,7 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::Notify;
 
 use super::backlog::{Backlog, Store};
-use super::load::{ChannelGuard, StallGuard};
+use super::load::{ChannelGuard, Load, StallGuard};
 use super::pace::Pace;
 use super::turns::Fed;
 use crate::net::{ByteReader, ByteWriter, StreamError};
@@ -190,6 +189,44 @@ impl RusshReader {
         self.end = Some(End::Broken(error));
     }
 
+    fn is_full(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|b| b.is_full())
+    }
+
+    /// The next data message into the backlog; whether there was one. Cancel safe.
+    async fn store_next(&mut self) -> bool {
+        let Some(data) = self.next().await else {
+            return false;
+        };
+        let store = &self.store;
+        let backlog = self
+            .backlog
+            .get_or_insert_with(|| Box::new(Backlog::new(Arc::clone(store))));
+        backlog.push(data);
+        true
+    }
+
+    /// Takes in what arrives, to the end of it. Cancel safe.
+    async fn take_in(&mut self, load: &Arc<Load>) {
+        self.be_patient().await;
+        let _waiting = load.wait();
+        while self.end.is_none() {
+            if self.is_full() {
+                // From here on the connection's reader waits for this flow.
+                let _stalled: StallGuard = load.stall();
+                return pending().await;
+            }
+            // While nobody else needs the connection, what arrives stays on the wire, and TCP holds the server back.
+            load.shared_by_others().await;
+            self.store_next().await;
+        }
+    }
+
+    /// Takes in what had arrived when the connection was lost: the end may be among it.
+    async fn take_rest(&mut self) {
+        while self.end.is_none() && !self.is_full() && self.store_next().await {}
+    }
+
     /// Returns when this flow has been behind for longer than is ordinary.
     async fn be_patient(&mut self) {
         while let Some(until) = self.pace.patient_until(Instant::now()) {
@@ -254,28 +291,21 @@ impl ByteReader for RusshReader {
         }
     }
 
-    async fn absorb(&mut self) -> Infallible {
-        self.be_patient().await;
+    fn connection(&self) -> Option<u32> {
+        Some(self.shared.place.load().number())
+    }
+
+    async fn absorb(&mut self) -> StreamError {
         let load = Arc::clone(self.shared.place.load());
-        let _waiting = load.wait();
-        while self.end.is_none() {
-            if self.backlog.as_ref().is_some_and(|b| b.is_full()) {
-                // From here on the connection's reader waits for this flow.
-                let _stalled: StallGuard = load.stall();
-                return pending().await;
-            }
-            // While nobody else needs the connection, what arrives stays on the wire, and TCP holds the server back.
-            load.shared_by_others().await;
-            let Some(data) = self.next().await else {
-                break;
-            };
-            let store = &self.store;
-            let backlog = self
-                .backlog
-                .get_or_insert_with(|| Box::new(Backlog::new(Arc::clone(store))));
-            backlog.push(data);
+        tokio::select! {
+            () = self.take_in(&load) => {}
+            () = load.until_lost() => self.take_rest().await,
         }
-        pending().await
+        match self.end {
+            None | Some(End::Broken(StreamError::Lost)) => StreamError::Lost,
+            // It is all here, and told after the bytes.
+            Some(_) => pending().await,
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! The streams of one link, counted: how many are open, and how many it took along when it was lost.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
@@ -93,8 +92,14 @@ impl<R: ByteReader> ByteReader for SteadyReader<R> {
         self.half.reset()
     }
 
-    fn absorb(&mut self) -> impl Future<Output = Infallible> + Send {
-        self.half.absorb()
+    fn connection(&self) -> Option<u32> {
+        self.half.connection()
+    }
+
+    async fn absorb(&mut self) -> StreamError {
+        let error = self.half.absorb().await;
+        self.stream.is_lost.store(true, Relaxed);
+        error
     }
 }
 

@@ -121,6 +121,37 @@ pub fn helper() -> io::Result<()> {
     Ok(())
 }
 
+/// What root needs to see the descriptors of all processes (proc_pid_fd(5)).
+const LOOKER: &[Capability] = &[Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+
+/// Confines the process that looks for others. It keeps what shows them, and is the one part without Landlock, which would
+/// hide them.
+///
+/// # Errors
+/// As [`main_process`].
+pub fn looker() -> io::Result<()> {
+    no_core_dumps()?;
+    keep_capabilities(LOOKER)?;
+    no_new_privileges()?;
+    tell("seccomp", calls::deny());
+    Ok(())
+}
+
+/// Confines a process that writes below `directory` as who it is, and does nothing else.
+///
+/// # Errors
+/// As [`main_process`].
+pub fn writer(directory: PathBuf) -> io::Result<()> {
+    no_core_dumps()?;
+    keep_capabilities(&[])?;
+    no_new_privileges()?;
+    confine_thread(&Writes {
+        below: vec![directory],
+        own: Vec::new(),
+    });
+    Ok(())
+}
+
 /// `path`, or the nearest directory above it that exists.
 fn there(path: &Path) -> Option<PathBuf> {
     path.ancestors()

@@ -238,6 +238,7 @@ impl Pool {
             return ControlFlow::Break(());
         }
         if let Some((count, reason)) = lost {
+            self.all().iter().for_each(|other| other.load().suspect());
             self.tell_of(count, reason);
         }
         if self.can_grow() && !self.growing.swap(true, Relaxed) {

@@ -1,0 +1,34 @@
+//! What a doctor asks of a server beside carrying flows, over either carrier.
+
+use std::time::Duration;
+
+/// How long the server may take for each answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// More output than this is not kept, in bytes.
+pub(super) const MOST_OUTPUT: usize = 64 << 10;
+/// A terminal as ssh asks for it, in columns and rows.
+pub(super) const TERMINAL: (u32, u32) = (80, 24);
+
+/// What is asked of a session (RFC 4254 sections 6.2 and 6.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// To run a command.
+    Exec(&'a str),
+    /// To start a subsystem, such as `sftp`.
+    Subsystem(&'a str),
+    /// To have a terminal; nothing is started in it.
+    Terminal,
+}
+
+/// What the server says to that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Granted. For a command: its output.
+    Granted(Vec<u8>),
+    /// The request is refused.
+    Refused,
+    /// No session is opened at all.
+    NoSession,
+    /// It does not answer in time.
+    Silent,
+}

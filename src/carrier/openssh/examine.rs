@@ -1,0 +1,158 @@
+//! What a doctor asks of a server over ssh's own channels: a session, and one request of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BufMut;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::OpensshCarrier;
+use super::connection::Connection;
+use super::shared::Owner;
+use crate::carrier::channels::{Budget, ChannelType};
+use crate::carrier::examine::{Answer, MOST_OUTPUT, PATIENCE, Request, TERMINAL};
+
+/// A session that somebody asks something of.
+pub(super) struct Question {
+    name: &'static str,
+    specific: Vec<u8>,
+    /// What follows the answer is wanted too, to its end.
+    wants_output: bool,
+    is_granted: bool,
+    output: Vec<u8>,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Question {
+    /// The request (RFC 4254 sections 6.2 and 6.5).
+    fn new(request: Request<'_>, answer: oneshot::Sender<Answer>) -> Self {
+        let mut specific = Vec::new();
+        let name = match request {
+            Request::Exec(command) => {
+                put_text(&mut specific, command);
+                "exec"
+            }
+            Request::Subsystem(subsystem) => {
+                put_text(&mut specific, subsystem);
+                "subsystem"
+            }
+            Request::Terminal => {
+                put_text(&mut specific, "vt100");
+                let (columns, rows) = TERMINAL;
+                for number in [columns, rows, 0, 0] {
+                    specific.put_u32(number);
+                }
+                put_text(&mut specific, "");
+                "pty-req"
+            }
+        };
+        Self {
+            name,
+            specific,
+            wants_output: matches!(request, Request::Exec(_)),
+            is_granted: false,
+            output: Vec::new(),
+            answer,
+        }
+    }
+
+    pub(super) fn request(&self) -> (&'static str, &[u8]) {
+        (self.name, &self.specific)
+    }
+
+    /// No session is opened.
+    pub(super) fn refused(self) {
+        self.tell(Answer::NoSession);
+    }
+
+    /// The request is answered; whether nothing more is wanted.
+    pub(super) fn answered(&mut self, success: bool) -> bool {
+        self.is_granted = success;
+        if success && self.wants_output {
+            return false;
+        }
+        let (nobody, _) = oneshot::channel();
+        let answer = std::mem::replace(&mut self.answer, nobody);
+        // Who has asked may have stopped waiting.
+        let _ = answer.send(match success {
+            true => Answer::Granted(Vec::new()),
+            false => Answer::Refused,
+        });
+        true
+    }
+
+    pub(super) fn hear(&mut self, data: &[u8]) {
+        let room = MOST_OUTPUT.saturating_sub(self.output.len());
+        self.output.extend_from_slice(&data[..data.len().min(room)]);
+    }
+
+    /// The server has closed the session.
+    pub(super) fn closed(mut self) {
+        let answer = match self.is_granted {
+            true => Answer::Granted(std::mem::take(&mut self.output)),
+            false => Answer::Refused,
+        };
+        self.tell(answer);
+    }
+
+    fn tell(self, answer: Answer) {
+        // Who has asked may have stopped waiting.
+        let _ = self.answer.send(answer);
+    }
+}
+
+fn put_text(specific: &mut Vec<u8>, text: &str) {
+    specific.put_u32(u32::try_from(text.len()).unwrap_or_default());
+    specific.put_slice(text.as_bytes());
+}
+
+impl Connection {
+    async fn question(self: &Arc<Self>, request: Request<'_>) -> Answer {
+        let (sender, answer) = oneshot::channel();
+        let question = Question::new(request, sender);
+        let id = self.with(|shared, _| {
+            let id = shared.channels.open(ChannelType::session()).ok()?;
+            shared.owners.insert(id, Owner::Question(question));
+            Some(id)
+        });
+        let Some(id) = id else {
+            return Answer::NoSession;
+        };
+        let answer = timeout(PATIENCE, answer).await;
+        self.with(|shared, _| {
+            if shared.remove(id).is_some() {
+                shared.channels.abort(id);
+            }
+        });
+        match answer {
+            Ok(Ok(answer)) => answer,
+            _ => Answer::Silent,
+        }
+    }
+}
+
+impl OpensshCarrier {
+    /// Asks the server for something of a session, which is closed again.
+    pub async fn ask(&self, request: Request<'_>) -> Answer {
+        match self.pool.all().first() {
+            Some(connection) => connection.question(request).await,
+            None => Answer::Silent,
+        }
+    }
+
+    /// How long a question to the server itself takes to be answered. `None` where it is not, within a few seconds.
+    pub async fn round_trip(&self) -> Option<Duration> {
+        let connection = self.pool.all().into_iter().next()?;
+        let began = Instant::now();
+        let answer = connection.ask()?;
+        // It resolves with the answer, to whatever.
+        let _ = timeout(PATIENCE, answer).await.ok()?;
+        Some(began.elapsed())
+    }
+
+    /// How many bytes the server may send ahead for one flow on a path of this round trip.
+    pub fn window(&self, round_trip: Duration) -> u32 {
+        Budget::window(round_trip)
+    }
+}
