@@ -67,7 +67,6 @@ const TABLE: [Room; 13] = [
         ],
         crates: &[
             "anyhow",
-            "bytes",
             "clap",
             "clap_complete",
             "clap_mangen",

@@ -773,6 +773,23 @@ fn a_stopped_application_outlives_the_stack_s_own_time_out() {
     .run();
 }
 
+/// Its kernel answers every probe, and tells at once when there is room again.
+#[test]
+fn an_application_that_has_ended_and_stops_gets_all_when_it_reads_on() {
+    for pause in [90, 3000] {
+        let sim = Sim::new(Plan {
+            up: 0,
+            down: 300_000,
+            receive: 4096,
+            app_pause: (at(0), Duration::from_secs(pause)),
+            ..Plan::default()
+        })
+        .run();
+        let over = sim.now - at(0);
+        assert!(over < Duration::from_secs(pause + 1), "{over}");
+    }
+}
+
 #[test]
 fn a_reset_while_the_syn_ack_is_on_its_way_ends_the_flow() {
     let sim = Sim::new(Plan {

@@ -327,8 +327,7 @@ impl Flow {
             socket.register_send_waker(cx.waker());
             return (Poll::Pending, Step::default());
         }
-        socket.close();
-        stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
+        stack.finish(&mut phy(&engine.config, &engine.outlet, None), now);
         let step = island.settle(engine, now, Step::default());
         (Poll::Ready(Ok(())), step)
     }

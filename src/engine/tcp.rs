@@ -56,6 +56,8 @@ pub(super) struct Stack {
     reset: bool,
     /// The reader has been told how the bytes from the application end.
     end_told: bool,
+    /// A FIN is to follow what is still to be sent.
+    finishing: bool,
     /// Bytes written after a reset since the reader last took some.
     into_the_void: usize,
 }
@@ -117,6 +119,7 @@ impl Stack {
             written_at: None,
             reset: false,
             end_told: false,
+            finishing: false,
             into_the_void: 0,
         })
     }
@@ -206,11 +209,28 @@ impl Stack {
         let was_open = !self.is_over();
         phy.ipv6_segment = self.ipv6_segment;
         self.held_back = 0;
+        self.close_in_time();
         while let PollResult::SocketStateChanged =
             self.interface.poll_egress(now, phy, &mut self.sockets)
         {}
         // Without a segment, only the socket's own time-out closes it.
         self.reset |= was_open && self.state() == State::Closed;
+    }
+
+    /// Has a FIN follow all that was written.
+    pub(super) fn finish<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
+        self.finishing = true;
+        self.drain(phy, now);
+    }
+
+    /// In LAST-ACK smoltcp 0.14 looks at no segment that acknowledges nothing new: an application that has ended its direction
+    /// and lets its window close would not be heard when it opens again, nor its kernel's signs of life. So that state begins
+    /// when the bytes have arrived.
+    fn close_in_time(&mut self) {
+        if self.finishing && (self.state() != State::CloseWait || self.queued() == 0) {
+            self.finishing = false;
+            self.socket().close();
+        }
     }
 
     /// Ends the connection with a reset, behind what the peer has room for.

@@ -9,6 +9,7 @@
 //! has nothing to wait for, so this takes about as long as a task switch.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Acquire};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,9 +21,11 @@ use tokio::time::timeout;
 use crate::carrier::failure::open_error;
 use crate::net::{OpenError, OpenFailure};
 
-/// How long the two wait for each other. Only a server that refuses what it has confirmed before, which no opener
-/// waits for, makes the session wait this long.
-const MEETING: Duration = Duration::from_secs(1);
+/// How long the two wait for each other, in so many pieces: time in which the whole process was stopped or got no processor
+/// ends one piece at most, so nobody gives up before the other had a turn. Only a server that refuses what it has confirmed
+/// before, which no opener waits for, makes the session wait this long.
+const MEETING: Duration = Duration::from_secs(5);
+const PIECES: u32 = 10;
 
 /// Where the handler of a connection and its openers meet.
 #[derive(Debug, Default)]
@@ -47,7 +50,7 @@ impl Refusals {
             let done = self.text().is_none() || self.opening.load(Acquire) == 0;
             done.then_some(())
         });
-        if timeout(MEETING, taken).await.is_err() {
+        if meet(taken).await.is_none() {
             // Nobody's: not to be found by the next one.
             self.put(None);
         }
@@ -65,7 +68,7 @@ impl Refusals {
         match open.await {
             Ok(opened) => Ok(opened),
             Err(russh::Error::ChannelOpenFailure(reason)) => {
-                let text = timeout(MEETING, self.until(|| self.text().take())).await;
+                let text = meet(self.until(|| self.text().take())).await;
                 self.changed.notify_waiters();
                 Err(open_error(code(&reason), &text.unwrap_or_default()))
             }
@@ -100,6 +103,17 @@ impl Refusals {
             rung.await;
         }
     }
+}
+
+/// Waits for the other side to come; `None` when it does not.
+async fn meet<T>(other: impl Future<Output = T>) -> Option<T> {
+    let mut other = pin!(other);
+    for _ in 0..PIECES {
+        if let Ok(met) = timeout(MEETING / PIECES, other.as_mut()).await {
+            return Some(met);
+        }
+    }
+    None
 }
 
 /// An open in flight.
@@ -183,7 +197,7 @@ mod tests {
         session.await.unwrap();
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn without_a_text_the_reason_stays() {
         let (to, queue) = mpsc::channel(1);
         to.send(ChannelOpenFailure::ResourceShortage).await.unwrap();
@@ -191,7 +205,23 @@ mod tests {
         assert_eq!(error, OpenError::new(OpenFailure::NoResources, ""));
     }
 
-    #[tokio::test]
+    /// The clock leaps as it does for a process that was stopped, before the opener gets its turn.
+    #[tokio::test(start_paused = true)]
+    async fn a_stopped_process_loses_no_text() {
+        let refusals = Arc::new(Refusals::default());
+        let _opening = refusals.opening();
+        let mut handing = pin!(refusals.hand_over("its own"));
+        assert!(futures_util::poll!(handing.as_mut()).is_pending());
+        tokio::time::advance(2 * MEETING).await;
+        assert!(futures_util::poll!(handing.as_mut()).is_pending());
+        let (to, queue) = mpsc::channel(1);
+        to.send(ChannelOpenFailure::ConnectFailed).await.unwrap();
+        let open = open(&refusals, queue);
+        handing.await;
+        assert_eq!(open.await.unwrap().unwrap_err().text, "its own");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_text_for_nobody_holds_the_session_for_a_moment_and_is_dropped() {
         let refusals = Arc::new(Refusals::default());
         refusals.hand_over("nobody's").await;
