@@ -158,7 +158,10 @@ async fn each_hop_has_its_own_host_key_and_login() {
         ..hop.plan()
     };
     let error = failure(&through(hop_plan, server.plan())).await;
-    assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
+    assert!(
+        matches!(&error, ConnectError::Hop { hop, error } if hop == "127.0.0.1" && matches!(**error, ConnectError::Refused { .. })),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

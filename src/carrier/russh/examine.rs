@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use russh::client::{Handle, Msg};
+use russh::client::Msg;
 use russh::{Channel, ChannelMsg};
 use tokio::time::timeout;
 
-use super::handler::ClientHandler;
+use super::connection::Connection;
 use super::{RusshCarrier, login};
 use crate::carrier::examine::{Answer, MOST_OUTPUT, PATIENCE, Request, TERMINAL};
 
@@ -30,13 +30,14 @@ impl RusshCarrier {
         let Some(connection) = self.pool.all().into_iter().next() else {
             return Answer::Silent;
         };
-        let asked = ask(connection.handle(), request);
+        let asked = ask(&connection, request);
         timeout(PATIENCE, asked).await.unwrap_or(Answer::Silent)
     }
 }
 
-async fn ask(handle: &Handle<ClientHandler>, request: Request<'_>) -> Answer {
-    let Ok(mut channel) = handle.channel_open_session().await else {
+async fn ask(connection: &Connection, request: Request<'_>) -> Answer {
+    let open = connection.handle().channel_open_session();
+    let Ok(mut channel) = connection.load().refusals().with_text(open).await else {
         return Answer::NoSession;
     };
     let asked = match request {

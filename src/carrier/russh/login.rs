@@ -22,6 +22,7 @@ use super::handler::{ClientHandler, Handshake};
 use super::host_key::{Accepted, HostKeyCheck};
 use super::leash::{Leash, leashed};
 use super::load::Load;
+use super::refusal::Refusals;
 use super::route::{self, Base, Known, Way};
 use super::server::Server;
 use super::tcp::AckAtOnce;
@@ -275,7 +276,11 @@ impl Start {
         // sshd leaves Nagle's algorithm on until a session runs something (packet.c
         // ssh_packet_set_interactive); the option stays when the session has ended. Without it every short exchange
         // would stall for the 40 ms of our delayed ACK.
-        let session = tokio::time::timeout(SESSION_TIMEOUT, run_true(&self.handle)).await;
+        let session = tokio::time::timeout(
+            SESSION_TIMEOUT,
+            run_true(&self.handle, self.load.refusals()),
+        )
+        .await;
         if !session.unwrap_or(false) {
             debug!("the server runs no session: acknowledging at once instead");
             self.ack_at_once.store(true, Relaxed);
@@ -361,8 +366,10 @@ fn config(plan: &SshPlan, preferred: Preferred, window_size: u32) -> Config {
 }
 
 /// Runs `true` in a session, until the server says that it runs. `false` where it runs nothing.
-async fn run_true(handle: &Handle<ClientHandler>) -> bool {
-    let Ok(mut channel) = handle.channel_open_session().await else {
+async fn run_true(handle: &Handle<ClientHandler>, refusals: &Refusals) -> bool {
+    // A refusal's text is taken here, or the session would wait for the next opener to do so.
+    let open = refusals.with_text(handle.channel_open_session());
+    let Ok(mut channel) = open.await else {
         return false;
     };
     if channel.exec(true, "true").await.is_err() {

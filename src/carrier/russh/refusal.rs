@@ -40,7 +40,7 @@ pub(super) struct Refusals {
 
 impl Refusals {
     /// Called by the handler: the server refused an open with this text. Returns when the opener has it, or when there is
-    /// none: the first session of a connection asks for no text.
+    /// none.
     pub(super) async fn hand_over(&self, text: &str) {
         if self.opening.load(Acquire) == 0 {
             return;
