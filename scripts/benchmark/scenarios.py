@@ -117,6 +117,8 @@ def beside_idle(count):
 
 def startup(tool, _length):
     """From the command to the first byte through the tunnel."""
+    if tool.wrapper():
+        raise Failed("it starts with its command: see run-true")
     with Load(tool, "first", tool.address(SHORT)) as load:
         # The load has to be trying before the tool is there.
         load.wait("start", 10)
