@@ -214,16 +214,16 @@ fn prepare(
     for warning in warnings.into_iter().filter(matters) {
         tracing::warn!("{warning}");
     }
-    if plan.carrier.kind == plan::CarrierKind::Russh {
-        warn_of_unheeded(&plan.ssh);
-    }
+    warn_of_unheeded(&plan);
     Ok(plan)
 }
 
-/// A line for each option of ssh's configuration that the embedded carrier does not honour.
-fn warn_of_unheeded(ssh: &plan::SshPlan) {
-    for server in ssh.servers() {
-        for option in &server.unheeded {
+/// A line for each option of ssh's configuration that the carrier does not honour.
+fn warn_of_unheeded(plan: &plan::Plan) {
+    let is_ssh = plan.carrier.kind == plan::CarrierKind::Openssh;
+    for server in plan.ssh.servers() {
+        let unheeded = server.unheeded.iter();
+        for option in unheeded.filter(|option| !(is_ssh && option.is_by_ssh)) {
             tracing::warn!("{}: {option}", server.alias);
         }
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Uid, User};
 
 use super::sudo::{self, SudoError};
+use crate::carrier::russh::has_algorithm;
 use crate::os::privilege::{Caller, become_caller};
 use crate::plan::Environment;
 
@@ -46,6 +47,7 @@ pub fn environment(person: &Person) -> Environment {
         logged_in_from: logged_in_from(),
         exists: Path::exists,
         is_krl,
+        has_algorithm,
         variable,
         user_number,
     }

@@ -49,13 +49,14 @@ impl CarrierPlan {
         source: Source,
         client: SshClient,
     ) -> Self {
-        let unheeded = server.servers().flat_map(|server| &server.unheeded).next();
+        let mut unheeded = server.servers().flat_map(|server| &server.unheeded);
+        let unheeded = unheeded.find(|option| option.is_by_ssh);
         let method = server
             .servers()
             .find_map(|server| server.only_by_ssh.as_ref());
         let only_ssh = unheeded
             .map(|option| format!("only ssh honours {}", option.option))
-            .or_else(|| method.map(|option| format!("only ssh logs in by {option}")));
+            .or_else(|| method.map(|what| format!("only ssh {what}")));
         let (kind, why) = match (asked, only_ssh, source) {
             (CarrierArg::Russh, ..) => (CarrierKind::Russh, "--carrier".to_owned()),
             (CarrierArg::Openssh, ..) => (CarrierKind::Openssh, "--carrier".to_owned()),
@@ -85,6 +86,7 @@ mod tests {
                 option: "Made".into(),
                 value: "up".into(),
                 instead: "",
+                is_by_ssh: true,
             });
         }
         CarrierPlan::new(asked, &server, source, SshClient::default()).kind
@@ -110,9 +112,23 @@ mod tests {
     }
 
     #[test]
+    fn what_ssh_does_not_do_either_is_no_reason_to_take_it() {
+        let mut server = SshPlan::new("h", 22, "me");
+        server.unheeded.push(Unheeded {
+            option: "PermitLocalCommand".into(),
+            value: "yes".into(),
+            instead: "",
+            is_by_ssh: false,
+        });
+        let client = SshClient::default();
+        let plan = CarrierPlan::new(CarrierArg::Auto, &server, Source::Ssh, client);
+        assert_eq!(plan.kind, CarrierKind::Russh);
+    }
+
+    #[test]
     fn ssh_is_taken_where_only_it_can_log_in() {
         let way = SshPlan {
-            only_by_ssh: Some("HostbasedAuthentication".into()),
+            only_by_ssh: Some("logs in by HostbasedAuthentication".into()),
             ..SshPlan::new("gw", 22, "me")
         };
         // A jump host counts too.

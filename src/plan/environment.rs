@@ -20,6 +20,8 @@ pub struct Environment {
     pub exists: fn(&Path) -> bool,
     /// Whether a file is a binary key revocation list (PROTOCOL.krl). Only asked for RevokedHostKeys.
     pub is_krl: fn(&Path) -> bool,
+    /// Whether the embedded carrier has an algorithm: the option of ssh_config(5) that names it, and its name there.
+    pub has_algorithm: fn(&str, &str) -> bool,
     /// The value of an environment variable, for `${NAME}` in ssh's configuration.
     pub variable: fn(&str) -> Option<String>,
     /// The number of the user of a name on this host.

@@ -102,7 +102,8 @@ mod tests {
 
     use super::super::ssh_config::Settings;
     use super::super::{
-        AddressFamily, Agent, Algorithms, Dialling, HostKeyPolicy, Keepalive, Login, RekeyLimit,
+        AddressFamily, Agent, Algorithms, CarrierKind, Dialling, HostKeyPolicy, Keepalive, Login,
+        RekeyLimit,
     };
     use super::*;
 
@@ -114,6 +115,7 @@ mod tests {
             home: Some("/home/me".into()),
             logged_in_from: None,
             is_krl: |_| false,
+            has_algorithm: |_, _| true,
             exists: |path| {
                 let there = [
                     "/home/me/.ssh/id_ed25519",
@@ -319,6 +321,35 @@ mod tests {
         direct.jump = Some("other".into());
         let (plan, _) = configured(&direct, &environment(), file).unwrap();
         assert_eq!(plan.ssh.dialled().unwrap().host, "other");
+    }
+
+    /// Where some of the names are known, those are taken.
+    #[test]
+    fn algorithms_that_only_ssh_has_are_a_reason_to_take_it() {
+        let knows_aes = Environment {
+            has_algorithm: |_, name| name.starts_with("aes"),
+            ..environment()
+        };
+        let chosen = |file: &'static str| {
+            let typed = args("h", &["10/8"]);
+            let mut ask = |_: &Query| {
+                let mut effective = from(Source::Ssh, Settings::parse(file));
+                effective
+                    .settings
+                    .fill_up(Settings::parse("user me\nport 22"));
+                Ok(effective)
+            };
+            resolve(&typed, &knows_aes, &mut ask).unwrap().0.carrier
+        };
+        let foreign = chosen("ciphers 3des-cbc,blowfish-cbc");
+        assert_eq!(foreign.kind, CarrierKind::Openssh);
+        assert_eq!(
+            foreign.why,
+            "only ssh has one of Ciphers 3des-cbc,blowfish-cbc"
+        );
+        let known = chosen("ciphers 3des-cbc,aes128-ctr");
+        assert_eq!(known.kind, CarrierKind::Russh);
+        assert_eq!(chosen("macs umac-64").kind, CarrierKind::Openssh);
     }
 
     #[test]

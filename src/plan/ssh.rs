@@ -62,9 +62,10 @@ pub struct SshPlan {
     pub rekey: Option<RekeyLimit>,
     /// How many SSH connections to hold; `None` leaves it to the carrier.
     pub connections: Option<usize>,
-    /// Options that the embedded carrier does not honour, for a warning each. ssh itself honours them all.
+    /// Options that the embedded carrier does not honour, for a warning each.
     pub unheeded: Vec<Unheeded>,
-    /// The option that asks for a way to log in that only ssh knows, where that way is likely to be the one that works.
+    /// What is asked for that only ssh does: a way to log in, where that is likely to be the one that works, or algorithms. For
+    /// the log, after "only ssh".
     pub only_by_ssh: Option<String>,
 }
 

@@ -55,6 +55,11 @@ fn fresh(burdens: impl Iterator<Item = Burden>) -> usize {
     burdens.filter(|b| !b.is_due() && !b.is_crowded()).count()
 }
 
+/// Whether none of those that are left should take new flows.
+fn is_used_up(burdens: &[Burden]) -> bool {
+    !burdens.is_empty() && fresh(burdens.iter().copied()) == 0
+}
+
 /// Whether a further master is wanted: fewer than `spread` may take new flows.
 fn should_grow(burdens: &[Burden], spread: usize) -> bool {
     burdens.len() < MOST && fresh(burdens.iter().copied()) < spread
@@ -264,12 +269,13 @@ impl Pool {
         debug!("connections to the server: {}", masters.len());
     }
 
-    /// Whether a master may take new flows.
-    fn has_fresh(&self) -> bool {
-        fresh(burdens(&self.masters()).into_iter().flatten()) > 0
-    }
-
     fn put_off(&self, failure: &str) {
+        let live: Vec<_> = burdens(&self.masters()).into_iter().flatten().collect();
+        if live.is_empty() {
+            // All is lost, and told as that.
+            debug!("no further ssh: {failure}");
+            return;
+        }
         let mut next = self.next_try();
         next.wait = (next.wait * 2).clamp(WAITS[0], WAITS[1]);
         next.after = Some(Instant::now() + next.wait);
@@ -277,7 +283,7 @@ impl Pool {
             info!("no further ssh for now: {failure}");
             return;
         }
-        if self.has_fresh() {
+        if !is_used_up(&live) {
             warn!(
                 "--connections: a further ssh cannot log in by itself ({failure}). A key in an agent helps"
             );
@@ -328,6 +334,15 @@ mod tests {
         assert!(grows(&[burden(900, 0)]));
         assert!(!grows(&[burden(900, 0), burden(3, 0)]));
         assert!(!grows(&[burden(900, 0); MOST]));
+    }
+
+    /// With three of them and a server that is killed, each fails to be replaced while the others go.
+    #[test]
+    fn where_none_is_left_none_is_used_up() {
+        assert!(!is_used_up(&[]));
+        let [some, full] = [burden(3, 0).unwrap(), burden(0, 8_000).unwrap()];
+        assert!(!is_used_up(&[some, full]));
+        assert!(is_used_up(&[full]));
     }
 
     #[test]

@@ -46,35 +46,28 @@ pub(super) fn offered(plan: &SshPlan, check: &HostKeyCheck) -> Result<Preferred,
     };
     let choice = Choice { host: &plan.alias };
     if let Some(names) = &chosen.ciphers {
-        let known = |name: &str| cipher::Name::try_from(name).ok();
-        preferred.cipher = choice.of("Ciphers", names, known, &names_of(CIPHERS))?;
+        preferred.cipher = choice.of("Ciphers", names, cipher_of, &names_of(CIPHERS))?;
     }
     if let Some(names) = &chosen.macs {
-        let known = |name: &str| mac::Name::try_from(name).ok();
         let all = names_of(&Preferred::DEFAULT.mac);
-        preferred.mac = choice.of("MACs", names, known, &all)?;
+        preferred.mac = choice.of("MACs", names, mac_of, &all)?;
     }
     if let Some(names) = &chosen.kex {
-        let known = |name: &str| kex::Name::try_from(name).ok().filter(is_exchange);
         let exchanges = Preferred::DEFAULT
             .kex
             .iter()
             .filter(|name| is_exchange(name));
         let all: Vec<&str> = exchanges.map(AsRef::as_ref).collect();
-        let list = choice.of("KexAlgorithms", names, known, &all.join(","))?;
+        let list = choice.of("KexAlgorithms", names, exchange_of, &all.join(","))?;
         preferred.kex = list.iter().chain(EXTENSIONS).copied().collect();
     }
     if let Some(names) = &chosen.host_keys {
-        let known = |name: &str| {
-            let all = Preferred::DEFAULT.key;
-            Algorithm::new(name).ok().filter(|key| all.contains(key))
-        };
         let all: Vec<_> = Preferred::DEFAULT
             .key
             .iter()
             .map(Algorithm::to_string)
             .collect();
-        preferred.key = choice.of("HostKeyAlgorithms", names, known, &all.join(","))?;
+        preferred.key = choice.of("HostKeyAlgorithms", names, host_key_of, &all.join(","))?;
     }
     if plan.compression {
         preferred.compression = Cow::Borrowed(&[
@@ -84,6 +77,42 @@ pub(super) fn offered(plan: &SshPlan, check: &HostKeyCheck) -> Result<Preferred,
         ]);
     }
     Ok(preferred)
+}
+
+/// Whether `option` of ssh_config(5) may name this algorithm: Ciphers, MACs, KexAlgorithms or HostKeyAlgorithms. What else there is
+/// has no say in it.
+pub fn has_algorithm(option: &str, name: &str) -> bool {
+    match option {
+        "Ciphers" => cipher_of(name).is_some(),
+        "MACs" => mac_of(name).is_some(),
+        "KexAlgorithms" => exchange_of(name).is_some(),
+        "HostKeyAlgorithms" => host_key_of(name).is_some(),
+        _ => true,
+    }
+}
+
+fn is_choice(name: &str) -> bool {
+    !NO_CHOICE.contains(&name)
+}
+
+fn cipher_of(name: &str) -> Option<cipher::Name> {
+    cipher::Name::try_from(name)
+        .ok()
+        .filter(|_| is_choice(name))
+}
+
+fn mac_of(name: &str) -> Option<mac::Name> {
+    mac::Name::try_from(name).ok().filter(|_| is_choice(name))
+}
+
+fn exchange_of(name: &str) -> Option<kex::Name> {
+    let exchange = kex::Name::try_from(name).ok().filter(is_exchange);
+    exchange.filter(|_| is_choice(name))
+}
+
+fn host_key_of(name: &str) -> Option<Algorithm> {
+    let all = Preferred::DEFAULT.key;
+    Algorithm::new(name).ok().filter(|key| all.contains(key))
 }
 
 /// Host keys that are asked for by default. SHA-1 signatures (`ssh-rsa`) only for who names them, as in ssh since 8.8.
@@ -119,7 +148,7 @@ impl Choice<'_> {
     ) -> Result<Cow<'static, [N]>, ConnectError> {
         let mut list = Vec::new();
         for name in names {
-            match known(name).filter(|_| !NO_CHOICE.contains(&name.as_str())) {
+            match known(name) {
                 Some(found) => list.push(found),
                 None => debug!("{}: {option}: the embedded SSH has no {name}", self.host),
             }
@@ -186,6 +215,23 @@ mod tests {
         assert_eq!(names_of(&preferred.compression), "none");
         let sha1 = Algorithm::Rsa { hash: None };
         assert!(!preferred.key.contains(&sha1) && preferred.key.len() > 3);
+    }
+
+    #[test]
+    fn what_there_is_is_told() {
+        for (option, has, lacks) in [
+            ("Ciphers", "aes128-gcm@openssh.com", "none"),
+            ("MACs", "hmac-sha2-256", "umac-64@openssh.com"),
+            (
+                "KexAlgorithms",
+                "curve25519-sha256",
+                "sntrup761x25519-sha512",
+            ),
+            ("HostKeyAlgorithms", "ssh-ed25519", "ssh-dss"),
+        ] {
+            assert!(has_algorithm(option, has), "{has}");
+            assert!(!has_algorithm(option, lacks), "{lacks}");
+        }
     }
 
     #[test]

@@ -54,6 +54,7 @@ use super::prompt::Prompter;
 use crate::net::{Carrier, OpenError, Source, Target};
 use crate::plan::SshPlan;
 
+pub use self::algorithms::has_algorithm;
 pub use self::auth::{KeyFacts, KeyLock, key_facts};
 pub use self::spill::directory as backlog_directory;
 pub use self::stream::{RusshReader, RusshWriter};

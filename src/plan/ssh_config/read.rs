@@ -71,9 +71,11 @@ pub(in super::super) fn read(
         rekey: reader.rekey()?,
         connections: None,
         unheeded: table::unheeded(effective),
-        only_by_ssh: methods::only_by_ssh(effective, environment),
+        only_by_ssh: methods::only_by_ssh(effective, environment)
+            .map(|option| format!("logs in by {option}")),
     };
     let plan = with_krls(plan, environment);
+    let plan = with_algorithms(plan, environment);
     Ok(Read {
         plan,
         through: query.last_hop(&hops),
@@ -88,8 +90,30 @@ fn with_krls(mut plan: SshPlan, environment: &Environment) -> SshPlan {
             option: "RevokedHostKeys".to_owned(),
             value: file.display().to_string(),
             instead: "binary revocation lists are not read, and no host key is taken; use --carrier openssh, or a list of plain keys",
+            is_by_ssh: true,
         });
     }
+    plan
+}
+
+/// The embedded carrier connects with those of the names that it knows; where there is none, only ssh can.
+fn with_algorithms(mut plan: SshPlan, environment: &Environment) -> SshPlan {
+    let chosen = &plan.algorithms;
+    let lists = [
+        ("KexAlgorithms", &chosen.kex),
+        ("Ciphers", &chosen.ciphers),
+        ("MACs", &chosen.macs),
+        ("HostKeyAlgorithms", &chosen.host_keys),
+    ];
+    let mut lists = lists
+        .iter()
+        .filter_map(|(option, list)| Some((*option, list.as_ref()?)));
+    let foreign = lists.find(|(option, names)| {
+        let is_known = |name: &String| (environment.has_algorithm)(option, name);
+        !names.iter().any(is_known)
+    });
+    let foreign = foreign.map(|(option, names)| format!("has one of {option} {}", names.join(",")));
+    plan.only_by_ssh = plan.only_by_ssh.or(foreign);
     plan
 }
 

@@ -16,11 +16,13 @@ enum Standing {
     BySsh(&'static str),
     /// The embedded carrier does not do what it says, but this.
     Unheeded(&'static str),
-    /// The same, for a way to log in: it matters where there is no other.
+    /// No carrier does, but this.
+    Nowhere(&'static str),
+    /// The same as `Unheeded`, for a way to log in: it matters where there is no other.
     Method(&'static str),
 }
 
-use Standing::{BySsh, Harmless, Honoured, Method, Unheeded as Not};
+use Standing::{BySsh, Harmless, Honoured, Method, Nowhere, Unheeded as Not};
 
 /// An option: its name as ssh_config(5) spells it, ssh's default, and its standing here.
 type Row = (&'static str, &'static str, Standing);
@@ -128,7 +130,7 @@ const TABLE: [Row; 110] = [
     ("GSSAPITrustDNS", "no", Harmless),
     ("HostbasedAcceptedAlgorithms", "", Harmless),
     ("LocalCommand", "", Harmless),
-    ("PermitLocalCommand", "no", Not("no local command is run")),
+    ("PermitLocalCommand", "no", Nowhere("no local command is run")),
     ("LocalForward", "", Harmless),
     ("LogLevel", "INFO", Harmless),
     ("LogVerbose", "none", Harmless),
@@ -143,7 +145,7 @@ const TABLE: [Row; 110] = [
     ("StreamLocalBindMask", "0177", Harmless),
     ("StreamLocalBindUnlink", "no", Harmless),
     ("SyslogFacility", "USER", Harmless),
-    ("Tunnel", "no", Not("no tunnel of ssh's own is made")),
+    ("Tunnel", "no", Nowhere("no tunnel of ssh's own is made")),
     ("TunnelDevice", "any:any", Harmless),
     ("XAuthLocation", "/usr/bin/xauth", Harmless),
 ];
@@ -151,7 +153,7 @@ const TABLE: [Row; 110] = [
 /// A value longer than this, or one with blanks, is not repeated in a warning: it is a list or a command.
 const SHORT: usize = 40;
 
-/// An option of ssh's configuration that matters and that the embedded carrier does not honour.
+/// An option of ssh's configuration that matters and that the embedded carrier, or none, does not honour.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{option}{} is not honoured: {instead}", shown(value))]
 pub struct Unheeded {
@@ -161,6 +163,8 @@ pub struct Unheeded {
     pub value: String,
     /// What happens instead.
     pub instead: &'static str,
+    /// Whether the user's own ssh honours it, run as a carrier.
+    pub is_by_ssh: bool,
 }
 
 fn shown(value: &str) -> String {
@@ -197,7 +201,7 @@ pub(super) fn unheeded(effective: &Effective) -> Vec<Unheeded> {
 fn one(key: &str, effective: &Effective) -> Option<Unheeded> {
     let (option, instead) = match row(key) {
         None => (key, "underpass does not know it"),
-        Some((name, _, Not(instead))) => (*name, *instead),
+        Some((name, _, Not(instead) | Nowhere(instead))) => (*name, *instead),
         Some((name, _, Method(instead))) if is_only_method(effective) => (*name, *instead),
         Some((name, _, BySsh(instead))) if effective.source == Source::Files => (*name, *instead),
         Some(_) => return None,
@@ -207,6 +211,7 @@ fn one(key: &str, effective: &Effective) -> Option<Unheeded> {
         option: option.to_owned(),
         value: values.join(" "),
         instead,
+        is_by_ssh: !matches!(row(key), Some((_, _, Nowhere(_)))),
     })
 }
 
@@ -260,6 +265,15 @@ mod tests {
                 "madeup 7 is not honoured: underpass does not know it",
             ]
         );
+    }
+
+    /// Where a master of ours runs none either, that is no reason to take ssh.
+    #[test]
+    fn a_local_command_is_run_by_nobody() {
+        let text = "permitlocalcommand yes\ntunnel yes\nknownhostscommand /x";
+        let unheeded = unheeded(&effective(Source::Ssh, text));
+        let by_ssh: Vec<_> = unheeded.iter().map(|option| option.is_by_ssh).collect();
+        assert_eq!(by_ssh, [false, false, true]);
     }
 
     #[test]
