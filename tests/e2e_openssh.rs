@@ -101,6 +101,41 @@ fn killed_in_the_middle_of_a_login_it_leaves_nothing() {
     assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
 }
 
+/// In the middle of a login ssh tells its ProxyCommand nothing when it is ended, and that need not care for its stdin.
+#[test]
+fn a_command_does_not_outlive_a_login() {
+    for has_terminal in [false, true] {
+        let lab = Lab::up();
+        let script = lab.file("stubborn");
+        let text = "trap '' HUP TERM\nwhile :; do sleep 1; done\n";
+        fs::write(&script, text).unwrap();
+        let running = || {
+            let all = fs::read_dir("/proc").unwrap().flatten();
+            let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+            let own = lines.filter(|line| line.starts_with(format!("sh\0{script}\0").as_bytes()));
+            own.count()
+        };
+        let terminal = openpty(None, None).unwrap();
+        let wrapper: &[&str] = match has_terminal {
+            true => &["python3", "-c", WITH_TERMINAL],
+            false => &[],
+        };
+        let mut command = lab.wrapped_up_command(wrapper, V4.subnet);
+        command.args(["-o", &format!("ProxyCommand=sh {script} %h")]);
+        command.stdin(terminal.slave.try_clone().unwrap());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        eventually("the command runs", || running() == 1);
+        kill(
+            Pid::from_raw(child.id().try_into().unwrap()),
+            Signal::SIGTERM,
+        )
+        .unwrap();
+        child.wait().unwrap();
+        eventually("the command has ended", || running() == 0);
+        assert!(ssh_processes(&lab).is_empty());
+    }
+}
+
 /// Makes its stdin the controlling terminal of the session.
 const WITH_TERMINAL: &str = "import fcntl, os, sys, termios\n\
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execvp(sys.argv[1], sys.argv[1:])";

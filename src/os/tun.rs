@@ -51,6 +51,11 @@ pub enum TunError {
         "making a TUN device is not permitted; run it with sudo, or once: sudo setcap cap_net_admin+ep \"$(command -v underpass)\""
     )]
     NotPermitted,
+    /// The device's file is not open to this user.
+    #[error(
+        "{CLONE_DEVICE} may not be opened by this user; run it with sudo, or once: sudo chmod 666 {CLONE_DEVICE}, its usual mode"
+    )]
+    Closed,
     /// The name is in use.
     #[error("there is a device {name} already; take another --tun NAME, or leave it out")]
     NameTaken {
@@ -210,7 +215,8 @@ fn exists(name: &str) -> bool {
 fn open_error(error: io::Error, name: &str) -> TunError {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoTun,
-        Some(libc::EPERM | libc::EACCES) => TunError::NotPermitted,
+        Some(libc::EACCES) => TunError::Closed,
+        Some(libc::EPERM) => TunError::NotPermitted,
         Some(libc::EBUSY | libc::EINVAL) if exists(name) => TunError::NameTaken {
             name: name.to_owned(),
         },

@@ -185,7 +185,7 @@ impl Drop for Master {
     /// In the middle of a login there may be a question on the terminal, and the next one behind it: ended at once,
     /// so that what is put back stays so.
     fn drop(&mut self) {
-        if self.settings.is_none() || self.gone.load(Relaxed) {
+        if self.gone.load(Relaxed) {
             return;
         }
         let mut tree = processes::tree(self.pid());

@@ -327,7 +327,7 @@ impl From<SlotError> for Refusal {
 impl From<TunError> for Refusal {
     fn from(error: TunError) -> Self {
         let kind = match error {
-            TunError::NoTun | TunError::NotPermitted => RefusalKind::Privilege,
+            TunError::NoTun | TunError::NotPermitted | TunError::Closed => RefusalKind::Privilege,
             TunError::NameTaken { .. } => RefusalKind::Busy,
             TunError::Io { .. } => RefusalKind::Failed,
         };

@@ -14,6 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockopt, sockopt,
 };
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 use super::client::Process;
 use crate::os::privilege;
+use crate::os::tun::CLONE_DEVICE;
 
 /// The subcommand.
 pub const SUBCOMMAND: &str = "helper";
@@ -31,11 +33,11 @@ pub const SUBCOMMAND: &str = "helper";
 pub enum StartError {
     /// No privileges, and nothing to get them with.
     #[error(
-        "making the device and setting routes needs privileges: install sudo, or once as root: setcap cap_net_admin+ep {}", .program.display()
+        "making the device and setting routes needs privileges: install sudo, or once as root: {grant}"
     )]
     NoWay {
-        /// This program.
-        program: PathBuf,
+        /// What root can do instead, as a command.
+        grant: String,
     },
     /// A call failed.
     #[error("could not start the privileged part of underpass: {0}")]
@@ -123,7 +125,7 @@ impl Way {
         }
         match Elevator::find(env::var_os("PATH")) {
             Some((elevator, path)) => Ok(Self::By(elevator, path)),
-            None => Err(StartError::NoWay { program: program() }),
+            None => Err(StartError::NoWay { grant: grant("") }),
         }
     }
 
@@ -163,11 +165,7 @@ impl Way {
                     .args(elevator.arguments(has_terminal()))
                     .arg(program())
                     .arg(SUBCOMMAND);
-                let hint = format!(
-                    "{}; or once: sudo setcap cap_net_admin+ep {}",
-                    elevator.hint(),
-                    program().display()
-                );
+                let hint = format!("{}; or once: {}", elevator.hint(), grant("sudo "));
                 (command, hint)
             }
         }
@@ -181,6 +179,23 @@ pub fn program() -> PathBuf {
         Ok(path) if path.exists() => path,
         _ => own,
     }
+}
+
+/// What makes this program do without root, each command after `by`.
+fn grant(by: &str) -> String {
+    use nix::unistd::{AccessFlags, access};
+    let is_closed = access(CLONE_DEVICE, AccessFlags::R_OK | AccessFlags::W_OK)
+        .is_err_and(|errno| errno == Errno::EACCES);
+    grant_of(by, is_closed, &program())
+}
+
+/// A capability opens no device that has another mode than udev's.
+fn grant_of(by: &str, is_closed: bool, program: &Path) -> String {
+    let open = match is_closed {
+        true => format!("{by}chmod 666 {CLONE_DEVICE} && "),
+        false => String::new(),
+    };
+    format!("{open}{by}setcap cap_net_admin+ep {}", program.display())
 }
 
 /// Whether somebody can be asked.
@@ -207,4 +222,22 @@ pub fn socket_on_stdin() -> io::Result<UnixStream> {
     )?;
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     Ok(UnixStream::from(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capability_is_no_help_where_the_device_is_closed() {
+        let program = Path::new("/bin/underpass");
+        assert_eq!(
+            grant_of("", false, program),
+            "setcap cap_net_admin+ep /bin/underpass"
+        );
+        assert_eq!(
+            grant_of("sudo ", true, program),
+            "sudo chmod 666 /dev/net/tun && sudo setcap cap_net_admin+ep /bin/underpass"
+        );
+    }
 }

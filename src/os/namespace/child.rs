@@ -79,7 +79,7 @@ fn failed<E: Display>(step: &'static str) -> impl Fn(E) -> String {
 /// No sudo helps here, so the hints differ from those of `up`.
 fn device_line(error: &TunError) -> String {
     match error {
-        TunError::NotPermitted => {
+        TunError::NotPermitted | TunError::Closed => {
             "/dev/net/tun may not be opened by this user; run: sudo chmod 0666 /dev/net/tun (the usual mode: the kernel \
              asks for privileges when a device is made, and a private network has its own)"
                 .to_owned()
