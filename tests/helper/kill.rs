@@ -280,6 +280,9 @@ impl Ground {
         }
         run.child.wait().unwrap();
         assert_eq!(self.lab.ask("cleanup").status.code(), Some(0), "{what}");
+        // Whose sudo was killed may be about to take its directory along.
+        let directory = self.lab.state.join("run");
+        common::eventually("the run has ended", || !directory.exists());
         self.lab.nothing_runs();
         victim
     }
