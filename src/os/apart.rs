@@ -10,17 +10,9 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::libc;
-use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
-/// What a person or a terminal may send: it ends with us, and not before.
-const IGNORED: [Signal; 5] = [
-    Signal::SIGINT,
-    Signal::SIGTERM,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-    Signal::SIGTSTP,
-];
+use super::signals;
 
 /// Starts a process that does `work` with its end of a socket. Ours is closed in every program that we run.
 ///
@@ -50,11 +42,7 @@ pub(super) fn start(work: impl FnOnce(UnixStream)) -> io::Result<UnixStream> {
 
 /// Lets go of everything but `socket`.
 fn alone_with(socket: OwnedFd) -> io::Result<UnixStream> {
-    for number in IGNORED {
-        #[expect(unsafe_code, reason = "actions of signals")]
-        // SAFETY: an action is replaced by none; no handler runs.
-        unsafe { signal(number, SigHandler::SigIgn) }?;
-    }
+    signals::ignore()?;
     setsid()?;
     let null = OpenOptions::new()
         .read(true)

@@ -7,7 +7,7 @@
 use std::io;
 
 use nix::libc;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, kill, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::getpid;
 use tokio::io::Interest;
@@ -24,6 +24,28 @@ const PASSED: [Signal; 8] = [
     Signal::SIGTSTP,
     Signal::SIGWINCH,
 ];
+
+/// What a person or a terminal may send to a process that ends with another one, and not before.
+const IGNORED: [Signal; 5] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGTSTP,
+];
+
+/// Makes this process deaf to them.
+///
+/// # Errors
+/// sigaction(2).
+pub(super) fn ignore() -> io::Result<()> {
+    for number in IGNORED {
+        #[expect(unsafe_code, reason = "actions of signals")]
+        // SAFETY: an action is replaced by none; no handler runs.
+        unsafe { signal(number, SigHandler::SigIgn) }?;
+    }
+    Ok(())
+}
 
 /// A signal that has come.
 #[derive(Clone, Copy, Debug)]

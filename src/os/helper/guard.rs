@@ -7,23 +7,13 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 
-use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 use tokio::io::AsyncReadExt;
 use tracing::{debug, error, warn};
 
 use super::serve::serve;
-use crate::os::{Netlink, NetlinkError, stale};
-
-/// What a person or a terminal may send; the end that asks decides when this ends.
-const IGNORED: [Signal; 5] = [
-    Signal::SIGINT,
-    Signal::SIGTERM,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-    Signal::SIGTSTP,
-];
+use crate::os::{Netlink, NetlinkError, signals, stale};
 
 /// Becomes guard and worker, and serves the other end of `socket`, which has greeted. Returns in both processes; whether
 /// everything went in order. To be called before there is a second thread.
@@ -31,7 +21,8 @@ const IGNORED: [Signal; 5] = [
 /// # Errors
 /// fork(2) and the like; nothing was changed then.
 pub fn guarded(socket: UnixStream) -> io::Result<bool> {
-    ignore_signals()?;
+    // The end that asks decides when this ends.
+    signals::ignore()?;
     let (lifeline, guards) = UnixStream::pair()?;
     #[expect(unsafe_code, reason = "the only way to have two processes")]
     // SAFETY: there is no second thread whose locks could be held in the child.
@@ -47,15 +38,6 @@ pub fn guarded(socket: UnixStream) -> io::Result<bool> {
             in_order
         }
     }
-}
-
-#[expect(unsafe_code, reason = "actions of signals")]
-fn ignore_signals() -> io::Result<()> {
-    for number in IGNORED {
-        // SAFETY: an action is replaced by none; no handler runs.
-        unsafe { signal(number, SigHandler::SigIgn) }?;
-    }
-    Ok(())
 }
 
 fn work(socket: UnixStream, lifeline: UnixStream) -> bool {
