@@ -152,7 +152,7 @@
 //! | masters (`ssh -M`) | 1 | as many as `--connections` says, else a further one at 900 channels, or after 8,000 refused opens; 16 at most | `carrier/openssh/pool.rs`, `shared.rs` |
 //!
 //! Rings are committed as they are first touched, and the one to the application is given back when nothing was written to
-//! it for a second: a flow that carries little holds little, an idle one about 11 KB in all (measured with 10,000). The file has no name; it
+//! it for 250 ms: a flow that carries little holds little, an idle one about 12 KB in all (measured with 10,000). The file has no name; it
 //! is in `$TMPDIR`, else in `/var/tmp`. A SYN beyond a bound is dropped and counted as `no_room`: the kernel sends it
 //! again. A connection that has carried 32 GiB, is 6 hours old, or has made russh keep 16 MiB takes no new flows
 //! once another can, and is let go with its last one.

@@ -115,13 +115,14 @@ class Lab:
         return ticks / CLOCK_TICKS
 
     def tool_memory(self):
-        """Resident memory of the tool's processes, in MB."""
+        """Resident memory of the tool's processes, in MB; a page that several of them share counts once (proc(5),
+        `Pss`)."""
         kib = 0
         for pid in self.tool_processes():
             try:
-                status = Path(f"/proc/{pid}/status").read_text()
-                kib += sum(int(line.split()[1]) for line in status.splitlines()
-                           if line.startswith("VmRSS:"))
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                kib += sum(int(line.split()[1]) for line in rollup.splitlines()
+                           if line.startswith("Pss:"))
             except OSError:
                 pass
         return kib * 1024 / 1e6

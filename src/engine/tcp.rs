@@ -27,7 +27,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A flow to which nothing was written for so long gives the memory of its ring back.
-const IDLE: Duration = Duration::from_millis(1000);
+const IDLE: Duration = Duration::from_millis(250);
 
 /// What may be written into the void after a reset while what came before it is not read on: a far side that sends without end
 /// and reads nothing learns of the reset then.
