@@ -15,6 +15,7 @@ mod running;
 pub(super) mod session;
 mod setup;
 mod signals;
+mod whose;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -34,6 +35,7 @@ use self::running::{End, Running};
 use self::session::Session;
 use self::setup::Setup;
 use self::signals::Orders;
+use self::whose::For;
 use super::control::{self, Server};
 use super::exit::Exit;
 use super::helper::Helper;
@@ -381,8 +383,9 @@ impl Prepared {
         self.setup.apply().await?;
         let setup = Arc::new(Mutex::new(self.setup));
         info!(
-            "ready: {} through {}@{} on {} in {:.2} s",
+            "ready: {}{} through {}@{} on {} in {:.2} s",
             Captured(&plan.capture),
+            For(&plan.capture.whose),
             plan.ssh.user,
             plan.ssh.host,
             self.device,
