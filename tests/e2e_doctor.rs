@@ -325,6 +325,7 @@ fn what_a_killed_run_has_left() {
         }
     }
     assert_eq!(underpass.wait().code(), Some(1));
+    underpass.wait_for_line("sudo underpass cleanup");
     let found = doctor(&lab, "");
     found.expect(0, &[("leftovers", "warn")]);
     let said = found.check("leftovers")["found"].as_str().unwrap();

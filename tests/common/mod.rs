@@ -99,7 +99,8 @@ impl Lab {
         lab
     }
 
-    fn namespace(&self, role: &str) -> String {
+    /// The file of a host's network namespace.
+    pub fn namespace(&self, role: &str) -> String {
         format!("/run/netns/{}-{role}", self.prefix)
     }
 

@@ -49,7 +49,7 @@ use crate::os::daemon::Attached;
 use crate::os::helper::{Hand, HandError};
 use crate::os::pid_file::{Keeper, PidFile, PidFileError};
 use crate::os::run_dir::{Claim, ClaimError};
-use crate::os::{Netlink, NetlinkError, Processes, host, limits, memory, notify};
+use crate::os::{Netlink, NetlinkError, Processes, host, limits, memory, notify, stale};
 use crate::plan::{CapturePlan, InstancePlan, Plan, PlanError, advice};
 
 /// Why packets do not flow, or no longer.
@@ -194,11 +194,26 @@ async fn up(plan: &Plan, mut instance: Instance, helper: Helper) -> Exit {
         Ok(exit) => exit,
         Err(error) => {
             tracing::error!("{error}");
+            if matches!(error, UpError::Hand(HandError::Gone)) {
+                tell_what_is_left().await;
+            }
             error.exit()
         }
     };
     drop(claim);
     exit
+}
+
+/// Where both processes of the privileged part were killed, nobody has taken rules back. We may not; everybody may look.
+async fn tell_what_is_left() {
+    let left = async { stale::left(&Netlink::new()?).await };
+    match left.await {
+        Ok(left) if left.is_empty() => {}
+        Ok(left) => warn!(
+            "it left {left}, which lead nowhere: the next start removes them, or now: sudo underpass cleanup"
+        ),
+        Err(error) => debug!("what it left is not known: {error}"),
+    }
 }
 
 /// Answers on the control socket meanwhile.
