@@ -259,6 +259,10 @@ fn a_gateway_that_does_not_forward_is_warned_of() {
     let mut underpass = lab.underpass(&format!("--gateway {}", V4.subnet));
     assert!(!underpass.log().join("\n").contains(words));
     underpass.stop(Signal::SIGTERM);
+    let words_of_another = "--gateway=nosuch: there is no such interface";
+    let mut underpass = lab.underpass(&format!("--gateway=nosuch {}", V4.subnet));
+    assert!(underpass.log().join("\n").contains(words_of_another));
+    underpass.stop(Signal::SIGTERM);
     client(&lab, "sysctl -qw net.ipv4.ip_forward=0");
     for (option, expected) in [("--gateway", true), ("", false)] {
         let mut underpass = lab.underpass(&format!("{option} {}", V4.subnet));

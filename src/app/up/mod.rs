@@ -201,7 +201,7 @@ async fn with_hand(
         (End::Lost(error), _) => Err(UpError::NotAgain(error)),
         (End::Helper, _) => Err(HandError::Gone.into()),
         (End::Device(source), _) => Err(UpError::Io {
-            step: "the TUN device is gone",
+            step: "the TUN device is gone, as after ip link del; underpass up makes another",
             source,
         }),
     }
@@ -314,6 +314,9 @@ async fn advise(slot: u32, capture: &CapturePlan) -> Result<(), UpError> {
     let networks = host::networks(&Netlink::new()?, slot).await?;
     let from = surroundings::logged_in_from();
     for line in advice::advise(capture, &networks, from)? {
+        warn!("{line}");
+    }
+    for line in whose::missing(&capture.whose, &networks) {
         warn!("{line}");
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::app::surroundings;
+use crate::plan::advice::HostNetworks;
 use crate::plan::{Forwarded, Whose};
 
 /// Behind the subnets. Empty where nobody is named: this host's users, and containers on it.
@@ -25,9 +26,48 @@ impl fmt::Display for For<'_> {
     }
 }
 
+/// A line for each interface that is named and not there: it may come, or its name be mistyped.
+pub(super) fn missing(whose: &Whose, host: &HostNetworks) -> Vec<String> {
+    let Forwarded::By(names) = &whose.forwarded else {
+        return Vec::new();
+    };
+    let is_there = |name: &String| host.interfaces.iter().any(|one| one.name == *name);
+    let missing = names.iter().filter(|name| !is_there(name));
+    let line = |name| {
+        format!(
+            "--gateway={name}: there is no such interface, and nothing comes from behind it until there is; ip link shows those there are"
+        )
+    };
+    missing.map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::advice::Interface;
+
+    #[test]
+    fn an_interface_that_is_not_there_is_told_of() {
+        let host = HostNetworks {
+            interfaces: vec![Interface {
+                name: "eth1".into(),
+                bridge: false,
+                addresses: Vec::new(),
+            }],
+            ..HostNetworks::default()
+        };
+        let told = |forwarded| {
+            let whose = Whose {
+                forwarded,
+                ..Whose::default()
+            };
+            missing(&whose, &host)
+        };
+        let told_of = told(Forwarded::By(vec!["eth1".into(), "eht1".into()]));
+        assert_eq!(told_of.len(), 1);
+        assert!(told_of[0].starts_with("--gateway=eht1: "), "{told_of:?}");
+        assert!(told(Forwarded::All).is_empty() && told(Forwarded::Containers).is_empty());
+    }
 
     #[test]
     fn nobody_is_told_of_where_nobody_is_named() {
