@@ -511,7 +511,7 @@ fn a_killed_worker_ends_up_with_a_word() {
         underpass.wait_for_line("the privileged part of underpass has ended");
         // The other one of the two has taken it back by then, or does so at once.
         let log = underpass.log().join("\n");
-        assert!(!log.contains("it left"), "{log}");
+        assert!(!log.contains("has left"), "{log}");
         eventually("the state is as before", || {
             lab.network_state("client") == before
         });

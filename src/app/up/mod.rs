@@ -85,9 +85,6 @@ async fn up(plan: &Plan, mut instance: Instance, helper: Helper) -> Exit {
         Ok(exit) => exit,
         Err(error) => {
             tracing::error!("{error}");
-            if matches!(error, UpError::Hand(HandError::Gone)) {
-                tell_what_is_left().await;
-            }
             error.exit()
         }
     };
@@ -101,7 +98,7 @@ async fn tell_what_is_left() {
     match left.await {
         Ok(left) if left.is_empty() => {}
         Ok(left) => warn!(
-            "it left {left}, which lead nowhere: the next start removes them, or now: sudo underpass cleanup"
+            "the privileged part has left {left}, which lead nowhere: the next start removes them, or now: sudo underpass cleanup"
         ),
         Err(error) => debug!("what it left is not known: {error}"),
     }
@@ -146,6 +143,13 @@ async fn until_stopped(
     let end = with_hand(plan, instance, &hand, board, orders).await;
     // What is left goes now, also when nothing came of it.
     hand.end().await;
+    match end {
+        Err(UpError::Hand(HandError::Gone)) if hand.is_elsewhere() => warn!(
+            "what the privileged part may have left in that network leads nowhere; to remove it: sudo nsenter --net=PATH underpass cleanup"
+        ),
+        Err(UpError::Hand(HandError::Gone)) => tell_what_is_left().await,
+        _ => {}
+    }
     end
 }
 
