@@ -434,7 +434,7 @@ const PRIVILEGED: [&str; 6] = [
     "src/os/helper/wire.rs",
 ];
 /// What of `os/` it calls: the kernel's language, what shall hold, and what was left.
-const CALLED: [&str; 12] = [
+const CALLED: [&str; 14] = [
     "src/os/apply.rs",
     "src/os/confine/calls.rs",
     "src/os/confine/files.rs",
@@ -443,7 +443,9 @@ const CALLED: [&str; 12] = [
     "src/os/netlink.rs",
     "src/os/orphan.rs",
     "src/os/privilege.rs",
-    "src/os/routes.rs",
+    "src/os/routes/mod.rs",
+    "src/os/routes/rules.rs",
+    "src/os/routes/words.rs",
     "src/os/slot.rs",
     "src/os/stale.rs",
     "src/os/tun.rs",

@@ -3,77 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "e2e_audit/rig.rs"]
+mod rig;
+#[path = "e2e_audit/services.rs"]
+mod services;
 
 use std::collections::HashSet;
 use std::os::unix::fs::{MetadataExt, chown};
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
+use rig::{Audited, ends, fingerprint, lines, of};
+
 use common::{Lab, Underpass, V4, V6, Value, assert_ok, carrier, eventually, finished};
-
-/// Underpass with its log in the state directory.
-struct Audited {
-    underpass: Underpass,
-    log: PathBuf,
-}
-
-impl Audited {
-    fn start(lab: &Lab) -> Self {
-        let log = lab.state.join("audit.log");
-        let args = format!("{} {} --audit-log {}", V4.subnet, V6.subnet, log.display());
-        Self {
-            underpass: lab.underpass(&args),
-            log,
-        }
-    }
-
-    fn lines(&self) -> Vec<Value> {
-        lines(&self.log)
-    }
-
-    /// All lines, once it has ended.
-    fn stop(mut self) -> Vec<Value> {
-        assert_eq!(self.underpass.stop(Signal::SIGTERM).code(), Some(0));
-        self.lines()
-    }
-}
-
-/// Every line is JSON in printable ASCII, with what all have.
-fn lines(log: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(log).unwrap();
-    let line = |line: &str| {
-        assert!(
-            line.bytes().all(|byte| matches!(byte, b' '..=b'~')),
-            "{line}"
-        );
-        let value: Value = serde_json::from_str(line).unwrap();
-        assert_eq!(value["v"], 1);
-        assert!(value["time"].as_str().unwrap().ends_with('Z'));
-        value
-    };
-    text.lines().map(line).collect()
-}
-
-fn of<'a>(lines: &'a [Value], event: &str) -> Vec<&'a Value> {
-    lines.iter().filter(|line| line["event"] == event).collect()
-}
-
-/// The ends of the flows to one port.
-fn ends(lines: &[Value], port: u16) -> Vec<&Value> {
-    let suffix = format!(":{port}");
-    let ends = of(lines, "flow_end").into_iter();
-    ends.filter(|line| line["target"].as_str().unwrap().ends_with(&suffix))
-        .collect()
-}
-
-fn fingerprint(public: &Path) -> String {
-    let output = Command::new("ssh-keygen").arg("-lf").arg(public).output();
-    let output = String::from_utf8(output.unwrap().stdout).unwrap();
-    output.split(' ').nth(1).unwrap().to_owned()
-}
 
 #[test]
 fn each_connection_with_who_where_and_how_it_ended() {
@@ -214,95 +158,6 @@ fn under_sudo_the_log_is_the_callers() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("of-root.log: Permission denied"), "{said}");
     assert!(!lab.state.join("of-root.log").exists());
-}
-
-/// A /run with the journal's socket, where `$1` is one.
-const JOURNAL: &str = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && \
-    touch /run/systemd/journal/socket && mount --bind $1 /run/systemd/journal/socket";
-/// A /dev with syslog's, and what is needed beside it; the host's is not touched.
-const SYSLOG: &str = "mkdir $1.dev && mount -t tmpfs none $1.dev && mkdir $1.dev/net && \
-    for node in null zero tty random urandom net/tun log; do touch $1.dev/$node; done && \
-    for node in null zero tty random urandom net/tun; do mount --bind /dev/$node $1.dev/$node; done && \
-    mount --bind $1 $1.dev/log && mount --rbind $1.dev /dev";
-
-/// What a log service hears until an end of a flow is among it. Its socket is mounted to its place in a mount namespace of
-/// underpass's own.
-fn service(lab: &Lab, which: &str, mount: &str) -> (Vec<String>, Underpass) {
-    let socket = lab.state.join("socket");
-    let service = UnixDatagram::bind(&socket).unwrap();
-    service
-        .set_read_timeout(Some(std::time::Duration::from_secs(30)))
-        .unwrap();
-    let mount = format!("{mount} && shift && exec \"$@\"");
-    let wrapper = [
-        "unshare",
-        "-m",
-        "sh",
-        "-ec",
-        &mount,
-        "sh",
-        &lab.file("socket"),
-    ];
-    let args = format!("{} --audit-log {which}", V4.subnet);
-    let underpass = Underpass::start(lab.wrapped_up_command(&wrapper, &args));
-    assert_eq!(
-        lab.result("client", &format!("connect {} 80", V4.host)),
-        "open"
-    );
-    let mut heard = Vec::new();
-    let mut buffer = vec![0; 16 << 10];
-    while !heard
-        .iter()
-        .any(|text: &String| text.contains("\"flow_end\""))
-    {
-        let length = service.recv(&mut buffer).expect("it is told");
-        heard.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
-    }
-    (heard, underpass)
-}
-
-#[test]
-fn the_journal_gets_each_line_with_its_fields() {
-    let lab = Lab::up();
-    let (heard, mut underpass) = service(&lab, "journald", JOURNAL);
-    for text in &heard {
-        let text = text.strip_suffix('\n').unwrap();
-        let (fields, line) = text.split_once("\nMESSAGE=").unwrap();
-        assert_eq!(
-            fields,
-            "PRIORITY=6\nSYSLOG_FACILITY=10\nSYSLOG_IDENTIFIER=underpass-audit"
-        );
-        let line: Value = serde_json::from_str(line).unwrap();
-        assert_eq!(line["v"], 1);
-    }
-    assert!(heard[0].contains("\"session_start\""), "{heard:?}");
-    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
-}
-
-#[test]
-fn syslog_gets_each_line_with_its_tag() {
-    let lab = Lab::up();
-    let (heard, mut underpass) = service(&lab, "syslog", SYSLOG);
-    let tag = format!("<86>underpass-audit[{}]: ", underpass.pid());
-    for text in &heard {
-        let line = text.strip_prefix(&tag).unwrap_or_else(|| panic!("{text}"));
-        let line: Value = serde_json::from_str(line).unwrap();
-        assert_eq!(line["v"], 1);
-    }
-    assert!(heard[0].contains("\"session_start\""), "{heard:?}");
-    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
-}
-
-#[test]
-fn a_log_service_that_is_not_there_is_said() {
-    let lab = Lab::up();
-    let hide = "mount -t tmpfs none /run && exec \"$@\"";
-    let wrapper = ["unshare", "-m", "sh", "-c", hide, "sh"];
-    let args = format!("{} --audit-log journald", V4.subnet);
-    let output = finished(lab.wrapped_up_command(&wrapper, &args));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("Name a file instead"), "{said}");
 }
 
 /// Who is connected now, for days perhaps, is seen; and what is open at the end has an end.

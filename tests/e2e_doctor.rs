@@ -5,6 +5,10 @@
 mod common;
 
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use common::{Lab, V4, Value, carrier, finished};
 
@@ -118,7 +122,7 @@ fn a_key_that_is_restricted() {
         &[
             ("forwarding", "pass"),
             ("restrictions", "pass"),
-            ("tun", "skip"),
+            ("tun", "pass"),
         ],
     );
     assert!(
@@ -220,4 +224,124 @@ fn subnets_that_meet_a_network_of_this_host() {
     let found = doctor(&lab, "-r root@192.168.77.1 172.31.0.0/16");
     found.expect(0, &[("overlap", "warn")]);
     doctor(&lab, "-r root@192.168.77.1 10.0.0.0/99").expect(1, &[("arguments", "fail")]);
+}
+
+/// Asked for in a way that makes no device, for whatever key.
+#[test]
+fn whether_a_server_makes_tunnels() {
+    let lab = Lab::up();
+    lab.further_sshd(2210, "authorized_keys", "PermitTunnel yes");
+    lab.further_sshd(
+        2211,
+        "authorized_keys.restricted",
+        "PermitTunnel point-to-point",
+    );
+    let before = lab.network_state("bastion");
+    let number = newest_link(&lab);
+    for (port, verdict, found) in [
+        (22, "pass", "not permitted"),
+        (2201, "pass", "not permitted"),
+        (2210, "pass", "is permitted"),
+        (2211, "warn", "seems to be restricted"),
+    ] {
+        let findings = doctor(&lab, &format!("-r root@192.168.77.1:{port}"));
+        findings.expect(0, &[("tun", verdict)]);
+        let said = findings.check("tun")["found"].as_str().unwrap();
+        assert!(said.contains(found), "{port}: {said}");
+    }
+    assert_eq!(lab.network_state("bastion"), before);
+    // Numbers of devices are given out in turn, those of devices that came and went, too.
+    assert_eq!(newest_link(&lab), number + 1);
+}
+
+/// The number of a device that is made on the bastion, and goes.
+fn newest_link(lab: &Lab) -> u64 {
+    let mut command = lab.command("bastion", "sh");
+    let script =
+        "ip link add probe type bridge && cat /sys/class/net/probe/ifindex; ip link del probe";
+    command.args(["-c", &format!("mount -t sysfs sys /sys; {script}")]);
+    let mut private = Command::new("unshare");
+    private
+        .arg("-m")
+        .arg(command.get_program())
+        .args(command.get_args());
+    let output = finished(private);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.trim().parse().unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+/// `doctor` where `script` was run before, in a mount namespace of its own.
+fn doctor_after(lab: &Lab, script: &str, args: &str) -> Findings {
+    let script = format!("{script} && exec \"$@\"");
+    let wrapper = ["unshare", "-m", "sh", "-c", &script, "sh"];
+    Findings::of(&finished(command(lab, &wrapper, &format!("{args} --json"))))
+}
+
+#[test]
+fn a_host_that_names_no_resolver() {
+    let lab = Lab::up();
+    let empty = lab.file("empty_known_hosts");
+    let mount = format!("mount --bind {empty} /etc/resolv.conf");
+    doctor_after(&lab, &mount, "").expect(0, &[("resolver", "warn")]);
+    std::fs::write(&empty, "nameserver 192.0.2.53\n").unwrap();
+    doctor_after(&lab, &mount, "").expect(0, &[("resolver", "pass")]);
+}
+
+#[test]
+fn a_container_that_filters_strictly() {
+    let lab = Lab::up();
+    let set = |value: u8| {
+        let mut command = lab.command("client", "sh");
+        let file = "/proc/sys/net/ipv4/conf/all/rp_filter";
+        command.args(["-c", &format!("echo {value} >{file}")]);
+        assert!(finished(command).status.success());
+    };
+    let fixed = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys";
+    set(1);
+    doctor_after(&lab, fixed, "").expect(0, &[("rp-filter", "warn")]);
+    doctor(&lab, "").expect(0, &[("rp-filter", "pass")]);
+    set(2);
+    doctor_after(&lab, fixed, "").expect(0, &[("rp-filter", "pass")]);
+}
+
+/// Guard and worker killed in one moment: nobody was left to take the rules back.
+#[test]
+fn what_a_killed_run_has_left() {
+    let lab = Lab::up();
+    let mut underpass = lab.underpass(V4.subnet);
+    let is_helper = |pid: &Pid| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.ends_with(b"helper\0")
+    };
+    let helpers: Vec<Pid> = lab
+        .processes("client")
+        .into_iter()
+        .filter(is_helper)
+        .collect();
+    assert_eq!(helpers.len(), 2);
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        for helper in &helpers {
+            kill(*helper, signal).unwrap();
+        }
+    }
+    assert_eq!(underpass.wait().code(), Some(1));
+    underpass.wait_for_line("sudo underpass cleanup");
+    let found = doctor(&lab, "");
+    found.expect(0, &[("leftovers", "warn")]);
+    let said = found.check("leftovers")["found"].as_str().unwrap();
+    assert!(said.contains("rule"), "{said}");
+    assert!(lab.ask("cleanup").status.success());
+    doctor(&lab, "").expect(0, &[("leftovers", "pass")]);
+}
+
+#[test]
+fn a_key_that_is_old_and_an_agent_that_is_forwarded() {
+    let lab = Lab::up();
+    let key = std::fs::File::open(lab.file("id")).unwrap();
+    let three_years = Duration::from_secs(3 * 365 * 24 * 3600);
+    key.set_modified(SystemTime::now() - three_years).unwrap();
+    let found = doctor(&lab, "-r root@192.168.77.1 -o ForwardAgent=yes");
+    found.expect(0, &[("key-age", "warn"), ("agent-forwarding", "warn")]);
+    let found = doctor(&lab, "-r root@192.168.77.1 -o ForwardAgent=no");
+    found.expect(0, &[("agent-forwarding", "pass")]);
 }

@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "e2e_run/kill.rs"]
+mod kill_rounds;
 #[path = "e2e_run/rig.rs"]
 mod rig;
+#[path = "helper/watch.rs"]
+mod watch;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,14 +16,11 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
-use rand::{RngExt, SeedableRng};
 
 use common::{V4, V6, eventually, finished};
 use rig::{Rig, UID, UNDERPASS, probe_program, processes_with, stray_mounts};
@@ -315,58 +316,6 @@ fn killed_it_leaves_nothing_and_the_command_has_no_network() {
     let line = lines.last().unwrap();
     assert!(line.contains("ENETUNREACH"), "{line}");
     eventually("nothing is left", || processes_with(mark).is_empty());
-    assert_eq!(stray_mounts(), 0);
-}
-
-/// Ours, the maker of sockets, the command or the process that waits to be it. `UNDERPASS_SEED=N` plays the moments again.
-#[test]
-fn whoever_of_run_is_killed_whenever_nothing_is_left() {
-    let rig = Rig::new();
-    let state = rig.lab.network_state("client");
-    let mark = rig.file("a mark among the arguments").display().to_string();
-    let seed = std::env::var("UNDERPASS_SEED")
-        .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("UNDERPASS_SEED={seed}");
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut start = Duration::ZERO;
-    for round in 0..30 {
-        let mut command = rig.as_user(UNDERPASS);
-        command.arg("run").args(rig.login());
-        command.args([
-            V4.subnet,
-            "--publish",
-            "18080:80",
-            "--",
-            "sh",
-            "-c",
-            "echo up; read line",
-            &mark,
-        ]);
-        let began = Instant::now();
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        if round % 3 == 0 {
-            drop(after_first_line(&mut child));
-            start = began.elapsed();
-        } else {
-            // The random moment itself, which is no event.
-            std::thread::sleep(start.mul_f64(random.random()));
-        }
-        let victims = processes_with(&mark);
-        if let Some(victim) = victims.choose(&mut random) {
-            // It may have been one of those that lead to ours.
-            let _ = kill(Pid::from_raw(victim.parse().unwrap()), Signal::SIGKILL);
-        }
-        signal(&child, Signal::SIGTERM);
-        drop(child.stdin.take());
-        child.wait().unwrap();
-        eventually("nothing is left", || processes_with(&mark).is_empty());
-    }
-    assert_eq!(rig.lab.network_state("client"), state);
     assert_eq!(stray_mounts(), 0);
 }
 

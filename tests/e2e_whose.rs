@@ -38,12 +38,39 @@ fn connect(lab: &Lab, user: u32, host: &str, port: u16) -> String {
     common::result_of(&found).to_owned()
 }
 
+/// For a person, and the JSON form.
+fn status(lab: &Lab) -> (String, Value) {
+    let text = String::from_utf8(lab.ask("status").stdout).unwrap();
+    let json: Value = serde_json::from_slice(&lab.ask("status --json").stdout).unwrap();
+    (text, json[0].clone())
+}
+
+fn session_start(log: &str) -> Value {
+    let mut line = String::new();
+    common::eventually("the session's start is written down", || {
+        line = std::fs::read_to_string(log).unwrap_or_default();
+        line.contains('\n')
+    });
+    serde_json::from_str(line.lines().next().unwrap()).unwrap()
+}
+
 #[test]
 fn only_the_users_that_are_named() {
     let lab = Lab::up();
     let before = lab.network_state("client");
     let args = format!("--user 1000 --user nobody {} {}", V4.subnet, V6.subnet);
-    let mut underpass = lab.underpass(&args);
+    let log = lab.file("audit");
+    let mut underpass = lab.underpass(&format!("{args} --audit-log {log}"));
+    // Whoever looks is told whose packets these are.
+    let name = "nobody alone through root@192.168.77.1";
+    assert!(underpass.log().last().unwrap().contains(name));
+    assert!(status(&lab).0.contains("nobody alone"));
+    assert_eq!(status(&lab).1["users"], serde_json::json!([1000, 65534]));
+    assert_eq!(status(&lab).1["gateway"], serde_json::json!([]));
+    assert_eq!(
+        session_start(&log)["users"],
+        serde_json::json!([1000, 65534])
+    );
     for net in [V4, V6] {
         for user in [1000, 65534] {
             let got = probe(&lab, user, &format!("get {} 5001 1000003", net.host));
@@ -161,14 +188,25 @@ fn of_others_only_containers_unless_it_is_a_gateway() {
     let subnets = format!("{} {}", V4.subnet, V6.subnet);
     without_bridge(&lab);
     let before = lab.network_state("client");
-    for (option, expected) in [
-        ("", "ENETUNREACH"),
-        ("--gateway=wan", "ENETUNREACH"),
-        ("--gateway=box", "open"),
-        ("--gateway=wan --gateway=box", "open"),
-        ("--gateway", "open"),
+    for (option, expected, told) in [
+        ("", "ENETUNREACH", serde_json::json!([])),
+        ("--gateway=wan", "ENETUNREACH", serde_json::json!(["wan"])),
+        ("--gateway=box", "open", serde_json::json!(["box"])),
+        (
+            "--gateway=wan --gateway=box",
+            "open",
+            serde_json::json!(["wan", "box"]),
+        ),
+        ("--gateway", "open", serde_json::json!(["all"])),
     ] {
         let mut underpass = lab.underpass(&format!("{option} {subnets}"));
+        assert_eq!(status(&lab).1["gateway"], told);
+        let ready = underpass.log().last().unwrap();
+        assert_eq!(
+            ready.contains("hosts behind"),
+            !option.is_empty(),
+            "{ready}"
+        );
         for net in [V4, V6] {
             assert_eq!(from_box(&lab, net.host), expected, "{option}");
             let own = lab.result("client", &format!("connect {} 80", net.host));
@@ -220,6 +258,10 @@ fn a_gateway_that_does_not_forward_is_warned_of() {
     let words = "does not forward IPv4";
     let mut underpass = lab.underpass(&format!("--gateway {}", V4.subnet));
     assert!(!underpass.log().join("\n").contains(words));
+    underpass.stop(Signal::SIGTERM);
+    let words_of_another = "--gateway=nosuch: there is no such interface";
+    let mut underpass = lab.underpass(&format!("--gateway=nosuch {}", V4.subnet));
+    assert!(underpass.log().join("\n").contains(words_of_another));
     underpass.stop(Signal::SIGTERM);
     client(&lab, "sysctl -qw net.ipv4.ip_forward=0");
     for (option, expected) in [("--gateway", true), ("", false)] {

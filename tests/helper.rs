@@ -8,6 +8,8 @@ mod common;
 mod elevators;
 #[path = "helper/kill.rs"]
 mod kill;
+#[path = "helper/watch.rs"]
+mod watch;
 
 use std::fs;
 use std::io::{IoSliceMut, Read, Write};
@@ -18,6 +20,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
@@ -28,6 +31,8 @@ use common::{Lab, Underpass, V4, eventually, finished};
 const UNDERPASS: &str = env!("CARGO_BIN_EXE_underpass");
 /// CAP_NET_ADMIN, as in proc_pid_status(5).
 const NET_ADMIN: &str = "0000000000001000";
+/// How long the privileged part may take for an answer or its end, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(60);
 const NONE: &str = "0000000000000000";
 
 /// A line of proc_pid_status(5).
@@ -82,9 +87,7 @@ const HELLO: &str = r#"{"protocol":2,"log":{"verbose":0,"quiet":true,"json":fals
 impl Helper {
     fn start() -> Self {
         let (socket, theirs) = UnixStream::pair().unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let child = Command::new("unshare")
             .args(["-n", UNDERPASS, "helper"])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -112,11 +115,12 @@ impl Helper {
         let _ = self.socket.write_all(&bytes);
     }
 
+    /// What it says; `None` when it has ended. That it says nothing and goes on is neither.
     fn hear(&mut self) -> Option<String> {
         let mut length = [0; 4];
         self.read_length(&mut length)?;
         let mut body = vec![0; u32::from_be_bytes(length) as usize];
-        self.socket.read_exact(&mut body).ok()?;
+        self.socket.read_exact(&mut body).unwrap();
         Some(String::from_utf8(body).unwrap())
     }
 
@@ -126,7 +130,11 @@ impl Helper {
         let mut pieces = [IoSliceMut::new(length)];
         let flags = MsgFlags::MSG_WAITALL | MsgFlags::MSG_CMSG_CLOEXEC;
         let socket = self.socket.as_raw_fd();
-        let message = recvmsg::<()>(socket, &mut pieces, Some(&mut space), flags).ok()?;
+        let message = match recvmsg::<()>(socket, &mut pieces, Some(&mut space), flags) {
+            // It has not read all that was said.
+            Err(Errno::ECONNRESET) => return None,
+            message => message.expect("it answers, or ends"),
+        };
         for control in message.cmsgs().unwrap() {
             if let ControlMessageOwned::ScmRights(descriptors) = control {
                 // SAFETY: the kernel has just made it for us.
@@ -154,7 +162,7 @@ impl Helper {
 
     fn end(mut self) -> ExitStatus {
         drop(self.socket);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
@@ -501,6 +509,9 @@ fn a_killed_worker_ends_up_with_a_word() {
         kill(Pid::from_raw(helpers[index]), Signal::SIGKILL).unwrap();
         assert_eq!(underpass.wait().code(), Some(1));
         underpass.wait_for_line("the privileged part of underpass has ended");
+        // The other one of the two has taken it back by then, or does so at once.
+        let log = underpass.log().join("\n");
+        assert!(!log.contains("has left"), "{log}");
         eventually("the state is as before", || {
             lab.network_state("client") == before
         });

@@ -6,14 +6,17 @@ use crate::os::{Netlink, NetlinkError, run_dir, stale};
 
 /// Removes rules, routes, devices and control sockets whose owner is gone.
 pub async fn run() -> Exit {
-    match run_dir::clear(&instances::all_places()) {
+    let sockets = run_dir::clear(&instances::all_places());
+    match sockets {
         0 => {}
         1 => tracing::info!("removed the control socket of a killed run"),
         several => tracing::info!("removed the control sockets of {several} killed runs"),
     }
     match clear().await {
         Ok(cleared) if cleared.is_empty() => {
-            tracing::info!("nothing was left behind");
+            if sockets == 0 {
+                tracing::info!("nothing was left behind");
+            }
             Exit::Success
         }
         Ok(cleared) => {

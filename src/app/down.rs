@@ -61,7 +61,7 @@ fn end(found: &Found) -> Exit {
 
 /// Its exit code, if it told one.
 fn until_gone(found: &Found) -> Result<Option<u8>, ClientError> {
-    let mut asked = client::ask(&found.socket, Request::Down {})?;
+    let mut asked = client::ask(found, Request::Down {})?;
     let mut exit = None;
     // The kernel closes the socket with the process.
     while let Some(answer) = asked.answer()? {

@@ -73,7 +73,7 @@ fn ask(found: &Found) -> Result<Vec<FlowReport>, ClientError> {
     let mut all: Vec<FlowReport> = Vec::new();
     let mut after = 0;
     loop {
-        match client::ask(&found.socket, Request::Flows { after })?.answer()? {
+        match client::ask(found, Request::Flows { after })?.answer()? {
             Some(Answer::Flows { flows, next }) => {
                 all.extend(flows);
                 match next {

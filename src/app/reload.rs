@@ -26,7 +26,7 @@ pub fn run(name: Option<&str>) -> Exit {
 }
 
 fn ask(found: &Found) -> anyhow::Result<String> {
-    match client::ask(&found.socket, Request::Reload {})?.answer()? {
+    match client::ask(found, Request::Reload {})?.answer()? {
         Some(Answer::Reloaded { what }) => Ok(what),
         Some(Answer::Failed { why }) => anyhow::bail!("{why}"),
         _ => Err(ClientError::Gone.into()),

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Write};
 use super::control::instances::{self, Instance};
 use super::control::report::{self, Report, State};
 use super::exit::Exit;
+use super::surroundings;
 use super::table::{Size, Span, columns, plain};
 
 /// How many subnets the table for all shows of each.
@@ -95,6 +96,14 @@ impl Display for Whole<'_> {
         line("subnets", &list(&report.subnets, usize::MAX))?;
         if !report.excludes.is_empty() {
             line("excludes", &list(&report.excludes, usize::MAX))?;
+        }
+        if !report.users.is_empty() {
+            let users = report.users.iter().copied();
+            let users: Vec<String> = users.map(surroundings::user_name).collect();
+            line("users", &format_args!("{} alone", list(&users, usize::MAX)))?;
+        }
+        if !report.gateway.is_empty() {
+            line("gateway", &list(&report.gateway, usize::MAX))?;
         }
         line("device", &report.device.as_deref().unwrap_or("none yet"))?;
         line("flows", &flows(report))?;
@@ -251,6 +260,8 @@ mod tests {
             .map(str::to_owned)
             .into(),
             excludes: vec!["10.0.5.0/24".to_owned()],
+            users: vec![0, 4_294_967_294],
+            gateway: vec!["eth1".to_owned()],
             flows: Flows {
                 open: 3,
                 total: 12,

@@ -145,6 +145,12 @@ pub fn person() -> Result<Person, SudoError> {
     })
 }
 
+/// The name of the user of this number; the number where nobody has it.
+pub fn user_name(uid: u32) -> String {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
 /// The login shell of who runs this process.
 pub fn login_shell() -> Option<PathBuf> {
     let user = User::from_uid(Uid::effective()).ok().flatten()?;

@@ -65,6 +65,10 @@ pub struct Session {
     pub subnets: Vec<String>,
     /// What is not.
     pub excludes: Vec<String>,
+    /// Numbers of the users whose packets alone are captured; empty for everybody's.
+    pub users: Vec<u32>,
+    /// Interfaces by which hosts come in that are captured, too, or `all`; empty for containers of this host alone.
+    pub gateway: Vec<String>,
     /// The TUN device.
     pub device: String,
     /// The login.

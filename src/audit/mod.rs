@@ -25,7 +25,7 @@
 //!
 //! | event | fields beside these |
 //! |---|---|
-//! | `session_start` | `version`, `uid`, `user`, `sudo_user`, `subnets`, `excludes`, `device`, and the login: `carrier`, `server` (host and port), `address`, `login` (user there), `host_key`, `cipher`, `authentication`, `key` (fingerprint that let us in) |
+//! | `session_start` | `version`, `uid`, `user`, `sudo_user`, `subnets`, `excludes`, `users` (numbers of those whose packets alone are captured), `gateway` (interfaces, or `all`), `device`, and the login: `carrier`, `server` (host and port), `address`, `login` (user there), `host_key`, `cipher`, `authentication`, `key` (fingerprint that let us in) |
 //! | `session_lost` | `reason` |
 //! | `session_back` | the login, as above |
 //! | `session_stop` | `reason`, `flows`, `bytes_up`, `bytes_down` |

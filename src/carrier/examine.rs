@@ -32,3 +32,20 @@ pub enum Answer {
     /// It does not answer in time.
     Silent,
 }
+
+/// What the server says to a tunnel of whole packets, as `ssh -w` asks for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tunnel {
+    /// It would make a device for us; none was made.
+    Permitted,
+    /// It has made one, which went with the question.
+    Made,
+    /// It makes none, by its configuration.
+    Forbidden,
+    /// It knows no such thing.
+    Unknown,
+    /// It makes none, and does not say why.
+    Refused,
+    /// The installed ssh is too old to tell what the server says.
+    Unheard,
+}

@@ -36,6 +36,8 @@ pub struct PidFileError {
     reason: String,
 }
 
+/// A person's own file, perhaps.
+const NO_PID_FILE: &str = "what is there is no pid file; choose another name";
 /// What may be done about a directory that is not writable.
 const ADVICE: &str = "name one in a directory that you can write to, or with sudo /run/NAME.pid";
 
@@ -50,10 +52,11 @@ enum Kind {
 }
 
 impl PidFile {
-    /// Writes our number to the file, whole or not at all, in the place of one that is there; by `keeper`, where there is one.
+    /// Writes our number to the file, whole or not at all, in the place of one that an ended process has left; by `keeper`,
+    /// where there is one.
     ///
     /// # Errors
-    /// A directory that cannot be written to, a full disk, a file of a process that runs.
+    /// A directory that cannot be written to, a full disk, a file of a process that runs, or one that is no pid file.
     pub fn write(path: &Path, keeper: Option<Keeper>) -> Result<Self, PidFileError> {
         let failed = |error: io::Error| PidFileError {
             path: path.to_owned(),
@@ -158,7 +161,7 @@ fn in_run(path: &Path) -> Option<PathBuf> {
 fn keep(path: &Path, pid: u32, mut socket: &UnixStream) {
     let mut word = [0; 1];
     while matches!(socket.read(&mut word), Ok(1)) {
-        let written = is_free(path).and_then(|()| write(path, pid));
+        let written = write(path, pid);
         let answer = written.err().map(|error| error.to_string());
         // Who is gone is noticed above.
         let _ = socket.write_all(format!("{}\n", answer.unwrap_or_default()).as_bytes());
@@ -167,8 +170,8 @@ fn keep(path: &Path, pid: u32, mut socket: &UnixStream) {
     let _ = remove(path, pid);
 }
 
-/// Whether there is no file, or that of a process that has ended.
-fn is_free(path: &Path) -> io::Result<()> {
+/// Whether there is no file, or that of a process that has ended: one that had our own number has.
+fn is_free(path: &Path, pid: u32) -> io::Result<()> {
     let not_free = |why: String| Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -176,14 +179,15 @@ fn is_free(path: &Path) -> io::Result<()> {
     };
     let text = match metadata.is_file() && metadata.len() <= MOST {
         true => fs::read_to_string(path)?,
-        false => return not_free("what is there is no pid file; choose another name".to_owned()),
+        false => return not_free(NO_PID_FILE.to_owned()),
     };
+    let runs = |other: u32| other != pid && Path::new(&format!("/proc/{other}")).exists();
     match text.trim().parse::<u32>() {
-        Ok(pid) if Path::new(&format!("/proc/{pid}")).exists() => not_free(format!(
-            "it is that of process {pid}, which runs; choose another name"
+        Ok(other) if runs(other) => not_free(format!(
+            "it is that of process {other}, which runs; choose another name"
         )),
         Ok(_) => Ok(()),
-        Err(_) => not_free("what is there is no pid file; choose another name".to_owned()),
+        Err(_) => not_free(NO_PID_FILE.to_owned()),
     }
 }
 
@@ -192,6 +196,7 @@ fn text(pid: u32) -> String {
 }
 
 fn write(path: &Path, pid: u32) -> io::Result<()> {
+    is_free(path, pid)?;
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::IsADirectory.into());
     };
@@ -236,7 +241,7 @@ mod tests {
     fn it_comes_whole_and_goes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
-        fs::write(&path, "of another time, and longer").unwrap();
+        fs::write(&path, "4999999\n").unwrap();
         let file = PidFile::write(&path, None).unwrap();
         let ours = format!("{}\n", std::process::id());
         assert_eq!(fs::read_to_string(&path).unwrap(), ours);
@@ -246,6 +251,25 @@ mod tests {
         );
         drop(file);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// A daemon's that runs, and what somebody has written.
+    #[test]
+    fn what_is_somebody_elses_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        for (taken, words) in [
+            ("1\n", "process 1, which runs"),
+            ("My thesis, and longer.\n", "no pid file"),
+        ] {
+            fs::write(&path, taken).unwrap();
+            let error = PidFile::write(&path, None).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), taken);
+        }
+        // In a container that starts again the numbers are the same.
+        fs::write(&path, format!("{}\n", std::process::id())).unwrap();
+        assert!(PidFile::write(&path, None).is_ok());
     }
 
     #[test]

@@ -111,6 +111,13 @@ pub struct Found {
     pub socket: PathBuf,
 }
 
+impl Found {
+    /// The number of its process, where it has left one.
+    pub fn pid(&self) -> Option<String> {
+        pid_in(File::open(self.socket.with_extension("lock")).ok()?)
+    }
+}
+
 /// The sockets in `places`, by name; some may be left by killed instances.
 pub fn find(places: &[PathBuf]) -> Vec<Found> {
     let entries = places.iter().filter_map(|place| fs::read_dir(place).ok());

@@ -89,7 +89,7 @@ pub enum PlanError {
     },
     /// `--group`.
     #[error(
-        "--group {name}: the kernel's routing rules select packets by user, and by group they cannot; name the users: --user NAME, repeatable"
+        "--group {name}: the kernel's routing rules select packets by user, and by group they cannot; name its users instead: --user NAME, repeatable; getent group {name:?} lists them"
     )]
     Group {
         /// As typed.

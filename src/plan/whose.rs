@@ -29,6 +29,17 @@ pub enum Forwarded {
     All,
 }
 
+impl Forwarded {
+    /// As `--gateway` spells it, one for each time that it is given.
+    pub fn typed(&self) -> Vec<String> {
+        match self {
+            Self::Containers => Vec::new(),
+            Self::By(names) => names.clone(),
+            Self::All => vec![ALL.to_owned()],
+        }
+    }
+}
+
 /// Whose packets to capture.
 pub(super) fn plan(args: &UpArgs, environment: &Environment) -> Result<Whose, PlanError> {
     if let Some(name) = &args.group {

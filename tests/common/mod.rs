@@ -99,7 +99,8 @@ impl Lab {
         lab
     }
 
-    fn namespace(&self, role: &str) -> String {
+    /// The file of a host's network namespace.
+    pub fn namespace(&self, role: &str) -> String {
         format!("/run/netns/{}-{role}", self.prefix)
     }
 
@@ -244,12 +245,42 @@ impl Lab {
 
     /// Sends a signal to every sshd of the bastion, sessions included.
     pub fn signal_sshd(&self, signal: Signal) {
-        let mut command = Command::new("ip");
-        command.args(["netns", "pids", &format!("{}-bastion", self.prefix)]);
-        for pid in output(command).split_whitespace() {
+        for pid in self.processes("bastion") {
             // One may be gone by now because its parent is.
-            let _ = kill(Pid::from_raw(pid.parse().expect("a pid")), signal);
+            let _ = kill(pid, signal);
         }
+    }
+
+    /// What runs on a host of the lab.
+    pub fn processes(&self, role: &str) -> Vec<Pid> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "pids", &format!("{}-{role}", self.prefix)]);
+        let pids = output(command);
+        let pids = pids.split_whitespace();
+        pids.map(|pid| Pid::from_raw(pid.parse().expect("a pid")))
+            .collect()
+    }
+
+    /// A further sshd in the bastion, as that on port 22 but for `port`, its keys and what `more` says. It goes with the lab.
+    pub fn further_sshd(&self, port: u16, authorized_keys: &str, more: &str) {
+        let config = std::fs::read_to_string(self.file("sshd-22.conf")).expect("the lab's own");
+        let config = config
+            .replace("Port 22\n", &format!("Port {port}\n"))
+            .replace("sshd-22.pid", &format!("sshd-{port}.pid"))
+            .replace("/authorized_keys\n", &format!("/{authorized_keys}\n"));
+        let file = self.file(&format!("sshd-{port}.conf"));
+        std::fs::write(&file, format!("{config}{more}\n")).expect("it can be written");
+        let mut sshd = self.command("bastion", "/usr/sbin/sshd");
+        sshd.args(["-f", &file, "-E", &self.file(&format!("sshd-{port}.log"))]);
+        output(sshd);
+        // Its parent ends before it listens; its pid file is written when it does.
+        let pid_file = self.state.join(format!("sshd-{port}.pid"));
+        eventually("sshd listens", || pid_file.exists());
+        // As its fellows' is, on port 22.
+        let known = std::fs::read_to_string(self.file("known_hosts")).expect("the lab's own");
+        let own = known.replace("[192.168.77.1]:2201", &format!("[192.168.77.1]:{port}"));
+        std::fs::write(self.file("known_hosts"), format!("{known}{own}"))
+            .expect("it can be written");
     }
 
     /// Starts them again.

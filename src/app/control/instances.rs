@@ -53,7 +53,7 @@ pub fn running() -> Vec<Instance> {
 }
 
 fn report(found: &Found) -> Result<Report, ClientError> {
-    match client::ask(&found.socket, Request::Status {})?.answer()? {
+    match client::ask(found, Request::Status {})?.answer()? {
         Some(Answer::Report { report }) => Ok(*report),
         Some(other) => Err(ClientError::Answer(format!("{other:?}"))),
         // It ended under the question.

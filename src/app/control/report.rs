@@ -34,6 +34,10 @@ pub struct Report {
     pub subnets: Vec<String>,
     /// What is not.
     pub excludes: Vec<String>,
+    /// Numbers of the users whose packets alone are captured; empty for everybody's.
+    pub users: Vec<u32>,
+    /// Interfaces by which hosts come in that are captured, too, or `all`; empty for containers of this host alone.
+    pub gateway: Vec<String>,
     /// The connections of applications.
     pub flows: Flows,
     /// What they carried.

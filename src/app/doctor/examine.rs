@@ -9,9 +9,9 @@ use tokio::time::timeout;
 use super::check::Check;
 use super::security;
 use super::server::{self, SCRIPT};
-use crate::carrier::examine::{Answer, Request};
+use crate::carrier::examine::{Answer, Request, Tunnel};
 use crate::carrier::prompt;
-use crate::carrier::{AnyCarrier, ConnectError, Description, Link};
+use crate::carrier::{AnyCarrier, ConnectError, Description, Link, OpensshCarrier};
 use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
 use crate::plan::Plan;
 
@@ -64,7 +64,8 @@ pub(super) async fn examine(plan: &Plan, probes: &[String]) -> Examined {
     let mut server = server::logged_in(&login, &names, began.elapsed());
     server.extend(forwarding(&carrier, probes).await);
     let mut security = vec![security::methods(&login)];
-    let (of_server, of_security) = sessions(&carrier).await;
+    let tunnel = tunnel(plan).await;
+    let (of_server, of_security) = sessions(&carrier, &tunnel).await;
     server.extend(of_server);
     security.push(of_security);
     // A server that does not take the goodbye holds nobody up.
@@ -142,8 +143,17 @@ async fn open(carrier: &AnyCarrier, target: SocketAddr) -> (Result<(), OpenError
     (result, began.elapsed())
 }
 
+/// Whether the server would make a tunnel device: by a login of its own, for whichever carrier there is.
+async fn tunnel(plan: &Plan) -> Result<Tunnel, ConnectError> {
+    let asked = OpensshCarrier::tunnel(&plan.ssh, &plan.carrier.client);
+    timeout(LOGIN, asked).await.unwrap_or(Ok(Tunnel::Refused))
+}
+
 /// What sessions tell: for the server, and what the login may do.
-async fn sessions(carrier: &AnyCarrier) -> (Vec<Check>, Check) {
+async fn sessions(
+    carrier: &AnyCarrier,
+    tunnel: &Result<Tunnel, ConnectError>,
+) -> (Vec<Check>, Check) {
     let exec = carrier.ask(Request::Exec(SCRIPT)).await;
     let terminal = carrier.ask(Request::Terminal).await;
     let sftp = carrier.ask(Request::Subsystem("sftp")).await;
@@ -165,8 +175,7 @@ async fn sessions(carrier: &AnyCarrier) -> (Vec<Check>, Check) {
     let mut checks = vec![
         server::exec(&exec),
         server::nodelay(&exec),
-        server::sftp(&sftp),
-        server::tun(&terminal),
+        server::tunnel(tunnel, &terminal),
     ];
     checks.extend(server::latency(&round_trips, |path| carrier.window(path)));
     checks.extend(far);

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::Uid;
 
 use super::check::Check;
@@ -33,8 +34,10 @@ pub(super) struct Facts {
     max_userns: Option<u64>,
     /// kernel.apparmor_restrict_unprivileged_userns (Ubuntu).
     apparmor: Option<u64>,
-    /// net.ipv4.conf.all.rp_filter.
-    rp_filter: Option<u64>,
+    /// Whether a new device drops what comes from where it would not send to: net.ipv4.conf.{all,default}.rp_filter.
+    is_strict: bool,
+    /// /proc/sys cannot be written.
+    is_fixed: bool,
     ipv6: bool,
     /// Seconds since 1970.
     now: u64,
@@ -64,7 +67,13 @@ impl Facts {
             userns_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
             max_userns: number("/proc/sys/user/max_user_namespaces"),
             apparmor: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
-            rp_filter: number("/proc/sys/net/ipv4/conf/all/rp_filter"),
+            // Of `all` and the device the larger counts (ip-sysctl).
+            is_strict: ["all", "default"]
+                .map(|scope| number(&format!("/proc/sys/net/ipv4/conf/{scope}/rp_filter")))
+                .into_iter()
+                .max()
+                == Some(Some(1)),
+            is_fixed: is_read_only("/proc/sys/net"),
             ipv6: crate::os::host::has_ipv6(),
             now: now.map_or(0, |now| now.as_secs()),
             has_ssh: is_in_path("ssh"),
@@ -89,6 +98,11 @@ fn capabilities(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let number = line.and_then(|number| u64::from_str_radix(number.trim(), 16).ok());
     number.unwrap_or_default()
+}
+
+/// Whether nothing below `path` can be written, by whomever.
+fn is_read_only(path: &str) -> bool {
+    statvfs(path).is_ok_and(|found| found.flags().contains(FsFlags::ST_RDONLY))
 }
 
 fn is_in_path(name: &str) -> bool {
@@ -214,17 +228,18 @@ fn ipv6(facts: &Facts) -> Check {
     }
 }
 
-/// Ours is loose whatever the others are: of `all` and the device the larger counts (ip-sysctl).
+/// The way back of an answer for a range of ports is not that of the port: a strict filter drops it. `up` makes its device
+/// loose, where it can.
 fn rp_filter(facts: &Facts) -> Check {
-    Check::pass(
-        "rp-filter",
-        match facts.rp_filter {
-            Some(0) => "off",
-            Some(1) => "strict; our device is set to loose by itself",
-            Some(2) => "loose",
-            _ => "not known; our device is set to loose by itself",
-        },
-    )
+    match (facts.is_strict, facts.is_fixed) {
+        (false, _) => Check::pass("rp-filter", "not strict"),
+        (true, false) => Check::pass("rp-filter", "strict; `up` makes its own device loose"),
+        (true, true) => Check::warn(
+            "rp-filter",
+            "strict, and /proc/sys is read-only: answers for a subnet with ports are dropped",
+            "outside of the container: sysctl -w net.ipv4.conf.all.rp_filter=2, or docker run --sysctl net.ipv4.conf.all.rp_filter=2",
+        ),
+    }
 }
 
 fn clock(facts: &Facts) -> Check {
@@ -335,7 +350,10 @@ mod tests {
         assert_eq!(verdict(clock, |_| {}), Pass);
         assert_eq!(verdict(clock, |facts| facts.now = 5), Fail);
         assert_eq!(verdict(super::ssh, |facts| facts.has_ssh = false), Warn);
-        assert_eq!(verdict(rp_filter, |facts| facts.rp_filter = Some(1)), Pass);
+        assert_eq!(verdict(rp_filter, |facts| facts.is_fixed = true), Pass);
+        assert_eq!(verdict(rp_filter, |facts| facts.is_strict = true), Pass);
+        let both = |facts: &mut Facts| (facts.is_strict, facts.is_fixed) = (true, true);
+        assert_eq!(verdict(rp_filter, both), Warn);
     }
 
     #[test]

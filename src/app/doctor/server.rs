@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::check::Check;
 use super::resolver::nameservers;
-use crate::carrier::examine::Answer;
+use crate::carrier::examine::{Answer, Tunnel};
 use crate::carrier::{ConnectError, Description};
 use crate::net::{OpenError, OpenFailure};
 use crate::plan::{CarrierKind, CarrierPlan};
@@ -161,26 +161,52 @@ pub(super) fn nodelay(answer: &Answer) -> Check {
     }
 }
 
-/// The subsystem sftp.
-pub(super) fn sftp(answer: &Answer) -> Check {
-    match answer {
-        Answer::Granted(_) => Check::pass("sftp", "there"),
-        Answer::Refused | Answer::NoSession => Check::pass("sftp", "not there; nothing needs it"),
-        Answer::Silent => Check::skip("sftp", "the server did not answer"),
-    }
-}
-
-/// `tun@openssh.com` makes a device on the server: it is not tried. What may be known without it is said.
-pub(super) fn tun(terminal: &Answer) -> Check {
+/// Whether the server makes tunnels of whole packets. Nothing needs one; `restrict` of a key does not forbid them.
+pub(super) fn tunnel(answer: &Result<Tunnel, ConnectError>, terminal: &Answer) -> Check {
+    let tunnel = match answer {
+        Ok(tunnel) => tunnel,
+        Err(error) => {
+            let why = Check::error("tun", error).found;
+            return Check::skip(
+                "tun",
+                format!(
+                    "only the installed ssh can ask for one, by a login that asks nobody: {why}"
+                ),
+            );
+        }
+    };
+    let found = match tunnel {
+        Tunnel::Permitted => {
+            "ssh -w is permitted (PermitTunnel); a device was asked for that cannot be, and none was made"
+        }
+        Tunnel::Made => "ssh -w is permitted (PermitTunnel); a device was made there, and went",
+        Tunnel::Forbidden => {
+            return Check::pass(
+                "tun",
+                "ssh -w is not permitted (PermitTunnel); nothing needs it",
+            );
+        }
+        Tunnel::Unknown => {
+            return Check::pass(
+                "tun",
+                "the server knows no tunnels as of ssh -w; nothing needs them",
+            );
+        }
+        Tunnel::Refused => return Check::skip("tun", "the server does not say why it makes none"),
+        Tunnel::Unheard => {
+            return Check::skip(
+                "tun",
+                "the installed ssh is older than 8.5, and does not tell",
+            );
+        }
+    };
     match terminal {
-        Answer::Refused => Check::skip(
+        Answer::Refused => Check::warn(
             "tun",
-            "not tried; a key that is restricted, as this one seems to be, may not (and nothing needs it)",
+            format!("{found}; and this login seems to be restricted"),
+            "`restrict` of a key does not forbid tunnels: PermitTunnel no, in a Match block where others need them",
         ),
-        _ => Check::skip(
-            "tun",
-            "not tried: it would make a device on the server (PermitTunnel; nothing needs it)",
-        ),
+        _ => Check::pass("tun", found),
     }
 }
 
@@ -353,7 +379,29 @@ mod tests {
         assert_eq!(exec(&Answer::NoSession).verdict, Pass);
         assert_eq!(exec(&Answer::Silent).verdict, Warn);
         assert_eq!(nodelay(&Answer::Silent).verdict, Skip);
-        assert_eq!(sftp(&Answer::Refused).verdict, Pass);
+    }
+
+    #[test]
+    fn a_tunnel_is_told_as_the_server_says() {
+        let restricted = Answer::Refused;
+        let free = || Answer::Granted(Vec::new());
+        for (answer, terminal, expected, words) in [
+            (Tunnel::Permitted, free(), Pass, "none was made"),
+            (Tunnel::Permitted, restricted, Warn, "restricted"),
+            (Tunnel::Made, free(), Pass, "made there"),
+            (Tunnel::Forbidden, free(), Pass, "not permitted"),
+            (Tunnel::Unknown, free(), Pass, "knows no"),
+            (Tunnel::Refused, free(), Skip, "why"),
+            (Tunnel::Unheard, free(), Skip, "8.5"),
+        ] {
+            let check = tunnel(&Ok(answer), &terminal);
+            assert_eq!(check.verdict, expected, "{check:?}");
+            assert!(check.found.contains(words), "{check:?}");
+        }
+        let missing = crate::carrier::openssh::SshError::Missing;
+        let check = tunnel(&Err(missing.into()), &free());
+        assert_eq!(check.verdict, Skip);
+        assert!(check.found.contains("no ssh client"), "{check:?}");
     }
 
     #[test]

@@ -177,6 +177,9 @@ impl Board {
             .iter()
             .map(ToString::to_string)
             .collect();
+        let whose = &board.capture.whose;
+        report.users.clone_from(&whose.users);
+        report.gateway = whose.forwarded.typed();
         report.last_error.clone_from(&board.last_error);
         if let Some(description) = &board.description {
             describe(description, &mut report.server);

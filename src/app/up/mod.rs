@@ -5,7 +5,9 @@
 //! with this process.
 
 mod board;
+mod error;
 pub(super) mod flows;
+mod instance;
 pub(super) mod life;
 pub(super) mod network;
 mod reconnect;
@@ -15,148 +17,39 @@ mod running;
 pub(super) mod session;
 mod setup;
 mod signals;
+mod whose;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use thiserror::Error;
 use tokio::sync::{Mutex, Notify};
 use tracing::{debug, info, warn};
 
 use self::board::Board;
+use self::error::{UpError, io_error};
+pub use self::instance::{Apart, Instance, Replan};
 use self::reconnect::Reconnect;
 use self::reload::Reloader;
 use self::running::{End, Running};
 use self::session::Session;
 use self::setup::Setup;
 use self::signals::Orders;
-use super::control::{self, Server};
+use self::whose::For;
+use super::control::Server;
 use super::exit::Exit;
 use super::helper::Helper;
 use super::{log, surroundings};
-use crate::audit::AuditError;
 use crate::carrier::prompt::{self, Prompter};
-use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
+use crate::carrier::{AnyCarrier, Link, Steady};
 use crate::inlet::tun::Tun;
-use crate::os::confine::Writes;
 use crate::os::daemon::Attached;
 use crate::os::helper::{Hand, HandError};
-use crate::os::pid_file::{Keeper, PidFile, PidFileError};
-use crate::os::run_dir::{Claim, ClaimError};
-use crate::os::{Netlink, NetlinkError, Processes, host, limits, memory, notify};
-use crate::plan::{CapturePlan, InstancePlan, Plan, PlanError, advice};
-
-/// Why packets do not flow, or no longer.
-#[derive(Debug, Error)]
-enum UpError {
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    #[error(transparent)]
-    Audit(#[from] AuditError),
-    #[error(transparent)]
-    PidFile(#[from] PidFileError),
-    #[error(transparent)]
-    Hand(#[from] HandError),
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error("could not read the host's networks: {0}")]
-    Netlink(#[from] NetlinkError),
-    #[error("{step}: {source}")]
-    Io {
-        step: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the connection was lost, and trying again does not mend it: {0}")]
-    NotAgain(#[source] ConnectError),
-}
-
-impl UpError {
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Plan(_) => Exit::Usage,
-            Self::Hand(error) => error.into(),
-            Self::Connect(error) | Self::NotAgain(error) => error.into(),
-            _ => Exit::Failure,
-        }
-    }
-}
-
-/// Works out again what is captured: from the same arguments, the files that they name, and the profile. An error is one line
-/// for a person.
-pub type Replan = Arc<dyn Fn() -> Result<CapturePlan, String> + Send + Sync>;
-
-/// What is done for us by processes apart.
-#[derive(Debug, Default)]
-pub struct Apart {
-    /// Writes the pid file, where we may not.
-    pub keeper: Option<Keeper>,
-    /// Finds who opens a connection, for the audit log.
-    pub processes: Processes,
-}
-
-/// What an instance is, apart from what it does.
-pub struct Instance {
-    /// For `status` and `down`.
-    name: String,
-    /// The claim to the name, and the control socket; `None` where none can be had.
-    claimed: Option<(Claim, UnixListener)>,
-    /// The file to write the process's number to.
-    pid_file: Option<PathBuf>,
-    apart: Apart,
-    /// Whoever waits for packets to flow, where the terminal is to be left then.
-    attached: Option<Attached>,
-    replan: Replan,
-}
-
-impl Instance {
-    /// Claims the name.
-    ///
-    /// # Errors
-    /// The exit code, when the name is another's; said.
-    pub fn new(
-        plan: &InstancePlan,
-        apart: Apart,
-        attached: Option<Attached>,
-        replan: Replan,
-    ) -> Result<Self, Exit> {
-        let claimed = match Claim::new(&plan.name, &control::instances::own_places()) {
-            Ok(claimed) => Some(claimed),
-            Err(error @ (ClaimError::Taken { .. } | ClaimError::Name(_))) => {
-                tracing::error!("{error}");
-                return Err((&error).into());
-            }
-            // Packets flow without it as well.
-            Err(error) => {
-                warn!("status, down and reload will not find this run: {error}");
-                None
-            }
-        };
-        Ok(Self {
-            name: plan.name.clone(),
-            claimed,
-            pid_file: plan.pid_file.clone(),
-            apart,
-            attached,
-            replan,
-        })
-    }
-
-    /// Where it writes to: the directories of its pid file, and of its control socket.
-    pub fn writes(&self) -> Writes {
-        let pid_file = self.pid_file.as_deref().map(std::path::absolute);
-        let pid_file = pid_file.and_then(|file| Some(file.ok()?.parent()?.to_owned()));
-        let socket = self.claimed.as_ref().map(|(claim, _)| claim.directory());
-        Writes {
-            below: pid_file.into_iter().collect(),
-            own: socket.map(PathBuf::from).into_iter().collect(),
-        }
-    }
-}
+use crate::os::pid_file::PidFile;
+use crate::os::{Netlink, Processes, host, limits, memory, notify, stale};
+use crate::plan::{CapturePlan, Plan, advice};
 
 /// Runs until a signal or a request, the end that the plan sets, or something that trying again does not mend. `helper` is
 /// the privileged part.
@@ -199,6 +92,18 @@ async fn up(plan: &Plan, mut instance: Instance, helper: Helper) -> Exit {
     exit
 }
 
+/// Where both processes of the privileged part were killed, nobody has taken rules back. We may not; everybody may look.
+async fn tell_what_is_left() {
+    let left = async { stale::left(&Netlink::new()?).await };
+    match left.await {
+        Ok(left) if left.is_empty() => {}
+        Ok(left) => warn!(
+            "the privileged part has left {left}, which lead nowhere: the next start removes them, or now: sudo underpass cleanup"
+        ),
+        Err(error) => debug!("what it left is not known: {error}"),
+    }
+}
+
 /// Answers on the control socket meanwhile.
 async fn answering(
     plan: &Plan,
@@ -238,6 +143,13 @@ async fn until_stopped(
     let end = with_hand(plan, instance, &hand, board, orders).await;
     // What is left goes now, also when nothing came of it.
     hand.end().await;
+    match end {
+        Err(UpError::Hand(HandError::Gone)) if hand.is_elsewhere() => warn!(
+            "what the privileged part may have left in that network leads nowhere; to remove it: sudo nsenter --net=PATH underpass cleanup"
+        ),
+        Err(UpError::Hand(HandError::Gone)) => tell_what_is_left().await,
+        _ => {}
+    }
     end
 }
 
@@ -293,7 +205,7 @@ async fn with_hand(
         (End::Lost(error), _) => Err(UpError::NotAgain(error)),
         (End::Helper, _) => Err(HandError::Gone.into()),
         (End::Device(source), _) => Err(UpError::Io {
-            step: "the TUN device is gone",
+            step: "the TUN device is gone, as after ip link del; underpass up makes another",
             source,
         }),
     }
@@ -381,8 +293,9 @@ impl Prepared {
         self.setup.apply().await?;
         let setup = Arc::new(Mutex::new(self.setup));
         info!(
-            "ready: {} through {}@{} on {} in {:.2} s",
+            "ready: {}{} through {}@{} on {} in {:.2} s",
             Captured(&plan.capture),
+            For(&plan.capture.whose),
             plan.ssh.user,
             plan.ssh.host,
             self.device,
@@ -407,16 +320,15 @@ async fn advise(slot: u32, capture: &CapturePlan) -> Result<(), UpError> {
     for line in advice::advise(capture, &networks, from)? {
         warn!("{line}");
     }
+    for line in whose::missing(&capture.whose, &networks) {
+        warn!("{line}");
+    }
     Ok(())
 }
 
 /// A number that nobody can guess: the standard library seeds its hashers from the system.
 pub(super) fn seed() -> u64 {
     RandomState::new().build_hasher().finish()
-}
-
-fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> UpError {
-    move |source| UpError::Io { step, source }
 }
 
 /// What is captured, for a person.

@@ -115,6 +115,8 @@ pub(in crate::app) fn begin(audit: &Audit, plan: &Plan, device: &str, login: &De
             .iter()
             .map(ToString::to_string)
             .collect(),
+        users: plan.capture.whose.users.clone(),
+        gateway: plan.capture.whose.forwarded.typed(),
         device: device.to_owned(),
         login: Who::new(plan).login(login),
     });

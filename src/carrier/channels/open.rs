@@ -37,9 +37,18 @@ impl ChannelType {
     /// A layer 3 tunnel to any free device of the server's (OpenSSH's PROTOCOL, section 2.3). Each data message is a
     /// packet behind its address family, a u32: 2 or 24.
     pub fn tun() -> Self {
+        Self::tunnel(0x7fff_ffff)
+    }
+
+    /// A layer 3 tunnel to a device of a number that none can have: sshd looks first whether tunnels are permitted, and at the
+    /// number before it makes anything (serverloop.c `server_request_tun`). One from before 8.0 takes the number as it is.
+    pub fn no_tun() -> Self {
+        Self::tunnel(0x8000_0000)
+    }
+
+    fn tunnel(unit: u32) -> Self {
         const POINT_TO_POINT: u32 = 1;
-        const ANY_UNIT: u32 = 0x7fff_ffff;
-        let specific = [POINT_TO_POINT.to_be_bytes(), ANY_UNIT.to_be_bytes()].concat();
+        let specific = [POINT_TO_POINT.to_be_bytes(), unit.to_be_bytes()].concat();
         Self::new("tun@openssh.com", specific)
     }
 }

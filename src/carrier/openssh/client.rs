@@ -30,6 +30,9 @@ const TELLING: &str = "LogVerbose=*:ssh_connect_direct():*,*:kex_exchange_identi
                        *:verify_host_key():*,*:authmethod_get():*,*:userauth_pubkey():*,*:input_userauth_failure():*,\
                        *:input_userauth_pk_ok():*,*:ssh_userauth2():*";
 
+/// What the server says in debug messages (packet.c).
+const REMARKS: &str = "*:ssh_packet_read_poll_seqnr():*";
+
 /// Where its log goes: to a pipe that nobody else speaks on, for the server's banner and what ssh runs use stderr.
 const LOG: &str = "/dev/stdout";
 
@@ -103,6 +106,8 @@ pub(super) struct Client {
     arguments: Vec<String>,
     plan: SshPlan,
     said: Arc<Said>,
+    /// Its log has the server's debug messages.
+    hears_remarks: bool,
 }
 
 /// Who may be asked during a login.
@@ -140,7 +145,16 @@ impl Client {
             arguments: client.arguments.clone(),
             plan: plan.clone(),
             said: Arc::default(),
+            hears_remarks: false,
         })
+    }
+
+    /// Whose log has the server's debug messages, too, where it tells about a login. They may come before the server is known.
+    pub(super) fn with_remarks(self) -> Self {
+        Self {
+            hears_remarks: true,
+            ..self
+        }
     }
 
     pub(super) fn plan(&self) -> &SshPlan {
@@ -188,6 +202,9 @@ impl Client {
             .map(str::to_owned)
             .into();
         let mut set = |option: &str| all.extend(["-o".to_owned(), option.to_owned()]);
+        if self.hears_remarks && self.tells() {
+            set(&format!("{TELLING},{REMARKS}"));
+        }
         for (since, option) in FIXED {
             if self.version >= since {
                 set(option);
@@ -271,6 +288,7 @@ mod tests {
             arguments: vec!["-o".into(), "LogLevel=QUIET".into()],
             plan: SshPlan::new("h", 22, "me"),
             said: Arc::default(),
+            hears_remarks: false,
         }
     }
 
@@ -301,6 +319,19 @@ mod tests {
         assert_eq!(options[options.len() - 2..], ["--", "h"]);
         let old = client(Version(7, 4)).options(Path::new("/m"), Asks::Person);
         assert!(!old.iter().any(|option| option.starts_with("LogVerbose")));
+    }
+
+    #[test]
+    fn what_a_server_remarks_is_heard_only_where_it_is_asked_for() {
+        let heard = |client: &Client| {
+            let options = client.options(Path::new("/m"), Asks::Nobody);
+            // The first one counts.
+            let first = options.iter().find(|o| o.starts_with("LogVerbose="));
+            first.is_some_and(|first| first.contains(REMARKS) && first.contains("ssh_userauth2"))
+        };
+        let new = client(Version(9, 2));
+        assert!(!heard(&new) && heard(&new.with_remarks()));
+        assert!(!heard(&client(Version(8, 4)).with_remarks()));
     }
 
     #[test]

@@ -87,6 +87,13 @@ impl Connection {
         self.lost.get()
     }
 
+    /// Resolves when it was told to end and its ssh has. For who has started it alone: the bell that rings then wakes one.
+    pub(super) async fn ended(&self) {
+        while self.lost().is_none() {
+            self.changed.notified().await;
+        }
+    }
+
     /// Whether it was told to end.
     pub(super) fn was_stopped(&self) -> bool {
         self.is_stopped.load(Relaxed)

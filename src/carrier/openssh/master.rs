@@ -24,6 +24,7 @@ use super::refusal::Refusal;
 use super::words::Words;
 use super::{hello, terminal, wait};
 use crate::carrier::error::{ConnectError, LostReason};
+use crate::carrier::examine::Tunnel;
 use crate::carrier::link::Description;
 use crate::carrier::processes;
 use crate::os::Made;
@@ -157,6 +158,11 @@ impl Master {
 
     pub(super) fn description(&self) -> Description {
         self.words().facts.description()
+    }
+
+    /// What the server says of a tunnel that it is asked for.
+    pub(super) fn tunnel(&self) -> watch::Receiver<Option<Tunnel>> {
+        self.words().tunnel()
     }
 
     /// Ends ssh, which may be ending by itself, and tells why it has.

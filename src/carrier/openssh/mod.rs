@@ -26,7 +26,7 @@
 //! | `connection` | one master's reader and writer, over `shared`: its channels behind one lock; `flow`: one channel's state |
 //! | `stream` | one channel as two halves, over its `place` on the connection |
 //! | `pool` | all masters: which one a flow goes to, when one more is started, when one goes |
-//! | `life` | whether the server is still there; `examine`: what a doctor asks of it |
+//! | `life` | whether the server is still there; `examine`, `tunnel`: what a doctor asks of it |
 
 mod client;
 mod connection;
@@ -44,6 +44,7 @@ mod said;
 mod shared;
 mod stream;
 mod terminal;
+mod tunnel;
 mod wait;
 mod words;
 

@@ -81,6 +81,8 @@ pub(super) enum Owner {
     Session(Option<oneshot::Sender<bool>>),
     /// Who asks something of a session.
     Question(Question),
+    /// Who asks for a tunnel.
+    Tunnel(oneshot::Sender<Result<(), Refusal>>),
     /// Who waits for a sign of life; dropped with the answer.
     Sign { _asks: oneshot::Sender<()> },
 }
@@ -247,8 +249,11 @@ impl Shared {
                 }
                 return;
             }
-            Some(Owner::Sign { .. }) | None => {
-                self.remove(id);
+            Some(Owner::Tunnel(_) | Owner::Sign { .. }) | None => {
+                if let Some(Owner::Tunnel(answer)) = self.remove(id) {
+                    // Who has asked may have stopped waiting.
+                    let _ = answer.send(Ok(()));
+                }
                 return self.channels.abort(id);
             }
         };
@@ -268,6 +273,11 @@ impl Shared {
         let flow = match self.remove(id) {
             Some(Owner::Flow(flow)) => flow,
             Some(Owner::Question(question)) => return question.refused(),
+            Some(Owner::Tunnel(answer)) => {
+                // Who has asked may have stopped waiting.
+                let _ = answer.send(Err(reason));
+                return;
+            }
             _ => return,
         };
         let error = open_error(code(reason), text);

@@ -8,7 +8,9 @@ use tracing::debug;
 
 use super::facts::{Facts, Line, Stage};
 use super::said::Said;
+use super::tunnel;
 use crate::carrier::error::LostReason;
+use crate::carrier::examine::Tunnel;
 use crate::carrier::failure::harmless;
 
 /// Lines that are kept of each, for the reason of an end.
@@ -38,6 +40,8 @@ pub(super) struct Words {
     /// The server has said goodbye.
     is_farewell: bool,
     stage: watch::Sender<Stage>,
+    /// What the server has said of a tunnel.
+    tunnel: watch::Sender<Option<Tunnel>>,
 }
 
 impl Words {
@@ -52,12 +56,18 @@ impl Words {
             is_alarm: false,
             is_farewell: false,
             stage: watch::Sender::default(),
+            tunnel: watch::Sender::default(),
         }
     }
 
     /// How far the login has come.
     pub(super) fn stages(&self) -> watch::Receiver<Stage> {
         self.stage.subscribe()
+    }
+
+    /// What the server says of a tunnel that it is asked for.
+    pub(super) fn tunnel(&self) -> watch::Receiver<Option<Tunnel>> {
+        self.tunnel.subscribe()
     }
 
     /// What was said on stderr, as if one ssh had said it all: that on the way to a jump host has no other place. Nothing of
@@ -129,6 +139,9 @@ impl Words {
                 *stage = self.facts.stage;
                 is_new
             });
+        }
+        if let Some(said) = tunnel::said(line.text) {
+            self.tunnel.send_replace(Some(said));
         }
         if is_fact || line.is_detail {
             self.is_alarm = false;

@@ -69,6 +69,21 @@ impl Drop for ClientHandler {
     }
 }
 
+/// russh accepts these by default. We asked for no forwarding towards us: dropping the handle refuses.
+macro_rules! refused {
+    ($($open:ident($($detail:ty),*))*) => {$(
+        async fn $open(
+            &mut self,
+            _channel: Channel<Msg>,
+            $(_: $detail,)*
+            _reply: ChannelOpenHandle,
+            _session: &mut Session,
+        ) -> Result<(), SessionError> {
+            Ok(())
+        }
+    )*};
+}
+
 impl Handler for ClientHandler {
     type Error = SessionError;
 
@@ -145,81 +160,14 @@ impl Handler for ClientHandler {
         }
     }
 
-    // russh accepts these by default. We asked for no forwarding towards us: dropping the handle refuses.
-
-    async fn server_channel_open_forwarded_tcpip(
-        &mut self,
-        _channel: Channel<Msg>,
-        _connected_address: &str,
-        _connected_port: u32,
-        _originator_address: &str,
-        _originator_port: u32,
-        _reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), SessionError> {
-        Ok(())
-    }
-
-    async fn server_channel_open_forwarded_streamlocal(
-        &mut self,
-        _channel: Channel<Msg>,
-        _socket_path: &str,
-        _reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), SessionError> {
-        Ok(())
-    }
-
-    async fn server_channel_open_agent_forward(
-        &mut self,
-        _channel: Channel<Msg>,
-        _reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), SessionError> {
-        Ok(())
-    }
-
-    async fn server_channel_open_session(
-        &mut self,
-        _channel: Channel<Msg>,
-        _reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), SessionError> {
-        Ok(())
-    }
-
-    async fn server_channel_open_direct_tcpip(
-        &mut self,
-        _channel: Channel<Msg>,
-        _host_to_connect: &str,
-        _port_to_connect: u32,
-        _originator_address: &str,
-        _originator_port: u32,
-        _reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), SessionError> {
-        Ok(())
-    }
-
-    async fn server_channel_open_direct_streamlocal(
-        &mut self,
-        _channel: Channel<Msg>,
-        _socket_path: &str,
-        _reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), SessionError> {
-        Ok(())
-    }
-
-    async fn server_channel_open_x11(
-        &mut self,
-        _channel: Channel<Msg>,
-        _originator_address: &str,
-        _originator_port: u32,
-        _reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), SessionError> {
-        Ok(())
+    refused! {
+        server_channel_open_forwarded_tcpip(&str, u32, &str, u32)
+        server_channel_open_forwarded_streamlocal(&str)
+        server_channel_open_agent_forward()
+        server_channel_open_session()
+        server_channel_open_direct_tcpip(&str, u32, &str, u32)
+        server_channel_open_direct_streamlocal(&str)
+        server_channel_open_x11(&str, u32)
     }
 }
 

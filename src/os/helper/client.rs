@@ -38,9 +38,7 @@ pub enum HandError {
         hint: String,
     },
     /// It is there no longer.
-    #[error(
-        "the privileged part of underpass has ended; the device, routes and rules went with it"
-    )]
+    #[error("the privileged part of underpass has ended, and nothing is captured any more")]
     Gone,
     /// The socket failed.
     #[error("the privileged part of underpass cannot be talked to: {0}")]
