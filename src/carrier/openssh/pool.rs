@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::master::Master;
 use super::shared::Burden;
 use crate::carrier::error::{ConnectError, LostReason};
+use crate::carrier::expired::Expiry;
 use crate::carrier::link::Description;
 use crate::net::{OpenError, OpenFailure};
 
@@ -105,7 +106,7 @@ impl Pool {
         let description = master.description();
         let changed = Arc::new(Notify::new());
         let first = Connection::start(master, socket, Arc::clone(&changed));
-        if !first.run_true().await {
+        if !first.run_true(Some(Expiry::of(client.plan()))).await {
             debug!("the server runs no session: short exchanges may take 40 ms");
         }
         let pool = Arc::new(Self {
@@ -247,7 +248,7 @@ impl Pool {
         let failure = match tokio::time::timeout(LOGIN, login).await {
             Ok(Ok((master, socket))) => {
                 let fresh = Connection::start(master, socket, Arc::clone(&self.changed));
-                fresh.run_true().await;
+                fresh.run_true(None).await;
                 *self.next_try() = NextTry::default();
                 return self.add(fresh);
             }
