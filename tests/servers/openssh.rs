@@ -44,6 +44,19 @@ impl Openssh {
         Self::start(place, config, &[shadow])
     }
 
+    /// As [`of_passwords`](Self::of_passwords), with a banner, and without an end of tries.
+    pub(crate) fn of_patience() -> Self {
+        let place = Place::new();
+        let banner = place.path("banner");
+        fs::write(&banner, "Property of the lab\n").unwrap();
+        let config = format!(
+            "PasswordAuthentication yes\nPubkeyAuthentication no\nUsePAM no\nMaxAuthTries 100\nBanner {}",
+            banner.display()
+        );
+        let shadow = shadow(&place);
+        Self::start(place, &config, &[shadow])
+    }
+
     /// Keyboard-interactive: PAM asks.
     pub(crate) fn of_questions() -> Self {
         let place = Place::new();
