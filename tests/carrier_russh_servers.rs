@@ -1,10 +1,14 @@
 //! The embedded SSH carrier against servers that behave unlike OpenSSH: an SSH server in this process, whose
 //! behaviour is chosen by the port that is asked for.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +17,7 @@ use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session};
 use russh::{Channel, ChannelMsg, ChannelOpenFailure};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use underpass::carrier::Link;
 use underpass::carrier::russh::{RusshReader, RusshWriter};
@@ -28,6 +33,12 @@ const DISCONNECT: u16 = 5;
 const EOF_THEN_CLOSE: u16 = 6;
 const SILENT: u16 = 7;
 const ECHO: u16 = 8;
+
+/// Longer than anything takes that comes at all.
+const LONG: Duration = Duration::from_secs(60);
+
+/// How often the server was asked for [`SILENT`].
+static SILENT_OPENS: LazyLock<watch::Sender<usize>> = LazyLock::new(watch::Sender::default);
 
 struct Odd;
 
@@ -57,8 +68,8 @@ impl Handler for Odd {
                     return;
                 }
                 SILENT => {
-                    tokio::time::sleep(Duration::from_secs(600)).await;
-                    return;
+                    SILENT_OPENS.send_modify(|count| *count += 1);
+                    return std::future::pending().await;
                 }
                 _ => reply.accept().await,
             }
@@ -271,7 +282,7 @@ async fn a_goodbye_is_told_without_its_control_characters() {
     assert_eq!(text, "the server ended the connection: goingdown");
 }
 
-/// Hundreds of opens that are never answered, to many hosts, and one that is.
+/// Thousands of opens that are never answered, to many hosts, and one that is. It does not wait for them, or it would for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_hosts_do_not_delay_a_live_one() {
     let (_dir, carrier) = connect().await;
@@ -287,9 +298,11 @@ async fn silent_hosts_do_not_delay_a_live_one() {
             scan.spawn(async move { carrier.open(source(), silent).await.is_ok() });
         }
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let open = timeout(Duration::from_secs(2), carrier.open(source(), target(ECHO))).await;
-    let (mut reader, _writer) = open.unwrap().unwrap();
+    // From here on a host has one open in flight, or a few: the others wait, for ever.
+    let mut asked = SILENT_OPENS.subscribe();
+    asked.wait_for(|count| *count >= 2_560).await.unwrap();
+    let open = timeout(LONG, carrier.open(source(), target(ECHO))).await;
+    let (mut reader, _writer) = open.expect("in front of those that wait").unwrap();
     assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
     scan.shutdown().await;
 }

@@ -152,7 +152,7 @@ impl Link for OpensshCarrier {
     }
 
     async fn check(&self) {
-        life::check_all(self.pool.all()).await;
+        self.pool.check().await;
     }
 
     async fn shutdown(&self) {
