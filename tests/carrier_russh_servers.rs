@@ -21,9 +21,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use underpass::carrier::Link;
 use underpass::carrier::russh::{RusshReader, RusshWriter};
-use underpass::carrier::{NoPrompter, RusshCarrier};
+use underpass::carrier::{NoPrompter, OpensshCarrier, RusshCarrier};
 use underpass::net::{ByteReader, ByteWriter, Carrier, OpenFailure, Source, StreamError, Target};
-use underpass::plan::{HostKeyPolicy, SshPlan};
+use underpass::plan::{HostKeyPolicy, SshClient, SshPlan};
 
 const CLOSE_AT_ONCE: u16 = 1;
 const CLOSE_AFTER_EOF: u16 = 2;
@@ -117,6 +117,27 @@ async fn serve(port: u16, mut channel: Channel<Msg>, handle: &russh::server::Han
 }
 
 async fn connect() -> (TempDir, RusshCarrier) {
+    let (dir, plan) = start().await;
+    let carrier = RusshCarrier::connect(&plan, Arc::new(NoPrompter)).await;
+    (dir, carrier.unwrap())
+}
+
+/// The same over the installed ssh.
+async fn connect_by_ssh() -> (TempDir, OpensshCarrier) {
+    let (dir, plan) = start().await;
+    let known = plan.known_hosts[0].display();
+    let options = format!(
+        "-F none -l me -p {} -o UserKnownHostsFile={known} -o StrictHostKeyChecking=accept-new",
+        plan.port
+    );
+    let client = SshClient {
+        arguments: options.split(' ').map(str::to_owned).collect(),
+    };
+    let carrier = OpensshCarrier::connect(&plan, &client).await;
+    (dir, carrier.unwrap())
+}
+
+async fn start() -> (TempDir, SshPlan) {
     let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
     let config = Arc::new(Config {
         keys: vec![key],
@@ -143,10 +164,7 @@ async fn connect() -> (TempDir, RusshCarrier) {
         connections: Some(1),
         ..SshPlan::new("127.0.0.1", port, "me")
     };
-    let carrier = RusshCarrier::connect(&plan, Arc::new(NoPrompter))
-        .await
-        .unwrap();
-    (dir, carrier)
+    (dir, plan)
 }
 
 fn source() -> Source {
@@ -196,6 +214,21 @@ async fn a_close_after_its_eof_is_a_reset() {
     assert_eq!(reader.read().await, Ok(None));
     assert_eq!(reader.reset().await, StreamError::Reset);
     drop(writer);
+}
+
+/// Who reads late is told all the same that nothing is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_is_read_after_the_reset_is_an_end() {
+    let (_dir, carrier) = connect_by_ssh().await;
+    let open = carrier.open(source(), target(EOF_THEN_CLOSE)).await;
+    let (mut reader, _writer) = open.unwrap();
+    assert_eq!(reader.reset().await, StreamError::Reset);
+    assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
+    assert_eq!(reader.read().await, Ok(None));
+    let (mut reader, _writer) = carrier.open(source(), target(CLOSE_AT_ONCE)).await.unwrap();
+    assert_eq!(reader.reset().await, StreamError::Reset);
+    assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
+    assert_eq!(reader.read().await, Err(StreamError::Reset));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

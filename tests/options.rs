@@ -31,7 +31,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn is_in(self) -> String {
+    fn gets_in(self) -> String {
         assert!(self.is_in, "{}", self.said);
         self.said
     }
@@ -82,9 +82,9 @@ fn option(name: &str, path: &Path) -> String {
 #[test]
 fn host_name_user_port_and_identity_file() {
     each("", |carrier, sshd| {
-        login(carrier, &sshd.plan(), &[]).is_in();
+        login(carrier, &sshd.plan(), &[]).gets_in();
         assert!(sshd.log().contains("Accepted publickey for root"));
-        login(carrier, &sshd.plan(), &["User=nobody"]).is_in();
+        login(carrier, &sshd.plan(), &["User=nobody"]).gets_in();
         assert!(sshd.log().contains("Accepted publickey for nobody"));
         let port = format!("Port={}", rig::free_port());
         login(carrier, &sshd.plan(), &[&port]).fails("Connection refused");
@@ -129,7 +129,7 @@ fn identity_agent_and_identities_only() {
             ..sshd.plan()
         };
         let socket = option("IdentityAgent", &socket);
-        login(carrier, &plan, &[&socket, "IdentitiesOnly=no"]).is_in();
+        login(carrier, &plan, &[&socket, "IdentitiesOnly=no"]).gets_in();
         login(carrier, &plan, &[&socket, "IdentitiesOnly=yes"]).fails("permission denied");
         login(carrier, &plan, &["IdentityAgent=none", "IdentitiesOnly=no"])
             .fails("permission denied");
@@ -156,7 +156,7 @@ fn certificate_file() {
         sign.args(["-q", "-I", "me", "-n", "root", "-V", "-1h:+1h", "-s"]);
         place::output(sign.arg(&ca).arg(&public));
         let certificate = option("CertificateFile", &sshd.path("elsewhere-cert.pub"));
-        login(carrier, &sshd.plan(), &[&certificate]).is_in();
+        login(carrier, &sshd.plan(), &[&certificate]).gets_in();
     }
 }
 
@@ -168,9 +168,9 @@ fn the_files_of_known_hosts() {
         let refused = "host key verification failed";
         login(carrier, &sshd.plan(), &[&user]).fails(refused);
         let global = option("GlobalKnownHostsFile", &known);
-        login(carrier, &sshd.plan(), &[&user, &global]).is_in();
+        login(carrier, &sshd.plan(), &[&user, &global]).gets_in();
         let both = format!("UserKnownHostsFile={} {}", none.display(), known.display());
-        login(carrier, &sshd.plan(), &[&both]).is_in();
+        login(carrier, &sshd.plan(), &[&both]).gets_in();
     });
 }
 
@@ -208,7 +208,7 @@ fn strict_host_key_checking_and_hash_known_hosts() {
             "StrictHostKeyChecking=accept-new",
             "HashKnownHosts=no",
         ];
-        login(carrier, &sshd.plan(), &options).is_in();
+        login(carrier, &sshd.plan(), &options).gets_in();
         let written = fs::read_to_string(&file).unwrap();
         assert!(written.starts_with("[127.0.0.1]:"), "{written}");
     });
@@ -223,7 +223,7 @@ fn host_key_alias() {
         let user = option("UserKnownHostsFile", &file);
         let refused = "host key verification failed";
         login(carrier, &sshd.plan(), &[&user]).fails(refused);
-        login(carrier, &sshd.plan(), &[&user, "HostKeyAlias=prod"]).is_in();
+        login(carrier, &sshd.plan(), &[&user, "HostKeyAlias=prod"]).gets_in();
     });
 }
 
@@ -253,7 +253,7 @@ fn algorithms_and_compression() {
             "HostKeyAlgorithms=ssh-ed25519",
             "Compression=yes",
         ];
-        login(carrier, &sshd.plan(), &options).is_in();
+        login(carrier, &sshd.plan(), &options).gets_in();
         let log = sshd.log();
         for text in [
             "kex: algorithm: ecdh-sha2-nistp256",
@@ -271,7 +271,7 @@ fn algorithms_and_compression() {
 #[test]
 fn address_family_and_bind_address() {
     each("", |carrier, sshd| {
-        login(carrier, &sshd.plan(), &["BindAddress=127.0.0.5"]).is_in();
+        login(carrier, &sshd.plan(), &["BindAddress=127.0.0.5"]).gets_in();
         let log = sshd.log();
         assert!(
             log.contains("for root from 127.0.0.5 port"),
@@ -292,7 +292,7 @@ fn preferred_authentications_and_batch_mode() {
             "PreferredAuthentications=password,publickey",
             "BatchMode=yes",
         ];
-        login(carrier, &sshd.plan(), &options).is_in();
+        login(carrier, &sshd.plan(), &options).gets_in();
     });
 }
 
@@ -300,7 +300,7 @@ fn preferred_authentications_and_batch_mode() {
 fn what_is_not_followed_is_said_and_what_does_not_matter_is_not() {
     each("", |carrier, sshd| {
         let options = ["SetEnv=A=b", "SendEnv=LANG", "RekeyLimit=1M"];
-        let said = login(carrier, &sshd.plan(), &options).is_in();
+        let said = login(carrier, &sshd.plan(), &options).gets_in();
         assert!(!said.contains("Env"), "{said}");
         let is_said = said.contains("RekeyLimit") && said.contains("is not honoured");
         assert_eq!(is_said, carrier == "russh", "{said}");
