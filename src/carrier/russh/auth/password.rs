@@ -37,6 +37,7 @@ impl Authentication<'_> {
             .handle
             .authenticate_password(plan.user.as_str(), password);
         let answer = tokio::select! {
+            biased;
             answer = in_time(plan, asked) => Some(answer?),
             () = cut.until_unexplained(QUIET) => None,
         };
