@@ -1,10 +1,14 @@
 //! The embedded SSH carrier against servers that behave unlike OpenSSH: an SSH server in this process, whose
 //! behaviour is chosen by the port that is asked for.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,12 +17,13 @@ use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session};
 use russh::{Channel, ChannelMsg, ChannelOpenFailure};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use underpass::carrier::Link;
 use underpass::carrier::russh::{RusshReader, RusshWriter};
-use underpass::carrier::{NoPrompter, RusshCarrier};
+use underpass::carrier::{NoPrompter, OpensshCarrier, RusshCarrier};
 use underpass::net::{ByteReader, ByteWriter, Carrier, OpenFailure, Source, StreamError, Target};
-use underpass::plan::{HostKeyPolicy, SshPlan};
+use underpass::plan::{HostKeyPolicy, SshClient, SshPlan};
 
 const CLOSE_AT_ONCE: u16 = 1;
 const CLOSE_AFTER_EOF: u16 = 2;
@@ -28,6 +33,12 @@ const DISCONNECT: u16 = 5;
 const EOF_THEN_CLOSE: u16 = 6;
 const SILENT: u16 = 7;
 const ECHO: u16 = 8;
+
+/// Longer than anything takes that comes at all.
+const LONG: Duration = Duration::from_secs(60);
+
+/// How often the server was asked for [`SILENT`].
+static SILENT_OPENS: LazyLock<watch::Sender<usize>> = LazyLock::new(watch::Sender::default);
 
 struct Odd;
 
@@ -57,8 +68,8 @@ impl Handler for Odd {
                     return;
                 }
                 SILENT => {
-                    tokio::time::sleep(Duration::from_secs(600)).await;
-                    return;
+                    SILENT_OPENS.send_modify(|count| *count += 1);
+                    return std::future::pending().await;
                 }
                 _ => reply.accept().await,
             }
@@ -106,6 +117,27 @@ async fn serve(port: u16, mut channel: Channel<Msg>, handle: &russh::server::Han
 }
 
 async fn connect() -> (TempDir, RusshCarrier) {
+    let (dir, plan) = start().await;
+    let carrier = RusshCarrier::connect(&plan, Arc::new(NoPrompter)).await;
+    (dir, carrier.unwrap())
+}
+
+/// The same over the installed ssh.
+async fn connect_by_ssh() -> (TempDir, OpensshCarrier) {
+    let (dir, plan) = start().await;
+    let known = plan.known_hosts[0].display();
+    let options = format!(
+        "-F none -l me -p {} -o UserKnownHostsFile={known} -o StrictHostKeyChecking=accept-new",
+        plan.port
+    );
+    let client = SshClient {
+        arguments: options.split(' ').map(str::to_owned).collect(),
+    };
+    let carrier = OpensshCarrier::connect(&plan, &client).await;
+    (dir, carrier.unwrap())
+}
+
+async fn start() -> (TempDir, SshPlan) {
     let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
     let config = Arc::new(Config {
         keys: vec![key],
@@ -132,10 +164,7 @@ async fn connect() -> (TempDir, RusshCarrier) {
         connections: Some(1),
         ..SshPlan::new("127.0.0.1", port, "me")
     };
-    let carrier = RusshCarrier::connect(&plan, Arc::new(NoPrompter))
-        .await
-        .unwrap();
-    (dir, carrier)
+    (dir, plan)
 }
 
 fn source() -> Source {
@@ -185,6 +214,21 @@ async fn a_close_after_its_eof_is_a_reset() {
     assert_eq!(reader.read().await, Ok(None));
     assert_eq!(reader.reset().await, StreamError::Reset);
     drop(writer);
+}
+
+/// Who reads late is told all the same that nothing is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_is_read_after_the_reset_is_an_end() {
+    let (_dir, carrier) = connect_by_ssh().await;
+    let open = carrier.open(source(), target(EOF_THEN_CLOSE)).await;
+    let (mut reader, _writer) = open.unwrap();
+    assert_eq!(reader.reset().await, StreamError::Reset);
+    assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
+    assert_eq!(reader.read().await, Ok(None));
+    let (mut reader, _writer) = carrier.open(source(), target(CLOSE_AT_ONCE)).await.unwrap();
+    assert_eq!(reader.reset().await, StreamError::Reset);
+    assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
+    assert_eq!(reader.read().await, Err(StreamError::Reset));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -271,7 +315,7 @@ async fn a_goodbye_is_told_without_its_control_characters() {
     assert_eq!(text, "the server ended the connection: goingdown");
 }
 
-/// Hundreds of opens that are never answered, to many hosts, and one that is.
+/// Thousands of opens that are never answered, to many hosts, and one that is. It does not wait for them, or it would for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_hosts_do_not_delay_a_live_one() {
     let (_dir, carrier) = connect().await;
@@ -287,9 +331,11 @@ async fn silent_hosts_do_not_delay_a_live_one() {
             scan.spawn(async move { carrier.open(source(), silent).await.is_ok() });
         }
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let open = timeout(Duration::from_secs(2), carrier.open(source(), target(ECHO))).await;
-    let (mut reader, _writer) = open.unwrap().unwrap();
+    // From here on a host has one open in flight, or a few: the others wait, for ever.
+    let mut asked = SILENT_OPENS.subscribe();
+    asked.wait_for(|count| *count >= 2_560).await.unwrap();
+    let open = timeout(LONG, carrier.open(source(), target(ECHO))).await;
+    let (mut reader, _writer) = open.expect("in front of those that wait").unwrap();
     assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
     scan.shutdown().await;
 }

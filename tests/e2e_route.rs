@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{Lab, V4, V6, assert_ok, eventually};
+use common::{Lab, Underpass, V4, V6, assert_ok, eventually, finished};
 use nix::sys::signal::Signal;
 
 /// The configuration of a person: the bastion is the jump host of its own second sshd.
@@ -83,4 +83,30 @@ fn what_a_command_connects_to_is_not_captured() {
     assert_ok(&lab.probe("client", &format!("get {} 5001 1000003", V4.host)));
     // The pool makes its second connection by a command that is started under the capture.
     assert_ok(&lab.probe("client", &format!("get {} 5001 100000003", V4.host)));
+}
+
+/// CheckHostIP: the name's key is right, and the address is known with another one.
+#[test]
+fn the_key_of_the_address_counts_where_that_is_asked_for() {
+    let lab = Lab::up();
+    let (hosts, known) = (lab.file("hosts"), lab.file("names"));
+    fs::write(&hosts, "127.0.0.1 localhost\n192.168.77.1 prod\n").unwrap();
+    let key = |name: &str| fs::read_to_string(lab.file(name)).unwrap();
+    let (right, other) = (key("host_key.pub"), key("other_host_key.pub"));
+    fs::write(&known, format!("prod {right}192.168.77.1 {other}")).unwrap();
+    let script = format!("mount --bind {hosts} /etc/hosts && exec \"$@\"");
+    let command = |check: &str| {
+        let options = format!("-o UserKnownHostsFile={known} -o StrictHostKeyChecking=yes");
+        let args = format!(
+            "-r root@prod {options} -o CheckHostIP={check} {}",
+            V4.subnet
+        );
+        lab.wrapped_up_command(&["unshare", "-m", "sh", "-c", &script, "sh"], &args)
+    };
+    let output = finished(command("yes"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    assert!(said.contains("host key verification failed"), "{said}");
+    let mut underpass = Underpass::start(command("no"));
+    assert!(underpass.stop(Signal::SIGTERM).success());
 }

@@ -81,7 +81,9 @@ impl From<&ClaimError> for Exit {
 impl From<&ConnectError> for Exit {
     fn from(error: &ConnectError) -> Self {
         match error.origin() {
-            ConnectError::Refused { .. } | ConnectError::TooManyTries { .. } => Self::LoginRefused,
+            ConnectError::Refused { .. }
+            | ConnectError::TooManyTries { .. }
+            | ConnectError::Expired { .. } => Self::LoginRefused,
             ConnectError::HostKey(_) => Self::HostKey,
             _ => Self::Ssh,
         }

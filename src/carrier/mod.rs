@@ -10,6 +10,7 @@
 //! - [`steady`]: a carrier that stays, over links that are replaced when they are lost.
 //! - `processes`: what a carrier has started.
 //! - `failure`: what a server's words for a refused open mean.
+//! - `expired`: a password that lets in, but only to be changed.
 //! - [`examine`]: what a doctor asks of a server.
 //! - [`prompt`]: the questions that a login asks of a person.
 
@@ -19,6 +20,7 @@ pub mod dial;
 pub mod direct;
 pub mod error;
 pub mod examine;
+mod expired;
 mod failure;
 pub mod link;
 pub mod openssh;

@@ -1,6 +1,7 @@
 //! Child processes that do not outlive us.
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -12,13 +13,21 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
 /// Whether a child may ask on our terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Terminal {
     /// It may. It is in our process group, and must be: the terminal stops others that read from it.
     Shared,
     /// It has none, so whatever it would ask fails.
     None,
+    /// It has this one, to ask on as it likes.
+    Own(OwnedFd),
 }
+
+nix::ioctl_write_int_bad!(
+    /// Makes a terminal the controlling one of the session (ioctl_tty(2)).
+    set_controlling,
+    nix::libc::TIOCSCTTY
+);
 
 /// A child that is wanted, and who waits for it.
 struct Wanted {
@@ -82,8 +91,12 @@ fn tie(command: &mut Command, terminal: Terminal, last: Signal) {
         if getppid() != us {
             return Err(io::ErrorKind::NotFound.into());
         }
-        if terminal == Terminal::None {
+        if !matches!(terminal, Terminal::Shared) {
             setsid()?;
+        }
+        if let Terminal::Own(own) = &terminal {
+            // SAFETY: the descriptor is open, and the argument a plain number.
+            unsafe { set_controlling(own.as_raw_fd(), 0) }?;
         }
         SigSet::empty().thread_set_mask()?;
         for key in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP] {
@@ -92,7 +105,7 @@ fn tie(command: &mut Command, terminal: Terminal, last: Signal) {
         }
         Ok(())
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, setsid, pthread_sigmask, signal. Nothing is
+    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, setsid, ioctl, pthread_sigmask, signal. Nothing is
     // allocated; errors are plain numbers.
     unsafe { command.pre_exec(tie) };
 }

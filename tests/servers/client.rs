@@ -1,5 +1,7 @@
 //! What a person writes into ssh's configuration for a plan, and a program that answers ssh's questions.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -62,12 +64,17 @@ fn configuration(plan: &SshPlan) -> String {
 /// ssh reads answers from the terminal, or from a program that its environment names: runs `test` again in a process of
 /// its own where that program says `answer`. False in that process, which is to go on with the test.
 pub(crate) fn runs_again_with_answers(test: &str, answer: &str) -> bool {
+    runs_again_with(test, &format!("echo '{answer}'"))
+}
+
+/// The same, with `lines` of a shell for the program; the question is its argument.
+pub(crate) fn runs_again_with(test: &str, lines: &str) -> bool {
     if std::env::var_os("SSH_ASKPASS_REQUIRE").is_some_and(|value| value == "force") {
         return false;
     }
     let dir = TempDir::new_in("/tmp").unwrap();
     let program: PathBuf = dir.path().join("askpass");
-    fs::write(&program, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
+    fs::write(&program, format!("#!/bin/sh\n{lines}\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
     let again = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])

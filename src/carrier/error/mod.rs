@@ -164,6 +164,18 @@ pub enum ConnectError {
         /// What to do.
         hint: &'static str,
     },
+    /// The server wants another password before it lets us in.
+    #[error(
+        "{user}@{host}: the server answers the password with neither yes nor no: most likely it has expired. Log in once to change it: ssh {compare}"
+    )]
+    Expired {
+        /// The login name.
+        user: String,
+        /// The server as typed.
+        host: String,
+        /// Arguments that lead ssh to the server.
+        compare: String,
+    },
     /// The server took longer than any server does.
     #[error("{host} has not answered the login for {seconds} s. {hint}")]
     Unanswered {

@@ -171,11 +171,16 @@ impl Client {
         self.version >= TELLS
     }
 
-    /// Starts a master with its control socket at `socket`; and its log.
+    /// Starts a master with its control socket at `socket`, and `terminal`; and its log.
     ///
     /// # Errors
     /// Those of fork(2) and exec(2).
-    pub(super) fn master(&self, socket: &Path, asks: Asks) -> io::Result<(Child, PipeReader)> {
+    pub(super) fn master(
+        &self,
+        socket: &Path,
+        asks: Asks,
+        terminal: Terminal,
+    ) -> io::Result<(Child, PipeReader)> {
         let (log, end) = io::pipe()?;
         let mut command = Command::new("ssh");
         command
@@ -184,10 +189,6 @@ impl Client {
             .stdout(end)
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let terminal = match asks {
-            Asks::Person => Terminal::Shared,
-            Asks::Nobody => Terminal::None,
-        };
         // It then ends its ProxyCommand, and puts the echo of a terminal back where it asks.
         let last = Signal::SIGTERM;
         Ok((child::spawn_tied(command, terminal, last)?, log))

@@ -19,10 +19,11 @@ use tracing::debug;
 use super::flow::Flow;
 use super::master::Master;
 use super::place::{Asked, Place};
-use super::shared::{After, Burden, Owner, Shared};
+use super::shared::{After, Burden, Owner, Session, Shared};
 use crate::carrier::channels::{ChannelType, Config, Decoder, Fault, Outgoing};
 use crate::carrier::dial::DialPermit;
 use crate::carrier::error::LostReason;
+use crate::carrier::expired::Expiry;
 use crate::carrier::link::next_number;
 use crate::carrier::processes;
 use crate::net::{OpenError, OpenFailure, Source, Target};
@@ -154,11 +155,13 @@ impl Connection {
     /// Runs `true` in a session, until the server says that it runs; whether it does. sshd leaves Nagle's algorithm
     /// on until a session runs something (packet.c ssh_packet_set_interactive), and without it every short exchange
     /// would stall for 40 ms.
-    pub(super) async fn run_true(self: &Arc<Self>) -> bool {
+    pub(super) async fn run_true(self: &Arc<Self>, expiry: Option<Expiry>) -> bool {
         let (sender, answer) = oneshot::channel();
         let id = self.with(|shared, _| {
             let id = shared.channels.open(ChannelType::session()).ok()?;
-            shared.owners.insert(id, Owner::Session(Some(sender)));
+            let answer = Some(sender);
+            let session = Session { answer, expiry };
+            shared.owners.insert(id, Owner::Session(session));
             shared.has_session = true;
             Some(id)
         });

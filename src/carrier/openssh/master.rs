@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::process::Child;
+use tokio::process::{Child, ChildStderr};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tracing::debug;
@@ -20,14 +19,17 @@ use tracing::debug;
 use super::client::{Asks, Client, SshError};
 use super::den::Den;
 use super::facts::Stage;
+use super::hearing::{Hearing, Source};
 use super::refusal::Refusal;
+use super::terminal::{Login, Screen};
 use super::words::Words;
-use super::{hello, terminal, wait};
+use super::{hello, wait};
 use crate::carrier::error::{ConnectError, LostReason};
 use crate::carrier::examine::Tunnel;
 use crate::carrier::link::Description;
 use crate::carrier::processes;
 use crate::os::Made;
+use crate::os::child::Terminal;
 use crate::plan::SshPlan;
 
 /// How long ssh may take to end when it is asked to.
@@ -40,8 +42,6 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_millis(100);
 /// How long the log of a login may take to be read when it is known to have succeeded.
 const READ: Duration = Duration::from_secs(2);
-/// The longest line of ssh's that is taken, in bytes.
-const MAX_LINE: u64 = 4096;
 
 /// An ssh that is logged in. It ends when this is dropped.
 pub(super) struct Master {
@@ -51,8 +51,8 @@ pub(super) struct Master {
     ended: watch::Receiver<bool>,
     /// It has been waited for.
     gone: Arc<AtomicBool>,
-    /// The terminal's, while it may ask there.
-    settings: Option<terminal::Settings>,
+    /// While it may ask on the person's terminal.
+    login: Option<Login>,
 }
 
 impl Master {
@@ -71,8 +71,7 @@ impl Master {
         let mut master = Self::spawn(client, &path, asks)?;
         let words = Arc::clone(&master.words);
         let mut stages = master.words().stages();
-        let terminal = master.settings.as_ref();
-        let may_ask = terminal.is_some_and(terminal::Settings::is_there);
+        let may_ask = master.login.is_some();
         let is_in_time = tokio::select! {
             made = made.until(&path) => made.map(|()| true).map_err(failed("inotify"))?,
             () = master.wait() => true,
@@ -100,7 +99,7 @@ impl Master {
             // Without it the description lacks something.
             let _ = timeout(READ, stages.wait_for(|stage| *stage == Stage::Done)).await;
         }
-        master.settings = None;
+        master.login = None;
         Ok((master, socket))
     }
 
@@ -114,32 +113,42 @@ impl Master {
     }
 
     fn spawn(client: &Client, path: &Path, asks: Asks) -> Result<Self, SshError> {
-        let settings = (asks == Asks::Person).then(terminal::Settings::keep);
-        let (mut child, log) = client
-            .master(path, asks)
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound => SshError::Missing,
-                _ => failed("the process")(source),
-            })?;
+        let (screen, login, terminal) = match asks {
+            Asks::Person => match Screen::open() {
+                Some((screen, login, own)) => (Some(screen), Some(login), Terminal::Own(own)),
+                None => (None, None, Terminal::Shared),
+            },
+            Asks::Nobody => (None, None, Terminal::None),
+        };
+        let (mut child, log) =
+            client
+                .master(path, asks, terminal)
+                .map_err(|source| match source.kind() {
+                    io::ErrorKind::NotFound => SshError::Missing,
+                    _ => failed("the process")(source),
+                })?;
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         let Some(id) = id else {
             return Err(failed("the process")(io::ErrorKind::NotFound.into()));
         };
-        let log = pipe::Receiver::from_owned_fd(OwnedFd::from(log)).map_err(failed("its log"))?;
+        let source = |pipe: OwnedFd| pipe::Receiver::from_owned_fd(pipe).map(Source::new);
+        let missing = || io::Error::other("it has no stderr");
+        let asides = child.stderr.take().ok_or_else(missing);
+        let asides = asides.and_then(ChildStderr::into_owned_fd);
         let words = Arc::new(Mutex::new(Words::of(id, client.said())));
+        let hearing = Hearing {
+            log: source(log.into()).map_err(failed("its log"))?,
+            asides: asides.and_then(source).map_err(failed("its stderr"))?,
+            screen,
+            words: Arc::clone(&words),
+        };
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = watch::channel(false);
-        let stderr = child.stderr.take();
-        let heard = Arc::clone(&words);
-        let listening = async move {
-            let log = listen(Some(log), &heard, Words::hear);
-            tokio::join!(log, listen(stderr, &heard, Words::overhear));
-        };
         let gone = Arc::new(AtomicBool::new(false));
         let is_gone = Arc::clone(&gone);
         let pid = Pid::from_raw(id);
         tokio::spawn(async move {
-            supervise(child, listening, &is_gone, stopped).await;
+            supervise(child, hearing.listen(), &is_gone, stopped).await;
             let _ = end.send(true);
         });
         Ok(Self {
@@ -148,7 +157,7 @@ impl Master {
             stop: Some(stop),
             ended,
             gone,
-            settings,
+            login,
         })
     }
 
@@ -263,33 +272,5 @@ fn terminate(child: &Child) {
     if let Some(id) = id {
         // An error means that it is gone.
         let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
-    }
-}
-
-/// Takes lines to the end of `pipe`.
-async fn listen(
-    pipe: Option<impl AsyncRead + Unpin>,
-    words: &Mutex<Words>,
-    take: fn(&mut Words, &str),
-) {
-    let Some(pipe) = pipe else {
-        return;
-    };
-    let mut lines = BufReader::new(pipe);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = (&mut lines)
-            .take(MAX_LINE)
-            .read_until(b'\n', &mut line)
-            .await;
-        if !matches!(read, Ok(1..)) {
-            return;
-        }
-        let text = String::from_utf8_lossy(&line);
-        take(
-            &mut words.lock().unwrap_or_else(PoisonError::into_inner),
-            &text,
-        );
     }
 }

@@ -19,7 +19,8 @@
 //! | file | idea |
 //! |---|---|
 //! | `client` | which ssh is installed, and its arguments |
-//! | `master` | one ssh process: start, wait until it is ready, end; its `terminal` without echo is put back when a prompt is cut short |
+//! | `master` | one ssh process: start, wait until it is ready, end |
+//! | `hearing` | its log, its stderr, and the `terminal` that it asks on, in the order in which it speaks |
 //! | `words` | what it says: `facts` of a login from its log, `said` to a person, and `refusal`: why a login failed |
 //! | `wait` | a login that takes long; `den`: the directory of its control socket |
 //! | `hello` | the control socket until it carries channels |
@@ -34,6 +35,7 @@ mod den;
 mod examine;
 mod facts;
 mod flow;
+mod hearing;
 mod hello;
 mod life;
 mod master;
@@ -151,7 +153,7 @@ impl Link for OpensshCarrier {
     }
 
     async fn check(&self) {
-        life::check_all(self.pool.all()).await;
+        self.pool.check().await;
     }
 
     async fn shutdown(&self) {

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,11 @@ use tracing::{debug, info, warn};
 
 use super::client::{Asks, Client};
 use super::connection::Connection;
+use super::life;
 use super::master::Master;
 use super::shared::Burden;
 use crate::carrier::error::{ConnectError, LostReason};
+use crate::carrier::expired::Expiry;
 use crate::carrier::link::Description;
 use crate::net::{OpenError, OpenFailure};
 
@@ -36,6 +38,8 @@ pub(super) struct Pool {
     /// Why nothing is left, once that is so.
     lost: watch::Sender<Option<LostReason>>,
     next_try: Mutex<NextTry>,
+    /// How often all were asked for a sign of life.
+    checks: AtomicU64,
     /// A login is under way.
     is_growing: AtomicBool,
     is_closing: AtomicBool,
@@ -105,7 +109,7 @@ impl Pool {
         let description = master.description();
         let changed = Arc::new(Notify::new());
         let first = Connection::start(master, socket, Arc::clone(&changed));
-        if !first.run_true().await {
+        if !first.run_true(Some(Expiry::of(client.plan()))).await {
             debug!("the server runs no session: short exchanges may take 40 ms");
         }
         let pool = Arc::new(Self {
@@ -114,6 +118,7 @@ impl Pool {
             changed,
             lost: watch::Sender::new(None),
             next_try: Mutex::default(),
+            checks: AtomicU64::new(0),
             is_growing: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
         });
@@ -163,6 +168,17 @@ impl Pool {
     /// All masters that there are.
     pub(super) fn all(&self) -> Vec<Arc<Connection>> {
         self.masters().clone()
+    }
+
+    /// Asks every master's server for a sign of life; those that give none are lost.
+    pub(super) async fn check(&self) {
+        let all = {
+            // Under the lock: who joins later knows of it.
+            let masters = self.masters();
+            self.checks.fetch_add(1, Relaxed);
+            masters.clone()
+        };
+        life::check_all(all).await;
     }
 
     /// Ends all masters.
@@ -243,13 +259,20 @@ impl Pool {
     }
 
     async fn grow(&self) {
+        let mut checks = self.checks.load(Relaxed);
         let login = Master::start(&self.client, Asks::Nobody);
         let failure = match tokio::time::timeout(LOGIN, login).await {
             Ok(Ok((master, socket))) => {
                 let fresh = Connection::start(master, socket, Arc::clone(&self.changed));
-                fresh.run_true().await;
+                fresh.run_true(None).await;
                 *self.next_try() = NextTry::default();
-                return self.add(fresh);
+                // Where the host has slept since, it has to give a sign of life, as the others had to: it may have been let
+                // in before.
+                while let Some(now) = self.add(&fresh, checks) {
+                    fresh.check().await;
+                    checks = now;
+                }
+                return;
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the login takes too long".to_owned(),
@@ -257,16 +280,22 @@ impl Pool {
         self.put_off(&failure);
     }
 
-    fn add(&self, fresh: Arc<Connection>) {
+    /// The number of checks, where it is not `checks`; adds a master otherwise.
+    fn add(&self, fresh: &Arc<Connection>, checks: u64) -> Option<u64> {
         let mut masters = self.masters();
-        if self.is_closing.load(Relaxed) {
+        let now = self.checks.load(Relaxed);
+        if now != checks {
+            return Some(now);
+        }
+        if masters.is_empty() || self.is_closing.load(Relaxed) {
             // Nobody waits for it: it ends by itself.
             fresh.stop();
-            return;
+        } else if fresh.burden().is_some() {
+            // In front: flows gather on the first.
+            masters.insert(0, Arc::clone(fresh));
+            debug!("connections to the server: {}", masters.len());
         }
-        // In front: flows gather on the first.
-        masters.insert(0, fresh);
-        debug!("connections to the server: {}", masters.len());
+        None
     }
 
     fn put_off(&self, failure: &str) {

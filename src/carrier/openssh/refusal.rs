@@ -133,8 +133,13 @@ impl Refusal<'_> {
     /// What answers has said no version of SSH 2.
     fn not_greeted(&self, last: &str) -> Option<ConnectError> {
         let facts = &self.words.facts;
-        if facts.stage == Stage::Greeting && last.ends_with(" timed out") {
-            return Some(self.timed_out(WaitedFor::Banner));
+        if last.ends_with(" timed out") {
+            match facts.stage {
+                Stage::Greeting => return Some(self.timed_out(WaitedFor::Banner)),
+                // ssh waits for ServerAliveInterval x ServerAliveCountMax here.
+                Stage::Handshake => return Some(self.timed_out(WaitedFor::Keys)),
+                _ => {}
+            }
         }
         let said = facts.greeting.as_deref();
         let detail = match said.filter(|said| !said.is_empty()) {
@@ -283,10 +288,10 @@ impl Refusal<'_> {
     }
 
     fn timed_out(&self, stage: WaitedFor) -> ConnectError {
-        let limit = self.plan.dialling.timeout;
+        let limit = self.plan.dialling.timeout.unwrap_or(self.taken);
         ConnectError::TimedOut {
             server: self.server(),
-            seconds: limit.unwrap_or(self.taken).as_secs(),
+            seconds: limit.min(self.taken).as_secs(),
             stage,
         }
     }

@@ -112,6 +112,16 @@ fn servers_that_are_not_reached() {
     assert!(said.contains("ssh ended: command-line line 0"), "{said}");
 }
 
+/// ssh gives it up by itself, before or after we do.
+#[test]
+fn a_handshake_that_does_not_end() {
+    let version = "debug1: kex.c:kex_exchange_identification():1456 (pid=1): Remote protocol version 2.0, remote software version x";
+    let late = "Connection to 127.0.0.1 port 2299 timed out";
+    let said = refusal(&[CONNECTING, GREETING, version, late], &[]);
+    let expected = "no answer from 127.0.0.1:2299 within 7 s: the SSH handshake does not end";
+    assert!(said.starts_with(expected), "{said}");
+}
+
 #[test]
 fn servers_that_do_not_speak_ssh() {
     let banner = |text: &str| {

@@ -12,6 +12,7 @@ use super::examine::Question;
 use super::flow::{End, Flow, Opening};
 use crate::carrier::channels::{ChannelId, Channels, Config, Decoder, Event, Fault, Refusal};
 use crate::carrier::dial::DialPermit;
+use crate::carrier::expired::Expiry;
 use crate::carrier::failure::open_error;
 use crate::net::{OpenError, OpenFailure, StreamError};
 
@@ -77,14 +78,22 @@ pub(super) struct Shared {
 pub(super) enum Owner {
     /// A stream, or who waits for one.
     Flow(Arc<Flow>),
-    /// The first session, and who waits for its answer.
-    Session(Option<oneshot::Sender<bool>>),
+    /// The first session.
+    Session(Session),
     /// Who asks something of a session.
     Question(Question),
     /// Who asks for a tunnel.
     Tunnel(oneshot::Sender<Result<(), Refusal>>),
     /// Who waits for a sign of life; dropped with the answer.
     Sign { _asks: oneshot::Sender<()> },
+}
+
+/// The first session of a connection.
+pub(super) struct Session {
+    /// Who waits for its answer.
+    pub(super) answer: Option<oneshot::Sender<bool>>,
+    /// Who listens to its stderr.
+    pub(super) expiry: Option<Expiry>,
 }
 
 /// What is to be done when the lock is free again.
@@ -206,8 +215,14 @@ impl Shared {
             Event::Opened(id) => self.opened(id, after),
             Event::Refused { id, reason, text } => self.refused(id, reason, &text, after),
             Event::Data { id, data } => self.data(now, id, data, after),
-            // Not for us: a forced command's errors.
-            Event::ExtendedData { id, data, .. } => self.channels.consumed(now, id, data.len()),
+            Event::ExtendedData { id, data, .. } => {
+                if let Some(Owner::Session(session)) = self.owners.get_mut(&id)
+                    && let Some(expiry) = &mut session.expiry
+                {
+                    expiry.hear(&data);
+                }
+                self.channels.consumed(now, id, data.len());
+            }
             Event::Eof(id) => {
                 if let Some(Owner::Flow(flow)) = self.owners.get(&id) {
                     let mut state = flow.state();
@@ -223,9 +238,9 @@ impl Shared {
                 self.answered(id, success);
             }
             Event::Answered { id, success } => {
-                if let Some(Owner::Session(answer)) = self.owners.get_mut(&id) {
+                if let Some(Owner::Session(session)) = self.owners.get_mut(&id) {
                     // Who has asked may have stopped waiting.
-                    let _ = answer.take().map(|answer| answer.send(success));
+                    let _ = session.answer.take().map(|answer| answer.send(success));
                 }
             }
             Event::Request { .. } => {}
@@ -235,10 +250,10 @@ impl Shared {
     fn opened(&mut self, id: ChannelId, after: &mut After) {
         let flow = match self.owners.get_mut(&id) {
             Some(Owner::Flow(flow)) => Arc::clone(flow),
-            Some(Owner::Session(answer)) => {
+            Some(Owner::Session(session)) => {
                 let command = [&4u32.to_be_bytes()[..], b"true"].concat();
                 if self.channels.request(id, "exec", true, &command).is_err() {
-                    *answer = None;
+                    session.answer = None;
                 }
                 return;
             }

@@ -45,8 +45,9 @@ impl OpensshReader {
                 (None, Some(end)) => {
                     self.has_ended = true;
                     return Poll::Ready(match end {
-                        End::Eof | End::Done => Ok(None),
-                        End::Broken(error) => Err(error),
+                        // What broke later is told by `reset`.
+                        End::Broken(error) if !state.is_whole => Err(error),
+                        _ => Ok(None),
                     });
                 }
             }

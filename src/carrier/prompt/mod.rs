@@ -12,6 +12,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 pub use self::askpass::AskpassPrompter;
+pub(super) use self::tty::Asking;
 pub use self::tty::{TtyPrompter, give_back_terminal};
 
 /// The longest answer that is read, in bytes. Longer ones are refused.

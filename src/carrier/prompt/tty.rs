@@ -7,8 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, raise};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices as Key, Termios};
+use nix::unistd::getpid;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{MAX_ANSWER, Prompter};
@@ -81,8 +82,9 @@ fn on_tty(mut tty: &File, prompt: &str, echo: Echo) -> Option<Zeroizing<String>>
         Answer::Line(line) => Some(line),
         Answer::None => None,
         Answer::Interrupted => {
-            // What Ctrl-C would have done. There is no answer whether it is handled or not.
-            let _ = raise(Signal::SIGINT);
+            // What Ctrl-C would have done, to this process: the signal may be waited for by any of its threads. There is no
+            // answer whether it is handled or not.
+            let _ = kill(getpid(), Signal::SIGINT);
             // Told at once, the missing answer would be the reason that is told of the end.
             sleep(FAREWELL);
             None
@@ -100,7 +102,7 @@ enum Answer {
 }
 
 /// Writes `prompt` and reads one line, without its newline.
-fn ask(tty: &mut (impl Read + Write), prompt: &str, interrupt: u8) -> io::Result<Answer> {
+fn ask(tty: &mut (impl Read + Write), prompt: &str, interrupt: Option<u8>) -> io::Result<Answer> {
     tty.write_all(prompt.as_bytes())?;
     tty.flush()?;
     // The full size at once: growing would leave copies of a secret behind.
@@ -112,8 +114,7 @@ fn ask(tty: &mut (impl Read + Write), prompt: &str, interrupt: u8) -> io::Result
         }
         match byte[0] {
             b'\n' | b'\r' => break,
-            // 0 is _POSIX_VDISABLE: no key interrupts.
-            b if b == interrupt && b != 0 => return Ok(Answer::Interrupted),
+            b if Some(b) == interrupt => return Ok(Answer::Interrupted),
             _ if answer.len() == MAX_ANSWER => return Ok(Answer::None),
             b => answer.push(b),
         }
@@ -129,36 +130,57 @@ fn ask(tty: &mut (impl Read + Write), prompt: &str, interrupt: u8) -> io::Result
 ///
 /// Ctrl-C is read as the end of a line instead of raising a signal: the thread that reads cannot be stopped, and the
 /// process could not end before the person has typed a line; the terminal would stay without echo.
-struct Asking<'a> {
-    tty: &'a File,
+pub(in crate::carrier) struct Asking {
+    tty: File,
     before: Termios,
 }
 
-impl<'a> Asking<'a> {
-    fn new(tty: &'a File, echo: Echo) -> Option<Self> {
+impl Asking {
+    fn new(tty: &File, echo: Echo) -> Option<Self> {
+        Self::with(tty, |settings| {
+            let interrupt = settings.control_chars[Key::VINTR as usize];
+            settings.control_chars[Key::VEOL as usize] = interrupt;
+            if echo == Echo::On {
+                return SetArg::TCSADRAIN;
+            }
+            settings.local_flags.remove(LocalFlags::ECHO);
+            // FLUSH drops what was typed ahead, before anybody could see what it would answer.
+            SetArg::TCSAFLUSH
+        })
+    }
+
+    /// For somebody else who asks, and edits and echoes lines: each key is read as it is typed.
+    pub(in crate::carrier) fn keys(tty: &File) -> Option<Self> {
+        Self::with(tty, |settings| {
+            let each = LocalFlags::ICANON | LocalFlags::ECHO;
+            settings.local_flags.remove(each);
+            settings.control_chars[Key::VMIN as usize] = 1;
+            settings.control_chars[Key::VTIME as usize] = 0;
+            SetArg::TCSAFLUSH
+        })
+    }
+
+    /// Without signals, and as `change` has it, which tells when that holds.
+    fn with(tty: &File, change: impl FnOnce(&mut Termios) -> SetArg) -> Option<Self> {
+        let tty = tty.try_clone().ok()?;
         let before = termios::tcgetattr(tty.as_fd()).ok()?;
         let mut settings = before.clone();
         settings.local_flags.remove(LocalFlags::ISIG);
-        settings.control_chars[Key::VEOL as usize] = before.control_chars[Key::VINTR as usize];
-        let mut when = SetArg::TCSADRAIN;
-        if echo == Echo::Off {
-            settings.local_flags.remove(LocalFlags::ECHO);
-            // FLUSH drops what was typed ahead, before anybody could see what it would answer.
-            when = SetArg::TCSAFLUSH;
-        }
+        let when = change(&mut settings);
         *asked() = Some((tty.try_clone().ok()?, before.clone()));
         let asking = Self { tty, before };
-        termios::tcsetattr(tty.as_fd(), when, &settings).ok()?;
+        termios::tcsetattr(asking.tty.as_fd(), when, &settings).ok()?;
         Some(asking)
     }
 
-    /// The key that interrupts, usually Ctrl-C.
-    fn interrupt(&self) -> u8 {
-        self.before.control_chars[Key::VINTR as usize]
+    /// The key that interrupts, usually Ctrl-C. Where it is 0 (_POSIX_VDISABLE), none does.
+    pub(in crate::carrier) fn interrupt(&self) -> Option<u8> {
+        let key = self.before.control_chars[Key::VINTR as usize];
+        (key != 0).then_some(key)
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for Asking {
     fn drop(&mut self) {
         *asked() = None;
         // A terminal that is gone needs no settings: nothing to do about an error.
@@ -200,7 +222,7 @@ mod tests {
             input: Cursor::new(input.to_vec()),
             output: Vec::new(),
         };
-        let answer = ask(&mut tty, "Passphrase: ", 3).unwrap();
+        let answer = ask(&mut tty, "Passphrase: ", Some(3)).unwrap();
         assert_eq!(tty.output, b"Passphrase: ");
         match answer {
             Answer::Line(line) => Some(line.to_string()),

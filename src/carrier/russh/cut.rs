@@ -20,6 +20,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(super) struct Cut {
     is_cut: AtomicBool,
     reads: AtomicU64,
+    /// How many of them russh has made something of.
+    explained: AtomicU64,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -35,6 +37,22 @@ impl Cut {
     /// A number that grows whenever the server is heard.
     pub(super) fn heard(&self) -> u64 {
         self.reads.load(Relaxed)
+    }
+
+    /// What was heard so far is known for what it is.
+    pub(super) fn explain(&self) {
+        self.explained.store(self.heard(), Relaxed);
+    }
+
+    /// Resolves when the server has said something that nobody has explained, and then nothing for as long as `quiet`.
+    pub(super) async fn until_unexplained(&self, quiet: Duration) {
+        loop {
+            let before = self.heard();
+            tokio::time::sleep(quiet).await;
+            if self.heard() == before && before != self.explained.load(Relaxed) {
+                return;
+            }
+        }
     }
 
     fn check(&self) -> io::Result<()> {
@@ -148,6 +166,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cuttable<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
@@ -172,6 +192,36 @@ mod tests {
         let written = writing.await.unwrap().unwrap_err();
         assert_eq!(read.kind(), io::ErrorKind::ConnectionAborted);
         assert_eq!(written.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_has_explained_is_noticed_when_nothing_follows() {
+        let (near, mut far) = duplex(4);
+        let cut = Arc::new(Cut::default());
+        let mut stream = Cuttable::new(near, Arc::clone(&cut), PATIENCE);
+        let second = Duration::from_secs(1);
+        let mut hear = async |pause: Duration| {
+            tokio::time::sleep(pause).await;
+            far.write_all(b"x").await.unwrap();
+            stream.read_exact(&mut [0]).await.unwrap();
+        };
+        hear(Duration::ZERO).await;
+        cut.explain();
+        let long = tokio::time::timeout(10 * second, cut.until_unexplained(second));
+        assert!(long.await.is_err());
+        let talks = async {
+            for _ in 0..10 {
+                hear(second / 2).await;
+            }
+            pending::<()>().await;
+        };
+        let began = tokio::time::Instant::now();
+        tokio::select! {
+            () = cut.until_unexplained(second) => {}
+            () = talks => {}
+        }
+        let after = began.elapsed() - 5 * second;
+        assert!(second <= after && after <= 2 * second, "{after:?}");
     }
 
     #[tokio::test(start_paused = true)]

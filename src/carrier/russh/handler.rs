@@ -128,6 +128,7 @@ impl Handler for ClientHandler {
         banner: &str,
         _session: &mut Session,
     ) -> Result<(), SessionError> {
+        self.load.cut().explain();
         let room = BANNER_LINES - self.banner_lines;
         for line in banner.lines().take(room).map(harmless) {
             info!("the server says: {line}");

@@ -27,6 +27,7 @@ use super::route::{self, Base, Known, Way};
 use super::server::Server;
 use super::tcp::AckAtOnce;
 use crate::carrier::error::{ConnectError, LostReason, Stage};
+use crate::carrier::expired::Expiry;
 use crate::carrier::prompt::Prompter;
 use crate::plan::{Keepalive, SshPlan};
 
@@ -165,7 +166,8 @@ pub(super) async fn log_in(plan: &SshPlan, how: How<'_>, changed: Arc<Notify>) -
         host_key: start.handshake.host_key.get().cloned(),
         keyring,
     };
-    Ok((start.ready().await, access))
+    let expiry = (!how.is_further).then(|| Expiry::of(plan));
+    Ok((start.ready(expiry).await, access))
 }
 
 /// A connection after the key exchange, before the login.
@@ -271,14 +273,14 @@ impl Start {
         }
     }
 
-    async fn ready(self) -> Connection {
+    async fn ready(self, expiry: Option<Expiry>) -> Connection {
         self.leash.release();
         // sshd leaves Nagle's algorithm on until a session runs something (packet.c
         // ssh_packet_set_interactive); the option stays when the session has ended. Without it every short exchange
         // would stall for the 40 ms of our delayed ACK.
         let session = tokio::time::timeout(
             SESSION_TIMEOUT,
-            run_true(&self.handle, self.load.refusals()),
+            run_true(&self.handle, self.load.refusals(), expiry),
         )
         .await;
         if !session.unwrap_or(false) {
@@ -366,7 +368,11 @@ fn config(plan: &SshPlan, preferred: Preferred, window_size: u32) -> Config {
 }
 
 /// Runs `true` in a session, until the server says that it runs. `false` where it runs nothing.
-async fn run_true(handle: &Handle<ClientHandler>, refusals: &Refusals) -> bool {
+async fn run_true(
+    handle: &Handle<ClientHandler>,
+    refusals: &Refusals,
+    mut expiry: Option<Expiry>,
+) -> bool {
     // A refusal's text is taken here, or the session would wait for the next opener to do so.
     let open = refusals.with_text(handle.channel_open_session());
     let Ok(mut channel) = open.await else {
@@ -384,7 +390,15 @@ async fn run_true(handle: &Handle<ClientHandler>, refusals: &Refusals) -> bool {
     };
     // `true` ends by itself. What a forced command runs instead may not.
     tokio::spawn(async move {
-        let closed = async { while channel.wait().await.is_some() {} };
+        let closed = async {
+            while let Some(message) = channel.wait().await {
+                if let (ChannelMsg::ExtendedData { data, .. }, Some(expiry)) =
+                    (message, &mut expiry)
+                {
+                    expiry.hear(&data);
+                }
+            }
+        };
         if tokio::time::timeout(SESSION_TIMEOUT, closed).await.is_err() {
             // An error means that the connection is gone, and the channel with it.
             let _ = channel.close().await;

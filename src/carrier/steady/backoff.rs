@@ -53,6 +53,7 @@ impl Failure {
             }
             ConnectError::Refused { .. }
             | ConnectError::TooManyTries { .. }
+            | ConnectError::Expired { .. }
             | ConnectError::HostKey(_) => Self::Refused,
             _ => Self::NoLogin,
         }

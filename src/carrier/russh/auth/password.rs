@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use tracing::info;
-
-use super::{Authentication, PATIENCE, Progress, Step, ask};
+use super::{Authentication, Progress, Step, Verdict, ask, in_time};
 use crate::carrier::error::ConnectError;
 
-/// Silence after which the person is told what may be the matter.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long a server is quiet that has answered a password, but with neither yes nor no.
+const QUIET: Duration = Duration::from_secs(1);
 
 impl Authentication<'_> {
     /// Asks for a password, as often as NumberOfPasswordPrompts allows.
@@ -31,34 +29,37 @@ impl Authentication<'_> {
         Ok(Progress::Exhausted)
     }
 
-    async fn try_password(&mut self, password: String) -> Result<super::Verdict, ConnectError> {
+    async fn try_password(&mut self, password: String) -> Result<Verdict, ConnectError> {
         let plan = self.plan;
-        let mut asked = Box::pin(
-            self.handle
-                .authenticate_password(plan.user.as_str(), password),
-        );
-        let mut answer = tokio::time::timeout(SILENCE, asked.as_mut()).await.ok();
-        if answer.is_none() {
-            // russh passes over SSH_MSG_USERAUTH_PASSWD_CHANGEREQ, with which a server wants another password.
-            info!(
-                "{} has not answered the password yet; if it has expired, change it with: ssh {}",
-                plan.host, plan.arguments
-            );
-            answer = tokio::time::timeout(PATIENCE, asked.as_mut()).await.ok();
-        }
-        drop(asked);
+        let cut = self.load.cut();
+        cut.explain();
+        let asked = self
+            .handle
+            .authenticate_password(plan.user.as_str(), password);
+        let answer = tokio::select! {
+            biased;
+            answer = in_time(plan, asked) => Some(answer?),
+            () = cut.until_unexplained(QUIET) => None,
+        };
         match answer {
             Some(Ok(result)) => self.judge_as("password", &result).await,
             Some(Err(_)) => Err(self.ended().await),
-            None => Err(ConnectError::Unanswered {
-                host: plan.host.clone(),
-                seconds: (SILENCE + PATIENCE).as_secs(),
-                hint: format!(
-                    "If the password has expired, change it with: ssh {}",
-                    plan.arguments
-                ),
-            }),
+            None => self.after_no_verdict().await,
         }
+    }
+
+    /// The server wants another password in its place (SSH_MSG_USERAUTH_PASSWD_CHANGEREQ), which russh passes over; or it
+    /// has said something of no meaning, and is still busy with the password. The next request tells: a server answers
+    /// them in order.
+    async fn after_no_verdict(&mut self) -> Result<Verdict, ConnectError> {
+        if self.none().await? {
+            return Ok(Verdict::Taken);
+        }
+        Err(ConnectError::Expired {
+            user: self.plan.user.clone(),
+            host: self.plan.host.clone(),
+            compare: self.plan.arguments.clone(),
+        })
     }
 }
 

@@ -6,7 +6,7 @@ mod retry;
 mod rush;
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,8 @@ pub(super) struct Pool {
     losses: Mutex<Losses>,
     retry: Mutex<Retry>,
     rush: Mutex<Rush>,
+    /// How often all were asked for a sign of life.
+    checks: AtomicU64,
     /// A login is under way.
     growing: AtomicBool,
     /// No further connection is to be made.
@@ -84,6 +86,7 @@ impl Pool {
             losses: Mutex::default(),
             retry: Mutex::default(),
             rush: Mutex::new(Rush::new(Instant::now())),
+            checks: AtomicU64::new(0),
             growing: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         });
@@ -116,8 +119,14 @@ impl Pool {
 
     /// Asks every connection for a sign of life; those that give none are lost.
     pub(super) async fn check(&self) {
+        let all = {
+            // Under the lock: who joins later knows of it.
+            let list = self.list();
+            self.checks.fetch_add(1, Relaxed);
+            list.clone()
+        };
         let mut checks = JoinSet::new();
-        for connection in self.all() {
+        for connection in all {
             checks.spawn(async move { connection.check().await });
         }
         while checks.join_next().await.is_some() {}
@@ -294,18 +303,37 @@ impl Pool {
         });
     }
 
+    /// Adds a connection whose login began after so many `checks`. Where the host has slept since, it has to give a sign of
+    /// life first, as the others had to: it may have been let in before.
+    async fn add(&self, fresh: Arc<Connection>, mut checks: u64) {
+        while let Some(now) = self.join(&fresh, checks) {
+            fresh.check().await;
+            checks = now;
+        }
+    }
+
+    /// The number of checks, where there was another one; adds it otherwise, if it is not lost.
+    fn join(&self, fresh: &Arc<Connection>, checks: u64) -> Option<u64> {
+        let mut list = self.list();
+        let now = self.checks.load(Relaxed);
+        if now != checks {
+            return Some(now);
+        }
+        if !self.is_over() && fresh.load().lost().is_none() {
+            list.push(Arc::clone(fresh));
+            debug!("connections to the server: {}", list.len());
+        }
+        None
+    }
+
     async fn grow(&self) {
+        let checks = self.checks.load(Relaxed);
         let changed = Arc::clone(&self.changed);
         let login = login::further(&self.plan, &self.access, changed);
         let error = match tokio::time::timeout(LOGIN_TIMEOUT, login).await {
             Ok(Ok(connection)) => {
                 *self.retry() = Retry::default();
-                if !self.is_over() {
-                    let mut list = self.list();
-                    list.push(Arc::new(connection));
-                    debug!("connections to the server: {}", list.len());
-                }
-                return;
+                return self.add(Arc::new(connection), checks).await;
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the login takes too long".to_owned(),
