@@ -196,6 +196,7 @@ mod tests {
             subnets: vec![Subnet {
                 net: "198.18.0.0/24".parse().unwrap(),
                 ports: None,
+                far: None,
             }],
             ..CapturePlan::default()
         };
@@ -212,6 +213,7 @@ mod tests {
             subnets: vec![Subnet {
                 net: "0.0.0.0/0".parse().unwrap(),
                 ports: None,
+                far: None,
             }],
             ..CapturePlan::default()
         };

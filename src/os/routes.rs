@@ -554,6 +554,7 @@ mod tests {
         Subnet {
             net: net.parse().unwrap(),
             ports,
+            far: None,
         }
     }
 
@@ -838,7 +839,7 @@ mod tests {
             server in 0..64_u8, address in 0..64_u8, port in prop::option::of(1..10_u16),
         ) {
             let subnets: Vec<_> = subnets.into_iter()
-                .map(|(net, ports)| Subnet { net, ports: ports.map(|(a, b)| a..=b) }).collect();
+                .map(|(net, ports)| Subnet { net, ports: ports.map(|(a, b)| a..=b), far: None }).collect();
             let capture = CapturePlan { subnets, excludes, ..CapturePlan::default() };
             let server = IpAddr::from([10, 0, 0, server]);
             let address = IpAddr::from([10, 0, 0, address]);

@@ -99,7 +99,8 @@ impl Lab {
         lab
     }
 
-    fn namespace(&self, role: &str) -> String {
+    /// The file that is the network namespace of a host of the lab.
+    pub fn namespace(&self, role: &str) -> String {
         format!("/run/netns/{}-{role}", self.prefix)
     }
 

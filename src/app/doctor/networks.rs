@@ -107,6 +107,7 @@ mod tests {
             subnets: vec![Subnet {
                 net: "10.0.0.0/8".parse().unwrap(),
                 ports: None,
+                far: None,
             }],
             ..CapturePlan::default()
         };

@@ -6,6 +6,7 @@
 
 mod board;
 pub(super) mod flows;
+pub(super) mod leads;
 pub(super) mod life;
 pub(super) mod network;
 mod reconnect;
@@ -28,6 +29,7 @@ use tokio::sync::{Mutex, Notify};
 use tracing::{debug, info, warn};
 
 use self::board::Board;
+use self::leads::Mapped;
 use self::reconnect::Reconnect;
 use self::reload::Reloader;
 use self::running::{End, Running};
@@ -276,6 +278,7 @@ async fn with_hand(
     let reloader = Reloader {
         replan: instance.replan,
         slot,
+        session: Arc::clone(&session),
         setup: Arc::clone(&running.setup),
         board: Arc::clone(board),
     };
@@ -337,7 +340,7 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
     }
     let session = Arc::new(Session::new(
         Tun::new(device, seed()),
-        Steady::new(carrier),
+        Mapped::new(Steady::new(carrier), &plan.capture),
         audit,
     ));
     Ok(Prepared {
@@ -359,7 +362,7 @@ struct Prepared {
     device: String,
     setup: Setup,
     prompter: Arc<dyn Prompter>,
-    session: Arc<Session<Steady<AnyCarrier>>>,
+    session: Arc<Session<Mapped<Steady<AnyCarrier>>>>,
 }
 
 impl Prepared {

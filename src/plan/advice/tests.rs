@@ -7,6 +7,7 @@ fn capture(subnets: &[&str], excludes: &[&str]) -> CapturePlan {
             .map(|net| Subnet {
                 net: net.parse().unwrap(),
                 ports: None,
+                far: None,
             })
             .collect(),
         excludes: excludes.iter().map(|net| net.parse().unwrap()).collect(),
@@ -126,6 +127,7 @@ fn beside_user(
     let subnet = Subnet {
         net: theirs.parse().unwrap(),
         ports: ports.map(|(first, last)| first..=last),
+        far: None,
     };
     let others = vec![Other {
         device: "underpass0".into(),

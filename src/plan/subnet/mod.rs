@@ -1,5 +1,6 @@
 //! Networks as they are shown, and what kind they are.
 
+mod mapped;
 mod parse;
 
 use std::fmt;
@@ -10,7 +11,11 @@ use ipnet::IpNet;
 
 use super::Subnet;
 
+pub(super) use mapped::parse_mapped;
 pub(super) use parse::{Parsed, parse, parse_network};
+
+/// Why a network of multicast addresses is no target.
+const NO_HOSTS: &str = "nobody connects to multicast";
 
 /// Whether all of `net` is loopback.
 pub(super) fn is_loopback(net: &IpNet) -> bool {
@@ -31,9 +36,19 @@ pub(super) fn is_multicast(net: &IpNet) -> bool {
     net.network().is_multicast() && net.prefix_len() >= wide
 }
 
+impl Subnet {
+    /// Whether it is `0.0.0.0/0` or `::/0`.
+    pub(super) fn is_default(&self) -> bool {
+        self.net.prefix_len() == 0
+    }
+}
+
 impl fmt::Display for Subnet {
-    /// As [`parse()`] reads it back.
+    /// As it is read back.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(far) = &self.far {
+            write!(f, "{far}=")?;
+        }
         match (&self.ports, &self.net) {
             (None, net) => write!(f, "{net}"),
             (Some(ports), IpNet::V6(net)) => write!(f, "[{net}]:{}", Ports(ports)),

@@ -32,7 +32,11 @@ pub(in crate::plan) fn parse(text: &str) -> Result<Parsed, Reason> {
     let (net, masked) = network(parts.address, parts.width)?;
     let ports = parts.ports.map(port_range).transpose()?;
     Ok(Parsed {
-        subnet: Subnet { net, ports },
+        subnet: Subnet {
+            net,
+            ports,
+            far: None,
+        },
         masked,
     })
 }
@@ -285,6 +289,7 @@ mod tests {
         (prop_oneof![v4, v6], ports).prop_map(|(net, ports)| Subnet {
             net: canonical(net).trunc(),
             ports,
+            far: None,
         })
     }
 
