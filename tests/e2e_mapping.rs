@@ -127,6 +127,34 @@ fn every_answer_is_that_of_the_host_behind() {
     }
 }
 
+/// What a warning says can be pasted, and mends what it warns of.
+#[test]
+fn the_proposed_mapping_makes_both_reachable() {
+    let lab = &Lab::up();
+    let _lan = lan(lab);
+    let output = finished(lab.up_command(&format!("--dry-run {} {}", V4.subnet, V6.subnet)));
+    let text = said(&output);
+    let proposed: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once(", or ")?.1.split_once(" instead of "))
+        .map(|(write, _)| write)
+        .collect();
+    assert_eq!(
+        proposed,
+        [
+            format!("{}={LOCAL}", V4.subnet),
+            format!("{}={LOCAL_V6}", V6.subnet)
+        ]
+    );
+    let mut underpass = lab.underpass(&proposed.join(" "));
+    for (net, local) in [(V4, HOST), (V6, HOST_V6)] {
+        assert_eq!(connect(lab, "client", net.host, LAN_PORT), "open");
+        assert_eq!(connect(lab, "client", local, FAR_PORT), "open");
+    }
+    let log = underpass.log().join("\n");
+    assert!(!log.contains("covers"), "{log}");
+}
+
 /// A network can be shown twice, its ports chosen, a part left out, and the server's own loopback shown.
 #[test]
 fn ports_exclusions_and_a_second_place() {
@@ -163,6 +191,20 @@ fn a_default_is_what_no_mapping_is() {
     assert_eq!(connect(&lab, "client", HOST, 7), "open");
     assert_eq!(connect(&lab, "client", V4.host, 80), "open");
     assert_eq!(connect(&lab, "client", V4.no_such_net, 80), "ENETUNREACH");
+}
+
+/// The server is reached as itself, and said to stand before another host.
+#[test]
+fn a_server_within_the_local_network_stays_reachable() {
+    let lab = Lab::up();
+    let mut underpass = lab.underpass("10.0.0.0/16=192.168.0.0/16");
+    underpass.wait_for_line(
+        "10.0.0.0/16=192.168.0.0/16 covers 192.168.77.1, the SSH server, which is never captured: 10.0.77.1 behind it is \
+         not reached",
+    );
+    assert_ok(&lab.probe("client", "get 192.168.1.20 5001 1000003"));
+    // The server itself, and not whom its address stands for.
+    assert_eq!(connect(&lab, "client", "192.168.77.1", 2201), "open");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage}
 use super::bridges::is_bridge;
 use super::others::{destination, others};
 use super::routes::{self, Source};
-use super::{Netlink, NetlinkError, Slot};
+use super::{Netlink, NetlinkError, Slot, Tables};
 use crate::plan::CapturePlan;
 use crate::plan::advice::{Gateway, HostNetworks, Interface};
 
@@ -60,6 +60,7 @@ pub async fn networks(netlink: &Netlink, slot: u32) -> Result<HostNetworks, Netl
         gateways,
         others: others(slot, &netlink.rules().await?, &all, &names),
         routes: all.iter().filter_map(main_destination).collect(),
+        used: all.iter().filter_map(|route| used(route, slot)).collect(),
         forwards: forwards(),
         ipv6: has_ipv6(),
     })
@@ -163,6 +164,22 @@ fn addresses_by_index(messages: &[AddressMessage]) -> BTreeMap<u32, Vec<IpNet>> 
 fn main_destination(route: &RouteMessage) -> Option<IpNet> {
     let in_main = u32::from(route.header.table) == routes::MAIN;
     destination(route).filter(|net| in_main && net.prefix_len() > 0)
+}
+
+/// The destination of a route of any table but those of `slot` that is no default route.
+fn used(route: &RouteMessage, slot: u32) -> Option<IpNet> {
+    let is_ours = Tables::slot_of(table(route)) == Some(slot);
+    destination(route).filter(|net| !is_ours && net.prefix_len() > 0)
+}
+
+/// A table beyond 255 stands in an attribute alone (rtnetlink(7)).
+fn table(route: &RouteMessage) -> u32 {
+    let mut attributes = route.attributes.iter();
+    let table = attributes.find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    table.unwrap_or(route.header.table.into())
 }
 
 /// The next hop of a default route of any table.

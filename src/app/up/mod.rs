@@ -19,6 +19,7 @@ mod signals;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -328,6 +329,9 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
     let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, Arc::clone(&prompter)).await?;
     debug!("logged in to {}", carrier.description());
     let exempt = carrier.server_addresses();
+    if !hand.is_elsewhere() {
+        advise_of_server(device.slot, &plan.capture, &exempt).await?;
+    }
     let setup = Setup::new(Arc::clone(hand), &plan.capture, exempt);
     let name = device.tun.name().to_owned();
     let slot = device.slot;
@@ -409,6 +413,22 @@ async fn advise(slot: u32, capture: &CapturePlan) -> Result<(), UpError> {
     let from = surroundings::logged_in_from();
     for line in advice::advise(capture, &networks, from)? {
         warn!("{line}");
+    }
+    Ok(())
+}
+
+/// The same for the addresses of the server.
+async fn advise_of_server(
+    slot: u32,
+    capture: &CapturePlan,
+    servers: &[IpAddr],
+) -> Result<(), UpError> {
+    let is_hidden = |server: &IpAddr| capture.hidden_by(*server).is_some();
+    if servers.iter().any(is_hidden) {
+        let networks = host::networks(&Netlink::new()?, slot).await?;
+        for line in advice::advise_of_server(capture, networks, servers) {
+            warn!("{line}");
+        }
     }
     Ok(())
 }

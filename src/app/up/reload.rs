@@ -10,7 +10,7 @@ use super::board::Board;
 use super::leads::Mapped;
 use super::session::Session;
 use super::setup::Setup;
-use super::{Captured, Replan, advise};
+use super::{Captured, Replan, advise, advise_of_server};
 use crate::carrier::{AnyCarrier, Steady};
 use crate::os::notify;
 use crate::plan::{CapturePlan, Mapping};
@@ -51,10 +51,13 @@ impl Reloader {
         }
         let told = advise(self.slot, &capture).await;
         told.map_err(|error| error.to_string())?;
+        let mut setup = self.setup.lock().await;
+        let told = advise_of_server(self.slot, &capture, setup.exempted()).await;
+        told.map_err(|error| error.to_string())?;
         // First: what is captured anew is never asked for under the address that it has here.
         let leads = &self.session.leads;
         leads.remap(Mapping::after(&before, &capture));
-        let held = self.setup.lock().await.capture(&capture).await;
+        let held = setup.capture(&capture).await;
         held.map_err(|error| {
             leads.remap(Mapping::new(&before));
             error.to_string()
