@@ -51,6 +51,13 @@
 //! one per direction. Packets come and go as super-segments of up to 64 KB (IFF_VNET_HDR), which the kernel cuts
 //! only when they leave this host.
 //!
+//! # Other addresses
+//!
+//! `FAR=LOCAL` shows a network behind the server under other addresses here, one for one ([`plan::mapping`]): for a host whose own
+//! network has the same ones. Device, rules, privileged part and engine know LOCAL alone, and so does an exclusion. Where a flow
+//! leads is decided once, when it begins (`app/up/leads.rs`); the carrier is asked for FAR, and no packet costs more. A reload
+//! changes that for new flows alone. Whatever shows a flow shows both addresses, and what a server forbids is named as the server knows it.
+//!
 //! # The carriers
 //!
 //! A [`net::Carrier`] opens streams; a [`carrier::Link`] is one that is logged in, and may be lost. There are two:

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::select;
 use tokio::task::yield_now;
 
-use crate::net::{ByteReader, ByteWriter, Carrier, Inbound, OpenError, StreamError};
+use crate::net::{ByteReader, ByteWriter, Carrier, Inbound, OpenError, StreamError, Target};
 
 /// A chunk of at least so many bytes is one of a bulk transfer: the next one is worth a turn of the other tasks.
 const BULK: usize = 16 << 10;
@@ -71,14 +71,16 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Carries one request from its first packet to its end.
+/// Carries one request from its first packet to its end. `carrier` is asked for `far`: who is asked for, or whom that
+/// stands for.
 pub async fn relay<C: Carrier>(
     mut inbound: impl Inbound,
     carrier: &C,
+    far: Target,
     meter: &impl Meter,
 ) -> Outcome {
     // Boxed: what opening needs is given back before the bytes flow.
-    let opening = Box::pin(carrier.open(inbound.source(), inbound.target()));
+    let opening = Box::pin(carrier.open(inbound.source(), far));
     let opened = select! {
         opened = opening => opened,
         () = inbound.withdrawn() => return Outcome::Withdrawn,

@@ -168,6 +168,32 @@ fn files_of_networks_and_of_arguments() {
 }
 
 #[test]
+fn a_mapping_may_stand_wherever_a_network_may() {
+    let mapping = "198.51.100.0/24=203.0.113.0/24";
+    let profile = format!("[profile.prod]\nremote = \"127.0.0.1\"\nsubnets = [\"{mapping}\"]\n");
+    let home = Home::with(&profile);
+    home.write("nets", &format!("{mapping} # theirs\n"));
+    home.write("args", &format!("-r\n127.0.0.1\n{mapping}\n"));
+    let variable = [("UNDERPASS_SUBNETS", mapping)];
+    for (args, variables) in [
+        (&["prod"][..], &[][..]),
+        (&["@args"], &[]),
+        (&["-r", "127.0.0.1", "-s", "nets"], &[]),
+        (&["-r", "127.0.0.1"], &variable),
+        (&["-r", "127.0.0.1", mapping], &[]),
+    ] {
+        let said = home.underpass(&[&["up", "--dry-run"], args].concat(), variables);
+        assert_eq!(said.code, Some(0), "{args:?}: {}", said.errors);
+        for part in [
+            "# 203.0.113.0/24 here is 198.51.100.0/24 behind the server\n",
+            "ip route add 203.0.113.0/24 ",
+        ] {
+            assert!(said.text.contains(part), "{args:?}: {part}\n{}", said.text);
+        }
+    }
+}
+
+#[test]
 fn a_mistake_in_a_file_or_variable_has_its_place() {
     let home = Home::with("[profile.p]\nremote = \"h\"\nsubnet = []\n");
     home.write("nets", "\n10.0.0.0/33\n");

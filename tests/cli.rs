@@ -112,6 +112,46 @@ fn host_bits_are_cleared_with_a_warning() {
     assert!(output.status.success());
 }
 
+/// Routes and rules know the network as it is here; what it stands for is said in words.
+#[test]
+fn a_dry_run_says_what_a_mapping_shows() {
+    let args = [
+        "up",
+        "-r",
+        "127.0.0.1",
+        "203.0.113.0/25=198.51.100.9/25:443",
+        "203.0.113.0/25=198.51.100.128/25",
+        "-x",
+        "203.0.113.8/29",
+        "--dry-run",
+    ];
+    let output = underpass(&args);
+    let (commands, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert!(
+        commands.starts_with(
+            "# 198.51.100.0/25 here is 203.0.113.0/25 behind the server\n\
+             # 198.51.100.128/25 here is 203.0.113.0/25 behind the server\n"
+        ),
+        "{commands}"
+    );
+    for part in [
+        "to 198.51.100.0/25 ipproto tcp dport 443 lookup ",
+        "ip route add 198.51.100.128/25 dev underpass0",
+    ] {
+        assert!(commands.contains(part), "{part}\n{commands}");
+    }
+    let rest = commands.lines().filter(|line| !line.starts_with('#'));
+    assert!(rest.clone().count() > 0 && rest.clone().all(|line| !line.contains("203.0.113")));
+    for line in [
+        "203.0.113.0/25=198.51.100.9/25:443 has host bits set; taken as 203.0.113.0/25=198.51.100.0/25:443",
+        "-x 203.0.113.8/29 leaves nothing out: 203.0.113.8/29 behind the server is 198.51.100.8/29 here; \
+         write -x 198.51.100.8/29 if that is meant",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+}
+
 #[test]
 fn a_dry_run_names_the_rules_and_the_server_that_is_left_out() {
     let args = [

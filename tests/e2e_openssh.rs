@@ -15,6 +15,8 @@ mod doctor;
 mod integrity;
 #[path = "e2e_lifecycle.rs"]
 mod lifecycle;
+#[path = "e2e_mapping.rs"]
+mod mapping;
 #[path = "e2e_route.rs"]
 mod route;
 #[path = "e2e_truth.rs"]

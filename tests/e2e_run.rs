@@ -638,8 +638,14 @@ fn names_are_found_over_tcp_by_the_hosts_resolver() {
     fs::write(rig.file("resolv"), "nameserver 127.0.0.53\n").unwrap();
     fs::write(rig.file("nss"), "passwd: files\nhosts: files dns\n").unwrap();
     rig.setup = "mount --bind \"$RIG/resolv\" /etc/resolv.conf; mount --bind \"$RIG/nss\" /etc/nsswitch.conf".to_owned();
-    let found = rig.prints(V4.subnet, &["getent", "ahostsv4", "db.test"]);
+    let log = rig.file("audit.log");
+    let audited = format!("{} --audit-log {}", V4.subnet, log.display());
+    let found = rig.prints(&audited, &["getent", "ahostsv4", "db.test"]);
     assert!(found.starts_with("10.0.1.20"), "{found}");
+    // The resolver's address inside stands for that of the host.
+    let log = fs::read_to_string(log).unwrap();
+    let asked = log.lines().find(|line| line.contains("flow_end")).unwrap();
+    assert!(asked.contains("\"mapped_to\":\"127.0.0.53:53\""), "{asked}");
     let isolated = format!("{} --isolate", V4.subnet);
     let output = rig.run(&isolated, &["getent", "ahostsv4", "db.test"]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));

@@ -62,6 +62,7 @@ fn capture(subnets: &[&str], excludes: &[&str]) -> CapturePlan {
         Subnet {
             net: net.parse().unwrap(),
             ports,
+            far: None,
         }
     };
     CapturePlan {

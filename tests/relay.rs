@@ -284,7 +284,10 @@ impl Bench {
         let (carrier, answer) = carrier(&log);
         let traffic = Arc::new(Traffic::default());
         let counts = Arc::clone(&traffic);
-        let relay = tokio::spawn(async move { relay(request, &carrier, &*counts).await });
+        let relay = tokio::spawn(async move {
+            let target = request.target();
+            relay(request, &carrier, target, &*counts).await
+        });
         settle().await;
         Self {
             log,
@@ -503,6 +506,21 @@ async fn a_cancelled_relay_looks_like_no_orderly_end() {
     assert_eq!(sorted(bench.log.lines()), ALL_DROPPED);
 }
 
+/// The initiator asks for one address, and the carrier for the one that it stands for.
+#[tokio::test]
+async fn the_carrier_is_asked_for_whom_the_target_stands_for() {
+    let log = Log::default();
+    let (request, _near, _withdraw) = request(&log);
+    let (carrier, answer) = carrier(&log);
+    let far = Target(([10, 0, 9, 7], 443).into());
+    let refused = OpenError::new(OpenFailure::Refused, "");
+    assert!(answer.send(Err(refused.clone())).is_ok());
+    let outcome = relay(request, &carrier, far, &Traffic::default()).await;
+    assert_eq!(outcome, Outcome::Refused(refused));
+    let lines = log.lines();
+    assert!(lines[0].ends_with("-> 10.0.9.7:443"), "{lines:?}");
+}
+
 /// Bytes of a relay's future, of which there is one per flow. The fakes' halves and their writes take 720 of them.
 const MAX_FUTURE: usize = 2048;
 
@@ -512,7 +530,8 @@ async fn the_future_of_a_flow_is_small() {
     let (request, _near, _withdraw) = request(&log);
     let (carrier, _answer) = carrier(&log);
     let traffic = Traffic::default();
-    let future = relay(request, &carrier, &traffic);
+    let target = request.target();
+    let future = relay(request, &carrier, target, &traffic);
     let size = size_of_val(&future);
     assert!(size <= MAX_FUTURE, "{size} bytes");
 }

@@ -49,6 +49,11 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
         },
     );
     let mut text = String::new();
+    for subnet in &plan.capture.subnets {
+        if let Some(far) = subnet.far {
+            writeln!(text, "# {} here is {far} behind the server", subnet.net)?;
+        }
+    }
     for entry in entries {
         writeln!(text, "{entry}")?;
     }

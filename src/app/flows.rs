@@ -160,7 +160,7 @@ fn table(lines: &[Line], now: u64) -> String {
     let head = [
         "TARGET", "SOURCE", "AGE", "UP", "DOWN", "SSH", "PROCESS", "INSTANCE",
     ];
-    let mut rows = vec![head.map(str::to_owned).into()];
+    let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).into()];
     rows.extend(lines.iter().map(|line| {
         let flow = &line.flow;
         let connection = flow.connection.map(|number| number.to_string());
@@ -178,6 +178,15 @@ fn table(lines: &[Line], now: u64) -> String {
             line.name.clone(),
         ]
     }));
+    if lines.iter().any(|line| line.flow.mapped_to.is_some()) {
+        let head = std::iter::once("MAPPED TO");
+        let far = lines
+            .iter()
+            .map(|line| line.flow.mapped_to.as_deref().unwrap_or("-"));
+        for (row, cell) in rows.iter_mut().zip(head.chain(far)) {
+            row.insert(1, cell.to_owned());
+        }
+    }
     columns(&rows)
 }
 
@@ -193,6 +202,7 @@ mod tests {
             is_open: true,
             source: "10.9.0.1:4242".to_owned(),
             target: "10.0.1.20:443".to_owned(),
+            mapped_to: None,
             since: 1_000,
             bytes: Bytes {
                 up: 517,
@@ -215,6 +225,18 @@ mod tests {
         };
         insta::assert_snapshot!(table(&[open, Line::new("prod", asked)], 4_800));
         assert_eq!(table(&[], 0), "");
+    }
+
+    #[test]
+    fn whom_a_target_stands_for_has_a_column_where_any_does() {
+        let flow = |target: &str, mapped_to: Option<&str>| FlowReport {
+            target: target.to_owned(),
+            mapped_to: mapped_to.map(str::to_owned),
+            ..FlowReport::default()
+        };
+        let mapped = flow("100.64.1.20:443", Some("10.0.1.20:443"));
+        let lines = [mapped, flow("192.0.2.7:80", None)].map(|flow| Line::new("prod", flow));
+        insta::assert_snapshot!(table(&lines, 60));
     }
 
     /// Two instances number their flows alike.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::net::FlowKey;
+use crate::net::{FlowKey, Target};
 use crate::relay::{Outcome, Traffic};
 
 /// Something to be written down, or to be done by the writer.
@@ -35,15 +35,18 @@ impl Event {
 pub(super) struct Flow {
     pub(super) number: u64,
     pub(super) key: FlowKey,
+    /// Whom the target stands for.
+    pub(super) mapped_to: Option<Target>,
     pub(super) start: SystemTime,
     pub(super) traffic: Traffic,
 }
 
 impl Flow {
-    pub(super) fn new(number: u64, key: FlowKey) -> Self {
+    pub(super) fn new(number: u64, key: FlowKey, mapped_to: Option<Target>) -> Self {
         Self {
             number,
             key,
+            mapped_to,
             start: SystemTime::now(),
             traffic: Traffic::default(),
         }

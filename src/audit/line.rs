@@ -78,6 +78,7 @@ pub(super) struct FlowFields<'a> {
     program: Option<&'a str>,
     source: SocketAddr,
     target: SocketAddr,
+    mapped_to: Option<SocketAddr>,
     /// The name that was asked for; nobody resolves names here yet.
     name: Option<&'a str>,
     carrier: Option<&'a str>,
@@ -100,6 +101,7 @@ impl<'a> FlowFields<'a> {
             program: process.and_then(|process| process.program.as_deref()),
             source: flow.key.source.0,
             target: flow.key.target.0,
+            mapped_to: flow.mapped_to.map(|far| far.0),
             name: None,
             carrier: login.map(|login| login.carrier),
             server: login.map(|login| login.server.as_str()),
@@ -209,6 +211,7 @@ mod tests {
                 source: Source("10.9.0.1:4242".parse().unwrap()),
                 target: Target("[fd00::1]:80".parse().unwrap()),
             },
+            Some(Target("[fd00:10::1]:80".parse().unwrap())),
         )
     }
 
@@ -248,6 +251,7 @@ mod tests {
             assert_eq!(line["outcome"], word);
             assert_eq!(line["reason"].as_str(), reason);
             assert_eq!(line["target"], "[fd00::1]:80");
+            assert_eq!(line["mapped_to"], "[fd00:10::1]:80");
             assert!(line["uid"].is_null() && line["name"].is_null());
         }
     }

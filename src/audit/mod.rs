@@ -29,13 +29,16 @@
 //! | `session_lost` | `reason` |
 //! | `session_back` | the login, as above |
 //! | `session_stop` | `reason`, `flows`, `bytes_up`, `bytes_down` |
-//! | `flow_start` | `flow` (its number in this session), `start`, `uid`, `user`, `pid`, `process`, `program`, `source`, `target`, `name`, `carrier`, `server`, `address`, `login`, `key` |
+//! | `flow_start` | `flow` (its number in this session), `start`, `uid`, `user`, `pid`, `process`, `program`, `source`, `target`, `mapped_to`, `name`, `carrier`, `server`, `address`, `login`, `key` |
 //! | `flow_end` | the same, and `end`, `bytes_up`, `bytes_down`, `outcome`, `reason` |
 //! | `lines_lost` | `count` |
 //!
 //! `outcome` is `finished`, `reset` (by one of the two ends), `lost` (the SSH connection), `refused` (`reason` says why,
 //! with the server's words), `withdrawn` (the application gave up before the answer) or `stopped` (we ended). A flow that
 //! is open has a `flow_start` and no `flow_end`. OpenSSH's server tells a reset on the far side as an end: that is `finished`.
+//!
+//! `target` is the address that the application asked for. Where that stands for another one (`FAR=LOCAL`, and in `run` for the
+//! host's name server), `mapped_to` is the one that was asked for in its place; otherwise `null`.
 //!
 //! `uid` and the process are those that own the socket on this host. Both are `null` for what is forwarded from a container
 //! or another host (`source` tells which), under `--netns`, and for a socket that was gone before it could be looked at. The
@@ -56,7 +59,7 @@ use self::event::{Event, Flow};
 use self::queue::Queue;
 use self::sink::Sink;
 use self::writer::Writer;
-use crate::net::FlowKey;
+use crate::net::{FlowKey, Target};
 use crate::os::Processes;
 use crate::plan::AuditLog;
 use crate::relay::{Meter, Outcome};
@@ -103,8 +106,10 @@ impl Audit {
     }
 
     /// A flow begins: its first packet is here. It ends with [`FlowEntry::end`]; one that is dropped was stopped.
-    pub fn flow(&self, key: FlowKey) -> FlowEntry {
-        let flow = Arc::new(Flow::new(1 + self.flows.fetch_add(1, Relaxed), key));
+    /// `mapped_to` is whom its target stands for, if that is another.
+    pub fn flow(&self, key: FlowKey, mapped_to: Option<Target>) -> FlowEntry {
+        let number = 1 + self.flows.fetch_add(1, Relaxed);
+        let flow = Arc::new(Flow::new(number, key, mapped_to));
         self.queue.offer(Event::FlowStart(Arc::clone(&flow)));
         FlowEntry {
             flow,

@@ -30,14 +30,17 @@ fn a_flow_is_written_with_its_owner_and_bytes() {
     let audit = Audit::open(&AuditLog::File(path.clone()), Processes::default()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let entry = audit.flow(FlowKey {
-        source: Source(stream.local_addr().unwrap()),
-        target: Target(stream.peer_addr().unwrap()),
-    });
+    let entry = audit.flow(
+        FlowKey {
+            source: Source(stream.local_addr().unwrap()),
+            target: Target(stream.peer_addr().unwrap()),
+        },
+        None,
+    );
     entry.add_up(7);
     entry.add_down(9);
     entry.end(&Outcome::Finished);
-    let open = audit.flow(key("192.0.2.1:1", "192.0.2.2:2"));
+    let open = audit.flow(key("192.0.2.1:1", "192.0.2.2:2"), None);
     audit.stop("a test", Totals::default(), PATIENCE);
     let lines = lines(&path);
     let events: Vec<_> = lines
@@ -75,7 +78,7 @@ fn ten_thousand_flows_at_once_lose_no_line() {
     let audit = Audit::open(&AuditLog::File(path.clone()), Processes::default()).unwrap();
     for _ in 0..10_000 {
         audit
-            .flow(key("192.0.2.1:1", "192.0.2.2:2"))
+            .flow(key("192.0.2.1:1", "192.0.2.2:2"), None)
             .end(&Outcome::Finished);
     }
     audit.stop("a test", Totals::default(), PATIENCE);

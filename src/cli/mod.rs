@@ -82,7 +82,8 @@ pub enum Command {
     /// List the connections that are open: who, where to, how much
     ///
     /// Source, target, age, bytes each way, the SSH connection that carries it, and the process on this host, where it can be
-    /// seen: with sudo those of other users too. A target in brackets is asked for, and not open yet. With --json an array of
+    /// seen: with sudo those of other users too. A target in brackets is asked for, and not open yet; one that is shown under
+    /// another address (FAR=NET) is listed with the one behind the server. With --json an array of
     /// one object for each; times are in seconds since 1970. Exit code 1: none runs.
     #[command(
         after_help = "Example:\n  underpass flows --json | jq -r '.[] | select(.bytes.down > 1e9) | .target'"
@@ -154,7 +155,7 @@ pub enum LogFormat {
 }
 
 /// Two lists in one: clap would show the names of both as one.
-const UP_USAGE: &str = "underpass up [OPTIONS] [PROFILE] [NET[:PORT[-PORT]]]...";
+const UP_USAGE: &str = "underpass up [OPTIONS] [PROFILE] [[FAR=]NET[:PORT[-PORT]]]...";
 /// Heading of the options that every command takes.
 const LOG: &str = "Log options";
 

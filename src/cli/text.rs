@@ -37,6 +37,8 @@ sudo underpass up -r me@bastion 10.0.1.0/24
     everything in 10.0.1.0/24
 sudo underpass up -r me@bastion:2222 10.0.0.0/8 -x 10.0.5.0/24 '[fd00::/64]:443'
     all of 10.0.0.0/8 but 10.0.5.0/24, and HTTPS to fd00::/64
+sudo underpass up -r me@bastion 10.0.0.0/16=100.64.0.0/16
+    the far 10.0.0.0/16 as 100.64.0.0/16, where this host has the first itself
 underpass up -r me@bastion 10.0.1.0/24:80-443 --dry-run
     only say what would be set up
 sudo underpass up prod --for 2h

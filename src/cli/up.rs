@@ -28,9 +28,13 @@ pub struct UpArgs {
     /// 0/0 and ::/0 leave alone what this host has a route of its own for: local networks, containers, VPNs. A
     /// narrower subnet takes them too, unless -x leaves them out.
     ///
+    /// FAR=NET shows a network behind the server under other addresses, for a host that has the same ones itself: with
+    /// 10.0.0.0/16=100.64.0.0/16, 100.64.1.20 here is 10.0.1.20 there. The two are of one size; -x is by the addresses here.
+    /// 127.0.0.1=100.64.0.1 shows what listens on the server itself alone.
+    ///
     /// A word that begins with a letter and has no dot, colon or slash names a profile. Networks that are typed
     /// beside it replace those of the profile.
-    #[arg(value_name = "PROFILE|NET[:PORT[-PORT]]", value_hint = ValueHint::Other)]
+    #[arg(value_name = "PROFILE|[FAR=]NET[:PORT[-PORT]]", value_hint = ValueHint::Other)]
     pub subnets: Vec<String>,
 
     /// SSH server, [USER@]HOST[:PORT]; aliases as for ssh

@@ -88,3 +88,16 @@ pub trait Carrier: Send + Sync {
         target: Target,
     ) -> impl Future<Output = Result<(Self::Reader, Self::Writer), OpenError>> + Send;
 }
+
+impl<C: Carrier> Carrier for &C {
+    type Reader = C::Reader;
+    type Writer = C::Writer;
+
+    async fn open(
+        &self,
+        source: Source,
+        target: Target,
+    ) -> Result<(Self::Reader, Self::Writer), OpenError> {
+        C::open(self, source, target).await
+    }
+}

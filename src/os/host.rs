@@ -11,7 +11,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage}
 use super::bridges::is_bridge;
 use super::others::{destination, others};
 use super::routes::{self, Source};
-use super::{Netlink, NetlinkError, Slot};
+use super::{Netlink, NetlinkError, Slot, Tables};
 use crate::plan::CapturePlan;
 use crate::plan::advice::{Gateway, HostNetworks, Interface};
 
@@ -60,6 +60,7 @@ pub async fn networks(netlink: &Netlink, slot: u32) -> Result<HostNetworks, Netl
         gateways,
         others: others(slot, &netlink.rules().await?, &all, &names),
         routes: all.iter().filter_map(main_destination).collect(),
+        used: all.iter().filter_map(|route| used(route, slot)).collect(),
         forwards: forwards(),
         ipv6: has_ipv6(),
     })
@@ -165,6 +166,22 @@ fn main_destination(route: &RouteMessage) -> Option<IpNet> {
     destination(route).filter(|net| in_main && net.prefix_len() > 0)
 }
 
+/// The destination of a route of any table but those of `slot` that is no default route.
+fn used(route: &RouteMessage, slot: u32) -> Option<IpNet> {
+    let is_ours = Tables::slot_of(table(route)) == Some(slot);
+    destination(route).filter(|net| !is_ours && net.prefix_len() > 0)
+}
+
+/// A table beyond 255 stands in an attribute alone (rtnetlink(7)).
+fn table(route: &RouteMessage) -> u32 {
+    let mut attributes = route.attributes.iter();
+    let table = attributes.find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    table.unwrap_or(route.header.table.into())
+}
+
 /// The next hop of a default route of any table.
 fn gateway(route: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Gateway> {
     if route.header.destination_prefix_length > 0 {
@@ -196,6 +213,7 @@ mod tests {
             subnets: vec![Subnet {
                 net: "198.18.0.0/24".parse().unwrap(),
                 ports: None,
+                far: None,
             }],
             ..CapturePlan::default()
         };
@@ -212,6 +230,7 @@ mod tests {
             subnets: vec![Subnet {
                 net: "0.0.0.0/0".parse().unwrap(),
                 ports: None,
+                far: None,
             }],
             ..CapturePlan::default()
         };

@@ -35,6 +35,7 @@ pub(super) fn others(
             let subnet = Subnet {
                 net,
                 ports: rule.ports.clone(),
+                far: None,
             };
             let other = Other {
                 device: device.to_owned(),

@@ -1,11 +1,18 @@
 //! What a person should know before traffic is taken: where the subnets meet the host's own networks.
 
+mod both;
+mod server;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::mapping::meet;
 use super::{CapturePlan, Forwarded, PlanError, Subnet};
+pub use both::Both;
+use both::both;
+pub use server::advise_of_server;
 
 /// What the host looks like, as plain values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +23,8 @@ pub struct HostNetworks {
     pub gateways: Vec<Gateway>,
     /// Destinations of the main table but default routes: what `0.0.0.0/0` and `::/0` leave alone.
     pub routes: Vec<IpNet>,
+    /// Destinations of all tables but those of this instance, and but default routes: not free to show other networks as.
+    pub used: Vec<IpNet>,
     /// What other running instances capture.
     pub others: Vec<Other>,
     /// Whether it forwards IPv4 for others.
@@ -62,44 +71,64 @@ pub struct Gateway {
 pub enum Advice {
     /// A subnet takes a local network, or a part of it.
     #[error(
-        "{subnet} covers {net} of {interface}, {}: its hosts will be looked for behind the SSH server; use -x {net} to keep it local",
+        "{subnet} covers {net} of {interface}, {}: its hosts will be looked for behind the SSH server; use -x {net} to keep it local{both}",
         if *bridge { "a bridge of this host (containers, virtual machines)" } else { "this host's own network" }
     )]
     LocalNetwork {
         /// The subnet as captured.
-        subnet: IpNet,
+        subnet: Subnet,
         /// What of the local network is taken.
         net: IpNet,
         /// The interface of the local network.
         interface: String,
         /// Whether that is a bridge.
         bridge: bool,
+        /// How both are reached.
+        both: Both,
     },
     /// A subnet takes the default gateway.
     #[error(
-        "{subnet} covers {address}, the default gateway on {interface}: programs that talk to it (DNS, its web page) will not reach it; use -x {address}"
+        "{subnet} covers {address}, the default gateway on {interface}: programs that talk to it (DNS, its web page) will not reach it; use -x {address}{both}"
     )]
     Gateway {
         /// The subnet as captured.
-        subnet: IpNet,
+        subnet: Subnet,
         /// The gateway.
         address: IpAddr,
         /// The interface that leads there.
         interface: String,
+        /// How both are reached.
+        both: Both,
     },
     /// A subnet takes the address that the person is logged in from.
     #[error(
-        "{subnet} covers {address}, where you are logged in from: this session would be cut off; use -x {address}"
+        "{subnet} covers {address}, where you are logged in from: this session would be cut off; use -x {address}{both}"
     )]
     LoggedInFrom {
         /// The subnet as captured.
-        subnet: IpNet,
+        subnet: Subnet,
         /// Where the person is.
         address: IpAddr,
+        /// How both are reached.
+        both: Both,
+    },
+    /// A mapping takes the server's address, which is left alone.
+    #[error(
+        "{subnet} covers {address}, the SSH server, which is never captured: {far} behind it is not reached; leave it so if nobody needs that{both}"
+    )]
+    Server {
+        /// The subnet as captured.
+        subnet: Subnet,
+        /// The server.
+        address: IpAddr,
+        /// Whom that stands for.
+        far: IpAddr,
+        /// How both are reached.
+        both: Both,
     },
     /// Another instance captures the same, or a part of it.
     #[error(
-        "{subnet}: another running underpass captures {theirs} on {device}, and {} comes first; stop one of the two",
+        "{subnet}: another running underpass captures {theirs} on {device}, and {} comes first; stop one of the two{both}",
         if *first { "that one" } else { "this one" }
     )]
     Twice {
@@ -111,6 +140,8 @@ pub enum Advice {
         device: String,
         /// Whether it is asked first.
         first: bool,
+        /// How both are reached.
+        both: Both,
     },
     /// IPv6 is switched off.
     #[error(
@@ -175,8 +206,12 @@ pub fn advise(
             .filter_map(|hop| gateway(capture, host, hop)),
     );
     advice.extend(logged_in_from.and_then(|address| {
-        let subnet = capture.takes(&address.into(), host)?.net;
-        Some(Advice::LoggedInFrom { subnet, address })
+        let subnet = capture.takes(&address.into(), host)?;
+        Some(Advice::LoggedInFrom {
+            subnet: subnet.clone(),
+            address,
+            both: both(capture, host, subnet, Some(&address.into())),
+        })
     }));
     Ok(advice)
 }
@@ -224,24 +259,25 @@ fn twice(capture: &CapturePlan, host: &HostNetworks) -> Vec<Advice> {
         |theirs: &Other| users.is_empty() || theirs.user.is_none_or(|user| users.contains(&user));
     let same =
         |theirs: &Other| live().find(|ours| concerns(theirs) && collide(ours, &theirs.subnet));
-    let both = host.others.iter().filter_map(|theirs| {
+    let twice = host.others.iter().filter_map(|theirs| {
+        let subnet = same(theirs)?;
         Some(Advice::Twice {
-            subnet: same(theirs)?.clone(),
+            subnet: subnet.clone(),
             theirs: theirs.subnet.clone(),
             device: theirs.device.clone(),
             first: theirs.first,
+            both: both(capture, host, subnet, None),
         })
     });
-    both.collect()
+    twice.collect()
 }
 
 fn collide(a: &Subnet, b: &Subnet) -> bool {
-    let nets = a.net.contains(&b.net) || b.net.contains(&a.net);
     let ports = match (&a.ports, &b.ports) {
         (Some(a), Some(b)) => a.start() <= b.end() && b.start() <= a.end(),
         _ => true,
     };
-    nets && ports && (a.net.prefix_len() == 0) == (b.net.prefix_len() == 0)
+    meet(&a.net, &b.net) && ports && (a.net.prefix_len() == 0) == (b.net.prefix_len() == 0)
 }
 
 /// A network of one address needs no warning: the kernel's local table answers for it first.
@@ -254,25 +290,26 @@ fn local_network(
     if net.prefix_len() == net.max_prefix_len() || is_link_local(&net) {
         return Vec::new();
     }
-    let warn = |subnet: IpNet, net: IpNet| Advice::LocalNetwork {
-        subnet,
+    let warn = |subnet: &Subnet, net: IpNet| Advice::LocalNetwork {
+        subnet: subnet.clone(),
         net,
         interface: interface.name.clone(),
         bridge: interface.bridge,
+        both: both(capture, host, subnet, Some(&net)),
     };
     if let Some(subnet) = capture.takes(&net, host) {
-        return vec![warn(subnet.net, net)];
+        return vec![warn(subnet, net)];
     }
-    let inside = capture.subnets.iter().map(|subnet| subnet.net);
+    let inside = capture.subnets.iter();
     inside
-        .filter(|subnet| net.contains(subnet) && !capture.excluded(subnet))
-        .map(|subnet| warn(subnet, subnet))
+        .filter(|subnet| net.contains(&subnet.net) && !capture.excluded(&subnet.net))
+        .map(|subnet| warn(subnet, subnet.net))
         .collect()
 }
 
 /// A gateway inside a local network that is warned about already needs no second line.
 fn gateway(capture: &CapturePlan, host: &HostNetworks, hop: &Gateway) -> Option<Advice> {
-    let subnet = capture.takes(&hop.address.into(), host)?.net;
+    let subnet = capture.takes(&hop.address.into(), host)?;
     let warned = |address: &IpNet| {
         address.contains(&hop.address) && capture.takes(&address.trunc(), host).is_some()
     };
@@ -286,9 +323,10 @@ fn gateway(capture: &CapturePlan, host: &HostNetworks, hop: &Gateway) -> Option<
         return None;
     }
     Some(Advice::Gateway {
-        subnet,
+        subnet: subnet.clone(),
         address: hop.address,
         interface: hop.interface.clone(),
+        both: both(capture, host, subnet, Some(&hop.address.into())),
     })
 }
 

@@ -1,11 +1,14 @@
 //! What to capture: the networks as typed become values.
 
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
+use super::mapping::{conflict, meet};
+use super::spare::spare;
 use super::subnet::{self, Parsed};
-use super::{CapturePlan, Environment, PlanError, PlanWarning, Subnet, whose};
+use super::{CapturePlan, Environment, Mapping, PlanError, PlanWarning, Subnet, whose};
 use crate::cli::UpArgs;
 
 /// What to capture.
@@ -24,6 +27,10 @@ pub(super) fn plan(
         excludes,
         whose: whose::plan(args, environment)?,
     };
+    if let Some((wider, narrower)) = conflict(&plan.subnets) {
+        return Err(two_meanings(&plan, wider, narrower));
+    }
+    warnings.extend(excludes_far(&plan));
     if plan.subnets.iter().all(|subnet| plan.excluded(&subnet.net)) {
         return Err(PlanError::NothingLeft);
     }
@@ -64,7 +71,7 @@ fn subnets(typed: &[String], warnings: &mut Vec<PlanWarning>) -> Result<Vec<Subn
     let mut subnets: Vec<Subnet> = Vec::new();
     for text in typed {
         let parsed = read_subnet(text)?;
-        note_masked(text, parsed.subnet.net, parsed.masked, warnings);
+        note_masked(text, &parsed.subnet, parsed.masked, warnings);
         if !subnets.contains(&parsed.subnet) {
             warnings.extend(last_port(&parsed.subnet));
             subnets.push(parsed.subnet);
@@ -80,7 +87,7 @@ fn excludes(typed: &[String], warnings: &mut Vec<PlanWarning>) -> Result<Vec<IpN
     let mut excludes = Vec::new();
     for text in typed {
         let (net, masked) = read_exclude(text)?;
-        note_masked(text, net, masked, warnings);
+        note_masked(text, &net, masked, warnings);
         if !excludes.contains(&net) {
             excludes.push(net);
         }
@@ -101,19 +108,71 @@ fn without_v6(subnets: &mut Vec<Subnet>, warnings: &mut Vec<PlanWarning>) -> Res
 }
 
 fn read_subnet(text: &str) -> Result<Parsed, PlanError> {
-    let parsed = subnet::parse(text).map_err(|reason| PlanError::BadSubnet {
-        text: text.to_owned(),
-        reason,
-    })?;
+    let parsed = match text.split_once('=') {
+        Some((far, local)) => {
+            subnet::parse_mapped(far, local).map_err(|mistake| PlanError::BadMapping {
+                text: text.to_owned(),
+                reason: mistake.reason,
+                write: mistake.write,
+            })?
+        }
+        None => subnet::parse(text).map_err(|reason| PlanError::BadSubnet {
+            text: text.to_owned(),
+            reason,
+        })?,
+    };
     check_routable(parsed.subnet.net)?;
     Ok(parsed)
 }
 
 fn read_exclude(text: &str) -> Result<(IpNet, bool), PlanError> {
-    subnet::parse_network(text).map_err(|reason| PlanError::BadExclude {
+    let read = match text.contains('=') {
+        true => Err("an exclusion is one network, by its addresses here"),
+        false => subnet::parse_network(text),
+    };
+    read.map_err(|reason| PlanError::BadExclude {
         text: text.to_owned(),
         reason,
     })
+}
+
+fn two_meanings(plan: &CapturePlan, wider: &Subnet, narrower: &Subnet) -> PlanError {
+    let advice = match [narrower, wider].map(|subnet| (subnet, elsewhere(plan, subnet))) {
+        [(old, Some(new)), _] | [_, (old, Some(new))] => format!("write {new} instead of {old}"),
+        _ => "map one of them to another network".to_owned(),
+    };
+    PlanError::TwoMeanings {
+        wider: wider.to_string(),
+        narrower: narrower.to_string(),
+        advice,
+    }
+}
+
+/// The same network, mapped to where no other subnet is.
+fn elsewhere(plan: &CapturePlan, subnet: &Subnet) -> Option<Subnet> {
+    let narrower = plan.subnets.iter().filter(|other| !other.is_default());
+    let taken: Vec<IpNet> = narrower.map(|other| other.net).collect();
+    Some(Subnet {
+        net: spare(&subnet.far?, &taken)?,
+        ..subnet.clone()
+    })
+}
+
+/// Exclusions are by the addresses here; of those behind the server somebody may think as well.
+fn excludes_far(plan: &CapturePlan) -> Vec<PlanWarning> {
+    let mapping = Mapping::new(plan);
+    let is_in_vain = |exclude: &&IpNet| {
+        let mut subnets = plan.subnets.iter();
+        !subnets.any(|subnet| meet(&subnet.net, exclude))
+    };
+    let in_vain = plan.excludes.iter().filter(is_in_vain);
+    let far = in_vain.filter_map(|exclude| {
+        Some(PlanWarning::ExcludesFar {
+            exclude: *exclude,
+            local: mapping.local(exclude)?,
+        })
+    });
+    far.collect()
 }
 
 /// Whether a text is a subnet.
@@ -137,11 +196,11 @@ fn check_routable(net: IpNet) -> Result<(), PlanError> {
     Err(PlanError::NotRoutable { net, what })
 }
 
-fn note_masked(text: &str, net: IpNet, masked: bool, warnings: &mut Vec<PlanWarning>) {
+fn note_masked(text: &str, meant: &impl Display, masked: bool, warnings: &mut Vec<PlanWarning>) {
     if masked {
         warnings.push(PlanWarning::Masked {
             text: text.to_owned(),
-            net,
+            meant: meant.to_string(),
         });
     }
 }

@@ -65,6 +65,26 @@ pub enum PlanError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// `FAR=LOCAL` that cannot be read, or makes no sense.
+    #[error("subnet {text:?}: {reason}; write {write}")]
+    BadMapping {
+        /// As typed.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+        /// What to write instead.
+        write: String,
+    },
+    /// Two subnets by which an address stands for two hosts.
+    #[error("{wider} and {narrower}: an address here would stand for two hosts; {advice}")]
+    TwoMeanings {
+        /// The one that has the other in it, or was typed first.
+        wider: String,
+        /// The other.
+        narrower: String,
+        /// What to write instead of which.
+        advice: String,
+    },
     /// An exclusion that cannot be read.
     #[error("-x {text:?}: {reason}; write ADDRESS[/WIDTH], for example 10.0.5.0/24 or fd00::/64")]
     BadExclude {
@@ -252,12 +272,22 @@ pub enum PlanError {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PlanWarning {
     /// Host bits were set.
-    #[error("{text} has host bits set; taken as {net}")]
+    #[error("{text} has host bits set; taken as {meant}")]
     Masked {
         /// As typed.
         text: String,
         /// As taken.
-        net: IpNet,
+        meant: String,
+    },
+    /// An exclusion in the addresses that are mapped, and not in those that they are mapped to.
+    #[error(
+        "-x {exclude} leaves nothing out: {exclude} behind the server is {local} here; write -x {local} if that is meant"
+    )]
+    ExcludesFar {
+        /// The exclusion.
+        exclude: IpNet,
+        /// What it is here.
+        local: IpNet,
     },
     /// `--disable-ipv6`.
     #[error("{net} is not captured: --disable-ipv6 leaves IPv6 out")]

@@ -10,6 +10,7 @@ mod environment;
 mod error;
 mod instance;
 mod life;
+pub mod mapping;
 pub mod names;
 pub mod netns;
 mod remote;
@@ -17,6 +18,7 @@ mod resolve;
 pub mod run;
 mod shell;
 pub mod sources;
+mod spare;
 mod ssh;
 pub mod ssh_config;
 mod ssh_option;
@@ -33,6 +35,7 @@ pub use carrier::{CarrierKind, CarrierPlan, SshClient};
 pub use environment::Environment;
 pub use error::{PlanError, PlanWarning};
 pub use instance::InstancePlan;
+pub use mapping::Mapping;
 pub use resolve::resolve;
 pub use run::{Publish, RunPlan, Way};
 pub use shell::quoted;
@@ -94,10 +97,12 @@ pub struct CapturePlan {
 /// A network to capture, and which of its TCP ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subnet {
-    /// The network; host bits are zero.
+    /// The network, as it is here; host bits are zero.
     pub net: IpNet,
     /// `None`: every port and every protocol. `Some`: TCP to these ports only.
     pub ports: Option<RangeInclusive<u16>>,
+    /// The network behind the server that it stands for, of the same size, where that is another one.
+    pub far: Option<IpNet>,
 }
 
 /// The device to make.

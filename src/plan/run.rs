@@ -143,10 +143,12 @@ mod tests {
             Some((net, port)) => Subnet {
                 net: net.parse().unwrap(),
                 ports: Some(port.parse().unwrap()..=port.parse().unwrap()),
+                far: None,
             },
             None => Subnet {
                 net: text.parse().unwrap(),
                 ports: None,
+                far: None,
             },
         };
         CapturePlan {

@@ -1,6 +1,7 @@
 //! An ordinary user in the lab's client, who runs commands.
 
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, unreachable_pub)] // each test file uses its part
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -9,7 +10,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::common::{Lab, Value, finished};
+use super::common::{Lab, Value, finished};
 
 pub const UNDERPASS: &str = env!("CARGO_BIN_EXE_underpass");
 /// nobody: a user with no right to anything.

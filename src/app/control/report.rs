@@ -30,7 +30,7 @@ pub struct Report {
     pub carrier: Carrier,
     /// The device's name; `null` until there is one.
     pub device: Option<String>,
-    /// What is captured, as the log says it: `10.0.0.0/16`, `10.1.0.0/16:80-443`.
+    /// What is captured, as the log says it: `10.0.0.0/16`, `10.1.0.0/16:80-443`, `10.2.0.0/16=100.64.0.0/16`.
     pub subnets: Vec<String>,
     /// What is not.
     pub excludes: Vec<String>,
@@ -140,8 +140,10 @@ pub struct FlowReport {
     pub is_open: bool,
     /// Where it comes from, address and port.
     pub source: String,
-    /// Where it goes to.
+    /// Where it goes to, as the application has it.
     pub target: String,
+    /// Whom the target stands for (`FAR=LOCAL`): who was asked for in its place; `null` where it is itself.
+    pub mapped_to: Option<String>,
     /// When it began.
     pub since: u64,
     /// What it carried.

@@ -9,11 +9,12 @@ use tokio::time::timeout;
 use super::check::Check;
 use super::security;
 use super::server::{self, SCRIPT};
+use crate::app::up::leads::far;
 use crate::carrier::examine::{Answer, Request, Tunnel};
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Description, Link, OpensshCarrier};
 use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
-use crate::plan::Plan;
+use crate::plan::{Mapping, Plan};
 
 /// How long a name may take.
 const LOOKUP: Duration = Duration::from_secs(5);
@@ -62,7 +63,8 @@ pub(super) async fn examine(plan: &Plan, probes: &[String]) -> Examined {
     };
     let login = carrier.description().clone();
     let mut server = server::logged_in(&login, &names, began.elapsed());
-    server.extend(forwarding(&carrier, probes).await);
+    let mapping = Mapping::new(&plan.capture);
+    server.extend(forwarding(&carrier, &mapping, probes).await);
     let mut security = vec![security::methods(&login)];
     let tunnel = tunnel(plan).await;
     let (of_server, of_security) = sessions(&carrier, &tunnel).await;
@@ -95,15 +97,20 @@ async fn names(plan: &Plan) -> String {
 }
 
 /// Connects from the server to itself, and to what was asked for.
-async fn forwarding(carrier: &AnyCarrier, probes: &[String]) -> Vec<Check> {
+async fn forwarding(carrier: &AnyCarrier, mapping: &Mapping, probes: &[String]) -> Vec<Check> {
     let (own, _) = open(carrier, ITSELF).await;
     let mut results = Vec::new();
     let mut checks = Vec::new();
     for typed in probes {
         match target(typed).await {
             Ok(target) => {
-                let (result, took) = open(carrier, target).await;
-                checks.push(server::probe(typed, &result, took));
+                let Target(far) = far(mapping, Target(target));
+                let (result, took) = open(carrier, far).await;
+                let shown = match far == target {
+                    true => typed.clone(),
+                    false => format!("{typed} ({far} behind the server)"),
+                };
+                checks.push(server::probe(&shown, &result, took));
                 results.push(result);
             }
             Err(found) => checks.push(Check::fail(

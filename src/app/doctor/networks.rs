@@ -107,17 +107,17 @@ mod tests {
             subnets: vec![Subnet {
                 net: "10.0.0.0/8".parse().unwrap(),
                 ports: None,
+                far: None,
             }],
             ..CapturePlan::default()
         };
         let checks = overlaps(&capture, &host("eth0", "10.1.2.3/24"), None);
         assert_eq!(checks[0].verdict, Warn);
-        assert!(
-            checks[0]
-                .advice
-                .as_ref()
-                .unwrap()
-                .contains("-x 10.1.2.0/24")
+        assert_eq!(
+            checks[0].advice.as_deref(),
+            Some(
+                "use -x 10.1.2.0/24 to keep it local, and with that 10.1.2.0/24=100.65.2.0/24 to reach both"
+            )
         );
         let checks = overlaps(&capture, &host("eth0", "192.0.2.1/24"), None);
         assert_eq!(checks[0].verdict, Pass);

@@ -278,7 +278,7 @@ impl Up {
         for task in &self.tasks {
             task.abort();
         }
-        if let Some(link) = self.session.carrier.server().link() {
+        if let Some(link) = self.session.leads.server().link() {
             let sent = self.session.stats.traffic.up.load(Ordering::Relaxed) > 0;
             if timeout(GOODBYE, drain::goodbye(&*link, sent))
                 .await
@@ -306,7 +306,7 @@ async fn keep(session: Arc<Session<Ways>>, again: Again) {
         Ok(watcher) => drop(tokio::spawn(watcher)),
         Err(error) => warn!("changes of the network go unnoticed: {error}"),
     }
-    let server = session.carrier.server();
+    let server = session.leads.server();
     let error = server.keep(&again, &changed).await;
     error!(
         "the connection was lost, and trying again does not mend it: {error}; the command goes on without it"

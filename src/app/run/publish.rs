@@ -126,7 +126,8 @@ async fn carry(stream: TcpStream, from: SocketAddr, inside: u16, sockets: Arc<So
         from,
         target: SocketAddr::new(INSIDE[0], inside),
     };
-    let outcome = relay(inbound, &Within { sockets }, &Traffic::default()).await;
+    let target = inbound.target();
+    let outcome = relay(inbound, &Within { sockets }, target, &Traffic::default()).await;
     debug!("published port {inside}: {outcome}");
 }
 

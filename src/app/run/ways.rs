@@ -1,17 +1,19 @@
-//! The carrier of a command's network: the server, this host, or nobody, as the plan says.
+//! The ways out of a command's network: the server, this host, or nowhere, as the plan says.
 
 use std::net::SocketAddr;
 
+use crate::app::up::leads::{Leads, far};
 use crate::carrier::direct::{Direct, TcpReader, TcpWriter};
 use crate::carrier::steady::{SteadyReader, SteadyWriter};
 use crate::carrier::{AnyCarrier, AnyReader, AnyWriter, Steady};
 use crate::net::{Carrier, Either, OpenError, OpenFailure, Source, Target};
 use crate::plan::names::{DNS, StandIn};
-use crate::plan::{RunPlan, Way};
+use crate::plan::{Mapping, RunPlan, Way};
 
-/// Opens each flow on its way.
+/// Finds each flow's way.
 pub(super) struct Ways {
     plan: RunPlan,
+    mapping: Mapping,
     stand_ins: Vec<StandIn>,
     server: Steady<AnyCarrier>,
 }
@@ -19,6 +21,7 @@ pub(super) struct Ways {
 impl Ways {
     pub(super) fn new(plan: RunPlan, stand_ins: Vec<StandIn>, server: Steady<AnyCarrier>) -> Self {
         Self {
+            mapping: Mapping::new(&plan.plan.capture),
             plan,
             stand_ins,
             server,
@@ -36,7 +39,29 @@ impl Ways {
     }
 }
 
-impl Carrier for Ways {
+impl Leads for Ways {
+    type Carrier<'a> = Out<'a>;
+
+    fn lead(&self, target: Target) -> (Out<'_>, Target) {
+        if let Some(outside) = self.outside(target.0) {
+            return (Out::Host, Target(outside));
+        }
+        match self.plan.way(target.0) {
+            Way::Server => (Out::Server(&self.server), far(&self.mapping, target)),
+            Way::Host => (Out::Host, target),
+            Way::Nowhere => (Out::Nowhere, target),
+        }
+    }
+}
+
+/// The way of one flow.
+pub(super) enum Out<'a> {
+    Server(&'a Steady<AnyCarrier>),
+    Host,
+    Nowhere,
+}
+
+impl Carrier for Out<'_> {
     type Reader = WayReader;
     type Writer = WayWriter;
 
@@ -45,15 +70,10 @@ impl Carrier for Ways {
         source: Source,
         target: Target,
     ) -> Result<(WayReader, WayWriter), OpenError> {
-        let outside = self.outside(target.0).map(Target);
-        let way = outside.map_or_else(|| self.plan.way(target.0), |_| Way::Host);
-        match way {
-            Way::Server => self.server.open(source, target).await.map(Either::left),
-            Way::Host => {
-                let opened = Direct.open(source, outside.unwrap_or(target)).await;
-                opened.map(Either::right)
-            }
-            Way::Nowhere => Err(OpenError::new(
+        match self {
+            Self::Server(server) => server.open(source, target).await.map(Either::left),
+            Self::Host => Direct.open(source, target).await.map(Either::right),
+            Self::Nowhere => Err(OpenError::new(
                 OpenFailure::NetworkUnreachable,
                 "not captured, and --isolate is set",
             )),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use super::leads::Mapped;
 use super::session::Session;
 use crate::app::control::report::{
     Bytes, Carrier, FlowReport, Flows, LastError, Report, Server, State as Word, now,
@@ -36,7 +37,7 @@ struct Now {
 /// Packets flow.
 #[derive(Clone)]
 struct Live {
-    session: Arc<Session<Steady<AnyCarrier>>>,
+    session: Arc<Session<Mapped<Steady<AnyCarrier>>>>,
     device: String,
 }
 
@@ -82,7 +83,7 @@ impl Board {
     }
 
     /// Packets flow from here on.
-    pub(super) fn up(&self, session: &Arc<Session<Steady<AnyCarrier>>>, device: &str) {
+    pub(super) fn up(&self, session: &Arc<Session<Mapped<Steady<AnyCarrier>>>>, device: &str) {
         let live = Live {
             session: Arc::clone(session),
             device: device.to_owned(),
@@ -106,17 +107,17 @@ impl Board {
     }
 
     /// Follows the connection of `session`, and tells systemd of it. Never ends.
-    pub(super) async fn follow(&self, session: &Session<Steady<AnyCarrier>>) {
+    pub(super) async fn follow(&self, session: &Session<Mapped<Steady<AnyCarrier>>>) {
         loop {
-            let state = session.carrier.state();
+            let state = session.leads.server().state();
             self.note(&state, session);
             notify::status(&self.line());
-            session.carrier.other_than(&state).await;
+            session.leads.server().other_than(&state).await;
         }
     }
 
-    fn note(&self, state: &State, session: &Session<Steady<AnyCarrier>>) {
-        let link = session.carrier.link();
+    fn note(&self, state: &State, session: &Session<Mapped<Steady<AnyCarrier>>>) {
+        let link = session.leads.server().link();
         let mut board = self.now();
         if let Some(link) = link {
             board.description = Some(link.description().clone());
@@ -156,7 +157,7 @@ impl Board {
             report.device = Some(device);
             counters(&session, &mut report);
             state(&session, &mut report);
-            if let Some(link) = session.carrier.link() {
+            if let Some(link) = session.leads.server().link() {
                 report.carrier.connections = link.connections();
                 self.now().description = Some(link.description().clone());
             }
@@ -208,16 +209,16 @@ fn describe(description: &Description, server: &mut Server) {
     server.cipher.clone_from(&description.cipher);
 }
 
-fn state(session: &Session<Steady<AnyCarrier>>, report: &mut Report) {
+fn state(session: &Session<Mapped<Steady<AnyCarrier>>>, report: &mut Report) {
     let at = |since: Instant| now().saturating_sub(since.elapsed().as_secs());
-    (report.state, report.since, report.why) = match session.carrier.state() {
+    (report.state, report.since, report.why) = match session.leads.server().state() {
         State::Up { since } => (Word::Up, at(since), None),
         State::Down { since, why, .. } => (Word::Reconnecting, at(since), Some(why)),
         State::NeedsPerson { since, why } => (Word::NeedsPerson, at(since), Some(why)),
     };
 }
 
-fn counters(session: &Session<Steady<AnyCarrier>>, report: &mut Report) {
+fn counters(session: &Session<Mapped<Steady<AnyCarrier>>>, report: &mut Report) {
     let Session {
         inlet,
         stats,

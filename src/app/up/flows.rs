@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::app::control::report::{Bytes, FlowReport, now};
-use crate::net::FlowKey;
+use crate::net::{FlowKey, Target};
 use crate::relay::{Meter, Traffic};
 
 /// All of them, by number.
@@ -19,6 +19,8 @@ pub(in crate::app) struct Flows {
 #[derive(Debug)]
 struct Flow {
     key: FlowKey,
+    /// Whom the target stands for.
+    mapped_to: Option<Target>,
     /// In seconds since 1970.
     since: u64,
     traffic: Traffic,
@@ -32,11 +34,12 @@ impl Flows {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One that begins now, until what is returned is dropped.
-    pub(super) fn begin(&self, key: FlowKey) -> Listed<'_> {
+    /// One that begins now, until what is returned is dropped. `mapped_to` is whom its target stands for, if that is another.
+    pub(super) fn begin(&self, key: FlowKey, mapped_to: Option<Target>) -> Listed<'_> {
         let number = 1 + self.begun.fetch_add(1, Relaxed);
         let flow = Arc::new(Flow {
             key,
+            mapped_to,
             since: now(),
             traffic: Traffic::default(),
             connection: OnceLock::new(),
@@ -74,6 +77,7 @@ impl Flow {
             is_open: connection.is_some(),
             source: self.key.source.0.to_string(),
             target: self.key.target.0.to_string(),
+            mapped_to: self.mapped_to.map(|far| far.to_string()),
             since: self.since,
             bytes: Bytes {
                 up: self.traffic.up.load(Relaxed),
@@ -115,7 +119,7 @@ impl Drop for Listed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{Source, Target};
+    use crate::net::Source;
 
     #[test]
     fn pages_have_each_flow_once_and_none_that_has_ended() {
@@ -124,7 +128,7 @@ mod tests {
             source: Source("10.9.0.1:4242".parse().unwrap()),
             target: Target("10.0.1.20:80".parse().unwrap()),
         };
-        let mut listed: Vec<_> = (0..10).map(|_| flows.begin(key)).collect();
+        let mut listed: Vec<_> = (0..10).map(|_| flows.begin(key, None)).collect();
         drop(listed.remove(3));
         listed[0].add_up(7);
         listed[0].opened(Some(2));

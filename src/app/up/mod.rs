@@ -8,6 +8,7 @@ mod board;
 mod error;
 pub(super) mod flows;
 mod instance;
+pub(super) mod leads;
 pub(super) mod life;
 pub(super) mod network;
 mod reconnect;
@@ -21,6 +22,7 @@ mod whose;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,6 +33,7 @@ use tracing::{debug, info, warn};
 use self::board::Board;
 use self::error::{UpError, io_error};
 pub use self::instance::{Apart, Instance, Replan};
+use self::leads::Mapped;
 use self::reconnect::Reconnect;
 use self::reload::Reloader;
 use self::running::{End, Running};
@@ -188,6 +191,7 @@ async fn with_hand(
     let reloader = Reloader {
         replan: instance.replan,
         slot,
+        session: Arc::clone(&session),
         setup: Arc::clone(&running.setup),
         board: Arc::clone(board),
     };
@@ -237,6 +241,9 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
     let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, Arc::clone(&prompter)).await?;
     debug!("logged in to {}", carrier.description());
     let exempt = carrier.server_addresses();
+    if !hand.is_elsewhere() {
+        advise_of_server(device.slot, &plan.capture, &exempt).await?;
+    }
     let setup = Setup::new(Arc::clone(hand), &plan.capture, exempt);
     let name = device.tun.name().to_owned();
     let slot = device.slot;
@@ -249,7 +256,7 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
     }
     let session = Arc::new(Session::new(
         Tun::new(device, seed()),
-        Steady::new(carrier),
+        Mapped::new(Steady::new(carrier), &plan.capture),
         audit,
     ));
     Ok(Prepared {
@@ -271,7 +278,7 @@ struct Prepared {
     device: String,
     setup: Setup,
     prompter: Arc<dyn Prompter>,
-    session: Arc<Session<Steady<AnyCarrier>>>,
+    session: Arc<Session<Mapped<Steady<AnyCarrier>>>>,
 }
 
 impl Prepared {
@@ -322,6 +329,22 @@ async fn advise(slot: u32, capture: &CapturePlan) -> Result<(), UpError> {
     }
     for line in whose::missing(&capture.whose, &networks) {
         warn!("{line}");
+    }
+    Ok(())
+}
+
+/// The same for the addresses of the server.
+async fn advise_of_server(
+    slot: u32,
+    capture: &CapturePlan,
+    servers: &[IpAddr],
+) -> Result<(), UpError> {
+    let is_hidden = |server: &IpAddr| capture.hidden_by(*server).is_some();
+    if servers.iter().any(is_hidden) {
+        let networks = host::networks(&Netlink::new()?, slot).await?;
+        for line in advice::advise_of_server(capture, networks, servers) {
+            warn!("{line}");
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::unistd::{Uid, User};
 
 use super::flows::Listed;
+use super::leads::Mapped;
 use super::session::Session;
 use crate::app::surroundings;
 use crate::audit::{self, Audit, AuditError, FlowEntry, Login, Totals};
@@ -123,13 +124,13 @@ pub(in crate::app) fn begin(audit: &Audit, plan: &Plan, device: &str, login: &De
 }
 
 /// Writes down what becomes of the connection, as long as the session lasts.
-pub(super) async fn follow<L: Link>(session: Arc<Session<Steady<L>>>, who: Who) {
+pub(super) async fn follow<L: Link>(session: Arc<Session<Mapped<Steady<L>>>>, who: Who) {
     let Some(audit) = &session.audit else {
         return;
     };
-    let mut last = session.carrier.state();
+    let mut last = session.leads.server().state();
     loop {
-        let now = session.carrier.other_than(&last).await;
+        let now = session.leads.server().other_than(&last).await;
         let was_up = matches!(last, State::Up { .. });
         match &now {
             State::Down { why, .. } | State::NeedsPerson { why, .. } if was_up => {
@@ -141,7 +142,7 @@ pub(super) async fn follow<L: Link>(session: Arc<Session<Steady<L>>>, who: Who) 
                     // Lost and back between two looks.
                     audit.lost("not known".to_owned());
                 }
-                if let Some(link) = session.carrier.link() {
+                if let Some(link) = session.leads.server().link() {
                     audit.back(who.login(link.description()));
                 }
             }

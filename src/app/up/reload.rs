@@ -1,4 +1,4 @@
-//! Has subnets and exclusions read again, while everything goes on.
+//! Has subnets, mappings and exclusions read again, while everything goes on.
 
 use std::sync::Arc;
 
@@ -7,16 +7,20 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
 use super::board::Board;
+use super::leads::Mapped;
+use super::session::Session;
 use super::setup::Setup;
-use super::{Captured, Replan, advise};
+use super::{Captured, Replan, advise, advise_of_server};
+use crate::carrier::{AnyCarrier, Steady};
 use crate::os::notify;
-use crate::plan::CapturePlan;
+use crate::plan::{CapturePlan, Mapping};
 
 /// Reloads. Connections that are captured before and after are not touched; those that no longer are lose their way.
 #[derive(Clone)]
 pub(super) struct Reloader {
     pub(super) replan: Replan,
     pub(super) slot: u32,
+    pub(super) session: Arc<Session<Mapped<Steady<AnyCarrier>>>>,
     pub(super) setup: Arc<Mutex<Setup>>,
     pub(super) board: Arc<Board>,
 }
@@ -47,8 +51,17 @@ impl Reloader {
         }
         let told = advise(self.slot, &capture).await;
         told.map_err(|error| error.to_string())?;
-        let held = self.setup.lock().await.capture(&capture).await;
-        held.map_err(|error| error.to_string())?;
+        let mut setup = self.setup.lock().await;
+        let told = advise_of_server(self.slot, &capture, setup.exempted()).await;
+        told.map_err(|error| error.to_string())?;
+        // First: what is captured anew is never asked for under the address that it has here.
+        let leads = &self.session.leads;
+        leads.remap(Mapping::after(&before, &capture));
+        let held = setup.capture(&capture).await;
+        held.map_err(|error| {
+            leads.remap(Mapping::new(&before));
+            error.to_string()
+        })?;
         self.board.captures(&capture);
         Ok(in_words(&before, &capture))
     }
@@ -79,6 +92,7 @@ mod tests {
         let subnet = |net: &str| Subnet {
             net: net.parse().unwrap(),
             ports: None,
+            far: None,
         };
         let before = CapturePlan {
             subnets: vec![subnet("10.0.0.0/16"), subnet("10.1.0.0/16")],

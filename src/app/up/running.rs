@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::interval;
 use tracing::{debug, info, warn};
 
+use super::leads::Mapped;
 use super::life;
 use super::records;
 use super::reload::Reloader;
@@ -28,7 +29,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Everything that is up.
 pub(super) struct Running<C: Connector> {
-    pub(super) session: Arc<Session<Steady<C::Link>>>,
+    pub(super) session: Arc<Session<Mapped<Steady<C::Link>>>>,
     pub(super) driver: JoinHandle<io::Result<()>>,
     pub(super) connector: C,
     /// Rung when the network changes, by `watcher`.
@@ -76,7 +77,7 @@ where
         let session = &self.session;
         let mut helper_gone = pin!(self.setup.lock().await.gone());
         let mut over = pin!(life::over(life, &session.activity));
-        let mut lost = pin!(session.carrier.keep(&self.connector, &self.changed));
+        let mut lost = pin!(session.leads.server().keep(&self.connector, &self.changed));
         let mut follow = pin!(reloader.board.follow(session));
         let mut watchdog = pin!(feed_watchdog());
         // One at a time.
@@ -132,7 +133,7 @@ where
     }
 
     async fn say_goodbye(&self) {
-        let Some(link) = self.session.carrier.link() else {
+        let Some(link) = self.session.leads.server().link() else {
             return;
         };
         if tokio::time::timeout(GOODBYE, link.shutdown())

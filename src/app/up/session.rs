@@ -1,5 +1,6 @@
 //! What every flow's task shares, and the task.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,19 +8,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::{debug, warn};
 
 use super::flows::Flows;
+use super::leads::Leads;
 use super::life::Activity;
 use super::records::Metered;
 use crate::audit::Audit;
 use crate::inlet::tun::{Tun, TunInbound};
-use crate::net::{Carrier, FlowKey, Inbound, OpenFailure, Target};
+use crate::net::{FlowKey, Inbound, OpenFailure, Target};
 use crate::os::TunDevice;
 use crate::relay::{Outcome, relay};
 use crate::stats::Stats;
 
-/// Inlet, carrier and counters: what every flow's task shares.
-pub(in crate::app) struct Session<C> {
+/// Inlet, carriers and counters: what every flow's task shares.
+pub(in crate::app) struct Session<L> {
     pub(in crate::app) inlet: Tun<TunDevice>,
-    pub(in crate::app) carrier: C,
+    pub(in crate::app) leads: L,
     pub(in crate::app) stats: Stats,
     pub(in crate::app) activity: Activity,
     pub(super) flows: Flows,
@@ -28,11 +30,11 @@ pub(in crate::app) struct Session<C> {
     is_stopping: AtomicBool,
 }
 
-impl<C: Carrier + 'static> Session<C> {
-    pub(in crate::app) fn new(inlet: Tun<TunDevice>, carrier: C, audit: Option<Audit>) -> Self {
+impl<L: Leads + 'static> Session<L> {
+    pub(in crate::app) fn new(inlet: Tun<TunDevice>, leads: L, audit: Option<Audit>) -> Self {
         Self {
             inlet,
-            carrier,
+            leads,
             stats: Stats::default(),
             activity: Activity::default(),
             flows: Flows::default(),
@@ -61,11 +63,14 @@ impl<C: Carrier + 'static> Session<C> {
         let _active = self.activity.begin();
         let (source, target) = (inbound.source(), inbound.target());
         let key = FlowKey { source, target };
-        let entry = self.audit.as_ref().map(|audit| audit.flow(key));
-        let listed = self.flows.begin(key);
+        let (carrier, far) = self.leads.lead(target);
+        let mapped_to = (far != target).then_some(far);
+        let entry = self.audit.as_ref();
+        let entry = entry.map(|audit| audit.flow(key, mapped_to));
+        let listed = self.flows.begin(key, mapped_to);
         let meter = Metered(&self.stats.traffic, &listed, entry.as_ref());
         // Boxed: awaited in place, a future is kept twice.
-        let outcome = Box::pin(relay(inbound, &self.carrier, &meter)).await;
+        let outcome = Box::pin(relay(inbound, &carrier, far, &meter)).await;
         self.stats.count(&outcome);
         let is_ours =
             matches!(outcome, Outcome::Broken(_)) && self.is_stopping.load(Ordering::Relaxed);
@@ -73,27 +78,46 @@ impl<C: Carrier + 'static> Session<C> {
         if let Some(entry) = entry.filter(|_| !is_ours) {
             entry.end(&outcome);
         }
-        debug!("{target}: {outcome}");
+        let far = Far { far, here: target };
+        debug!("{far}: {outcome}");
         if let Outcome::Refused(error) = &outcome
             && error.failure == OpenFailure::Prohibited
         {
-            self.tell_of_policy(target);
+            self.tell_of_policy(far);
         }
     }
 
     /// Once: an application that tries again must not fill the log.
-    fn tell_of_policy(&self, target: Target) {
+    fn tell_of_policy(&self, far: Far) {
         if !self.told_of_policy.swap(true, Ordering::Relaxed) {
             warn!(
-                "the SSH server forbids {target}; its administrator can allow it with PermitOpen or \
+                "the SSH server forbids {far}; its administrator can allow it with PermitOpen or \
                  AllowTcpForwarding in sshd_config, or permitopen= in authorized_keys"
             );
         }
     }
 }
 
+/// A target as the server knows it, and as it is here where that differs.
+#[derive(Clone, Copy)]
+struct Far {
+    far: Target,
+    here: Target,
+}
+
+impl fmt::Display for Far {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { far, here } = self;
+        match far == here {
+            true => far.fmt(f),
+            false => write!(f, "{far} ({here} here)"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::leads::Mapped;
     use super::*;
     use crate::carrier::{AnyCarrier, Steady};
 
@@ -104,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_flows_task_is_small() {
-        let bytes = size_of_output(Session::<Steady<AnyCarrier>>::carry);
+        let bytes = size_of_output(Session::<Mapped<Steady<AnyCarrier>>>::carry);
         assert!(bytes <= 1024, "{bytes} bytes for each open flow");
     }
 }

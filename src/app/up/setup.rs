@@ -26,6 +26,14 @@ impl Setup {
         }
     }
 
+    /// The addresses of the server; none where nothing has to be left alone for them.
+    pub(super) fn exempted(&self) -> &[IpAddr] {
+        match self.is_elsewhere() {
+            true => &[],
+            false => &self.exempt,
+        }
+    }
+
     /// Whether it is captured in a network namespace that is not ours: no connection of ours goes through it.
     pub(super) fn is_elsewhere(&self) -> bool {
         self.hand.is_elsewhere()
@@ -36,11 +44,7 @@ impl Setup {
     /// # Errors
     /// [`HandError`].
     pub(super) async fn apply(&self) -> Result<(), HandError> {
-        let exempt: &[IpAddr] = match self.is_elsewhere() {
-            true => &[],
-            false => &self.exempt,
-        };
-        self.hand.hold(&self.capture, exempt).await
+        self.hand.hold(&self.capture, self.exempted()).await
     }
 
     /// Captures none of `addresses` from here on, as it does with those of the server that are known already.

@@ -313,6 +313,7 @@ impl Selector {
         Subnet {
             net: self.net,
             ports: self.ports.map(|(first, last)| first..=last),
+            far: None,
         }
     }
 }
@@ -342,6 +343,7 @@ mod tests {
             subnets: vec![Subnet {
                 net: "10.0.0.0/8".parse().unwrap(),
                 ports: Some(80..=443),
+                far: None,
             }],
             excludes: vec!["fd00::/64".parse().unwrap()],
             whose: Whose {

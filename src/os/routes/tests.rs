@@ -13,6 +13,7 @@ fn subnet(text: &str) -> Subnet {
     Subnet {
         net: net.parse().unwrap(),
         ports,
+        far: None,
     }
 }
 
@@ -297,7 +298,7 @@ proptest! {
         server in 0..64_u8, address in 0..64_u8, port in prop::option::of(1..10_u16),
     ) {
         let subnets: Vec<_> = subnets.into_iter()
-            .map(|(net, ports)| Subnet { net, ports: ports.map(|(a, b)| a..=b) }).collect();
+            .map(|(net, ports)| Subnet { net, ports: ports.map(|(a, b)| a..=b), far: None }).collect();
         let capture = CapturePlan { subnets, excludes, ..CapturePlan::default() };
         let server = IpAddr::from([10, 0, 0, server]);
         let address = IpAddr::from([10, 0, 0, address]);

@@ -1,14 +1,20 @@
 use super::*;
 
+/// Of `NET` or `FAR=LOCAL`.
+fn subnet(text: &str) -> Subnet {
+    let (far, net) = text
+        .split_once('=')
+        .map_or((None, text), |(far, net)| (Some(far), net));
+    Subnet {
+        net: net.parse().unwrap(),
+        ports: None,
+        far: far.map(|far| far.parse().unwrap()),
+    }
+}
+
 fn capture(subnets: &[&str], excludes: &[&str]) -> CapturePlan {
     CapturePlan {
-        subnets: subnets
-            .iter()
-            .map(|net| Subnet {
-                net: net.parse().unwrap(),
-                ports: None,
-            })
-            .collect(),
+        subnets: subnets.iter().map(|text| subnet(text)).collect(),
         excludes: excludes.iter().map(|net| net.parse().unwrap()).collect(),
         ..CapturePlan::default()
     }
@@ -38,6 +44,7 @@ fn host() -> HostNetworks {
         routes: ["10.0.5.0/24", "fe80::/64", "fd00:5::/64", "172.17.0.0/16"]
             .map(|net| net.parse().unwrap())
             .to_vec(),
+        used: vec![],
         others: vec![],
         ipv6: true,
     }
@@ -112,6 +119,147 @@ fn the_place_of_the_person_is_named() {
     assert!(lines[0].contains("logged in from"), "{lines:?}");
 }
 
+/// What a warning proposes for `subnets` where `net` is of `device`, and `used` is routed elsewhere.
+fn proposed(subnets: &[&str], device: &str, net: &str, used: &[&str]) -> String {
+    let host = HostNetworks {
+        interfaces: vec![Interface {
+            name: device.into(),
+            bridge: false,
+            addresses: vec![net.parse().unwrap()],
+        }],
+        gateways: vec![],
+        routes: vec![],
+        used: used.iter().map(|net| net.parse().unwrap()).collect(),
+        ..host()
+    };
+    let advice = advise(&capture(subnets, &[]), &host, None).unwrap();
+    assert_eq!(advice.len(), 1, "{advice:?}");
+    let line = advice[0].to_string();
+    line.rsplit_once("keep it local").unwrap().1.to_owned()
+}
+
+#[test]
+fn a_mapping_is_proposed_that_is_free_here() {
+    for (subnets, net, used, expected) in [
+        (
+            &["10.0.0.0/16"][..],
+            "10.0.5.7/24",
+            &[][..],
+            ", or 10.0.0.0/16=100.64.0.0/16 instead of 10.0.0.0/16 to reach both",
+        ),
+        // Routed, captured, or of a pool that somebody gave an address out of.
+        (
+            &["10.0.0.0/16"],
+            "10.0.5.7/24",
+            &["100.64.7.0/24"],
+            ", or 10.0.0.0/16=100.65.0.0/16 instead of 10.0.0.0/16 to reach both",
+        ),
+        (
+            &["10.0.0.0/16", "10.9.0.0/16=100.64.0.0/15"],
+            "10.0.5.7/24",
+            &[],
+            ", or 10.0.0.0/16=100.66.0.0/16 instead of 10.0.0.0/16 to reach both",
+        ),
+        (
+            &["100.64.0.0/16"],
+            "100.64.0.7/24",
+            &[],
+            ", or 100.64.0.0/16=198.18.0.0/16 instead of 100.64.0.0/16 to reach both",
+        ),
+        // Mapped, but to where something is already.
+        (
+            &["10.0.0.0/16=172.16.0.0/16"],
+            "172.16.5.7/24",
+            &[],
+            ", or 10.0.0.0/16=100.64.0.0/16 instead of 10.0.0.0/16=172.16.0.0/16 to reach both",
+        ),
+        // No network of that size is free: the part in question is enough.
+        (
+            &["10.0.0.0/8"],
+            "10.0.5.7/24",
+            &[],
+            ", and with that 10.0.5.0/24=100.64.5.0/24 to reach both",
+        ),
+        (
+            &["10.0.0.0/16"],
+            "10.0.5.7/24",
+            &["100.64.0.0/10", "198.18.0.0/15"],
+            "",
+        ),
+        (
+            &["fd00:5::/32"],
+            "fd00:5::7/64",
+            &["fd64:5::/48"],
+            ", or fd00:5::/32=fd64:6::/32 instead of fd00:5::/32 to reach both",
+        ),
+        (
+            &["2000::/12"],
+            "2001:db8::7/64",
+            &[],
+            ", and with that 2001:db8::/64=fd64:db8::/64 to reach both",
+        ),
+        (&["fd00::/8"], "fd00:5::7/64", &[], ""),
+        // Everything else keeps its place.
+        (&["0.0.0.0/0"], "10.0.5.7/24", &[], ""),
+    ] {
+        assert_eq!(
+            proposed(subnets, "eth0", net, used),
+            expected,
+            "{subnets:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_proposed_silences_the_warning() {
+    let host = host();
+    for typed in ["10.0.0.0/16", "172.17.0.0/16", "fd00:5::/48"] {
+        let advice = advise(&capture(&[typed], &[]), &host, None).unwrap();
+        let Some(Advice::LocalNetwork {
+            both: Both::Instead { write, .. },
+            ..
+        }) = advice.first()
+        else {
+            panic!("{advice:?}");
+        };
+        let mapped = capture(&[&write.to_string()], &[]);
+        assert_eq!(advise(&mapped, &host, None), Ok(vec![]));
+    }
+}
+
+#[test]
+fn a_host_that_the_server_stands_before_is_named() {
+    let plan = capture(&["10.0.0.0/16=100.64.0.0/16"], &[]);
+    let servers = ["192.0.2.1", "100.64.0.9", "100.65.0.1"].map(|ip| ip.parse().unwrap());
+    let lines = |plan: &CapturePlan| {
+        let advice = advise_of_server(plan, host(), &servers);
+        advice.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        lines(&plan),
+        [
+            "10.0.0.0/16=100.64.0.0/16 covers 100.64.0.9, the SSH server, which is never captured: 10.0.0.9 behind it is not \
+          reached; leave it so if nobody needs that, or 10.0.0.0/16=100.66.0.0/16 instead of 10.0.0.0/16=100.64.0.0/16 to \
+          reach both"
+        ]
+    );
+    // An ordinary subnet leaves the server out because it is meant so, and an exclusion because it says so.
+    assert!(lines(&capture(&["100.64.0.0/16"], &[])).is_empty());
+    assert!(lines(&capture(&["10.0.0.0/16=100.64.0.0/16"], &["100.64.0.0/24"])).is_empty());
+}
+
+#[test]
+fn ports_stay_with_what_is_proposed() {
+    let mut capture = capture(&["10.0.0.0/16"], &[]);
+    capture.subnets[0].ports = Some(443..=443);
+    let advice = advise(&capture, &host(), None).unwrap();
+    let line = advice[0].to_string();
+    assert!(
+        line.ends_with("or 10.0.0.0/16=100.64.0.0/16:443 instead of 10.0.0.0/16:443 to reach both"),
+        "{line}"
+    );
+}
+
 fn beside(subnets: &[&str], theirs: &str, ports: Option<(u16, u16)>) -> Vec<String> {
     beside_user(subnets, theirs, ports, (&[], None))
 }
@@ -126,6 +274,7 @@ fn beside_user(
     let subnet = Subnet {
         net: theirs.parse().unwrap(),
         ports: ports.map(|(first, last)| first..=last),
+        far: None,
     };
     let others = vec![Other {
         device: "underpass0".into(),
@@ -147,7 +296,7 @@ fn what_another_instance_captures_is_said() {
         beside(&["10.1.1.0/24"], "10.1.0.0/16", None),
         [
             "10.1.1.0/24: another running underpass captures 10.1.0.0/16 on underpass0, and that one comes first; \
-             stop one of the two"
+             stop one of the two, or 10.1.1.0/24=100.65.1.0/24 instead of 10.1.1.0/24 to reach both"
         ]
     );
     assert_eq!(

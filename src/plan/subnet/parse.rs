@@ -1,23 +1,22 @@
 //! `ADDRESS[/WIDTH][:PORT[-PORT]]`, in the forms that sshuttle takes as well.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::Subnet;
+use super::super::Subnet;
 
 /// What is wrong with a text, as a part of a sentence.
-pub(super) type Reason = &'static str;
+pub(in crate::plan) type Reason = &'static str;
 
 /// A network as typed: with what it was taken for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Parsed {
+pub(in crate::plan) struct Parsed {
     /// The network and ports; host bits are zero.
-    pub(super) subnet: Subnet,
+    pub(in crate::plan) subnet: Subnet,
     /// Whether host bits had to be cleared.
-    pub(super) masked: bool,
+    pub(in crate::plan) masked: bool,
 }
 
 /// The three parts of a subnet, unread.
@@ -28,18 +27,22 @@ struct Parts<'a> {
 }
 
 /// Reads a subnet as typed.
-pub(super) fn parse(text: &str) -> Result<Parsed, Reason> {
+pub(in crate::plan) fn parse(text: &str) -> Result<Parsed, Reason> {
     let parts = split(text.trim())?;
     let (net, masked) = network(parts.address, parts.width)?;
     let ports = parts.ports.map(port_range).transpose()?;
     Ok(Parsed {
-        subnet: Subnet { net, ports },
+        subnet: Subnet {
+            net,
+            ports,
+            far: None,
+        },
         masked,
     })
 }
 
 /// Reads a network without ports, and whether host bits had to be cleared.
-pub(super) fn parse_network(text: &str) -> Result<(IpNet, bool), Reason> {
+pub(in crate::plan) fn parse_network(text: &str) -> Result<(IpNet, bool), Reason> {
     let parts = split(text.trim())?;
     if parts.ports.is_some() {
         return Err("ports have no meaning here");
@@ -201,51 +204,6 @@ fn port(text: &str) -> Result<u16, Reason> {
         .ok_or("a port is a number from 1 to 65535")
 }
 
-/// Whether all of `net` is loopback.
-pub(super) fn is_loopback(net: &IpNet) -> bool {
-    let first: IpAddr = net.network();
-    let wide = match net {
-        IpNet::V4(_) => 8,
-        IpNet::V6(_) => 128,
-    };
-    first.is_loopback() && net.prefix_len() >= wide
-}
-
-/// Whether all of `net` is multicast.
-pub(super) fn is_multicast(net: &IpNet) -> bool {
-    let wide = match net {
-        IpNet::V4(_) => 4,
-        IpNet::V6(_) => 8,
-    };
-    net.network().is_multicast() && net.prefix_len() >= wide
-}
-
-impl fmt::Display for Subnet {
-    /// As [`parse`] reads it back.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.ports, &self.net) {
-            (None, net) => write!(f, "{net}"),
-            (Some(ports), IpNet::V6(net)) => write!(f, "[{net}]:{}", Ports(ports)),
-            (Some(ports), net) => write!(f, "{net}:{}", Ports(ports)),
-        }
-    }
-}
-
-/// Ports as typed: `443` or `80-443`.
-#[derive(Clone, Copy, Debug)]
-pub struct Ports<'a>(pub &'a RangeInclusive<u16>);
-
-impl fmt::Display for Ports<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (first, last) = (self.0.start(), self.0.end());
-        if first == last {
-            write!(f, "{first}")
-        } else {
-            write!(f, "{first}-{last}")
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -331,6 +289,7 @@ mod tests {
         (prop_oneof![v4, v6], ports).prop_map(|(net, ports)| Subnet {
             net: canonical(net).trunc(),
             ports,
+            far: None,
         })
     }
 
