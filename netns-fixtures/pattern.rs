@@ -3,6 +3,9 @@
 
 use std::sync::LazyLock;
 
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+
 /// The pattern repeats after this many bytes: a prime, so that no shift by a buffer or segment size goes unseen.
 pub(crate) const PERIOD: usize = 1_048_573;
 
@@ -40,51 +43,24 @@ pub(crate) fn mismatch(mut at: u64, mut data: &[u8]) -> Option<u64> {
     None
 }
 
-/// A checksum of a byte stream that depends on every byte and its position; the same however the stream is cut up.
+/// The SHA-256 of a byte stream, and its length.
 #[derive(Default)]
 pub(crate) struct Checksum {
-    state: u64,
-    tail: [u8; 8],
+    hash: Sha256,
     count: u64,
 }
 
 impl Checksum {
     /// Takes the next bytes of the stream.
-    pub(crate) fn update(&mut self, mut data: &[u8]) {
-        while !data.is_empty() && (!self.count.is_multiple_of(8) || data.len() < 8) {
-            self.tail[(self.count % 8) as usize] = data[0];
-            self.count += 1;
-            data = &data[1..];
-            if self.count.is_multiple_of(8) {
-                self.mix(u64::from_le_bytes(self.tail));
-            }
-        }
-        let mut words = data.chunks_exact(8);
-        for word in &mut words {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(word);
-            self.mix(u64::from_le_bytes(bytes));
-        }
-        self.count += (data.len() - words.remainder().len()) as u64;
-        for byte in words.remainder() {
-            self.tail[(self.count % 8) as usize] = *byte;
-            self.count += 1;
-        }
+    pub(crate) fn update(&mut self, data: &[u8]) {
+        self.hash.update(data);
+        self.count += data.len() as u64;
     }
 
-    fn mix(&mut self, word: u64) {
-        self.state = (self.state ^ word)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(29);
-    }
-
-    /// `COUNT CHECKSUM`: how many bytes, and what they were.
-    pub(crate) fn summary(mut self) -> String {
-        let count = self.count;
-        while !self.count.is_multiple_of(8) {
-            self.update(&[0]);
-        }
-        format!("{count} {:016x}", self.state)
+    /// `COUNT SHA256`: how many bytes, and what they were.
+    pub(crate) fn summary(self) -> String {
+        let hash = HEXLOWER.encode(&self.hash.finalize());
+        format!("{} {hash}", self.count)
     }
 
     /// The summary of the first `len` bytes of the pattern.
