@@ -268,3 +268,18 @@ fn no_tun_device() {
     let command = lab.wrapped_up_command(&hide, V4.subnet);
     refused(&lab, command, PRIVILEGE, &["/dev/net/tun"]);
 }
+
+#[test]
+fn a_tun_device_that_is_something_else() {
+    let lab = Lab::up();
+    let cover = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        r#"mount --bind /dev/null /dev/net/tun && exec "$@""#,
+        "sh",
+    ];
+    let command = lab.wrapped_up_command(&cover, V4.subnet);
+    refused(&lab, command, PRIVILEGE, &["/dev/net/tun", "mknod"]);
+}

@@ -46,6 +46,11 @@ pub enum TunError {
         "there is no {CLONE_DEVICE}; run sudo modprobe tun, or give the container --device {CLONE_DEVICE}"
     )]
     NoTun,
+    /// There is a file, and it is something else.
+    #[error(
+        "{CLONE_DEVICE} is no TUN device; make it anew with: sudo mknod -m 666 {CLONE_DEVICE} c 10 200, after sudo rm {CLONE_DEVICE}"
+    )]
+    NotTun,
     /// No privileges.
     #[error(
         "making a TUN device is not permitted; run it with sudo, or once: sudo setcap cap_net_admin+ep \"$(command -v underpass)\""
@@ -215,6 +220,7 @@ fn exists(name: &str) -> bool {
 fn open_error(error: io::Error, name: &str) -> TunError {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoTun,
+        Some(libc::ENOTTY) => TunError::NotTun,
         Some(libc::EACCES) => TunError::Closed,
         Some(libc::EPERM) => TunError::NotPermitted,
         Some(libc::EBUSY | libc::EINVAL) if exists(name) => TunError::NameTaken {

@@ -327,7 +327,9 @@ impl From<SlotError> for Refusal {
 impl From<TunError> for Refusal {
     fn from(error: TunError) -> Self {
         let kind = match error {
-            TunError::NoTun | TunError::NotPermitted | TunError::Closed => RefusalKind::Privilege,
+            TunError::NoTun | TunError::NotTun | TunError::NotPermitted | TunError::Closed => {
+                RefusalKind::Privilege
+            }
             TunError::NameTaken { .. } => RefusalKind::Busy,
             TunError::Io { .. } => RefusalKind::Failed,
         };
