@@ -6,7 +6,7 @@
 mod pattern;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
@@ -63,6 +63,9 @@ enum Probe {
         addr: IpAddr,
         port: u16,
         count: usize,
+        /// To so many addresses in turn, from ADDR on
+        #[arg(long, default_value_t = 1)]
+        hosts: u32,
         /// Keep them open until a line comes on standard input, then echo again
         #[arg(long)]
         hold: bool,
@@ -159,9 +162,11 @@ fn run(probe: Probe, patience: Duration, started: Instant) -> io::Result<Finding
             addr,
             port,
             count,
+            hosts,
             hold,
         } => runtime()?.block_on(many(
             SocketAddr::new(addr, port),
+            hosts,
             count,
             hold,
             patience,
@@ -548,14 +553,24 @@ async fn short_exchange(target: SocketAddr) -> io::Result<()> {
     }
 }
 
+/// The address that is `further` behind `ip`.
+fn behind(ip: IpAddr, further: u32) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits().wrapping_add(further)).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits().wrapping_add(further.into())).into(),
+    }
+}
+
 async fn many(
-    target: SocketAddr,
+    first: SocketAddr,
+    hosts: u32,
     count: usize,
     hold: bool,
     patience: Duration,
     started: Instant,
 ) -> io::Result<Finding> {
     let opens = (0..count).map(|number| {
+        let target = SocketAddr::new(behind(first.ip(), number as u32 % hosts), first.port());
         tokio::spawn(patiently(patience, async move {
             let mut stream = AsyncStream::connect(target).await?;
             async_echo(&mut stream, number).await?;

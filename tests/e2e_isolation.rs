@@ -16,6 +16,9 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// What the others must get while a flow misbehaves: quick echoes, a download, an upload and new connections.
+/// A network of which no host says a word.
+const BLACK_NETWORK: &str = "10.0.66.0/24";
+
 fn assert_lively(lab: &Lab) {
     let host = V4.host;
     let echo = lab.probe(
@@ -89,6 +92,19 @@ fn a_scan_of_a_black_hole_delays_no_connection_to_a_live_host() {
     let _underpass = lab.underpass(V4.subnet);
     let scan = format!("many {} 80 1000 --timeout 60000", V4.black_hole);
     let _scan = lab.start_probe("client", &scan);
+    assert_lively(&lab);
+}
+
+#[test]
+fn a_scan_of_a_black_holed_network_delays_no_connection_to_a_live_host() {
+    let _alone = alone();
+    let lab = Lab::up();
+    let _underpass = lab.underpass(&format!("{} {BLACK_NETWORK}", V4.subnet));
+    // Four times each of its 254 hosts.
+    let _scan = lab.start_probe(
+        "client",
+        "many 10.0.66.1 80 1016 --hosts 254 --timeout 60000",
+    );
     assert_lively(&lab);
 }
 
