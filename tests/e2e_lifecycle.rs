@@ -10,7 +10,7 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use common::{Lab, Underpass, V4, V6, assert_ok, finished};
+use common::{Lab, Underpass, V4, V6, assert_ok, eventually, finished};
 
 fn connect(lab: &Lab, host: &str, port: u16) -> String {
     lab.result("client", &format!("connect {host} {port} --timeout 3000"))
@@ -81,6 +81,9 @@ fn sigkill_leaves_nothing_that_captures_and_the_next_start_clears_the_rest() {
     for net in [V4, V6] {
         assert_eq!(connect(&lab, net.host, 80), "ENETUNREACH");
     }
+    eventually("the network is as before without any further start", || {
+        lab.network_state("client") == before
+    });
     let mut next = lab.underpass(&subnets);
     assert_eq!(connect(&lab, V4.host, 80), "open");
     next.stop(Signal::SIGTERM);
