@@ -12,6 +12,7 @@ from .lab import CIPHER
 REFERENCE = "ssh-L"
 OURS = "underpass"
 RUN = "underpass-run"
+NOT_MEASURED = "not measured"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
@@ -86,10 +87,6 @@ TARGETS = [
            absolute=True),
     Target("`run`, download, against `up`", "download1", "Mbit/s", least=0.9, tool=RUN, base=("download1", OURS)),
     Target("`run`, upload, against `up`", "upload1", "Mbit/s", least=0.9, tool=RUN, base=("upload1", OURS)),
-    Target("container, download, against `up` on its host", "box-download", "Mbit/s", least=0.9,
-           base=("download1", OURS)),
-    Target("container, upload, against `up` on its host", "box-upload", "Mbit/s", least=0.9,
-           base=("upload1", OURS)),
     Target("`run -- true`, ms beyond `ssh HOST true`", "run-true", "ms", most=500, tool=RUN, judge=more),
     Target("echo beside a full download, p50", "echo-busy", "p50 ms", most=1.5),
     Target("download beside a stopped and a slow reader, of that beside an ordinary flow", "laggards",
@@ -157,13 +154,12 @@ def targets_table(results):
     for target in TARGETS:
         judged = target.judged(results)
         if judged is None:
-            if (target.scenario, target.tool) in results.failures:
-                rows.append(row(target.what, target.bound(), "failed", "-", "-", "**not met**"))
+            has_failed = (target.scenario, target.tool) in results.failures
+            rows.append(row(target.what, target.bound(), *(("failed", "-", "-", "**not met**") if has_failed
+                                                           else ("-", "-", "-", NOT_MEASURED))))
             continue
         rows.append(row(target.what, target.bound(), *target.cells(results, judged),
                         "met" if target.met(judged) else "**not met**"))
-    if not rows:
-        return []
     return table(["target", "at least / at most", OURS, REFERENCE, "ratio", ""], rows)
 
 
@@ -215,12 +211,15 @@ def markdown(results, scenarios, tools, rounds):
 def verdict(results):
     """One plain line: which of the targets that were measured are met."""
     rows = targets_table(results)[2:]
+    unknown = sum(NOT_MEASURED in text for text in rows)
+    rows = [text for text in rows if NOT_MEASURED not in text]
     missed = [text.split(" | ")[0].removeprefix("| ") for text in rows if "not met" in text]
     if not rows:
         return "no target was measured"
+    rest = f" ({unknown} not measured)" if unknown else ""
     if missed:
-        return f"NOT MET: {len(missed)} of {len(rows)} targets: {'; '.join(missed)}"
-    return f"MET: all {len(rows)} targets measured"
+        return f"NOT MET: {len(missed)} of {len(rows)} targets: {'; '.join(missed)}{rest}"
+    return f"MET: all {len(rows)} targets measured{rest}"
 
 
 def put_into(path, text):
