@@ -64,8 +64,9 @@
 //!
 //! - [`carrier::russh`]: the SSH client that is built in. It takes ssh's effective configuration from `ssh -G`, and says
 //!   which option that matters it does not honour (`plan/ssh_config/table.rs` has them all).
-//! - [`carrier::openssh`]: a private `ssh -M` of our own, spoken to over its control socket. ssh does all logins and prompts, and
-//!   its channels are ours, so a flow's window opens as its application reads.
+//! - [`carrier::openssh`]: a private `ssh -M` of our own, spoken to over its control socket. ssh does all logins and prompts,
+//!   on a pseudo-terminal of ours, so that what it has to say is shown before what it asks; its channels are ours, so a flow's
+//!   window opens as its application reads.
 //!
 //! `--carrier auto`, the default, takes the built-in SSH, which is faster, unless ssh's configuration asks for what only ssh can
 //! do. The log says which one was taken, and why.

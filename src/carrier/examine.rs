@@ -46,6 +46,8 @@ pub enum Tunnel {
     Unknown,
     /// It makes none, and does not say why.
     Refused,
+    /// It does not answer in time.
+    Silent,
     /// The installed ssh is too old to tell what the server says.
     Unheard,
 }

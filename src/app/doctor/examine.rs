@@ -153,7 +153,7 @@ async fn open(carrier: &AnyCarrier, target: SocketAddr) -> (Result<(), OpenError
 /// Whether the server would make a tunnel device: by a login of its own, for whichever carrier there is.
 async fn tunnel(plan: &Plan) -> Result<Tunnel, ConnectError> {
     let asked = OpensshCarrier::tunnel(&plan.ssh, &plan.carrier.client);
-    timeout(LOGIN, asked).await.unwrap_or(Ok(Tunnel::Refused))
+    timeout(LOGIN, asked).await.unwrap_or(Ok(Tunnel::Silent))
 }
 
 /// What sessions tell: for the server, and what the login may do.

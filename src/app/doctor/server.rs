@@ -193,6 +193,7 @@ pub(super) fn tunnel(answer: &Result<Tunnel, ConnectError>, terminal: &Answer) -
             );
         }
         Tunnel::Refused => return Check::skip("tun", "the server does not say why it makes none"),
+        Tunnel::Silent => return Check::skip("tun", "the server does not answer in time"),
         Tunnel::Unheard => {
             return Check::skip(
                 "tun",
@@ -392,6 +393,7 @@ mod tests {
             (Tunnel::Forbidden, free(), Pass, "not permitted"),
             (Tunnel::Unknown, free(), Pass, "knows no"),
             (Tunnel::Refused, free(), Skip, "why"),
+            (Tunnel::Silent, free(), Skip, "in time"),
             (Tunnel::Unheard, free(), Skip, "8.5"),
         ] {
             let check = tunnel(&Ok(answer), &terminal);

@@ -60,7 +60,7 @@ impl OpensshCarrier {
                     _ => Tunnel::Refused,
                 })
             }
-            None => Tunnel::Refused,
+            None => Tunnel::Silent,
         };
         connection.stop();
         // One that does not end in time is killed when the runtime or this process ends.
