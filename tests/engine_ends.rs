@@ -41,8 +41,14 @@ impl Flow {
         }
     }
 
-    /// The application's kernel sends `segments` in one go.
+    /// The application's kernel sends `segments` in one go, and they are acknowledged.
     fn give(&self, segments: &[Segment]) {
+        let mut batch = self.give_in_batch(segments);
+        self.engine.acknowledge(&mut batch, at(10));
+    }
+
+    /// The same, but for the acknowledgment.
+    fn give_in_batch(&self, segments: &[Segment]) -> Batch {
         let mut batch = Batch::default();
         for segment in segments {
             let packet = segment.packet(self.ends);
@@ -52,6 +58,7 @@ impl Flow {
             assert!(opened.is_none());
         }
         self.engine.end_batch(&mut batch, at(10));
+        batch
     }
 
     fn read(&self) -> Poll<Result<Option<Bytes>, StreamError>> {
@@ -221,5 +228,77 @@ fn a_late_syn_of_a_reset_flow_begins_a_new_one() {
     let syn_ack = tcp(packets.last().unwrap()).unwrap();
     assert_eq!((syn_ack.flags, syn_ack.ack), (SYN | ACK, 5001));
     assert_eq!(flow.read(), Poll::Ready(Ok(Some("unread".into()))));
+    assert_eq!(flow.engine.flow_count(), 1);
+}
+
+#[test]
+fn few_bytes_are_acknowledged_once_they_are_passed_on() {
+    let flow = Flow::open();
+    assert!(flow.read().is_pending());
+    let mut batch = flow.give_in_batch(&[text(1001, flow.next, b"hello")]);
+    assert_eq!(flow.read(), Poll::Ready(Ok(Some("hello".into()))));
+    assert!(flow.read().is_pending());
+    assert_eq!(said(&flow.engine), "nothing");
+    flow.engine.acknowledge(&mut batch, at(12));
+    let seen = flow.engine.outlet().take();
+    let [ack] = seen.as_slice() else {
+        panic!("{} packets", seen.len())
+    };
+    let ack = tcp(ack).unwrap();
+    assert_eq!((ack.flags, ack.ack, ack.payload.len()), (ACK, 1006, 0));
+}
+
+#[test]
+fn an_answer_that_comes_at_once_is_the_acknowledgment() {
+    let flow = Flow::open();
+    let mut batch = flow.give_in_batch(&[text(1001, flow.next, b"hello")]);
+    assert_eq!(flow.read(), Poll::Ready(Ok(Some("hello".into()))));
+    assert_eq!(flow.write(b"world"), Poll::Ready(Ok(())));
+    flow.engine.acknowledge(&mut batch, at(12));
+    let seen = flow.engine.outlet().take();
+    let [answer] = seen.as_slice() else {
+        panic!("{} packets", seen.len())
+    };
+    let answer = tcp(answer).unwrap();
+    assert_eq!(
+        (answer.ack, answer.payload.as_slice()),
+        (1006, &b"world"[..])
+    );
+}
+
+#[test]
+fn many_bytes_make_room_at_once() {
+    let flow = Flow::open();
+    let many = [b'x'; 32 << 10];
+    let _batch = flow.give_in_batch(&[text(1001, flow.next, &many)]);
+    let read = flow
+        .bell
+        .poll(|cx| flow.engine.poll_read(at(11), &flow.handle, 64 << 10, cx));
+    assert_eq!(read, Poll::Ready(Ok(Some(Bytes::copy_from_slice(&many)))));
+    assert_eq!(flow.engine.outlet().take().len(), 1);
+}
+
+/// The same ends again, in one go with the last segment of the connection before.
+#[test]
+fn the_last_acknowledgment_comes_before_the_next_connection() {
+    let flow = Flow::open();
+    assert_eq!(flow.finish(), Poll::Ready(Ok(())));
+    flow.engine.outlet().take();
+    let mut batch = Batch::default();
+    let mut give = |segment: Segment| {
+        let packet = segment.packet(flow.ends);
+        let engine = &flow.engine;
+        engine.handle_packet_in(&mut batch, at(10), &packet, Checksum::Unverified)
+    };
+    assert!(give(Segment::new(FIN | ACK, 1001, flow.next + 1)).is_none());
+    assert!(give(Segment::syn(90_000)).is_some());
+    let seen = flow.engine.outlet().take();
+    let [last] = seen.as_slice() else {
+        panic!("{} packets", seen.len())
+    };
+    assert_eq!(tcp(last).unwrap().ack, 1002);
+    flow.engine.end_batch(&mut batch, at(11));
+    flow.engine.acknowledge(&mut batch, at(11));
+    assert_eq!(said(&flow.engine), "nothing");
     assert_eq!(flow.engine.flow_count(), 1);
 }

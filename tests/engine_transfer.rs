@@ -14,7 +14,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use smoltcp::socket::tcp::State;
 use smoltcp::time::{Duration, Instant};
-use underpass::engine::{Checksum, Config, Engine, FlowHandle};
+use underpass::engine::{Batch, Checksum, Config, Engine, FlowHandle};
 use underpass::net::{OpenFailure, StreamError};
 
 use engine_support::client::{Client, End, Kernel};
@@ -427,8 +427,10 @@ impl Sim {
                     self.run_app();
                 }
                 Way::ToEngine => {
-                    self.hand_to_engine(&packet);
+                    let mut batch = Batch::default();
+                    self.hand_to_engine(&mut batch, &packet);
                     self.run_far();
+                    self.engine.acknowledge(&mut batch, self.now);
                 }
             }
         }
@@ -479,13 +481,17 @@ impl Sim {
         }
     }
 
-    fn hand_to_engine(&mut self, packet: &[u8]) {
+    /// As a driver does: what `packet` brings is acknowledged when the far side has had its turn.
+    fn hand_to_engine(&mut self, batch: &mut Batch, packet: &[u8]) {
         let checksum = if self.plan.offload {
             Checksum::Trusted
         } else {
             Checksum::Unverified
         };
-        let Some(flow) = self.engine.handle_packet(self.now, packet, checksum) else {
+        let engine = &self.engine;
+        let opened = engine.handle_packet_in(batch, self.now, packet, checksum);
+        engine.end_batch(batch, self.now);
+        let Some(flow) = opened else {
             return;
         };
         match &self.far {

@@ -17,6 +17,10 @@ use crate::net::{FlowKey, OpenFailure, StreamError};
 /// What a flow may still hold for its application when all flows together hold too much.
 const CROWDED_SHARE: usize = 32 << 10;
 
+/// So many bytes that were read are worth telling the application at once that there is room again. Of fewer it hears when
+/// they have been passed on.
+const WORTH_A_WORD: usize = 16 << 10;
+
 /// Should smoltcp ask to be polled at once although everything was drained, it has to wait this long.
 const LEAST_WAIT: Duration = Duration::from_millis(10);
 
@@ -127,6 +131,7 @@ impl Flow {
             State::Open(stack) => {
                 let mut phy = phy(&engine.config, &engine.outlet, Some(parsed.bytes));
                 stack.ingest(&mut phy, now, tcp.rst);
+                stack.answer_comes |= tcp.brings_news();
                 return Step::default();
             }
             State::Held(..) | State::Silent(_) | State::Gone => {}
@@ -140,6 +145,7 @@ impl Flow {
         let Some(stack) = island.open() else {
             return Step::default();
         };
+        stack.answer_comes = false;
         if stack.wakes_reader() {
             // It answers when it has taken the bytes, with one ACK that opens the window again.
             return Step::default();
@@ -221,6 +227,10 @@ impl Flow {
         let socket = stack.socket();
         if socket.can_recv() {
             let chunk = stack.receive(max);
+            if stack.answer_comes && chunk.len() < WORTH_A_WORD {
+                island.account(engine);
+                return (Poll::Ready(Ok(Some(chunk))), Step::default());
+            }
             // Room was made: the application may have to be told. Not after the end: when smoltcp's TIME-WAIT
             // runs out it clears what is still to be read.
             if !stack.is_over() {

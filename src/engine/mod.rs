@@ -119,9 +119,36 @@ pub enum Checksum {
     Unverified,
 }
 
-/// The flow that packets of one wake-up go to and that has not answered yet.
+/// The flows that packets of one wake-up went to and that have not answered yet.
 #[derive(Debug, Default)]
-pub struct Batch(Option<Arc<Flow>>);
+pub struct Batch {
+    /// The flow of the last packets, which brought nothing but room.
+    room: Option<Arc<Flow>>,
+    /// Those that got bytes or an end: what comes is passed on before it is acknowledged. One entry a packet at most.
+    news: Vec<Arc<Flow>>,
+}
+
+impl Batch {
+    /// The flow of the packet before, where that of `key` it is.
+    fn last(&mut self, key: &FlowKey) -> Option<Arc<Flow>> {
+        let is_same = |flow: &Arc<Flow>| flow.key == *key;
+        let room = self.room.take_if(|flow| is_same(flow));
+        room.or_else(|| self.news.last().filter(|flow| is_same(flow)).cloned())
+    }
+
+    /// Notes that `flow` has to answer.
+    fn owe(&mut self, flow: Arc<Flow>, brought_news: bool) {
+        let is_noted = |last: &Arc<Flow>| Arc::ptr_eq(last, &flow);
+        if self.news.last().is_some_and(is_noted) {
+            return;
+        }
+        if brought_news {
+            self.news.push(flow);
+        } else {
+            self.room = Some(flow);
+        }
+    }
+}
 
 /// The core. Shared by the driver of the device and by every relay.
 #[derive(Debug)]
@@ -172,11 +199,13 @@ impl<O: Outlet> Engine<O> {
         let mut batch = Batch::default();
         let opened = self.handle_packet_in(&mut batch, now, packet, checksum);
         self.end_batch(&mut batch, now);
+        self.acknowledge(&mut batch, now);
         opened
     }
 
-    /// As [`handle_packet`](Self::handle_packet), one of several packets that came together: what a flow has to say to
-    /// them is said when the next flow's packet comes, or at [`end_batch`](Self::end_batch).
+    /// As [`handle_packet`](Self::handle_packet), one of several packets that came together. What a flow has to send now
+    /// that there is room is sent when the next flow's packet comes, or at [`end_batch`](Self::end_batch); bytes and ends
+    /// are answered at [`acknowledge`](Self::acknowledge).
     pub fn handle_packet_in(
         &self,
         batch: &mut Batch,
@@ -205,12 +234,24 @@ impl<O: Outlet> Engine<O> {
         }
     }
 
-    /// Lets the flow of the last packets answer them.
+    /// Lets the flow of the last packets use the room that they made.
     pub fn end_batch(&self, batch: &mut Batch, now: Instant) {
-        if let Some(flow) = batch.0.take() {
-            let step = flow.answer(self, now);
-            self.after(&flow, step);
+        if let Some(flow) = batch.room.take() {
+            self.answer(&flow, now);
         }
+    }
+
+    /// Acknowledges what came with the packets of a batch. Nobody waits for that but the kernel, so it is best done when
+    /// the relays have had their turn; what they send back meanwhile acknowledges as well.
+    pub fn acknowledge(&self, batch: &mut Batch, now: Instant) {
+        for flow in batch.news.drain(..) {
+            self.answer(&flow, now);
+        }
+    }
+
+    fn answer(&self, flow: &Arc<Flow>, now: Instant) {
+        let step = flow.answer(self, now);
+        self.after(flow, step);
     }
 
     fn handle_tcp(
@@ -221,15 +262,17 @@ impl<O: Outlet> Engine<O> {
         tcp: Tcp,
     ) -> Option<FlowHandle> {
         // A SYN may begin a new flow between the ends of one that is over but for its answer.
-        let is_same = |flow: &Arc<Flow>| flow.key == tcp.key && !tcp.syn;
-        if !batch.0.as_ref().is_some_and(is_same) {
+        let last = (!tcp.syn).then(|| batch.last(&tcp.key)).flatten();
+        if last.is_none() {
             self.end_batch(batch, now);
         }
-        let known = batch.0.take().or_else(|| self.table.get(&tcp.key));
-        if let Some(flow) = known {
+        if tcp.syn && batch.news.iter().any(|flow| flow.key == tcp.key) {
+            self.acknowledge(batch, now);
+        }
+        if let Some(flow) = last.or_else(|| self.table.get(&tcp.key)) {
             let step = flow.handle_segment(self, now, parsed, tcp);
             self.after(&flow, step);
-            batch.0 = Some(flow);
+            batch.owe(flow, tcp.brings_news());
             return None;
         }
         if tcp.is_opening() {

@@ -67,6 +67,11 @@ impl Tcp {
         self.syn && !self.ack && !self.rst && !self.fin
     }
 
+    /// It carries what the far side is to hear of: bytes, or their end.
+    pub fn brings_news(&self) -> bool {
+        self.payload_len > 0 || self.fin
+    }
+
     /// Octets of sequence space that the segment takes (RFC 9293 section 3.4).
     pub fn segment_len(&self) -> usize {
         self.payload_len + usize::from(self.syn) + usize::from(self.fin)

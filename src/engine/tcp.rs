@@ -50,6 +50,8 @@ pub(super) struct Stack {
     pub(super) held_back: usize,
     /// The last look for bytes from the application found none, and left a waker.
     pub(super) reader_waits: bool,
+    /// The caller has promised to have what came last answered.
+    pub(super) answer_comes: bool,
     /// When bytes for the application were last written, until their memory was given back.
     pub(super) written_at: Option<Instant>,
     /// The connection ended abruptly: by the application, by its silence, or by us.
@@ -116,6 +118,7 @@ impl Stack {
             ipv6_segment: phy.ipv6_segment,
             held_back: 0,
             reader_waits: false,
+            answer_comes: false,
             written_at: None,
             reset: false,
             end_told: false,

@@ -117,10 +117,10 @@ impl<D: Device> Tun<D> {
         let shared = &self.shared;
         let device = &shared.engine.outlet().device;
         let mut buffer = vec![0; HEADROOM + 65_535];
+        let mut batch = Batch::default();
         loop {
             // A read says what the error is.
             let mut ready = device.ready(Interest::READABLE | Interest::ERROR).await?;
-            let mut batch = Batch::default();
             for _ in 0..BATCH {
                 match nix::unistd::read(device.get_ref(), &mut buffer) {
                     Ok(len) => shared.take(&mut batch, &buffer[..len], &on_inbound),
@@ -134,7 +134,9 @@ impl<D: Device> Tun<D> {
             }
             shared.engine.end_batch(&mut batch, shared.now());
             drop(ready);
+            // What came is passed on before it is acknowledged: a write to the device costs as much as the relay itself.
             tokio::task::yield_now().await;
+            shared.engine.acknowledge(&mut batch, shared.now());
         }
     }
 
