@@ -1,4 +1,4 @@
-//! The ground that the other end-to-end tests stand on, looked at over the direct route.
+//! The ground that the other end-to-end tests stand on, looked at over the direct route: there is no carrier.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

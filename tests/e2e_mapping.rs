@@ -339,7 +339,7 @@ fn a_probe_of_doctor_is_mapped_as_well() {
 fn a_command_reaches_both() {
     let rig = Rig::new();
     let _lan = lan(&rig.lab);
-    let args = format!("--carrier {} {}", carrier(), both());
+    let args = both();
     let probe = |more: &str, host: &str, port: u16| {
         let probe = format!("connect {host} {port} --timeout 5000");
         rig.probe(&format!("{args} {more}"), &probe)

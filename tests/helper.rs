@@ -1,5 +1,6 @@
 //! The privileged part: what it lets be asked, who may have it, and that it takes everything back whoever is killed.
-//! Needs root, and sudo; a test that cannot have its lab fails.
+//! Needs root, and sudo; a test that cannot have its lab fails. Where the carrier counts, for it decides which rights are kept, a
+//! test says over which; what happens before a login, and to the privileged part alone, does not hang on it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -26,7 +27,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use common::{Lab, Underpass, V4, eventually, finished};
+use common::{CARRIERS, Lab, Underpass, V4, eventually, finished};
 
 const UNDERPASS: &str = env!("CARGO_BIN_EXE_underpass");
 /// CAP_NET_ADMIN, as in proc_pid_status(5).
@@ -357,6 +358,20 @@ fn the_rule_for_sudo_is_one_that_sudo_takes() {
     }
 }
 
+/// What no program that it starts could gain again, and what it may not call: nothing of that is given up where it runs ssh,
+/// which may need it.
+fn is_confined_as_over(carrier: &str, pid: i32) {
+    let outside = std::process::id() as i32;
+    let expected = match carrier {
+        "russh" => ["1", "2"].map(str::to_owned),
+        _ => CONFINEMENT.map(|key| status(outside, key).unwrap()),
+    };
+    let found = CONFINEMENT.map(|key| status(pid, key).unwrap());
+    assert_eq!(found, expected, "{carrier}");
+}
+
+const CONFINEMENT: [&str; 2] = ["NoNewPrivs", "Seccomp"];
+
 #[test]
 fn a_user_with_sudo_has_packets_flow_and_no_privileges() {
     let lab = Lab::up();
@@ -365,27 +380,29 @@ fn a_user_with_sudo_has_packets_flow_and_no_privileges() {
     let dir = TempDir::new().unwrap();
     let wrapper = as_nobody(&sudoers_rule(&dir));
     let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
-    let args = format!("-i {key} -o BatchMode=yes {}", V4.subnet);
-    let mut underpass = Underpass::start(lab.wrapped_up_command(&wrapper, &args));
-    assert_eq!(
-        lab.result("client", &format!("connect {} 80", V4.host)),
-        "open"
-    );
-    let main = underpass.pid();
-    assert_eq!(status(main, "Uid").unwrap(), "65534\t65534\t65534\t65534");
-    assert_eq!(status(main, "CapPrm").unwrap(), NONE);
-    assert_eq!(status(main, "NoNewPrivs").unwrap(), "1");
-    assert_eq!(status(main, "Seccomp").unwrap(), "2");
-    let helpers = helpers(main);
-    assert_eq!(helpers.len(), 2, "guard and worker");
-    for helper in &helpers {
-        assert_eq!(status(*helper, "CapPrm").unwrap(), NET_ADMIN);
-        assert_eq!(status(*helper, "NoNewPrivs").unwrap(), "1");
-        assert_eq!(status(*helper, "Seccomp").unwrap(), "2");
+    for carrier in CARRIERS {
+        let options = format!("--carrier {carrier} -o BatchMode=yes");
+        let args = format!("-i {key} {options} {}", V4.subnet);
+        let mut underpass = Underpass::start(lab.wrapped_up_command(&wrapper, &args));
+        assert_eq!(
+            lab.result("client", &format!("connect {} 80", V4.host)),
+            "open"
+        );
+        let main = underpass.pid();
+        assert_eq!(status(main, "Uid").unwrap(), "65534\t65534\t65534\t65534");
+        assert_eq!(status(main, "CapPrm").unwrap(), NONE);
+        is_confined_as_over(carrier, main);
+        let helpers = helpers(main);
+        assert_eq!(helpers.len(), 2, "guard and worker");
+        for helper in &helpers {
+            assert_eq!(status(*helper, "CapPrm").unwrap(), NET_ADMIN);
+            assert_eq!(status(*helper, "NoNewPrivs").unwrap(), "1");
+            assert_eq!(status(*helper, "Seccomp").unwrap(), "2");
+        }
+        assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+        assert_eq!(lab.network_state("client"), before);
+        assert!(helpers.iter().all(|pid| status(*pid, "Name").is_none()));
     }
-    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
-    assert_eq!(lab.network_state("client"), before);
-    assert!(helpers.iter().all(|pid| status(*pid, "Name").is_none()));
 }
 
 #[test]
@@ -423,12 +440,8 @@ fn a_user_without_sudo_is_told() {
     );
 }
 
-#[test]
-fn file_capabilities_are_enough_and_go_to_the_helper_alone() {
-    let lab = Lab::up();
-    let before = lab.network_state("client");
-    let key = nobody_may_enter(&lab);
-    let dir = TempDir::new().unwrap();
+/// `up` as nobody, by a program of `dir` that has the capability.
+fn with_capability(lab: &Lab, dir: &TempDir, args: &str) -> Command {
     let copy = dir.path().join("underpass");
     fs::copy(UNDERPASS, &copy).unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -450,21 +463,34 @@ fn file_capabilities_are_enough_and_go_to_the_helper_alone() {
             "--clear-groups",
         ])
         .arg(&copy)
-        .args(["up", "-r", "root@192.168.77.1", "-i", &key, V4.subnet, "-o"])
+        .args(["up", "-r", "root@192.168.77.1", "-o"])
         .arg(format!("UserKnownHostsFile={}", lab.file("known_hosts")))
+        .args(args.split(' '))
         .env("NO_COLOR", "1");
-    let mut underpass = Underpass::start(command);
-    assert_eq!(
-        lab.result("client", &format!("connect {} 80", V4.host)),
-        "open"
-    );
-    let main = underpass.pid();
-    assert_eq!(status(main, "CapPrm").unwrap(), NONE);
-    for helper in helpers(main) {
-        assert_eq!(status(helper, "CapPrm").unwrap(), NET_ADMIN);
+    command
+}
+
+#[test]
+fn file_capabilities_are_enough_and_go_to_the_helper_alone() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    let key = nobody_may_enter(&lab);
+    for carrier in CARRIERS {
+        let dir = TempDir::new().unwrap();
+        let args = format!("-i {key} --carrier {carrier} {}", V4.subnet);
+        let mut underpass = Underpass::start(with_capability(&lab, &dir, &args));
+        assert_eq!(
+            lab.result("client", &format!("connect {} 80", V4.host)),
+            "open"
+        );
+        let main = underpass.pid();
+        assert_eq!(status(main, "CapPrm").unwrap(), NONE);
+        for helper in helpers(main) {
+            assert_eq!(status(helper, "CapPrm").unwrap(), NET_ADMIN);
+        }
+        assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+        assert_eq!(lab.network_state("client"), before);
     }
-    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
-    assert_eq!(lab.network_state("client"), before);
 }
 
 #[test]
@@ -472,25 +498,36 @@ fn run_by_sudo_it_becomes_who_called() {
     let lab = Lab::up();
     let before = lab.network_state("client");
     let key = nobody_may_enter(&lab);
-    let mut command = lab.up_command(&format!("-i {key} {}", V4.subnet));
-    command.env("SUDO_USER", "nobody");
-    let mut underpass = Underpass::start(command);
-    let main = underpass.pid();
-    assert_eq!(status(main, "Uid").unwrap(), "65534\t65534\t65534\t65534");
-    assert_eq!(status(main, "Gid").unwrap(), "65534\t65534\t65534\t65534");
-    assert_eq!(status(main, "CapPrm").unwrap(), NONE);
-    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
-    assert_eq!(lab.network_state("client"), before);
+    for carrier in CARRIERS {
+        let args = format!("-i {key} --carrier {carrier} {}", V4.subnet);
+        let mut command = lab.up_command(&args);
+        command.env("SUDO_USER", "nobody");
+        let mut underpass = Underpass::start(command);
+        let main = underpass.pid();
+        assert_eq!(status(main, "Uid").unwrap(), "65534\t65534\t65534\t65534");
+        assert_eq!(status(main, "Gid").unwrap(), "65534\t65534\t65534\t65534");
+        assert_eq!(status(main, "CapPrm").unwrap(), NONE);
+        is_confined_as_over(carrier, main);
+        assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+        assert_eq!(lab.network_state("client"), before);
+    }
 }
 
+/// ssh, where it is run, may need all of them.
 #[test]
 fn run_by_root_it_keeps_few_capabilities() {
     let lab = Lab::up();
-    let underpass = lab.underpass(V4.subnet);
-    let main = underpass.pid();
-    // CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SETGID and CAP_SETUID.
-    assert_eq!(status(main, "CapPrm").unwrap(), "00000000000000c6");
-    assert_eq!(status(main, "Seccomp").unwrap(), "2");
+    let own = status(std::process::id() as i32, "CapPrm").unwrap();
+    for (carrier, kept) in [
+        // CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SETGID and CAP_SETUID.
+        ("russh", "00000000000000c6"),
+        ("openssh", &own),
+    ] {
+        let underpass = lab.underpass(&format!("--carrier {carrier} {}", V4.subnet));
+        let main = underpass.pid();
+        assert_eq!(status(main, "CapPrm").unwrap(), kept);
+        is_confined_as_over(carrier, main);
+    }
 }
 
 // ---- whoever is killed ----
@@ -502,9 +539,9 @@ fn is_alive(pid: i32) -> bool {
 #[test]
 fn a_killed_worker_ends_up_with_a_word() {
     let lab = Lab::up();
-    for index in [0, 1] {
+    for (index, carrier) in [(0, "russh"), (1, "russh"), (0, "openssh"), (1, "openssh")] {
         let before = lab.network_state("client");
-        let mut underpass = lab.underpass(V4.subnet);
+        let mut underpass = lab.underpass(&format!("--carrier {carrier} {}", V4.subnet));
         let helpers = helpers(underpass.pid());
         kill(Pid::from_raw(helpers[index]), Signal::SIGKILL).unwrap();
         assert_eq!(underpass.wait().code(), Some(1));

@@ -17,6 +17,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 pub use serde_json::Value;
 
+/// Both carriers, for a test that runs over each of them in one lab.
+pub const CARRIERS: [&str; 2] = ["russh", "openssh"];
+
 /// Which carrier a test runs over: its crate's name says so. `tests/e2e_openssh*.rs` hold the tests of other files again.
 pub fn carrier() -> &'static str {
     if env!("CARGO_CRATE_NAME").starts_with("e2e_openssh") {
@@ -85,10 +88,9 @@ impl Lab {
     pub fn with(options: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        // A test program may have this module several times, each within another one.
+        // A test program may have this module several times, each within another one, and each counts for itself.
         let within = module_path!().split("::").nth(1).unwrap_or_default();
-        let letter = &within[..1];
-        let prefix = format!("t{}-{letter}{count}", std::process::id());
+        let prefix = format!("t{}-{within}{count}", std::process::id());
         let state = output(lab_script(&["state", &prefix]));
         // Made before `up`, so that its drop also clears a lab that came up halfway.
         let lab = Self {
@@ -373,7 +375,12 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// Runs a command that is expected to end by itself and soon.
-pub fn finished(mut command: Command) -> Output {
+pub fn finished(command: Command) -> Output {
+    finished_within(PATIENCE, command)
+}
+
+/// Runs a command that is expected to end by itself, and has much to do.
+pub fn finished_within(patience: Duration, mut command: Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command
         .spawn()
@@ -381,11 +388,11 @@ pub fn finished(mut command: Command) -> Output {
     let pid = Pid::from_raw(child.id() as i32);
     let (sender, receiver) = channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
-    match receiver.recv_timeout(PATIENCE) {
+    match receiver.recv_timeout(patience) {
         Ok(output) => output.expect("its output can be read"),
         Err(_) => {
             let _ = kill(pid, Signal::SIGKILL);
-            panic!("still running after {PATIENCE:?}: {command:?}");
+            panic!("still running after {patience:?}: {command:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use super::common::{Lab, Value, finished};
+use super::common::{Lab, Value, carrier, finished};
 
 pub const UNDERPASS: &str = env!("CARGO_BIN_EXE_underpass");
 /// nobody: a user with no right to anything.
@@ -76,7 +76,7 @@ impl Rig {
         self.home.path().join(name)
     }
 
-    /// `program` as the user.
+    /// `program` as the user, who runs underpass over the test's carrier.
     pub fn as_user(&self, program: impl AsRef<Path>) -> Command {
         // Whoever runs the tests may ignore signals, in the background for example.
         let mut command = self.lab.command("client", "env");
@@ -89,6 +89,7 @@ impl Rig {
             .env("SETUP", &self.setup)
             .env("HOME", self.home.path())
             .env("NO_COLOR", "1")
+            .env("UNDERPASS_CARRIER", carrier())
             // No directory that the user may not look into: execvp(3) would say so, and not that there is no program.
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env_remove("SSH_AUTH_SOCK")
