@@ -1,5 +1,5 @@
 //! The servers that people have, one row each: what it is, how one logs in, and what it must carry. A server that
-//! is not installed fails its row.
+//! is not installed fails its row. `e2e_servers.rs` has the program and a captured network before them.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,6 +25,8 @@ mod python;
 mod rig;
 #[path = "servers/small.rs"]
 mod small;
+#[path = "servers/ways.rs"]
+mod ways;
 
 use check::{Forwards, Row};
 use client::runs_again_with_answers;
@@ -35,7 +37,6 @@ use python::Asyncssh;
 use rig::{Echo, Sshd};
 use small::{Dropbear, Tinysshd};
 use underpass::net::{OpenError, OpenFailure};
-use underpass::plan::{Route, SshPlan};
 
 const REFUSED: &str = "Connection refused";
 
@@ -123,44 +124,25 @@ async fn holds_for_who_knows_the_password(sshd: &Openssh) {
     row.holds().await;
 }
 
-fn by(route: Route, server: SshPlan) -> SshPlan {
-    SshPlan { route, ..server }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openssh_behind_two_jump_hosts() {
-    let (outer, inner, server) = (Sshd::start(""), Sshd::start(""), Sshd::start(""));
-    let inner_plan = by(Route::Jump(Box::new(outer.plan())), inner.plan());
-    let plan = by(Route::Jump(Box::new(inner_plan)), server.plan());
+    let servers = [(); 3].map(|()| Sshd::start(""));
+    let plan = ways::two_jump_hosts(&servers);
     Row::new(plan, Forwards::all(REFUSED)).holds().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openssh_through_nc() {
     let server = Sshd::start("");
-    let nc = format!("nc 127.0.0.1 {}", server.plan().port);
-    let plan = by(Route::Command(nc), server.plan());
-    Row::new(plan, Forwards::all(REFUSED)).holds().await;
+    Row::new(ways::nc(&server), Forwards::all(REFUSED))
+        .holds()
+        .await;
 }
 
-/// It starts slowly, has much to say, and ends when its time is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openssh_through_a_cloud_session_tool() {
     let server = Sshd::start("");
-    let (tool, end) = (server.path("tool"), server.path("end"));
-    let text = format!(
-        "echo 'Starting session with SessionId: x-0123' >&2\nsleep 1\necho 'still busy' >&2\n\
-         (for i in $(seq 600); do [ -e {end} ] && break; sleep 0.1; done\n\
-         echo 'Session timed out' >&2; kill $$) &\nexec nc 127.0.0.1 {port}\n",
-        end = end.display(),
-        port = server.plan().port
-    );
-    std::fs::write(&tool, text).unwrap();
-    let command = Route::Command(format!("sh {}", tool.display()));
-    let plan = SshPlan {
-        connections: Some(1),
-        ..by(command, server.plan())
-    };
+    let (plan, end) = ways::cloud_session_tool(&server);
     Row::new(plan, Forwards::Until(end)).holds().await;
 }
 

@@ -160,12 +160,28 @@ impl Lab {
             ]);
         }
         command.args(args.split_whitespace());
+        self.is_home_of(&mut command);
+        command
+    }
+
+    /// An underpass or its user has nothing of this machine's, and can be found by [`ask`](Self::ask).
+    pub fn is_home_of(&self, command: &mut Command) {
         command
             .env("HOME", &self.state)
             .env("UNDERPASS_RUNTIME_DIR", self.state.join("run"))
             .env_remove("SSH_AUTH_SOCK")
             .env("NO_COLOR", "1");
-        command
+    }
+
+    /// A further host that nothing leads to: a role of its own.
+    pub fn further_host(&self, role: &str) -> Host<'_> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "add", &format!("{}-{role}", self.prefix)]);
+        output(command);
+        Host {
+            lab: self,
+            role: role.to_owned(),
+        }
     }
 
     /// Another command of underpass, such as `status`, that is to find what runs in this lab.
@@ -302,6 +318,22 @@ impl Lab {
             &format!(":{port}"),
         ]);
         output(command).lines().count()
+    }
+}
+
+/// A further host of a lab; gone when dropped.
+pub struct Host<'a> {
+    lab: &'a Lab,
+    pub role: String,
+}
+
+impl Drop for Host<'_> {
+    fn drop(&mut self) {
+        let mut command = Command::new("ip");
+        let name = format!("{}-{}", self.lab.prefix, self.role);
+        if let Err(error) = command.args(["netns", "del", &name]).status() {
+            eprintln!("ip netns del {name}: {error}");
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -73,9 +73,7 @@ pub(crate) fn runs_again_with(test: &str, lines: &str) -> bool {
         return false;
     }
     let dir = TempDir::new_in("/tmp").unwrap();
-    let program: PathBuf = dir.path().join("askpass");
-    fs::write(&program, format!("#!/bin/sh\n{lines}\n")).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    let program = askpass(dir.path(), lines);
     let again = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
         .env("SSH_ASKPASS", &program)
@@ -83,4 +81,12 @@ pub(crate) fn runs_again_with(test: &str, lines: &str) -> bool {
         .status();
     assert!(again.unwrap().success(), "{test}");
     true
+}
+
+/// A program of ssh's `SSH_ASKPASS`, with these lines of a shell.
+pub(crate) fn askpass(dir: &Path, lines: &str) -> PathBuf {
+    let program = dir.join("askpass");
+    fs::write(&program, format!("#!/bin/sh\n{lines}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    program
 }

@@ -15,8 +15,8 @@ use crate::rig;
 /// The version that the tests were written against.
 const ASYNCSSH: &str = "asyncssh==2.24.1";
 
-/// A Python with asyncssh, made once below the target directory.
-fn python() -> &'static Path {
+/// A Python with asyncssh, made once below the target directory: by way of the network, where it is not there yet.
+pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(ASYNCSSH.replace("==", "-"));
