@@ -98,6 +98,21 @@ pub(super) fn words(error: &io::Error) -> String {
     harmless(text)
 }
 
+/// How connections break.
+pub(super) const CLOSED: &str = "the server closed the connection";
+pub(super) const SILENT: &str = "the server does not answer";
+
+/// How a connection broke, for a person: the system's words name what was tried then.
+pub(super) fn broke(kind: io::ErrorKind) -> Option<&'static str> {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof};
+    match kind {
+        BrokenPipe | UnexpectedEof => Some(CLOSED),
+        ConnectionReset => Some("it was reset, by the server or on the way"),
+        TimedOut => Some(SILENT),
+        _ => None,
+    }
+}
+
 /// What the standard library says before the words of gai_strerror(3).
 const LOOKUP: &str = "failed to lookup address information: ";
 

@@ -124,6 +124,17 @@ impl SshPlan {
     }
 }
 
+/// The server in a message.
+impl SshPlan {
+    /// Its host and port: `host:port`, or `[address]:port` for IPv6.
+    pub fn place(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
 /// What a person can do about a failure, for a hint that can be pasted.
 impl SshPlan {
     /// What makes the server's key a known one.

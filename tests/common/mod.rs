@@ -306,6 +306,21 @@ impl Lab {
         output(lab_script(&["sshd", &self.prefix]));
     }
 
+    /// Kills the bastion's sshd at one of its ports, sessions included.
+    pub fn kill_sshd_at(&self, port: u16) {
+        let file = self.state.join(format!("sshd-{port}.pid"));
+        let listener = std::fs::read_to_string(file).expect("it runs");
+        for pid in descendants(listener.trim().parse().expect("a pid")) {
+            // One may be gone by now because its parent is.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+
+    /// Starts it again.
+    pub fn start_sshd_at(&self, port: u16) {
+        output(lab_script(&["sshd", &self.prefix, &port.to_string()]));
+    }
+
     /// TCP connections that the far side has at one of its ports.
     pub fn far_connections(&self, port: u16) -> usize {
         let mut command = self.command("vpc", "ss");
@@ -379,6 +394,27 @@ fn output(mut command: Command) -> String {
         output.status
     );
     String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The process `pid`, and all that it and its children have started.
+fn descendants(pid: i32) -> Vec<i32> {
+    let mut all = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = all.get(next) {
+        // A thread's children are its own; whoever is gone has none.
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter();
+        for task in tasks.flatten().flatten() {
+            let children = std::fs::read_to_string(task.path().join("children"));
+            let children = children.unwrap_or_default();
+            all.extend(
+                children
+                    .split_whitespace()
+                    .map(|pid| pid.parse::<i32>().expect("a pid")),
+            );
+        }
+        next += 1;
+    }
+    all
 }
 
 /// The lines of a pipe; disconnected at its end.
@@ -479,6 +515,13 @@ impl Underpass {
         }
     }
 
+    /// Waits for a further line that contains `text`, beside those in its log.
+    pub fn wait_for_further_line(&mut self, text: &str) {
+        let told = std::mem::take(&mut self.log);
+        self.wait_for_line(text);
+        self.log.splice(0..0, told);
+    }
+
     /// What it has said on stderr so far.
     pub fn log(&mut self) -> &[String] {
         self.log.extend(self.lines.try_iter());
@@ -488,6 +531,17 @@ impl Underpass {
     /// The number of its process.
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
+    }
+
+    /// The most memory that its process and those that it has started, ssh above all, have had resident, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let of = |pid: i32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let line = status.lines().find(|line| line.starts_with("VmHWM"));
+            let kib = line.and_then(|line| line.split_whitespace().nth(1));
+            kib.map_or(0, |kib| kib.parse::<u64>().expect("a number") * 1024)
+        };
+        descendants(self.pid()).into_iter().map(of).sum()
     }
 
     /// Sends a signal.

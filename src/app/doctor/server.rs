@@ -350,7 +350,7 @@ mod tests {
         };
         assert_eq!(verdicts(unknown), [Fail, Skip, Skip, Skip]);
         let unreachable = ConnectError::Unreachable {
-            address: "192.0.2.1:22".parse().unwrap(),
+            server: "192.0.2.1:22".into(),
             source: io::ErrorKind::ConnectionRefused.into(),
         };
         assert_eq!(verdicts(unreachable), [Pass, Fail, Skip, Skip]);

@@ -2,17 +2,17 @@
 
 use crate::carrier::steady::Connector;
 use crate::carrier::{AnyCarrier, ConnectError};
-use crate::plan::{Route, SshPlan};
+use crate::plan::SshPlan;
 
 /// With what let the last connection in. The terminal is the command's, so nobody is asked on it.
 pub(super) struct Again {
-    is_direct: bool,
+    server: String,
 }
 
 impl Again {
     pub(super) fn new(plan: &SshPlan) -> Self {
         Self {
-            is_direct: matches!(plan.route, Route::Direct),
+            server: plan.alias.clone(),
         }
     }
 }
@@ -32,7 +32,7 @@ impl Connector for Again {
         false
     }
 
-    fn is_direct(&self) -> bool {
-        self.is_direct
+    fn server(&self) -> &str {
+        &self.server
     }
 }

@@ -14,7 +14,7 @@ use super::setup::Setup;
 use crate::carrier::prompt::Prompter;
 use crate::carrier::steady::Connector;
 use crate::carrier::{AnyCarrier, ConnectError};
-use crate::plan::{Route, SshPlan};
+use crate::plan::SshPlan;
 
 /// How long the resolver may take to say where the server is now.
 const LOOKUP: Duration = Duration::from_secs(5);
@@ -81,7 +81,7 @@ impl Connector for Reconnect {
         answer.is_ok_and(|line| line.is_some())
     }
 
-    fn is_direct(&self) -> bool {
-        matches!(self.plan.route, Route::Direct)
+    fn server(&self) -> &str {
+        &self.plan.alias
     }
 }

@@ -48,20 +48,26 @@ impl Stage {
     }
 }
 
-/// What to look at where no TCP connection comes about, by the kind of failure.
-pub(super) fn unreachable(address: &SocketAddr, error: &io::Error) -> String {
-    let (ip, port) = (address.ip(), address.port());
+/// What to look at where no TCP connection to `server` comes about, by the kind of failure.
+pub(super) fn unreachable(server: &str, error: &io::Error) -> String {
+    let place = apart(server);
     match by_text(&error.to_string()) {
         OpenFailure::NetworkUnreachable | OpenFailure::HostUnreachable => {
-            format!("The route there: ip route get {ip}")
+            match server.parse::<SocketAddr>() {
+                Ok(address) => format!("The route there: ip route get {}", address.ip()),
+                Err(_) => "The routes of this host: ip route".to_owned(),
+            }
         }
-        OpenFailure::Refused => format!(
-            "Nothing listens on port {port} there, or a firewall refuses; is sshd on another port (-p)? Check with: nc -vz {ip} {port}"
-        ),
+        OpenFailure::Refused => {
+            let port = place.rsplit(' ').next().unwrap_or_default();
+            format!(
+                "Nothing listens on port {port} there, or a firewall refuses; is sshd on another port (-p)? Check with: nc -vz {place}"
+            )
+        }
         OpenFailure::Filtered => {
             "A packet filter forbids it, here or on the way: sudo nft list ruleset".to_owned()
         }
-        _ => format!("Is sshd there? Check with: nc -vz {ip} {port}"),
+        _ => format!("Is sshd there? Check with: nc -vz {place}"),
     }
 }
 

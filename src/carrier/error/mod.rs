@@ -7,7 +7,6 @@ mod host_key;
 mod tests;
 
 use std::io;
-use std::net::SocketAddr;
 
 use thiserror::Error;
 
@@ -17,7 +16,8 @@ pub use self::host_key::{CertificateFault, HostKeyError};
 
 use self::hint::{apart, unreachable};
 use super::failure::words;
-use crate::plan::quoted;
+use crate::net::{OpenError, OpenFailure};
+use crate::plan::{SshPlan, quoted};
 
 /// Why there is no connection to the server.
 #[derive(Debug, Error)]
@@ -31,10 +31,10 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// No address of the server took a TCP connection; the error is that of the last one.
-    #[error("cannot connect to {address}: {}. {}", words(.source), unreachable(.address, .source))]
+    #[error("cannot connect to {server}: {}. {}", words(.source), unreachable(.server, .source))]
     Unreachable {
-        /// The address tried last.
-        address: SocketAddr,
+        /// The address tried last, with its port; the name where a jump host's own ssh connects to it.
+        server: String,
         /// The system's words.
         source: io::Error,
     },
@@ -89,6 +89,8 @@ pub enum ConnectError {
         detail: String,
         /// The command.
         command: String,
+        /// Nothing had come out of it: no server was reached, as far as can be known.
+        is_mute: bool,
     },
     /// A jump host that had connected to the server does so no longer.
     #[error("the way to {host} has ended: {detail}. Compare with: ssh -v {compare}")]
@@ -199,6 +201,20 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// The jump host `hop` lets us in, and does not connect to `next`.
+    pub(super) fn not_forwarded(hop: &SshPlan, next: &SshPlan, error: OpenError) -> Self {
+        Self::Forward {
+            hop: hop.alias.clone(),
+            arguments: hop.arguments.clone(),
+            target: next.place(),
+            // Where the table knows no kind, the server's own words say more.
+            reason: match error.failure {
+                OpenFailure::Other if !error.text.is_empty() => error.text,
+                _ => error.to_string(),
+            },
+        }
+    }
+
     /// The same, as a failure of the jump host `hop`, unless it is that of one further on the way.
     pub(super) fn of_hop(self, hop: &str) -> Self {
         match self {

@@ -2,7 +2,7 @@ use super::*;
 
 fn unreachable(errno: i32) -> ConnectError {
     ConnectError::Unreachable {
-        address: ([192, 0, 2, 1], 2222).into(),
+        server: "192.0.2.1:2222".to_owned(),
         source: io::Error::from_raw_os_error(errno),
     }
 }

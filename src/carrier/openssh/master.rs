@@ -30,7 +30,7 @@ use crate::carrier::link::Description;
 use crate::carrier::processes;
 use crate::os::Made;
 use crate::os::child::Terminal;
-use crate::plan::SshPlan;
+use crate::plan::{Route, SshPlan};
 
 /// How long ssh may take to end when it is asked to.
 const GRACE: Duration = Duration::from_millis(500);
@@ -100,6 +100,7 @@ impl Master {
             let _ = timeout(READ, stages.wait_for(|stage| *stage == Stage::Done)).await;
         }
         master.login = None;
+        master.words().logged_in();
         Ok((master, socket))
     }
 
@@ -135,7 +136,9 @@ impl Master {
         let missing = || io::Error::other("it has no stderr");
         let asides = child.stderr.take().ok_or_else(missing);
         let asides = asides.and_then(ChildStderr::into_owned_fd);
-        let words = Arc::new(Mutex::new(Words::of(id, client.said())));
+        let is_by_command = matches!(client.plan().route, Route::Command(_));
+        let words = Words::of(id, client.said()).by_command(is_by_command);
+        let words = Arc::new(Mutex::new(words));
         let hearing = Hearing {
             log: source(log.into()).map_err(failed("its log"))?,
             asides: asides.and_then(source).map_err(failed("its stderr"))?,

@@ -21,7 +21,7 @@
 //! | `client` | which ssh is installed, and its arguments |
 //! | `master` | one ssh process: start, wait until it is ready, end |
 //! | `hearing` | its log, its stderr, and the `terminal` that it asks on, in the order in which it speaks |
-//! | `words` | what it says: `facts` of a login from its log, `said` to a person, and `refusal`: why a login failed |
+//! | `words` | what it says: `facts` of a login from its log, `said` to a person, and `refusal`: why a login failed, `astray`: on the way |
 //! | `wait` | a login that takes long; `den`: the directory of its control socket |
 //! | `hello` | the control socket until it carries channels |
 //! | `connection` | one master's reader and writer, over `shared`: its channels behind one lock; `flow`: one channel's state |
@@ -29,6 +29,7 @@
 //! | `pool` | all masters: which one a flow goes to, when one more is started, when one goes |
 //! | `life` | whether the server is still there; `examine`, `tunnel`: what a doctor asks of it |
 
+mod astray;
 mod client;
 mod connection;
 mod den;

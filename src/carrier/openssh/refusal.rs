@@ -9,23 +9,21 @@ use super::words::Words;
 use crate::carrier::error::{
     ConnectError, HostKeyError, Stage as WaitedFor, refused, too_many_tries,
 };
-use crate::plan::{HostKeyPolicy, SshPlan, quoted};
+use crate::plan::{SshPlan, quoted};
 
 /// How ssh names the peer where it has no TCP connection of its own.
-const NO_ADDRESS: &str = "UNKNOWN port 65535";
+pub(super) const NO_ADDRESS: &str = "UNKNOWN port 65535";
 /// What it says of a host key that it does not take, or that it had rather not (sshconnect.c `check_host_key`).
-const KEY_REFUSED: &str = "Host key verification failed";
-const KEY_ALARMS: [&str; 3] = [
+pub(super) const KEY_REFUSED: &str = "Host key verification failed";
+pub(super) const KEY_ALARMS: [&str; 3] = [
     "REMOTE HOST IDENTIFICATION HAS CHANGED!",
     "REVOKED HOST KEY DETECTED!",
     "forwarding disabled due to host key check failure",
 ];
-/// What ssh says of a way that has ended, whatever the reason.
-const CUT_SHORT: [&str; 3] = [
-    "Connection closed by remote host",
-    "Connection reset by peer",
-    "stdio forwarding",
-];
+/// What it says where it makes no connection.
+pub(super) const UNREACHED: [&str; 2] = [NO_NAME, NO_CONNECTION];
+const NO_NAME: &str = "Could not resolve hostname ";
+const NO_CONNECTION: &str = "ssh: connect to host ";
 
 /// What sshd says instead of its version where it takes no connection for now (sshd.c `drop_connection`).
 const SENT_AWAY: [&str; 2] = ["Exceeded MaxStartups", "Not allowed at this time"];
@@ -57,39 +55,7 @@ impl Refusal<'_> {
             .unwrap_or_else(|| self.ended(last))
     }
 
-    /// A jump host has another key than it should, and its own ssh goes on all the same, as it was told to
-    /// (StrictHostKeyChecking=no); we do not.
-    pub(super) fn careless(&self) -> Option<ConnectError> {
-        let mut hops = self.plan.servers().skip(1);
-        let hop = hops.find(|hop| hop.host_keys == HostKeyPolicy::No)?;
-        let words = self.words.of_the_way();
-        let is_alarm = KEY_ALARMS.iter().any(|text| words.find(text).is_some());
-        let refusal = self.of(hop, &words);
-        is_alarm.then(|| ConnectError::from(refusal.host_key_error()).of_hop(&hop.alias))
-    }
-
-    /// A jump host does not let us in, by the words of the ssh that ssh runs for it. Others speak there, too; nothing but the
-    /// kind of a failure depends on it.
-    fn at_a_hop(&self, last: &str) -> Option<ConnectError> {
-        if !last.contains(NO_ADDRESS) && !CUT_SHORT.iter().any(|text| last.contains(text)) {
-            return None;
-        }
-        let hops: Vec<_> = self.plan.servers().skip(1).collect();
-        // Each ssh on the way says so whose own way has ended; the one before them has failed.
-        let ended = self.words.asides().filter(|line| line.contains(NO_ADDRESS));
-        let hop = hops.get(ended.count().min(hops.len().checked_sub(1)?))?;
-        let words = self.words.of_the_way();
-        let refusal = self.of(hop, &words);
-        let says = |text: &str| words.find(text).is_some();
-        let error = if says(KEY_REFUSED) || KEY_ALARMS.iter().any(|text| says(text)) {
-            refusal.host_key_error().into()
-        } else {
-            refusal.not_let_in(words.find("Permission denied (").unwrap_or_default())?
-        };
-        Some(error.of_hop(&hop.alias))
-    }
-
-    fn of<'a>(&self, plan: &'a SshPlan, words: &'a Words) -> Refusal<'a> {
+    pub(super) fn of<'a>(&self, plan: &'a SshPlan, words: &'a Words) -> Refusal<'a> {
         Refusal {
             plan,
             words,
@@ -99,11 +65,11 @@ impl Refusal<'_> {
 
     /// It takes longer than it may.
     pub(super) fn overdue(&self) -> ConnectError {
-        self.timed_out(WaitedFor::Keys)
+        self.timed_out(WaitedFor::Keys, self.server())
     }
 
     /// The server took nothing of what ssh has.
-    fn not_let_in(&self, last: &str) -> Option<ConnectError> {
+    pub(super) fn not_let_in(&self, last: &str) -> Option<ConnectError> {
         let (user, host) = (self.plan.user.clone(), self.plan.alias.clone());
         let tried = self.words.tried();
         if let Some(said) = self.words.farewell()
@@ -135,9 +101,9 @@ impl Refusal<'_> {
         let facts = &self.words.facts;
         if last.ends_with(" timed out") {
             match facts.stage {
-                Stage::Greeting => return Some(self.timed_out(WaitedFor::Banner)),
+                Stage::Greeting => return Some(self.timed_out(WaitedFor::Banner, self.server())),
                 // ssh waits for ServerAliveInterval x ServerAliveCountMax here.
-                Stage::Handshake => return Some(self.timed_out(WaitedFor::Keys)),
+                Stage::Handshake => return Some(self.timed_out(WaitedFor::Keys, self.server())),
                 _ => {}
             }
         }
@@ -162,38 +128,25 @@ impl Refusal<'_> {
         Some(self.handshake(detail))
     }
 
-    /// The way that is not a TCP connection of this ssh's, a ProxyCommand or a jump host, leads nowhere: what was said
-    /// on it tells more than ssh, which knows only that it has ended.
-    fn astray(&self, last: &str) -> ConnectError {
-        let is_ssh = |line: &&str| {
-            let of_an_end = CUT_SHORT.iter().any(|text| line.contains(text));
-            of_an_end || line.contains(NO_ADDRESS)
-        };
-        let mut all = self.words.asides().chain(self.words.lines());
-        let said = all.find(|line| !is_ssh(line)).unwrap_or(last);
-        ConnectError::Ssh(SshError::Astray {
-            host: self.plan.alias.clone(),
-            arguments: self.plan.arguments.clone(),
-            said: said.to_owned(),
-        })
-    }
-
     /// The words of ssh before it has spoken with the server, or while.
-    fn unreached(&self, last: &str) -> Option<ConnectError> {
-        if let Some((_, rest)) = last.split_once("Could not resolve hostname ") {
+    pub(super) fn unreached(&self, last: &str) -> Option<ConnectError> {
+        if let Some((_, rest)) = last.split_once(NO_NAME) {
             let (host, why) = rest.split_once(": ")?;
             return Some(ConnectError::UnknownHost {
                 host: host.to_owned(),
                 source: io::Error::other(why.to_owned()),
             });
         }
-        if last.contains("ssh: connect to host") {
-            let (address, why) = (self.words.facts.peer?, last.rsplit(": ").next()?);
+        if let Some((_, rest)) = last.split_once(NO_CONNECTION) {
+            let (place, why) = rest.rsplit_once(": ")?;
+            // An ssh before 8.5, and that of a jump host, tells no address.
+            let peer = self.words.facts.peer.map(|peer| peer.to_string());
+            let server = peer.unwrap_or_else(|| named(place));
             if why.contains("timed out") {
-                return Some(self.timed_out(WaitedFor::Connecting));
+                return Some(self.timed_out(WaitedFor::Connecting, server));
             }
             let source = io::Error::other(why.to_owned());
-            return Some(ConnectError::Unreachable { address, source });
+            return Some(ConnectError::Unreachable { server, source });
         }
         if last.contains("Unable to negotiate") {
             return Some(self.handshake(last.to_owned()));
@@ -210,7 +163,7 @@ impl Refusal<'_> {
         is_end.then(|| self.hung_up(last.to_owned()))
     }
 
-    fn host_key_error(&self) -> HostKeyError {
+    pub(super) fn host_key_error(&self) -> HostKeyError {
         let find = |text: &str| self.words.find(text);
         let words_of_it = || self.words.lines().find(|line| line.starts_with("SHA256:"));
         let known = self.words.facts.host_key.as_deref();
@@ -287,10 +240,10 @@ impl Refusal<'_> {
         }
     }
 
-    fn timed_out(&self, stage: WaitedFor) -> ConnectError {
+    fn timed_out(&self, stage: WaitedFor, server: String) -> ConnectError {
         let limit = self.plan.dialling.timeout.unwrap_or(self.taken);
         ConnectError::TimedOut {
-            server: self.server(),
+            server,
             seconds: limit.min(self.taken).as_secs(),
             stage,
         }
@@ -300,6 +253,15 @@ impl Refusal<'_> {
     fn server(&self) -> String {
         let peer = self.words.facts.peer;
         peer.map_or_else(|| self.plan.alias.clone(), |peer| peer.to_string())
+    }
+}
+
+/// `HOST port PORT` as `HOST:PORT`.
+fn named(place: &str) -> String {
+    match place.rsplit_once(" port ") {
+        Some((host, port)) if host.contains(':') => format!("[{host}]:{port}"),
+        Some((host, port)) => format!("{host}:{port}"),
+        None => place.to_owned(),
     }
 }
 

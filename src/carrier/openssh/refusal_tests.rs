@@ -91,7 +91,16 @@ fn servers_that_are_not_reached() {
             &[CONNECTING, refused],
             "cannot connect to 127.0.0.1:2299: Connection refused. Nothing listens on port 2299",
         ),
-        (&[refused], "ssh ended: ssh: connect to host prod"),
+        // An ssh before 8.5 tells no address.
+        (
+            &[refused],
+            "cannot connect to prod:2299: Connection refused. Nothing listens on port 2299 there, or a firewall refuses; is \
+             sshd on another port (-p)? Check with: nc -vz prod 2299",
+        ),
+        (
+            &["ssh: connect to host fd00::1 port 22: Network is unreachable"],
+            "cannot connect to [fd00::1]:22: Network is unreachable. The route there: ip route get fd00::1",
+        ),
         (
             &[CONNECTING, timed_out],
             "no answer from 127.0.0.1:2299 within 7 s",
@@ -271,11 +280,103 @@ fn a_hop_with_another_key_is_named() {
         assert!(error.to_string().contains(expected), "{error}");
         assert!(matches!(error.origin(), ConnectError::HostKey(_)));
     }
-    let error = behind(
-        &["a"],
-        &["ssh: connect to host a port 22: Connection refused"],
-    );
+}
+
+/// The nearest to the server comes first.
+#[test]
+fn a_hop_that_is_not_reached_or_leads_no_further_is_named() {
+    let ended = [
+        "kex_exchange_identification: Connection closed by remote host",
+        "Connection closed by UNKNOWN port 65535",
+    ];
+    let refused = "ssh: connect to host b.example port 22: Connection refused";
+    let late = "ssh: connect to host b.example port 22: Connection timed out";
+    let nowhere = "ssh: Could not resolve hostname b.example: Name or service not known";
+    let closed = "channel 0: open failed: connect failed: Connection refused";
+    let forbidden = "channel 0: open failed: administratively prohibited: open failed";
+    let no_stdio = "stdio forwarding failed";
+    for (asides, expected) in [
+        (
+            &[refused, ended[0], ended[1]][..],
+            "jump host b: cannot connect to b.example:22: Connection refused. Nothing listens on port 22 there",
+        ),
+        (
+            &[late, ended[0], ended[1]],
+            "jump host b: no answer from b.example:22 within 7 s. A firewall",
+        ),
+        (
+            &[nowhere, ended[0], ended[1]],
+            "jump host b: cannot resolve b.example: Name or service not known. Check",
+        ),
+        (
+            &[closed, no_stdio, ended[0], ended[1]],
+            "jump host a: the jump host b does not connect to a:22: refused (Connection refused). Try there: ssh ",
+        ),
+        (
+            &[closed, no_stdio],
+            "the jump host a does not connect to prod:22: refused (Connection refused). Try there: ssh ",
+        ),
+        (
+            &["a banner", forbidden, no_stdio],
+            "the jump host a does not connect to prod:22: prohibited (open failed). Try there: ssh ",
+        ),
+    ] {
+        let error = behind(&["a", "b"], asides).to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let error = behind(&["a"], &["what nobody knows"]);
     assert!(matches!(error, ConnectError::Ssh(_)), "{error}");
+}
+
+#[test]
+fn a_command_that_ends_is_named_as_over_the_built_in_ssh() {
+    let plan = SshPlan {
+        route: Route::Command("nc prod 22".into()),
+        ..SshPlan::new("prod", 22, "root")
+    };
+    let error = |log: &[&str], asides: &[&str]| {
+        let mut words = Words::of(1, Arc::default());
+        log.iter().for_each(|line| words.hear(line));
+        asides.iter().for_each(|line| words.overhear(line));
+        let taken = Duration::from_secs(7);
+        Refusal {
+            plan: &plan,
+            words: &words,
+            taken,
+        }
+        .error()
+    };
+    let closed = [
+        GREETING,
+        "kex_exchange_identification: Connection closed by remote host",
+        "Connection closed by UNKNOWN port 65535",
+    ];
+    let mute = "prod: the ProxyCommand ended before the server had said a word";
+    for (log, asides, expected) in [
+        (&closed[..], &[][..], ". The command was: nc prod 22"),
+        (
+            &closed,
+            &["starting", "token expired"],
+            ": token expired. The command was: nc prod 22",
+        ),
+        (
+            &[
+                GREETING,
+                "banner exchange: Connection to UNKNOWN port 65535: Broken pipe",
+            ],
+            &[],
+            ". The command was: nc prod 22",
+        ),
+    ] {
+        let error = error(log, asides);
+        assert_eq!(error.to_string(), format!("{mute}{expected}"));
+        assert!(matches!(error, ConnectError::Command { is_mute: true, .. }));
+    }
+    let late = error(&[GREETING, KEY, closed[2]], &[]);
+    assert!(
+        matches!(&late, ConnectError::Command { is_mute: false, .. }),
+        "{late}"
+    );
 }
 
 /// A server may say what it likes in its banner, in the text of its DISCONNECT, and, where the log has it, with line feeds.

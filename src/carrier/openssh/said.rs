@@ -32,6 +32,7 @@ const LAST_WORDS: &[&str] = &[
     "Timeout, server",
     "client_loop:",
     "stdio forwarding failed",
+    ": open failed: ",
     "Killed by signal",
 ];
 

@@ -1,6 +1,7 @@
 //! What one ssh says: in its own log, and beside it on stderr, where others speak too.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -11,7 +12,7 @@ use super::said::Said;
 use super::tunnel;
 use crate::carrier::error::LostReason;
 use crate::carrier::examine::Tunnel;
-use crate::carrier::failure::harmless;
+use crate::carrier::failure::{broke, harmless};
 
 /// Lines that are kept of each, for the reason of an end.
 const KEPT: usize = 24;
@@ -31,6 +32,8 @@ pub(super) struct Words {
     pub(super) facts: Facts,
     pid: i32,
     said: Arc<Said>,
+    /// It has no TCP connection of its own, but a ProxyCommand.
+    is_by_command: bool,
     /// The latest lines of its log but for the details, made harmless.
     lines: VecDeque<String>,
     /// The latest lines of stderr: ssh's before it has a log, the server's banner, and those of what ssh runs.
@@ -51,6 +54,7 @@ impl Words {
             facts: Facts::of(pid),
             pid,
             said,
+            is_by_command: false,
             lines: VecDeque::new(),
             asides: VecDeque::new(),
             is_alarm: false,
@@ -58,6 +62,19 @@ impl Words {
             stage: watch::Sender::default(),
             tunnel: watch::Sender::default(),
         }
+    }
+
+    /// Of one that has a ProxyCommand, if `is_so`.
+    pub(super) fn by_command(self, is_so: bool) -> Self {
+        Self {
+            is_by_command: is_so,
+            ..self
+        }
+    }
+
+    /// What was said on the way in tells nothing about the end.
+    pub(super) fn logged_in(&mut self) {
+        self.asides.clear();
     }
 
     /// How far the login has come.
@@ -204,14 +221,39 @@ impl Words {
             return LostReason::Disconnected(said.to_owned());
         }
         // This one comes on stderr (clientloop.c `quit_message`). Who lies there changes a word of ours.
-        let end = |line: &&str| line.contains("closed by remote host");
-        let end = self.lines().chain(self.asides()).find(end);
-        if let Some(line) = end.or_else(|| self.find("Connection closed by")) {
-            return LostReason::Disconnected(line.to_owned());
-        }
+        let end = self.lines().chain(self.asides()).find(|line| is_end(line));
+        let end = end.or_else(|| self.find("Connection closed by"));
         let last = self.lines().chain(self.asides()).next();
-        LostReason::Broken(last.unwrap_or("ssh has ended").to_owned())
+        let broken = last.and_then(how_it_broke);
+        if self.is_by_command && (end.is_some() || broken.is_some()) {
+            return LostReason::Broken(self.end_of_command());
+        }
+        if let Some(line) = end {
+            return LostReason::Disconnected(line.trim_end_matches('.').to_owned());
+        }
+        LostReason::Broken(broken.or(last).unwrap_or("ssh has ended").to_owned())
     }
+
+    /// With its last words.
+    fn end_of_command(&self) -> String {
+        let said = self.asides().find(|line| !is_end(line));
+        let colon = if said.is_some() { ": " } else { "" };
+        format!("the ProxyCommand ended{colon}{}", said.unwrap_or_default())
+    }
+}
+
+fn is_end(line: &str) -> bool {
+    line.contains("closed by remote host")
+}
+
+/// What a last line of ssh's means: `client_loop: send disconnect: Broken pipe` tells a person nothing.
+fn how_it_broke(line: &str) -> Option<&'static str> {
+    let kinds = [
+        ("Broken pipe", ErrorKind::BrokenPipe),
+        ("Connection reset by peer", ErrorKind::ConnectionReset),
+    ];
+    let (_, kind) = kinds.iter().find(|(text, _)| line.ends_with(text))?;
+    broke(*kind)
 }
 
 fn keep(lines: &mut VecDeque<String>, text: &str) {
@@ -252,13 +294,50 @@ mod tests {
             ),
             (
                 &["client_loop: send disconnect: Broken pipe"],
-                "the connection broke: client_loop".into(),
+                "the connection broke: the server closed the connection".into(),
+            ),
+            (
+                &[
+                    "client_loop: ssh_packet_write_poll: Connection to h port 22: Connection reset by peer",
+                ],
+                "the connection broke: it was reset, by the server or on the way".into(),
             ),
         ] {
             let said = words(lines).loss().to_string();
             assert!(said.starts_with(&expected), "{said}");
         }
         assert!(words(&[]).loss().to_string().contains("ended"));
+    }
+
+    /// In the words of the built-in SSH.
+    #[test]
+    fn a_command_that_ends() {
+        let pipe = "client_loop: send disconnect: Broken pipe";
+        let closed = "Connection to h closed by remote host.";
+        for (lines, asides, expected) in [
+            (
+                &[pipe][..],
+                &["still busy", "Session timed out"][..],
+                ": Session timed out",
+            ),
+            (&[pipe], &[], ""),
+            (&[], &["Session timed out", closed], ": Session timed out"),
+            (&[], &[closed], ""),
+        ] {
+            let mut words = words(lines).by_command(true);
+            asides.iter().for_each(|line| words.overhear(line));
+            let expected = format!("the connection broke: the ProxyCommand ended{expected}");
+            assert_eq!(words.loss().to_string(), expected);
+        }
+        // What it said before it led there is not why it has ended.
+        let mut words = words(&[]).by_command(true);
+        words.overhear("still busy");
+        words.logged_in();
+        words.hear(pipe);
+        let expected = "the connection broke: the ProxyCommand ended";
+        assert_eq!(words.loss().to_string(), expected);
+        let killed = Words::of(1, Arc::default()).by_command(true).loss();
+        assert_eq!(killed, LostReason::Broken("ssh has ended".into()));
     }
 
     #[test]

@@ -266,7 +266,7 @@ impl Start {
         match (&error, self.load.lost()) {
             (ConnectError::Ended { .. }, Some(LostReason::Broken(reason))) => {
                 Server::new(plan, &self.base)
-                    .way_ended(reason)
+                    .way_ended(reason, false)
                     .unwrap_or(error)
             }
             _ => error,

@@ -2,13 +2,11 @@
 
 use russh::{AlgorithmKind, Error};
 
-use crate::carrier::failure::{harmless, words};
+use crate::carrier::failure::{CLOSED, SILENT, broke, harmless, words};
 
 /// The server's refusal left no method to go on with, and russh has ended the connection.
 pub(super) const NO_METHOD: &str = "no way to log in is left";
 
-const CLOSED: &str = "the server closed the connection";
-const SILENT: &str = "the server does not answer";
 const OVER: &str = "the session was ended";
 const BROKEN_PROTOCOL: &str = "the server sent a message that does not belong there";
 const UNREADABLE: &str = "a message of the server cannot be read";
@@ -63,14 +61,11 @@ fn fixed(error: &Error) -> &'static str {
 }
 
 fn io(error: &std::io::Error) -> String {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof};
-    match error.kind() {
-        BrokenPipe | UnexpectedEof => CLOSED.to_owned(),
-        ConnectionReset => "it was reset, by the server or on the way".to_owned(),
-        TimedOut => SILENT.to_owned(),
+    match broke(error.kind()) {
+        Some(how) => how.to_owned(),
         // Our own words, which are as long as they are.
-        _ if error.get_ref().is_some() => error.to_string(),
-        _ => words(error),
+        None if error.get_ref().is_some() => error.to_string(),
+        None => words(error),
     }
 }
 

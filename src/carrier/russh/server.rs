@@ -15,6 +15,22 @@ use crate::plan::{Route, SshPlan};
 const HUNG_UP: &str =
     "during the key exchange, without a word (MaxStartups, or a penalty for this address?)";
 
+/// What had come from the other side when the stream broke.
+enum Heard {
+    Nothing,
+    /// Something that is no SSH.
+    Rubbish(String),
+    /// The server's version.
+    Server,
+}
+
+impl Heard {
+    /// Before the version of the server.
+    fn before(said: Option<String>) -> Self {
+        said.map_or(Self::Nothing, Self::Rubbish)
+    }
+}
+
 /// A server in the words of an error.
 pub(super) struct Server<'a> {
     plan: &'a SshPlan,
@@ -39,7 +55,7 @@ impl<'a> Server<'a> {
 
     pub(super) fn greeting_error(&self, error: GreetingError) -> ConnectError {
         match error {
-            GreetingError::Io { error, said } => self.io_error(&error, said),
+            GreetingError::Io { error, said } => self.io_error(&error, Heard::before(said)),
             GreetingError::Mute | GreetingError::Sent(_) => self.ended(error.to_string()),
             GreetingError::NotSsh(_) | GreetingError::OldSsh(_) => self.failed(error.to_string()),
         }
@@ -49,7 +65,7 @@ impl<'a> Server<'a> {
         match error {
             SessionError::HostKey(error) => ConnectError::HostKey(error),
             SessionError::Ssh(russh::Error::IO(error)) if !is_hang_up(&error) => {
-                self.io_error(&error, None)
+                self.io_error(&error, Heard::Server)
             }
             SessionError::Ssh(
                 russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP,
@@ -62,25 +78,27 @@ impl<'a> Server<'a> {
         // A write may notice the end of a command before its output does; its last words are known all the same.
         let last = self.base.last_words();
         let ended =
-            last.and_then(|last| self.way_ended(&format!("the ProxyCommand ended: {last}")));
+            last.and_then(|last| self.way_ended(&format!("the ProxyCommand ended: {last}"), false));
         ended.unwrap_or_else(|| self.ended(HUNG_UP.to_owned()))
     }
 
-    /// `said`: what came that is no SSH.
-    fn io_error(&self, error: &io::Error, said: Option<String>) -> ConnectError {
+    fn io_error(&self, error: &io::Error, heard: Heard) -> ConnectError {
         let mut reason = match WayEnd::is(error) {
             true => error.to_string(),
             false => words(error),
         };
-        if let Some(said) = said {
+        let is_mute = matches!(heard, Heard::Nothing);
+        if let Heard::Rubbish(said) = heard {
             reason.push_str(&format!("; it printed {said:?}, which is no SSH"));
         }
-        let ended = WayEnd::is(error).then(|| self.way_ended(&reason)).flatten();
+        let ended = WayEnd::is(error)
+            .then(|| self.way_ended(&reason, is_mute))
+            .flatten();
         ended.unwrap_or_else(|| self.failed(reason))
     }
 
-    /// The end of a way that another program or host makes.
-    pub(super) fn way_ended(&self, reason: &str) -> Option<ConnectError> {
+    /// The end of a way that another program or host makes; `is_mute`: nothing had come on it.
+    pub(super) fn way_ended(&self, reason: &str, is_mute: bool) -> Option<ConnectError> {
         match &self.plan.route {
             Route::Direct => None,
             Route::Jump(_) => Some(ConnectError::WayEnded {
@@ -92,6 +110,7 @@ impl<'a> Server<'a> {
                 host: self.plan.alias.clone(),
                 detail: reason.to_owned(),
                 command: harmless(command),
+                is_mute,
             }),
         }
     }

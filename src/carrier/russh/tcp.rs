@@ -128,7 +128,10 @@ async fn attempt_all(
 }
 
 async fn attempt_one(address: SocketAddr, dialling: &Dialling) -> Result<TcpStream, ConnectError> {
-    let unreachable = |source| ConnectError::Unreachable { address, source };
+    let unreachable = |source| ConnectError::Unreachable {
+        server: address.to_string(),
+        source,
+    };
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),

@@ -9,7 +9,7 @@ use tokio::select;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::backoff::{Backoff, Failure};
+use super::backoff::{Backoff, Failure, Try};
 use super::tell::Teller;
 use super::{Connector, Now, State, Steady};
 use crate::carrier::error::{ConnectError, HostKeyError, LostReason};
@@ -85,7 +85,8 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
             at: since + wait,
             earliest: since + wait,
         };
-        let teller = Teller::lost(since, &why, current.streams.lost());
+        let server = self.connector.server().to_owned();
+        let teller = Teller::lost(server, since, &why, current.streams.lost());
         self.down(&teller, why.to_string(), Some(next.at));
         Loss {
             last: current.link,
@@ -133,7 +134,8 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
             };
             why = error.to_string();
             with_person = false;
-            let failure = Failure::of(&error, self.connector.is_direct());
+            let took = began.elapsed();
+            let failure = Failure::of(&error);
             if failure == Failure::Refused {
                 with_person = self.summon(&teller, &error).await;
                 refusals += 1;
@@ -142,15 +144,20 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
                 }
             }
             let now = Instant::now();
+            let tried = Try {
+                failure,
+                took,
+                down_for: now - teller.since(),
+            };
             let wait = match with_person {
                 true => Duration::ZERO,
-                false => self.backoff.failed(failure, now - teller.since(), random()),
+                false => self.backoff.failed(tried, random()),
             };
             next = Next {
                 at: now + wait,
                 earliest: match failure {
                     Failure::NotReached => now,
-                    Failure::NoLogin => began + APART,
+                    Failure::OnTheWay | Failure::NoLogin => began + APART,
                     Failure::Refused => now + wait,
                 },
             };
@@ -216,7 +223,7 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
         if !self.connector.has_person() {
             return false;
         }
-        Teller::needs_person(error);
+        teller.needs_person(error);
         self.set(State::NeedsPerson {
             since: teller.since(),
             why: error.to_string(),

@@ -8,8 +8,10 @@
 //! |---|---|
 //! | the server says goodbye, is silent for ServerAliveInterval x ServerAliveCountMax, or the connection breaks | tried again at once, then as `backoff` says, for ever |
 //! | links, addresses or routes of the host change, or it has slept | the link has [`super::link::LIFE`] for a sign of life; a wait for the next try is cut short |
-//! | the server is not reached | tried twice a second or more for five minutes, later twice a minute |
-//! | the server ends the login or does not answer it, or the connection does not last 10 s | tried after 0.5, 1, 2, 4 ... 30 s |
+//! | the server is not reached, or the first jump host | tried twice a second or more for five minutes, later twice a minute |
+//! | a jump host does not connect to the next host, or a command ends before the server has said a word | the same for one minute, since each try is a login there, or a process |
+//! | the server ends the login or does not answer it | tried after 0.5, 1, 2, 4 ... 30 s |
+//! | the connection does not last 10 s | three in a row are tried again after 0.5 s, further ones after 3, 6, 12 ... 30 s |
 //! | the login is refused, or asks somebody | a person on the terminal is called, and waited for; where there is none, it is tried three times over 90 to 135 s and then ends (exit code 4): nothing mends that by itself, and whoever started it should know |
 //! | a new host key, which no file knows | a person is called; where there is none it ends (exit code 6) |
 //! | another host key than the first link's, one that was changed or revoked | it ends (exit code 6) |
@@ -68,8 +70,8 @@ pub trait Connector: Send + Sync {
     /// Calls a person to log in, and waits for them; `false` where nobody came.
     fn summon(&self) -> impl Future<Output = bool> + Send;
 
-    /// Whether a try is a TCP connection from here to the server itself, and no more, until the server takes it.
-    fn is_direct(&self) -> bool;
+    /// The server for a person, as it was typed.
+    fn server(&self) -> &str;
 }
 
 /// How things stand.

@@ -1,4 +1,4 @@
-//! The log's lines: down, why not up again yet, and up again.
+//! The log's lines, with the server's name in front: down, why not up again yet, and up again.
 
 use std::time::Duration;
 
@@ -16,16 +16,21 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// Tells of one loss.
 #[derive(Debug)]
 pub(super) struct Teller {
+    /// Who was lost.
+    server: String,
     since: Instant,
     told: Option<Instant>,
     tries: u32,
 }
 
 impl Teller {
-    pub(super) fn lost(since: Instant, why: &LostReason, streams: usize) -> Self {
+    pub(super) fn lost(server: String, since: Instant, why: &LostReason, streams: usize) -> Self {
         let s = if streams == 1 { "" } else { "s" };
-        warn!("connection lost: {why}; {streams} open connection{s} reset, new ones wait");
+        warn!(
+            "{server}: connection lost: {why}; {streams} open connection{s} reset, new ones wait"
+        );
         Self {
+            server,
             since,
             told: None,
             tries: 0,
@@ -45,21 +50,39 @@ impl Teller {
             None => now - self.since >= QUIET || wait >= QUIET,
             Some(told) => now - told >= AGAIN,
         };
-        let (tries, wait) = (self.tries, wait.as_secs_f32());
+        let line = self.not_yet(now, error, wait);
         if is_time {
             self.told = Some(now);
-            info!("reconnecting in {wait:.1} s: {error} (attempt {tries})");
+            info!("{line}");
         } else {
-            debug!("reconnecting in {wait:.1} s: {error} (attempt {tries})");
+            debug!("{line}");
         }
     }
 
-    pub(super) fn needs_person(error: &ConnectError) {
-        warn!("login needs you: {error}");
+    fn not_yet(&self, now: Instant, error: &ConnectError, wait: Duration) -> String {
+        let Self { server, tries, .. } = self;
+        let tries = match tries {
+            1 => "1 try".to_owned(),
+            tries => format!("{tries} tries"),
+        };
+        let (down, wait) = ((now - self.since).as_secs_f32(), wait.as_secs_f32());
+        format!("{server}: down for {down:.1} s, {tries}, reconnecting in {wait:.1} s: {error}")
+    }
+
+    pub(super) fn needs_person(&self, error: &ConnectError) {
+        warn!("{}: login needs you: {error}", self.server);
     }
 
     pub(super) fn up(&self, description: &Description) {
         let took = (Instant::now() - self.since).as_secs_f32();
-        info!("up again after {took:.1} s: {description}");
+        let at = if description.server.is_some() {
+            " at"
+        } else {
+            ""
+        };
+        info!(
+            "{}: up again after {took:.1} s{at} {description}",
+            self.server
+        );
     }
 }

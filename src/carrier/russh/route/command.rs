@@ -11,7 +11,7 @@ use std::io;
 use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -57,9 +57,10 @@ impl Running {
         Some(self.said.last()).filter(|last| !last.is_empty())
     }
 
-    /// What it says from here on matters less.
+    /// What it says from here on matters less, and what it has said tells nothing about its end.
     pub(in super::super) fn logged_in(&self) {
         self.said.is_quiet.store(true, Relaxed);
+        self.said.last_lines().clear();
     }
 }
 
@@ -89,15 +90,19 @@ impl Said {
             true => debug!("the ProxyCommand says: {line}"),
             false => info!("the ProxyCommand says: {line}"),
         }
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_lines();
         if last.len() == MAX_LAST {
             last.pop_front();
         }
         last.push_back(line.trim().to_owned());
     }
 
+    fn last_lines(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn last(&self) -> String {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.last_lines();
         let lines: Vec<_> = last.iter().map(String::as_str).collect();
         lines.join("; ")
     }

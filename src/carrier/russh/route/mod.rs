@@ -24,7 +24,6 @@ use super::tcp::{self, AckAtOnce, Connected, SshTcp};
 use crate::carrier::error::{ConnectError, Stage};
 use crate::carrier::failure::{harmless, words};
 use crate::carrier::processes;
-use crate::net::OpenFailure;
 use crate::plan::{Route, SshPlan};
 
 pub(super) use command::Running;
@@ -105,7 +104,7 @@ impl Base {
     pub(super) fn name(&self, plan: &SshPlan) -> String {
         match self {
             Self::Tcp(peer) => peer.to_string(),
-            Self::Hop(_) | Self::Command(_) => place(plan),
+            Self::Hop(_) | Self::Command(_) => plan.place(),
         }
     }
 
@@ -115,14 +114,6 @@ impl Base {
             Self::Command(running) => running.last_words(),
             Self::Tcp(_) | Self::Hop(_) => None,
         }
-    }
-}
-
-/// The server of a plan as `host:port`.
-fn place(plan: &SshPlan) -> String {
-    match plan.host.contains(':') {
-        true => format!("[{}]:{}", plan.host, plan.port),
-        false => format!("{}:{}", plan.host, plan.port),
     }
 }
 
@@ -213,26 +204,16 @@ async fn jump(
     }
     let logged_in = login::boxed(hop, how).await;
     let (connection, access) = logged_in.map_err(|error| error.of_hop(&hop.alias))?;
-    let target = place(plan);
     let patience = plan.dialling.timeout.unwrap_or(FORWARD);
     let opening = connection.forward(&plan.host, plan.port);
     let channel = timeout(patience, opening)
         .await
         .map_err(|_| ConnectError::TimedOut {
-            server: target.clone(),
+            server: plan.place(),
             seconds: patience.as_secs(),
             stage: Stage::Forwarding,
         })?
-        .map_err(|error| ConnectError::Forward {
-            hop: hop.alias.clone(),
-            arguments: hop.arguments.clone(),
-            target,
-            // Where the table knows no kind, the server's own words say more.
-            reason: match error.failure {
-                OpenFailure::Other if !error.text.is_empty() => error.text,
-                _ => error.to_string(),
-            },
-        })?;
+        .map_err(|error| ConnectError::not_forwarded(hop, plan, error))?;
     let load = Arc::clone(connection.load());
     let stream = HopStream::new(channel, load, hop.alias.clone());
     let way = Way::proxied(
@@ -265,6 +246,7 @@ async fn by_command(
         host: plan.alias.clone(),
         detail: format!("the ProxyCommand cannot be started: {}", words(&error)),
         command: harmless(text),
+        is_mute: true,
     })?;
     let base = Base::Command(running);
     let way = Way::proxied(plan, Box::new(stream), base, gate, SLOW_START);
