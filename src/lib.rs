@@ -68,8 +68,8 @@
 //!   on a pseudo-terminal of ours, so that what it has to say is shown before what it asks; its channels are ours, so a flow's
 //!   window opens as its application reads.
 //!
-//! `--carrier auto`, the default, takes the built-in SSH, which is faster, unless ssh's configuration asks for what only ssh can
-//! do. The log says which one was taken, and why.
+//! `--carrier auto`, the default, takes the built-in SSH, which costs less CPU for every byte, unless ssh's configuration asks for
+//! what only ssh can do. The log says which one was taken, and why. On a long path openssh downloads faster, and has to be asked for.
 //!
 //! Both beside `ssh -L` in the same rounds (`scripts/bench --peers underpass,underpass-openssh,ssh-L`, medians of 3 quick rounds,
 //! OpenSSH 9.2, aes128-gcm, 2 cores shared by everything); in brackets the ratio to `ssh -L`:
@@ -85,6 +85,9 @@
 //! | beside a reader that stops for 20 s, one of 1 MB/s and a download: echo, p50 ms | 0.49 | 1.35 | 1.07 |
 //! | a download beside those two readers, of that beside an ordinary flow | 2.5 | 2.1 | 2.0 |
 //! | client memory meanwhile, MB; bytes lost | 20, and up to 1 GiB in a file; 0 | 28; 0 | 15; 0 |
+//!
+//! Eight downloads at once over one connection until 40 GB have come (`scripts/soak russh 40`, `scripts/soak openssh 40`): russh
+//! 41 GB in 32 s, openssh 40 GB in 51 s, and all eight go on.
 //!
 //! # Staying up
 //!

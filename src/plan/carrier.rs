@@ -66,7 +66,7 @@ impl CarrierPlan {
             }
             (CarrierArg::Auto, None, _) => (
                 CarrierKind::Russh,
-                "the faster one; nothing configured asks for ssh itself".to_owned(),
+                "less CPU for every byte; nothing configured asks for ssh itself".to_owned(),
             ),
         };
         Self { kind, why, client }
