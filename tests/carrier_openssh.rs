@@ -154,6 +154,27 @@ async fn large_transfers_arrive_whole_both_ways() {
     carrier.shutdown().await;
 }
 
+/// ssh is handed what the user has set, and does it: keys are changed as often as RekeyLimit says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_changed_as_the_user_wants() {
+    for (options, at_least, at_most) in [(&[][..], 1, 1), (&["-o", "RekeyLimit=1M"], 5, 100)] {
+        let sshd = Sshd::start("LogLevel DEBUG1");
+        let sent = pattern(6 << 20);
+        let down = source(sent.clone()).await;
+        let client = client(&sshd, options);
+        let carrier = OpensshCarrier::connect(&sshd.plan(), &client).await;
+        let carrier = carrier.unwrap();
+        let (mut reader, _writer) = carrier.open(local(1), down).await.unwrap();
+        assert!(read_all(&mut reader).await.unwrap() == sent);
+        let exchanges = sshd.log().matches("SSH2_MSG_KEXINIT received").count();
+        assert!(
+            (at_least..=at_most).contains(&exchanges),
+            "{options:?}: {exchanges}"
+        );
+        carrier.shutdown().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_are_told_apart() {
     let sshd = Sshd::start("");

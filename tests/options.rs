@@ -1,6 +1,6 @@
 //! ssh_config(5), option by option, as a person writes it: over each carrier its effect is seen, or it is said that there is
 //! none. The ways (ProxyJump, ProxyCommand) are in `servers.rs`, NumberOfPasswordPrompts in `terminal.rs`, the signs of life in
-//! `carrier_openssh.rs` and `carrier_russh.rs`, CheckHostIP, which ssh leaves alone on loopback, in `e2e_route.rs`.
+//! `carrier_openssh.rs` and `carrier_russh.rs`, RekeyLimit in the first of these, CheckHostIP, which ssh leaves alone on loopback, in `e2e_route.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
