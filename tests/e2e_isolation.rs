@@ -75,6 +75,30 @@ fn a_slow_reader_slows_nobody_and_loses_nothing() {
     assert_ok(&slow.finish());
 }
 
+/// One that stops for 20 seconds, and one that takes 1 MB in each of them.
+#[test]
+fn readers_that_stop_or_are_slow_cost_little_memory_and_lose_nothing() {
+    let _alone = alone();
+    let lab = Lab::up();
+    let underpass = lab.underpass(V4.subnet);
+    let args = |bytes: u64, how: &str| {
+        format!(
+            "source {} 5001 --ask {bytes} --bytes {bytes} {how}",
+            V4.host
+        )
+    };
+    let stopped = args(500_000_000, "--wait");
+    let mut stopped = lab.start_probe("client", &stopped).connected();
+    let slow = args(20_000_000, "--rate 1000000");
+    let slow = lab.start_probe("client", &slow).connected();
+    assert_lively(&lab);
+    assert_ok(&slow.finish());
+    stopped.go();
+    assert_ok(&stopped.finish());
+    let peak = underpass.peak_memory();
+    assert!(peak < 100_000_000, "{peak} bytes");
+}
+
 #[test]
 fn a_far_side_that_never_reads_stops_nobody() {
     let _alone = alone();
