@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// How often the clocks are compared.
-const TICK: Duration = Duration::from_millis(500);
+/// How often the clocks are compared. With what a sign of life takes, a loss is told within two seconds.
+const TICK: Duration = Duration::from_millis(300);
 /// Time that passed on `CLOCK_BOOTTIME` and not on `CLOCK_MONOTONIC` is sleep (clock_gettime(2)); less than this is not.
 const SLEEP: Duration = Duration::from_millis(500);
 /// A tick so late means that this process was stopped, or the virtual machine under it.
