@@ -298,7 +298,7 @@ impl Pool {
             let mut losses = pool.losses.lock().unwrap_or_else(PoisonError::into_inner);
             let Losses { count, reason, .. } = std::mem::take(&mut *losses);
             if let (false, Some(reason)) = (pool.is_over(), reason) {
-                warn!("lost {count} of the SSH connections, and the flows on it: {reason}");
+                warn!("lost {count} of the SSH connections, and the flows there: {reason}");
             }
         });
     }
