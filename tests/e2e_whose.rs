@@ -12,7 +12,11 @@ use common::{Lab, V4, V6, Value, assert_ok, example, finished};
 
 /// What a probe of the client finds that is run by the user of this number.
 fn probe(lab: &Lab, user: u32, args: &str) -> Value {
-    let (reuid, regid) = (format!("--reuid={user}"), format!("--regid={user}"));
+    probe_as(lab, (user, user), args)
+}
+
+fn probe_as(lab: &Lab, (user, group): (u32, u32), args: &str) -> Value {
+    let (reuid, regid) = (format!("--reuid={user}"), format!("--regid={group}"));
     let mut command = lab.command("client", "setpriv");
     command.args([&reuid, &regid, "--clear-groups"]);
     // The build directory may be closed to others.
@@ -130,6 +134,60 @@ fn two_users_with_an_instance_each() {
     first.stop(Signal::SIGTERM);
     assert_eq!(connect(&lab, 1000, V4.host, 80), "ENETUNREACH");
     assert_eq!(connect(&lab, 1001, V4.host, 80), "open");
+}
+
+/// The kernel's rules know users alone, so a group is its users: of these everything, of others nothing.
+#[test]
+fn the_users_of_a_group_and_who_they_are() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    let log = lab.file("audit");
+    // Everywhere the group of nobody, who is no member of it by name.
+    let args = format!("--group nogroup --audit-log {log} {}", V4.subnet);
+    let mut underpass = lab.underpass(&args);
+    let told = underpass.log().join("\n");
+    let of_group = told.lines().find(|line| line.contains("--group nogroup:"));
+    assert!(of_group.unwrap().contains("nobody"), "{told}");
+    let users = session_start(&log)["users"].clone();
+    assert!(users.as_array().unwrap().contains(&65534.into()), "{users}");
+    assert_eq!(connect(&lab, 65534, V4.host, 80), "open");
+    // Nobody is asked which group a program runs with.
+    let foreign = probe_as(&lab, (65534, 12345), &format!("connect {} 80", V4.host));
+    assert_eq!(common::result_of(&foreign), "open");
+    let foreign = probe_as(&lab, (12345, 65534), &format!("connect {} 80", V4.host));
+    assert_eq!(common::result_of(&foreign), "ENETUNREACH");
+    assert!(underpass.stop(Signal::SIGTERM).success());
+    assert_eq!(lab.network_state("client"), before);
+}
+
+/// In a mount namespace with a group of the test's own.
+#[test]
+fn members_by_name_and_those_whose_own_group_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("group");
+    std::fs::write(&file, "crew:x:65534:daemon,no-such-user-here,nobody\n").unwrap();
+    let script = "mount --bind \"$1\" /etc/group && shift && exec \"$@\"";
+    for group in ["crew", "65534"] {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", script, "sh"])
+            .arg(&file);
+        command.arg(env!("CARGO_BIN_EXE_underpass")).args([
+            "up",
+            "-r",
+            "127.0.0.1",
+            "198.51.100.0/24",
+            "--dry-run",
+        ]);
+        command.env("UNDERPASS_GROUP", group).stdin(Stdio::null());
+        let output = finished(command);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let of = |user| {
+            text.matches(&format!(" iif lo uidrange {user}-{user} "))
+                .count()
+        };
+        assert_eq!((of(1), of(65534), of(2)), (1, 1, 0), "{group}: {text}");
+    }
 }
 
 #[test]

@@ -82,6 +82,7 @@ mod tests {
             exists: |_| false,
             variable: |_| None,
             user_number: |_| None,
+            group_users: |_| None,
         };
         let (plan, _) = resolve(&args, &environment, &mut |query| {
             Ok(Effective {

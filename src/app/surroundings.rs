@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 
 use super::sudo::{self, SudoError};
 use crate::carrier::russh::has_algorithm;
+use crate::os::accounts;
 use crate::os::privilege::{Caller, become_caller};
 use crate::plan::Environment;
 
@@ -50,6 +51,7 @@ pub fn environment(person: &Person) -> Environment {
         has_algorithm,
         variable,
         user_number,
+        group_users,
     }
 }
 
@@ -104,6 +106,21 @@ pub(super) fn behind_sudo() -> Option<String> {
 fn user_number(name: &str) -> Option<u32> {
     let user = User::from_name(name).ok().flatten()?;
     Some(user.uid.as_raw())
+}
+
+/// Members by name, and whose own group it is: those are not among its members (group(5)).
+fn group_users(text: &str) -> Option<Vec<u32>> {
+    let found = match text.parse() {
+        Ok(number) => Group::from_gid(Gid::from_raw(number)),
+        Err(_) => Group::from_name(text),
+    };
+    let group = found.ok().flatten()?;
+    let members = group.mem.iter().filter_map(|name| user_number(name));
+    let own = accounts::with_group(group.gid.as_raw());
+    let mut users: Vec<u32> = members.chain(own).collect();
+    users.sort_unstable();
+    users.dedup();
+    Some(users)
 }
 
 /// What gethostname(2) says.

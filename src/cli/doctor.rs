@@ -29,6 +29,7 @@ pub fn doctor_hides(argument: clap::Arg) -> clap::Arg {
         "limit",
         "idle_timeout",
         "users",
+        "groups",
         "gateway",
         "mtu",
         "tun",

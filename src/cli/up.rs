@@ -103,6 +103,13 @@ pub struct UpArgs {
     /// A name or a number. Others, and containers, reach the networks as without underpass.
     #[arg(long = "user", value_name = "NAME", help_heading = NETWORKS, value_hint = ValueHint::Username, hide_short_help = true)]
     pub users: Vec<String>,
+    /// Capture for the users of this group alone; repeatable
+    ///
+    /// A name or a number. For its members and whose own group it is, as they are at the start and at a reload, whatever group
+    /// their programs run with: the kernel's routing rules know users alone. A program that somebody else runs with the group
+    /// (sg, newgrp, setgid) is not captured.
+    #[arg(long = "group", value_name = "NAME", help_heading = NETWORKS, value_hint = ValueHint::Other, hide_short_help = true)]
+    pub groups: Vec<String>,
     /// Capture for hosts behind this one too
     ///
     /// For those that come in by IFACE, where one is named; repeatable. Containers behind a bridge of Docker or Podman
@@ -110,9 +117,6 @@ pub struct UpArgs {
     /// forward: sysctl net.ipv4.ip_forward.
     #[arg(long, value_name = "IFACE", help_heading = NETWORKS, num_args = 0..=1, require_equals = true, default_missing_value = "all", value_hint = ValueHint::Other)]
     pub gateway: Vec<String>,
-    /// sshuttle's; the kernel's rules know users only
-    #[arg(long, value_name = "NAME", hide = true)]
-    pub group: Option<String>,
 
     /// Profile of config.toml, as the word alone
     #[arg(long, value_name = "NAME", help_heading = RUN, value_hint = ValueHint::Other)]

@@ -4,6 +4,7 @@
 //! makes it so, [`Undo`] takes it back in reverse order. What a killed run leaves behind is found by
 //! its protocol number and an unclaimed [`Slot`], and removed by [`stale::clear`].
 
+pub mod accounts;
 mod apart;
 mod apply;
 mod bridges;

@@ -26,6 +26,8 @@ pub struct Environment {
     pub variable: fn(&str) -> Option<String>,
     /// The number of the user of a name on this host.
     pub user_number: fn(&str) -> Option<u32>,
+    /// The numbers of the users of a group, by its name or number: its members, and whose own group it is.
+    pub group_users: fn(&str) -> Option<Vec<u32>>,
 }
 
 impl Environment {

@@ -107,13 +107,23 @@ pub enum PlanError {
         /// As typed.
         name: String,
     },
-    /// `--group`.
-    #[error(
-        "--group {name}: the kernel's routing rules select packets by user, and by group they cannot; name its users instead: --user NAME, repeatable; getent group {name:?} lists them"
-    )]
-    Group {
+    /// A group that nobody knows.
+    #[error("--group {name:?}: this host knows no such group; getent group shows those it knows")]
+    NoSuchGroup {
         /// As typed.
         name: String,
+    },
+    /// A group of no use.
+    #[error(
+        "--group {name:?}: {count} users are in it, and it takes 1 to {most}, for the kernel's routing rules know users alone; name those who are meant with --user NAME"
+    )]
+    GroupSize {
+        /// As typed.
+        name: String,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: usize,
     },
     /// No interface.
     #[error(
@@ -125,9 +135,9 @@ pub enum PlanError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// `--user` and `--gateway`.
+    /// `--user` or `--group`, and `--gateway`.
     #[error(
-        "--user and --gateway: what is forwarded is no user's of this host; leave one of them out"
+        "--user or --group, and --gateway: what is forwarded is no user's of this host; leave one of them out"
     )]
     UserAndGateway,
     /// A port to publish that cannot be read.

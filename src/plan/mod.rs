@@ -44,7 +44,7 @@ pub use ssh::{
     SshPlan,
 };
 pub use subnet::Ports;
-pub use whose::{Forwarded, Whose};
+pub use whose::{Forwarded, Group, Whose};
 
 /// Everything that `up` needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -126,6 +126,12 @@ mod tests {
             },
             variable: |_| None,
             user_number: |name| (name == "me").then_some(1000),
+            group_users: |name| match name {
+                "staff" => Some(vec![1001, 1000]),
+                "empty" => Some(vec![]),
+                "crowd" => Some((0..257).collect()),
+                _ => None,
+            },
         }
     }
 
@@ -424,20 +430,39 @@ mod tests {
 
     #[test]
     fn users_are_names_or_numbers_and_each_counts_once() {
-        let with = |users: &[&str], group: Option<&str>| {
-            let mut typed = args("h", &["10/8"]);
-            typed.users = users.iter().map(|&user| user.into()).collect();
-            typed.group = group.map(Into::into);
-            resolved(&typed, &environment()).map(|(plan, _)| plan.capture.whose.users)
-        };
-        assert_eq!(with(&[], None), Ok(vec![]));
-        assert_eq!(with(&["me", "0", "1000"], None), Ok(vec![1000, 0]));
+        assert_eq!(users(&[], &[]), Ok(vec![]));
+        assert_eq!(users(&["me", "0", "1000"], &[]), Ok(vec![1000, 0]));
         for name in ["", "you", "-1", "4294967295", "4294967296", "1 000"] {
-            let error = with(&[name], None).unwrap_err();
+            let error = users(&[name], &[]).unwrap_err();
             assert!(matches!(error, PlanError::NoSuchUser { .. }), "{name}");
         }
-        let error = with(&["me"], Some("staff")).unwrap_err();
-        assert!(matches!(error, PlanError::Group { .. }));
+    }
+
+    fn users(users: &[&str], groups: &[&str]) -> Result<Vec<u32>, PlanError> {
+        let mut typed = args("h", &["10/8"]);
+        typed.users = users.iter().map(|&user| user.into()).collect();
+        typed.groups = groups.iter().map(|&group| group.into()).collect();
+        resolved(&typed, &environment()).map(|(plan, _)| plan.capture.whose.users)
+    }
+
+    #[test]
+    fn a_group_stands_for_its_users() {
+        assert_eq!(users(&[], &["staff", "staff"]), Ok(vec![1001, 1000]));
+        assert_eq!(users(&["me", "0"], &["staff"]), Ok(vec![1000, 0, 1001]));
+        let error = users(&["me"], &["stuff"]).unwrap_err();
+        assert!(matches!(error, PlanError::NoSuchGroup { .. }), "{error}");
+        for (name, size) in [("empty", 0), ("crowd", 257)] {
+            let error = users(&["me"], &[name]).unwrap_err();
+            assert!(
+                matches!(error, PlanError::GroupSize { count, .. } if count == size),
+                "{error}"
+            );
+        }
+        // Never everybody's packets where a group was named.
+        let mut both = args("h", &["10/8"]);
+        (both.groups, both.gateway) = (vec!["staff".into()], vec!["all".into()]);
+        let error = resolved(&both, &environment()).unwrap_err();
+        assert_eq!(error, PlanError::UserAndGateway);
     }
 
     #[test]

@@ -1,4 +1,10 @@
-//! Whose packets are captured: `--user`, and why there is no `--group`; `--gateway`.
+//! Whose packets are captured: `--user`, `--group`, `--gateway`.
+//!
+//! The kernel's routing rules select by user and not by group (FRA_UID_RANGE is all there is), so a group stands for its
+//! users. A mark that a packet filter sets by group would come too late: by then the source address was chosen, and a host
+//! without another route was told that there is none.
+
+use std::collections::BTreeSet;
 
 use super::{Environment, PlanError, device};
 use crate::cli::UpArgs;
@@ -7,14 +13,27 @@ use crate::cli::UpArgs;
 const NOBODY_AT_ALL: u32 = u32::MAX;
 /// Every interface. None has this name: sysctl_dev_name_is_allowed() in include/net/ip.h.
 const ALL: &str = "all";
+/// Users of a group at most: each is some rules, and every lookup of a route goes through all of them.
+const MOST_IN_GROUP: usize = 256;
 
 /// Whose packets are captured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Whose {
     /// Those of the sockets of these users of this host alone, by number; of everybody where it is empty.
     pub users: Vec<u32>,
+    /// The groups by which some of them were named. Nothing but words: [`Self::users`] has them all.
+    pub groups: Vec<Group>,
     /// What is captured beside those of this host itself, where no user is named.
     pub forwarded: Forwarded,
+}
+
+/// A group of users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// As typed.
+    pub name: String,
+    /// The numbers of those who are in it.
+    pub users: Vec<u32>,
 }
 
 /// Which of the packets are captured that come from elsewhere.
@@ -42,21 +61,22 @@ impl Forwarded {
 
 /// Whose packets to capture.
 pub(super) fn plan(args: &UpArgs, environment: &Environment) -> Result<Whose, PlanError> {
-    if let Some(name) = &args.group {
-        return Err(PlanError::Group { name: name.clone() });
-    }
-    let mut users = Vec::new();
-    for name in &args.users {
-        let number = user(name, environment)?;
-        if !users.contains(&number) {
-            users.push(number);
-        }
-    }
+    let named = args.users.iter().map(|name| user(name, environment));
+    let mut users: Vec<u32> = named.collect::<Result<_, _>>()?;
+    let groups = args.groups.iter().map(|name| group(name, environment));
+    let groups: Vec<Group> = groups.collect::<Result<_, _>>()?;
+    users.extend(groups.iter().flat_map(|group| &group.users));
+    let mut seen = BTreeSet::new();
+    users.retain(|user| seen.insert(*user));
     let forwarded = forwarded(&args.gateway)?;
     if !users.is_empty() && forwarded != Forwarded::Containers {
         return Err(PlanError::UserAndGateway);
     }
-    Ok(Whose { users, forwarded })
+    Ok(Whose {
+        users,
+        groups,
+        forwarded,
+    })
 }
 
 fn forwarded(interfaces: &[String]) -> Result<Forwarded, PlanError> {
@@ -95,6 +115,18 @@ fn user(text: &str, environment: &Environment) -> Result<u32, PlanError> {
         false => (environment.user_number)(text),
     };
     found.ok_or_else(|| PlanError::NoSuchUser { name: text.into() })
+}
+
+fn group(text: &str, environment: &Environment) -> Result<Group, PlanError> {
+    let name = text.to_owned();
+    let Some(users) = (environment.group_users)(text) else {
+        return Err(PlanError::NoSuchGroup { name });
+    };
+    let (count, most) = (users.len(), MOST_IN_GROUP);
+    if !(1..=most).contains(&count) {
+        return Err(PlanError::GroupSize { name, count, most });
+    }
+    Ok(Group { name, users })
 }
 
 const fn is_user(number: u32) -> bool {

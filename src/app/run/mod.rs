@@ -118,7 +118,7 @@ fn is_of_up(up: &UpArgs) -> Option<(&'static str, &'static str)> {
         ("--netns", life, up.netns.is_some()),
         ("--user", whose, !up.users.is_empty()),
         ("--gateway", whose, !up.gateway.is_empty()),
-        ("--group", whose, up.group.is_some()),
+        ("--group", whose, !up.groups.is_empty()),
         ("--name", life, up.instance.name.is_some()),
         ("--daemon", life, up.daemon.daemon),
         ("--pidfile", life, up.daemon.pidfile.is_some()),

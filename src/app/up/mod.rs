@@ -299,6 +299,7 @@ impl Prepared {
         ));
         self.setup.apply().await?;
         let setup = Arc::new(Mutex::new(self.setup));
+        whose::of_groups(&plan.capture.whose).for_each(|line| info!("{line}"));
         info!(
             "ready: {}{} through {}@{} on {} in {:.2} s",
             Captured(&plan.capture),

@@ -26,6 +26,19 @@ impl fmt::Display for For<'_> {
     }
 }
 
+/// A line for each group: who that is, for rules know users alone.
+pub(super) fn of_groups(whose: &Whose) -> impl Iterator<Item = String> {
+    whose.groups.iter().map(|group| {
+        let users = group.users.iter().copied();
+        let users: Vec<String> = users.map(surroundings::user_name).collect();
+        format!(
+            "--group {}: captures for its users {}, whatever group their programs run with, and for nobody else's that run with it; reload looks anew who they are",
+            group.name,
+            users.join(", ")
+        )
+    })
+}
+
 /// A line for each interface that is named and not there: it may come, or its name be mistyped.
 pub(super) fn missing(whose: &Whose, host: &HostNetworks) -> Vec<String> {
     let Forwarded::By(names) = &whose.forwarded else {
@@ -73,7 +86,13 @@ mod tests {
     fn nobody_is_told_of_where_nobody_is_named() {
         let text = |users: &[u32], forwarded| {
             let users = users.to_vec();
-            For(&Whose { users, forwarded }).to_string()
+            let groups = Vec::new();
+            let whose = Whose {
+                users,
+                groups,
+                forwarded,
+            };
+            For(&whose).to_string()
         };
         assert_eq!(text(&[], Forwarded::Containers), "");
         // Whoever has the number 0 is called root, and nobody has the other.

@@ -297,6 +297,7 @@ impl Request {
                     excludes,
                     whose: Whose {
                         users,
+                        groups: Vec::new(),
                         forwarded: forwarded.forwarded(),
                     },
                 };
@@ -348,6 +349,7 @@ mod tests {
             excludes: vec!["fd00::/64".parse().unwrap()],
             whose: Whose {
                 users: vec![0, 1000],
+                groups: Vec::new(),
                 forwarded: Forwarded::By(vec!["eth1".into()]),
             },
         };

@@ -52,6 +52,7 @@ mod tests {
         exists: |_| false,
         variable: |_| None,
         user_number: |_| None,
+        group_users: |_| None,
     };
 
     fn only(text: &str, environment: &Environment) -> Option<String> {
