@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "e2e_run/audit.rs"]
+mod audit;
 mod common;
 #[path = "e2e_run/kill.rs"]
 mod kill_rounds;

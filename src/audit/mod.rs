@@ -40,8 +40,8 @@
 //! `target` is the address that the application asked for. Where that stands for another one (`FAR=LOCAL`, and in `run` for the
 //! host's name server), `mapped_to` is the one that was asked for in its place; otherwise `null`.
 //!
-//! `uid` and the process are those that own the socket on this host. Both are `null` for what is forwarded from a container
-//! or another host (`source` tells which), under `--netns`, and for a socket that was gone before it could be looked at. The
+//! `uid` and the process are those that own the socket on this host, or in the network of `run`. Both are `null` for what is
+//! forwarded from a container or another host (`source` tells which), under `--netns`, and for a socket that was gone before it could be looked at. The
 //! user is known of everybody's sockets. The process is known where it is of the user who runs underpass, who is the caller
 //! under sudo, and of everybody's where that is root.
 mod event;
@@ -60,11 +60,11 @@ use self::queue::Queue;
 use self::sink::Sink;
 use self::writer::Writer;
 use crate::net::{FlowKey, Target};
-use crate::os::Processes;
 use crate::plan::AuditLog;
 use crate::relay::{Meter, Outcome};
 
 pub use self::event::{Login, Session, Totals};
+pub use self::owner::Lookup;
 pub use self::sink::AuditError;
 
 /// Takes what is to be written down.
@@ -75,15 +75,15 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Opens the log, and starts its thread; `processes` finds who opens a connection.
+    /// Opens the log, and starts its thread; `lookup` finds who opens a connection.
     ///
     /// # Errors
     /// [`AuditError`]: where nothing can be written, nothing should be carried.
-    pub fn open(destination: &AuditLog, processes: Processes) -> Result<Self, AuditError> {
+    pub fn open(destination: &AuditLog, lookup: Lookup) -> Result<Self, AuditError> {
         let sink = Sink::open(destination)?;
         let (queue, events) = Queue::new();
         let queue = Arc::new(queue);
-        Writer::start(sink, events, Arc::clone(&queue), processes).map_err(AuditError::Thread)?;
+        Writer::start(sink, events, Arc::clone(&queue), lookup).map_err(AuditError::Thread)?;
         Ok(Self {
             queue,
             flows: AtomicU64::new(0),

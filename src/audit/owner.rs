@@ -29,6 +29,29 @@ pub(super) struct Owner {
     pub(super) inode: Option<u64>,
 }
 
+/// Who is asked about the owners of sockets.
+#[derive(Debug)]
+pub struct Lookup {
+    /// Of which user a socket is; `None`: that is not known.
+    pub sockets: Option<SocketOwners>,
+    /// Of which process.
+    pub processes: Processes,
+}
+
+impl Lookup {
+    /// For the sockets of the network namespace in which this is called.
+    pub fn here(processes: Processes) -> Self {
+        let sockets = SocketOwners::new();
+        if let Err(error) = &sockets {
+            tracing::warn!("the audit log will not say who opens a connection: {error}");
+        }
+        Self {
+            sockets: sockets.ok(),
+            processes,
+        }
+    }
+}
+
 /// Finds owners.
 #[derive(Debug)]
 pub(super) struct Finder {
@@ -39,14 +62,10 @@ pub(super) struct Finder {
 }
 
 impl Finder {
-    pub(super) fn new(processes: Processes) -> Self {
-        let sockets = SocketOwners::new();
-        if let Err(error) = &sockets {
-            tracing::warn!("the audit log will not say who opens a connection: {error}");
-        }
+    pub(super) fn new(lookup: Lookup) -> Self {
         Self {
-            sockets: sockets.ok(),
-            processes,
+            sockets: lookup.sockets,
+            processes: lookup.processes,
             users: HashMap::new(),
             not_before: Instant::now(),
         }

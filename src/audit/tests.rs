@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::net::{Source, Target};
+use crate::os::Processes;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -27,7 +28,11 @@ fn key(source: &str, target: &str) -> FlowKey {
 fn a_flow_is_written_with_its_owner_and_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit");
-    let audit = Audit::open(&AuditLog::File(path.clone()), Processes::default()).unwrap();
+    let audit = Audit::open(
+        &AuditLog::File(path.clone()),
+        Lookup::here(Processes::default()),
+    )
+    .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let entry = audit.flow(
@@ -75,7 +80,11 @@ fn a_flow_is_written_with_its_owner_and_bytes() {
 fn ten_thousand_flows_at_once_lose_no_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit");
-    let audit = Audit::open(&AuditLog::File(path.clone()), Processes::default()).unwrap();
+    let audit = Audit::open(
+        &AuditLog::File(path.clone()),
+        Lookup::here(Processes::default()),
+    )
+    .unwrap();
     for _ in 0..10_000 {
         audit
             .flow(key("192.0.2.1:1", "192.0.2.2:2"), None)

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::event::{Event, Flow, Login};
 use super::line::{self, Body, EndFields, FlowFields};
-use super::owner::{Finder, Owner};
+use super::owner::{Finder, Lookup, Owner};
 use super::queue::Queue;
 use super::sink::Sink;
-use crate::os::Processes;
 
 /// Events that are written together at most.
 const BATCH: usize = 4_096;
@@ -59,7 +58,7 @@ impl Writer {
         sink: Sink,
         events: Receiver<Event>,
         queue: Arc<Queue>,
-        processes: Processes,
+        lookup: Lookup,
     ) -> io::Result<()> {
         let thread = thread::Builder::new().name("underpass-audit".to_owned());
         thread.spawn(move || {
@@ -67,8 +66,7 @@ impl Writer {
                 sink,
                 events,
                 queue: Arc::clone(&queue),
-                // Made here: it looks around in this thread's network namespace.
-                finder: Finder::new(processes),
+                finder: Finder::new(lookup),
                 login: None,
                 open: HashMap::new(),
                 loss: None,

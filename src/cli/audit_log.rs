@@ -11,7 +11,7 @@ pub struct AuditArgs {
     ///
     /// A JSON object per line, one at a connection's start and one at its end: user and process, source and target,
     /// bytes, outcome, server and the key that logged in. The file is made with mode 0600 and belongs to who runs underpass,
-    /// with sudo to its caller. It is opened anew at SIGHUP and reload. When it cannot be written, lines are lost and counted;
+    /// with sudo to its caller. It is opened anew at SIGHUP and reload; of run at a SIGHUP to it alone, which the command then does not get. When it cannot be written, lines are lost and counted;
     /// connections go on.
     ///
     /// The user is known of every connection of this host; the process where it is of who runs underpass, and of

@@ -4,12 +4,13 @@
 //! sends to us alone is passed on. A handler does not tell the two apart; signalfd(2) does. As the signals are blocked
 //! and not handled, what was ignored when we were started (nohup(1)) is ignored by the command, too.
 
+use std::fs::File;
 use std::io;
 
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, kill, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::getpid;
+use nix::unistd::{getpid, getsid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -104,7 +105,7 @@ impl Signals {
                     };
                     return Ok(Come {
                         signal,
-                        by_terminal: info.ssi_code == libc::SI_KERNEL,
+                        by_terminal: info.ssi_code == libc::SI_KERNEL && !is_for_leader(signal),
                     });
                 }
             }
@@ -128,6 +129,18 @@ impl Signals {
             }
         }
     }
+}
+
+/// A terminal that goes away tells the leader of its session alone; the foreground group hears of it when that one ends
+/// (setsid(2), tty_signal_session_leader() in drivers/tty/tty_jobctrl.c).
+fn is_for_leader(signal: Signal) -> bool {
+    let own = getpid();
+    signal == Signal::SIGHUP && getsid(None) == Ok(own)
+}
+
+/// Whether this process has a terminal; one that was hung up it has no more (tty_ioctl(4)).
+pub fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
 }
 
 /// Returns when somebody lets us go on. SIGSTOP, for SIGTSTP is blocked.

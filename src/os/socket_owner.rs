@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::libc::IPPROTO_TCP;
 use nix::sys::socket::sockopt::ReceiveTimeout;
@@ -56,10 +56,7 @@ impl SocketOwners {
         )?;
         setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(PATIENCE))?;
         connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-        })
+        Ok(socket.into())
     }
 
     /// Who owns the TCP socket that is bound to `source` and connects, or is connected, to `target`. `None` where there is
@@ -83,6 +80,22 @@ impl SocketOwners {
                 return Ok(found.filter(|owner| owner.inode != 0));
             }
         }
+    }
+}
+
+/// One that was made by another process, in its network namespace.
+impl From<OwnedFd> for SocketOwners {
+    fn from(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            sequence: 0,
+        }
+    }
+}
+
+impl AsRawFd for SocketOwners {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 

@@ -24,8 +24,13 @@ impl Running {
         Ok(Self { children })
     }
 
-    /// Passes signals on until the command has ended; the exit code that says how.
-    pub(super) async fn until_end(&mut self, pid: Pid, signals: &mut Signals) -> u8 {
+    /// Passes signals on, but for those that are taken by `takes`, until the command has ended; the exit code that says how.
+    pub(super) async fn until_end(
+        &mut self,
+        pid: Pid,
+        signals: &mut Signals,
+        takes: impl Fn(Come) -> bool,
+    ) -> u8 {
         loop {
             if let Some(code) = look(pid) {
                 return code;
@@ -33,6 +38,7 @@ impl Running {
             tokio::select! {
                 _ = self.children.recv() => {}
                 come = signals.next() => match come {
+                    Ok(come) if takes(come) => {}
                     Ok(come) => pass_on(pid, come),
                     Err(error) => {
                         error!("signals are not passed on any more: {error}");

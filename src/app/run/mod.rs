@@ -7,6 +7,7 @@
 mod again;
 mod child;
 mod drain;
+mod hangup;
 mod network;
 mod publish;
 mod ways;
@@ -25,20 +26,21 @@ use tracing::{debug, error, info, warn};
 
 use self::again::Again;
 use self::child::Running;
+use self::hangup::Hangup;
 use self::network::Network;
 use self::ways::Ways;
 use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
 use super::up::{self, records, session::Session};
-use super::{confine, prepare, surroundings};
-use crate::audit::AuditError;
+use super::{confine, looker, prepare, surroundings};
+use crate::audit::{AuditError, Lookup};
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
 use crate::cli::{NetworkArgs, UpArgs};
 use crate::inlet::tun::Tun;
 use crate::os::namespace::{self, EnterError, NamespaceError, Private, Sockets, Waiting};
 use crate::os::signals::{self, Signals};
-use crate::os::{Processes, TunDevice, limits, memory};
-use crate::plan::{PlanWarning, RunPlan, run as run_plan};
+use crate::os::{SocketOwners, TunDevice, limits, memory};
+use crate::plan::{Plan, PlanWarning, RunPlan, run as run_plan};
 
 /// How long the goodbye may take: a server that no longer answers holds nobody up.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -170,6 +172,7 @@ fn carry(plan: &RunPlan, words: &[OsString]) -> Result<u8, RunError> {
     let Private {
         device,
         sockets,
+        owners,
         inside,
     } = namespace::make(&setting)?;
     debug!(
@@ -178,6 +181,7 @@ fn carry(plan: &RunPlan, words: &[OsString]) -> Result<u8, RunError> {
     );
     let waiting = inside.prepare(command(words)?, blocked);
     let waiting = waiting.map_err(io("cannot make the command's process"))?;
+    let lookup = lookup(&plan.plan, owners);
     // With all rights that we were given: they say which ports may be had.
     let ports = publish::bind(&plan.publish)?;
     confine::beside_command(&plan.plan).map_err(io("cannot give up what is not needed"))?;
@@ -195,13 +199,24 @@ fn carry(plan: &RunPlan, words: &[OsString]) -> Result<u8, RunError> {
             number = signals.fatal() => return Err(RunError::Signal(number)),
         };
         let ways = Ways::new(plan.clone(), stand_ins, Steady::new(carrier));
-        let up = Up::new(plan, device, ways)?.publishing(ports, sockets)?;
+        let up = Up::new(plan, device, ways, lookup)?.publishing(ports, sockets)?;
         up.run(waiting, &mut signals).await
     };
     let outcome = runtime.block_on(work);
     prompt::give_back_terminal();
     runtime.shutdown_background();
     outcome
+}
+
+/// Who finds the owners of sockets in the command's network, for the audit log.
+fn lookup(plan: &Plan, sockets: Option<SocketOwners>) -> Lookup {
+    if plan.audit.is_some() && sockets.is_none() {
+        warn!("the audit log will not say who opens a connection: the kernel has no sock_diag(7)");
+    }
+    Lookup {
+        sockets,
+        processes: looker(plan),
+    }
 }
 
 fn command(words: &[OsString]) -> Result<Command, RunError> {
@@ -225,15 +240,21 @@ async fn connect(plan: &RunPlan) -> Result<AnyCarrier, ConnectError> {
 /// Everything that is up before the command is.
 struct Up {
     session: Arc<Session<Ways>>,
+    hangup: Hangup,
     /// Carries flows, keeps the connection, lets connections in. Ends with this.
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Up {
-    fn new(plan: &RunPlan, device: TunDevice, ways: Ways) -> Result<Self, RunError> {
+    fn new(
+        plan: &RunPlan,
+        device: TunDevice,
+        ways: Ways,
+        lookup: Lookup,
+    ) -> Result<Self, RunError> {
         let name = device.name().to_owned();
         let device = device.watch().map_err(io("cannot watch the TUN device"))?;
-        let audit = records::open(&plan.plan, Processes::default())?;
+        let audit = records::open(&plan.plan, || lookup)?;
         if let Some(audit) = &audit
             && let Some(link) = ways.server().link()
         {
@@ -245,7 +266,11 @@ impl Up {
             tokio::spawn(drive(Arc::clone(&session))),
             tokio::spawn(keep(Arc::clone(&session), Again::new(&plan.plan.ssh))),
         ];
-        Ok(Self { session, tasks })
+        Ok(Self {
+            session,
+            hangup: Hangup::new(&plan.plan),
+            tasks,
+        })
     }
 
     /// Lets connections in from `ports`, where there are any.
@@ -264,7 +289,14 @@ impl Up {
         let mut running = Running::new().map_err(io("cannot watch for the command's end"))?;
         let command = waiting.go()?;
         info!("the command runs as process {command}");
-        let status = running.until_end(command, signals).await;
+        let takes = |come| {
+            let is_ours = self.hangup.is_for_log(come);
+            if is_ours {
+                records::reopen(&self.session);
+            }
+            is_ours
+        };
+        let status = running.until_end(command, signals, takes).await;
         self.stop(signals).await;
         Ok(status)
     }

@@ -44,6 +44,7 @@ pub(super) fn of(plan: &RunPlan) -> Network {
         routes: plan.routes(source.v6.is_some(), reaches_ipv6()),
         files,
         sockets: !plan.publish.is_empty(),
+        owners: plan.plan.audit.is_some(),
     };
     Network { setting, stand_ins }
 }

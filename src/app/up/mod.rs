@@ -45,6 +45,7 @@ use super::control::Server;
 use super::exit::Exit;
 use super::helper::Helper;
 use super::{log, surroundings};
+use crate::audit::Lookup;
 use crate::carrier::prompt::{self, Prompter};
 use crate::carrier::{AnyCarrier, Link, Steady};
 use crate::inlet::tun::Tun;
@@ -229,7 +230,7 @@ fn leave_terminal(attached: Attached, name: &str) -> io::Result<()> {
 /// descriptor, and routes and rules come last, in [`Prepared::capture`].
 async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
     let began = Instant::now();
-    let audit = records::open(plan, processes)?;
+    let audit = records::open(plan, || Lookup::here(processes))?;
     let device = hand.open(&plan.device).await?;
     if let Some(cleared) = &device.cleared {
         info!("removed what a killed run left: {cleared}");

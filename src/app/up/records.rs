@@ -10,10 +10,9 @@ use super::flows::Listed;
 use super::leads::Mapped;
 use super::session::Session;
 use crate::app::surroundings;
-use crate::audit::{self, Audit, AuditError, FlowEntry, Login, Totals};
+use crate::audit::{self, Audit, AuditError, FlowEntry, Login, Lookup, Totals};
 use crate::carrier::steady::State;
 use crate::carrier::{Description, Link, Steady};
-use crate::os::Processes;
 use crate::plan::Plan;
 use crate::relay::{Meter, Traffic};
 use crate::stats::Stats;
@@ -21,13 +20,16 @@ use crate::stats::Stats;
 /// How long the last lines may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Opens the log that the plan names; `processes` finds who opens a connection.
+/// Opens the log that the plan names; `lookup` finds who opens a connection.
 ///
 /// # Errors
 /// [`AuditError`].
-pub(in crate::app) fn open(plan: &Plan, processes: Processes) -> Result<Option<Audit>, AuditError> {
+pub(in crate::app) fn open(
+    plan: &Plan,
+    lookup: impl FnOnce() -> Lookup,
+) -> Result<Option<Audit>, AuditError> {
     let destination = plan.audit.as_ref();
-    let audit = destination.map(|destination| Audit::open(destination, processes));
+    let audit = destination.map(|destination| Audit::open(destination, lookup()));
     audit.transpose()
 }
 
@@ -152,7 +154,7 @@ pub(super) async fn follow<L: Link>(session: Arc<Session<Mapped<Steady<L>>>>, wh
 }
 
 /// Opens the log's file anew, after it was renamed.
-pub(super) fn reopen<C>(session: &Session<C>) {
+pub(in crate::app) fn reopen<C>(session: &Session<C>) {
     if let Some(audit) = &session.audit {
         audit.reopen();
     }

@@ -1,6 +1,5 @@
 //! What an instance is told, by signals and over its control socket.
 
-use std::fs::File;
 use std::io;
 
 use nix::libc;
@@ -8,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::app::control::Order;
+use crate::os::signals::has_terminal;
 
 /// Requests of the control socket that wait at most.
 const WAITING: usize = 4;
@@ -74,10 +74,6 @@ impl Orders {
             }
         }
     }
-}
-
-fn has_terminal() -> bool {
-    File::open("/dev/tty").is_ok()
 }
 
 /// Whether the process was started with this signal ignored (proc_pid_status(5), `SigIgn`).

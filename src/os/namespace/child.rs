@@ -14,11 +14,11 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getegid, geteuid, getppid};
 
 use super::obstacle::{self, Obstacle};
-use super::passing::{send_made, send_refused};
+use super::passing::{Made, send_made, send_refused};
 use super::{Inside, Setting, files, sockets};
 use crate::os::apply::make as make_entry;
 use crate::os::routes::{self, Entry, Route, Source};
-use crate::os::{Netlink, TunDevice, TunError, host};
+use crate::os::{Netlink, SocketOwners, TunDevice, TunError, host};
 
 /// Where capabilities(7) are told, as bits; number 21 is CAP_SYS_ADMIN.
 const STATUS: &str = "/proc/self/status";
@@ -27,10 +27,10 @@ const SYS_ADMIN: u64 = 1 << 21;
 /// Does the work of the child, and ends it.
 pub(super) fn run(setting: &Setting, socket: &OwnedFd, parent: Pid) -> ! {
     match build(setting, parent) {
-        Ok((device, inside)) => {
-            let sent = send_made(socket, &device, &inside);
+        Ok(made) => {
+            let sent = send_made(socket, &made);
             // The device is the parent's alone now: it has to go with the parent.
-            drop((device, inside));
+            drop(made);
             if sent.is_ok() && setting.sockets {
                 sockets::serve(socket);
             }
@@ -42,7 +42,7 @@ pub(super) fn run(setting: &Setting, socket: &OwnedFd, parent: Pid) -> ! {
 }
 
 /// The device and the namespaces, or one line for a person.
-fn build(setting: &Setting, parent: Pid) -> Result<(TunDevice, Inside), String> {
+fn build(setting: &Setting, parent: Pid) -> Result<Made, String> {
     let own_user = !may_without_user_namespace();
     enter_new(own_user).map_err(|(step, error)| obstacle::line(&Obstacle::found(step, &error)))?;
     tie_to(parent).map_err(failed("tying the process to its parent"))?;
@@ -69,7 +69,12 @@ fn build(setting: &Setting, parent: Pid) -> Result<(TunDevice, Inside), String> 
         mount: namespace("mnt")?,
         network: namespace("net")?,
     };
-    Ok((device, inside))
+    Ok(Made {
+        device,
+        inside,
+        // A kernel without it is no reason to stop.
+        owners: setting.owners.then(SocketOwners::new).and_then(Result::ok),
+    })
 }
 
 fn failed<E: Display>(step: &'static str) -> impl Fn(E) -> String {

@@ -13,7 +13,8 @@
 //! without a user namespace (root), there is none: it could not map more than one user.
 //!
 //! A socket belongs to the network namespace where it was made, whoever connects it. Where connections into the
-//! namespace are wanted, the child stays and makes [`Sockets`] for us until we are gone.
+//! namespace are wanted, the child stays and makes [`Sockets`] for us until we are gone. Where it is wanted whose the sockets
+//! there are, the child makes the one that the kernel is asked by, and hands it back too.
 
 mod child;
 mod enter;
@@ -35,8 +36,8 @@ pub use self::enter::{EnterError, Waiting};
 pub use self::files::PrivateFile;
 use self::passing::Report;
 pub use self::sockets::Sockets;
-use super::TunDevice;
 use super::routes::Source;
+use super::{SocketOwners, TunDevice};
 use crate::plan::DevicePlan;
 
 /// What shall be in the namespaces.
@@ -52,6 +53,8 @@ pub struct Setting {
     pub files: Vec<PrivateFile>,
     /// Whether [`Private::sockets`] is wanted.
     pub sockets: bool,
+    /// Whether [`Private::owners`] is wanted.
+    pub owners: bool,
 }
 
 /// The namespaces could not be made.
@@ -72,6 +75,8 @@ pub struct Private {
     pub device: TunDevice,
     /// Makes sockets there, where that was asked for.
     pub sockets: Option<Sockets>,
+    /// Says whose the sockets there are, where that was asked for and the kernel can.
+    pub owners: Option<SocketOwners>,
     /// The namespaces.
     pub inside: Inside,
 }
@@ -106,6 +111,7 @@ pub fn make(setting: &Setting) -> Result<Private, NamespaceError> {
         Report::Made(made) => Ok(Private {
             device: made.device,
             sockets: setting.sockets.then(|| Sockets::new(ours)),
+            owners: made.owners,
             inside: made.inside,
         }),
         Report::Refused(why) => Err(NamespaceError::Refused(why)),

@@ -11,12 +11,12 @@ use nix::sys::socket::{
 };
 
 use super::Inside;
-use crate::os::TunDevice;
+use crate::os::{SocketOwners, TunDevice};
 
 /// The longest report, in bytes: a line for a person.
 const MOST: usize = 4096;
-/// The most descriptors of a message: the device and three inside.
-const MOST_DESCRIPTORS: usize = 4;
+/// The most descriptors of a message: the device, three namespaces, and what says whose a socket is.
+const MOST_DESCRIPTORS: usize = 5;
 /// First byte of a report.
 const MADE: u8 = b'+';
 const REFUSED: u8 = b'-';
@@ -31,6 +31,7 @@ pub(super) enum Report {
 pub(super) struct Made {
     pub(super) device: TunDevice,
     pub(super) inside: Inside,
+    pub(super) owners: Option<SocketOwners>,
 }
 
 /// Two ends that keep messages apart and tell of each other's end.
@@ -43,8 +44,13 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
-pub(super) fn send_made(socket: &OwnedFd, device: &TunDevice, inside: &Inside) -> io::Result<()> {
-    let mut message = vec![MADE, u8::from(device.offload())];
+pub(super) fn send_made(socket: &OwnedFd, made: &Made) -> io::Result<()> {
+    let Made {
+        device,
+        inside,
+        owners,
+    } = made;
+    let mut message = vec![MADE, u8::from(device.offload()), u8::from(owners.is_some())];
     message.extend(device.mtu().to_be_bytes());
     message.extend(device.name().as_bytes());
     let mut descriptors = vec![
@@ -52,6 +58,7 @@ pub(super) fn send_made(socket: &OwnedFd, device: &TunDevice, inside: &Inside) -
         inside.mount.as_raw_fd(),
         inside.network.as_raw_fd(),
     ];
+    descriptors.extend(owners.as_ref().map(AsRawFd::as_raw_fd));
     descriptors.extend(inside.user.as_ref().map(AsRawFd::as_raw_fd));
     send(socket, &message, &descriptors)
 }
@@ -74,11 +81,13 @@ pub(super) fn receive_report(socket: &OwnedFd) -> io::Result<Report> {
 
 fn made(message: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<Made> {
     let malformed = || io::Error::from(io::ErrorKind::InvalidData);
-    let (&[offload, high, low], name) = message.split_first_chunk().ok_or_else(malformed)?;
+    let (&[offload, has_owners, high, low], name) =
+        message.split_first_chunk().ok_or_else(malformed)?;
     let name = String::from_utf8(name.to_vec()).map_err(|_| malformed())?;
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or_else(malformed);
     let (device, mount, network) = (next()?, next()?, next()?);
+    let owners = (has_owners != 0).then(next).transpose()?;
     let mtu = u16::from_be_bytes([high, low]);
     Ok(Made {
         device: TunDevice::from_parts(device, name, offload != 0, mtu),
@@ -87,6 +96,7 @@ fn made(message: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<Made> {
             mount,
             network,
         },
+        owners: owners.map(SocketOwners::from),
     })
 }
 
