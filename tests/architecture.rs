@@ -70,6 +70,7 @@ const TABLE: [Room; 13] = [
             "clap",
             "clap_complete",
             "clap_mangen",
+            "humantime",
             "nix",
             "serde",
             "serde_json",

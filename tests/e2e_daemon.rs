@@ -118,6 +118,44 @@ fn who_reads_its_words_sees_their_end() {
     assert_eq!(lab.ask("down bg").status.code(), Some(0));
 }
 
+/// On a host that keeps no log, as many containers are.
+#[test]
+fn without_journald_and_syslog_the_log_is_in_the_run_directory() {
+    let lab = Lab::up();
+    let script = "journal=/run/systemd/journal; [ ! -d $journal ] || mount -t tmpfs none $journal; \
+                  [ ! -e /dev/log ] || mount --bind /dev/null /dev/log; exec \"$@\"";
+    let wrapper = ["unshare", "-m", "sh", "-c", script, "sh"];
+    let log = lab.state.join("run/bg.log");
+    let start = || {
+        let args = format!("-D --name bg {}", V4.subnet);
+        let output = finished(lab.wrapped_up_command(&wrapper, &args));
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let told = format!("the log goes to {}", log.display());
+        assert!(said.contains(&told), "{said}");
+    };
+    let written = || fs::read_to_string(&log).unwrap_or_default();
+    start();
+    assert_eq!(fs::metadata(&log).unwrap().mode() & 0o777, 0o600);
+    lab.kill_sshd();
+    eventually("the loss stands in it", || {
+        written().contains("connection lost")
+    });
+    lab.start_sshd();
+    eventually("it is up again", || written().contains("up again"));
+    // Whoever asks why it is gone can look.
+    let report: serde_json::Value =
+        serde_json::from_slice(&lab.ask("status --json bg").stdout).unwrap();
+    let pid = report[0]["pid"].as_i64().unwrap() as i32;
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    eventually("it is gone", || !is_alive(pid));
+    assert!(written().contains("connection lost"));
+    // Nobody asks that of one that was told to end.
+    start();
+    assert_eq!(lab.ask("down bg").status.code(), Some(0));
+    lab.nothing_runs();
+}
+
 #[test]
 fn a_full_disk_for_the_pid_file_is_an_error_and_leaves_nothing() {
     let lab = Lab::up();

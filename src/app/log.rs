@@ -1,15 +1,18 @@
 //! The log: short lines for people, or JSON for machines, on stderr.
 //!
 //! Where stderr leads to systemd's journal, its own protocol is spoken, so that levels and fields stay what they are. A daemon
-//! that leaves its terminal logs to the journal too, else to syslog(3), and to stderr where that is a file.
+//! that leaves its terminal logs to the journal too, else to syslog(3), else to a file in its run directory; and to stderr
+//! where that is a file.
 
+mod kept;
 mod syslog;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write, stderr};
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
 
 use nix::sys::stat::fstat;
 use tracing::field::{Field, Visit};
@@ -25,6 +28,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::kept::Kept;
 use self::syslog::Syslog;
 use crate::cli::{LogArgs, LogFormat};
 use crate::os::daemon::stderr_is_file;
@@ -39,6 +43,9 @@ static STARTED: OnceLock<(reload::Handle<Output, Filtered>, LogFormat)> = OnceLo
 
 /// Whether the log goes elsewhere than to stderr by now.
 static HAS_LEFT: AtomicBool = AtomicBool::new(false);
+
+/// The file of this run's log, where it has one.
+static KEPT: OnceLock<PathBuf> = OnceLock::new();
 
 /// Of each line on stderr.
 const PREFIX: &str = "underpass: ";
@@ -68,8 +75,9 @@ pub(super) fn start_with(args: LogArgs, usual: LevelFilter, colour: bool) {
     }
 }
 
-/// To where a daemon logs, from here on. Where there is no such place, the last line on the terminal says so.
-pub fn leave_terminal() {
+/// To where a daemon logs, from here on: where there are no services for that to `file`, and the last line on the terminal says
+/// so.
+pub fn leave_terminal(file: Option<&Path>) {
     if stderr_is_file() {
         return;
     }
@@ -79,16 +87,44 @@ pub fn leave_terminal() {
     let output = match (journal(), Syslog::connect()) {
         (Ok(journal), _) => journal,
         (_, Ok(syslog)) => written(*format, syslog, "", false),
-        (Err(_), Err(error)) => {
-            tracing::warn!(
-                "there is no journald, and no syslog ({error}): the log ends here; 2>>FILE has it written to a file"
-            );
-            written(*format, io::sink, "", false)
-        }
+        (Err(_), Err(_)) => kept(*format, file),
     };
     match handle.reload(output) {
         Ok(()) => HAS_LEFT.store(true, Relaxed),
         Err(error) => tracing::warn!("the log stays on the terminal: {error}"),
+    }
+}
+
+fn kept(format: LogFormat, file: Option<&Path>) -> Output {
+    let none = || io::Error::from(io::ErrorKind::NotFound);
+    let opened = file.ok_or_else(none).and_then(|path| {
+        let kept = Kept::open(path, format == LogFormat::Human)?;
+        Ok((path, kept))
+    });
+    match opened {
+        Ok((path, kept)) => {
+            tracing::info!(
+                "there is no journald and no syslog: the log goes to {}, its last {} MiB; 2>>FILE has it written elsewhere",
+                path.display(),
+                kept::MOST >> 20
+            );
+            // One run leaves its terminal once.
+            let _ = KEPT.set(path.to_owned());
+            written(format, Mutex::new(kept), "", false)
+        }
+        Err(error) => {
+            tracing::warn!(
+                "there is no journald, no syslog, and no run directory for a file ({error}): the log ends here; 2>>FILE has it written to a file"
+            );
+            written(format, io::sink, "", false)
+        }
+    }
+}
+
+/// Removes the file of this run's log, where it has one: nobody will ask how it has ended.
+pub fn forget() {
+    if let Some(path) = KEPT.get() {
+        kept::remove(path);
     }
 }
 

@@ -19,7 +19,9 @@ pub struct InstanceArgs {
 pub struct DaemonArgs {
     /// Go to the background once packets flow
     ///
-    /// What the login asks is asked before. The exit code says whether packets flow.
+    /// What the login asks is asked before. The exit code says whether packets flow. From then on the log goes to journald or
+    /// syslog, else to NAME.log in the run directory, of which the last 1 MiB and the one before are kept, and which goes with
+    /// an orderly end; 2>>FILE has it written to a file.
     #[arg(short = 'D', long, help_heading = RUN)]
     pub daemon: bool,
     /// File for the process number

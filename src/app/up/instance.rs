@@ -39,6 +39,8 @@ pub struct Instance {
     pub(super) apart: Apart,
     /// Whoever waits for packets to flow, where the terminal is to be left then.
     pub(super) attached: Option<Attached>,
+    /// For the log of a daemon on a host that keeps none; goes with the run directory's other files.
+    pub(super) log_file: Option<PathBuf>,
     pub(super) replan: Replan,
 }
 
@@ -65,8 +67,10 @@ impl Instance {
                 None
             }
         };
+        let directory = claimed.as_ref().map(|(claim, _)| claim.directory());
         Ok(Self {
             name: plan.name.clone(),
+            log_file: directory.map(|directory| directory.join(format!("{}.log", plan.name))),
             claimed,
             pid_file: plan.pid_file.clone(),
             apart,

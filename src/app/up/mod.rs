@@ -24,6 +24,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -92,6 +93,9 @@ async fn up(plan: &Plan, mut instance: Instance, helper: Helper) -> Exit {
             error.exit()
         }
     };
+    if exit == Exit::Success {
+        log::forget();
+    }
     drop(claim);
     exit
 }
@@ -181,7 +185,8 @@ async fn with_hand(
     let mut running = captured.inspect_err(|error| records::end(&session, &error.to_string()))?;
     board.up(&running.session, &running.device);
     if let Some(attached) = instance.attached {
-        if let Err(source) = leave_terminal(attached, &instance.name) {
+        if let Err(source) = leave_terminal(attached, &instance.name, instance.log_file.as_deref())
+        {
             running.stop().await;
             let step = "cannot go to the background";
             return Err(UpError::Io { step, source });
@@ -217,12 +222,12 @@ async fn with_hand(
 }
 
 /// The last words on the terminal, and then to the background.
-fn leave_terminal(attached: Attached, name: &str) -> io::Result<()> {
+fn leave_terminal(attached: Attached, name: &str, log_file: Option<&Path>) -> io::Result<()> {
     info!(
         "in the background as process {}: underpass status {name} tells of it, underpass down {name} ends it",
         std::process::id()
     );
-    log::leave_terminal();
+    log::leave_terminal(log_file);
     attached.detach()
 }
 
