@@ -147,6 +147,39 @@ fn what_is_typed_goes_before_the_environment_and_that_before_the_profile() {
     assert_eq!(said.errors, "");
 }
 
+/// What is set and cannot be done is not passed over: it may say that nothing shall be changed, or nothing else reached.
+#[test]
+fn a_variable_is_heeded_or_a_mistake() {
+    let home = Home::new();
+    let up = ["up", "-r", "127.0.0.1", "198.51.100.0/24"];
+    for (name, words) in [
+        (
+            "UNDERPASS_DRY_RUN",
+            "type it there, and: unset UNDERPASS_DRY_RUN",
+        ),
+        (
+            "UNDERPASS_NETNS",
+            "--netns is an option of the command line alone",
+        ),
+        ("UNDERPASS_ISOLATE", "is for run and shell"),
+        ("UNDERPASS_ALL", "unset UNDERPASS_ALL"),
+    ] {
+        let said = home.mistake(&up, &[(name, "1")]);
+        assert!(said.contains(words), "{said}");
+    }
+    let run = ["run", "-r", "127.0.0.1", "198.51.100.0/24", "--", "true"];
+    for (name, value, words) in [
+        ("UNDERPASS_FOR", "1h", "UNDERPASS_FOR is for up"),
+        ("UNDERPASS_ISOLATE", "maybe", "isolate takes true or false"),
+        ("UNDERPASS_PUBLISH", "x", "[HOST:]PORT:PORT"),
+    ] {
+        let said = home.underpass(&run, &[(name, value)]);
+        assert_eq!(said.code, Some(125), "{}", said.errors);
+        assert!(said.errors.contains(words), "{}", said.errors);
+        assert_eq!(said.errors.lines().count(), 1, "{}", said.errors);
+    }
+}
+
 #[test]
 fn files_of_networks_and_of_arguments() {
     let home = Home::new();

@@ -103,6 +103,27 @@ fn what_the_parser_itself_refuses_ends_with_the_same_code() {
     }
 }
 
+/// What somebody tries first.
+#[test]
+fn nothing_typed_shows_what_there_is() {
+    let output = underpass(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert_eq!(said, text(&underpass(&["-h"]).stdout));
+    // Nobody types this one.
+    assert!(!said.contains("helper"), "{said}");
+}
+
+#[test]
+fn an_interface_without_its_equals_sign_gets_one() {
+    let output = underpass(&["up", "-r", "h", "10/8", "--gateway", "eth0"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--gateway=eth0"), "{said}");
+    let output = underpass(&["up", "-r", "h", "10/8", "eth0"]);
+    assert!(!text(&output.stderr).contains("--gateway"));
+}
+
 #[test]
 fn host_bits_are_cleared_with_a_warning() {
     let output = underpass(&["up", "-r", "127.0.0.1", "198.51.100.7/24", "--dry-run"]);

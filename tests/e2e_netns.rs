@@ -91,6 +91,28 @@ fn ones_own_is_captured_as_without() {
     assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
 }
 
+/// What is captured elsewhere meets no network of the client's, at a reload as at the start.
+#[test]
+fn a_reload_warns_of_no_network_of_ours() {
+    let lab = Lab::up();
+    let nets = lab.state.join("nets");
+    let clients = "192.168.77.0/24";
+    std::fs::write(&nets, V4.subnet).unwrap();
+    let args = format!("--netns {} -s {}", path(&lab, "box"), nets.display());
+    let mut underpass = lab.underpass(&args);
+    std::fs::write(&nets, format!("{}\n{clients}\n", V4.subnet)).unwrap();
+    let reloaded = lab.ask("reload");
+    let said = String::from_utf8_lossy(&reloaded.stderr);
+    assert!(
+        reloaded.status.success() && said.contains(clients),
+        "{said}"
+    );
+    let log = underpass.log().join("\n");
+    assert!(!log.contains("this host's own network"), "{log}");
+    assert_ok(&lab.probe("box", &format!("get {} 5001 1003", V4.host)));
+    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+}
+
 #[test]
 fn what_is_none_is_refused() {
     for (netns, words) in [

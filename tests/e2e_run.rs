@@ -90,6 +90,41 @@ fn isolated_it_reaches_nothing_else() {
     }
 }
 
+/// From every place: what is set somewhere and not heeded would let out what shall stay in.
+#[test]
+fn isolated_by_the_environment_or_by_a_profile() {
+    let rig = Rig::new();
+    let configs = rig.file("config");
+    let config = configs.join("underpass");
+    fs::create_dir_all(&config).unwrap();
+    let text = format!(
+        "[profile.p]\nsubnets = [\"{}\"]\nisolate = true\n",
+        V4.subnet
+    );
+    fs::write(config.join("config.toml"), text).unwrap();
+    let probe = probe_program();
+    for (args, variable, result) in [
+        (V4.subnet, "", "open"),
+        (V4.subnet, "1", "ENETUNREACH"),
+        ("p", "", "ENETUNREACH"),
+        ("p", "false", "open"),
+        ("p --isolate", "false", "ENETUNREACH"),
+    ] {
+        let connect = [probe.as_str(), "connect", "192.168.77.1", "22"];
+        let mut command = rig.run_command(args, &connect);
+        command.env("UNDERPASS_ISOLATE", variable);
+        command.env("XDG_CONFIG_HOME", &configs);
+        let output = finished(command);
+        let found = String::from_utf8_lossy(&output.stdout);
+        let expected = format!("\"{result}\"");
+        assert!(
+            found.contains(&expected),
+            "{args} {variable}: {found} {}",
+            said(&output)
+        );
+    }
+}
+
 #[test]
 fn everything_goes_through_the_server() {
     let rig = Rig::new();

@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use super::surroundings::Person;
 use crate::cli::UpArgs;
-use crate::plan::sources::{self, ConfigFile, SourceError, Variables};
+use crate::plan::sources::{self, ConfigFile, SourceError, Use, Variables};
 
 /// More than this is no file of arguments, networks or profiles, in bytes.
 const MOST: u64 = 1 << 20;
@@ -32,12 +32,13 @@ pub fn expanded(
 ///
 /// # Errors
 /// [`SourceError`] for the first file, variable or profile that cannot be used.
-pub fn gather(typed: &UpArgs, person: &Person) -> Result<UpArgs, SourceError> {
+pub fn gather(typed: &UpArgs, person: &Person, used: Use) -> Result<UpArgs, SourceError> {
     let mut args = typed.clone();
     let variables =
         Variables::parse(std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         }))?;
+    variables.check(used)?;
     for line in &variables.unknown {
         tracing::warn!("{line}");
     }

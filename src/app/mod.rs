@@ -37,6 +37,7 @@ use crate::os::daemon::Attached;
 use crate::os::namespace::existing;
 use crate::os::pid_file::Keeper;
 use crate::plan;
+use crate::plan::sources::Use;
 use exit::Exit;
 use helper::{Helper, Words};
 
@@ -69,7 +70,8 @@ fn typed(words: &[OsString]) -> Result<cli::Cli, ExitCode> {
     let words = &arguments::expanded(words, &person).map_err(|error| wrong(&error, words))?;
     cli::parse(words).map_err(|unparsed| match unparsed {
         Unparsed::Mistake(mistake) => wrong(&mistake, words),
-        Unparsed::Clap(error) => {
+        Unparsed::Nonsense(text) => wrong(&text, words),
+        Unparsed::Shown(error) => {
             let is_mistake = error.use_stderr();
             // A reader that has seen enough is no failure.
             let _ = error.print();
@@ -123,7 +125,7 @@ fn dry_run(typed: &cli::UpArgs) -> Result<Exit, Exit> {
         return Err(said(&elsewhere, Exit::Usage));
     }
     become_person()?;
-    let plan = prepare(typed, |_| true)?;
+    let plan = prepare(typed)?;
     Ok(block_on(dry_run::run(&plan)))
 }
 
@@ -141,7 +143,7 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
     let namespace = namespace.map_err(|error| said(&error, Exit::Usage))?;
     let keeper = keeper(typed)?;
     become_person()?;
-    let plan = prepare(typed, |_| true)?;
+    let plan = prepare(typed)?;
     let apart = up::Apart {
         keeper,
         processes: looker(&plan),
@@ -195,27 +197,41 @@ fn become_person() -> Result<(), Exit> {
     surroundings::become_person().map_err(|error| failed(&error))
 }
 
-fn resolve(typed: &cli::UpArgs) -> anyhow::Result<(plan::Plan, Vec<plan::PlanWarning>)> {
+/// A plan and what is to be warned of.
+type Resolved = (plan::Plan, Vec<plan::PlanWarning>);
+
+/// May be asked again: files are read anew.
+fn resolve(typed: &cli::UpArgs) -> anyhow::Result<Resolved> {
+    planned(&gathered(typed, Use::Up)?)
+}
+
+/// What was typed, with what stands in other places.
+fn gathered(typed: &cli::UpArgs, used: Use) -> anyhow::Result<cli::UpArgs> {
+    Ok(arguments::gather(typed, &surroundings::person()?, used)?)
+}
+
+fn planned(args: &cli::UpArgs) -> anyhow::Result<Resolved> {
     let person = surroundings::person()?;
     let environment = surroundings::environment(&person);
-    let args = arguments::gather(typed, &person)?;
     let mut config = ssh_config::SshConfig::new(person);
-    Ok(plan::resolve(&args, &environment, &mut |query| {
+    Ok(plan::resolve(args, &environment, &mut |query| {
         config.ask(query)
     })?)
 }
 
-/// The plan of `up` with those of its warnings said that matter, or the error said. May be asked again: files are read anew.
-fn prepare(
-    typed: &cli::UpArgs,
-    matters: impl Fn(&plan::PlanWarning) -> bool,
-) -> Result<plan::Plan, Exit> {
-    let (plan, warnings) = resolve(typed).map_err(|error| said(&error, Exit::Usage))?;
+/// The plan with those of its warnings said that matter.
+fn warned((plan, warnings): Resolved, matters: impl Fn(&plan::PlanWarning) -> bool) -> plan::Plan {
     for warning in warnings.into_iter().filter(matters) {
         tracing::warn!("{warning}");
     }
     warn_of_unheeded(&plan);
-    Ok(plan)
+    plan
+}
+
+/// The plan of `up` with its warnings said, or the error said.
+fn prepare(typed: &cli::UpArgs) -> Result<plan::Plan, Exit> {
+    let resolved = resolve(typed).map_err(|error| said(&error, Exit::Usage))?;
+    Ok(warned(resolved, |_| true))
 }
 
 /// A line for each option of ssh's configuration that the carrier does not honour.

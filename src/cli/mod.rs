@@ -6,6 +6,7 @@ mod audit_log;
 mod doctor;
 mod life;
 mod mistake;
+mod one_line;
 mod run;
 mod text;
 mod up;
@@ -21,7 +22,7 @@ pub use life::{
     DaemonArgs, DownArgs, FlowsArgs, InstanceArgs, ProfilesArgs, ReloadArgs, StatusArgs,
 };
 pub use mistake::Mistake;
-pub use run::{NetworkArgs, RunArgs};
+pub use run::{CommandArgs, NetworkArgs, RunArgs};
 use text::{DOCTOR_AFTER_HELP, HELP, RUN_AFTER_HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
 pub use text::{EXAMPLES, EXIT_CODES};
 pub use up::{CarrierArg, UpArgs};
@@ -35,7 +36,7 @@ pub use up::{CarrierArg, UpArgs};
 #[command(
     propagate_version = true,
     subcommand_required = true,
-    arg_required_else_help = false
+    arg_required_else_help = true
 )]
 pub struct Cli {
     /// What to do.
@@ -164,8 +165,10 @@ const LOG: &str = "Log options";
 pub enum Unparsed {
     /// It has what is another program's habit.
     Mistake(Mistake),
-    /// It asks for help or the version, or makes no sense: clap has the words for it.
-    Clap(clap::Error),
+    /// It makes no sense: one line that says why.
+    Nonsense(String),
+    /// It asks for help or the version.
+    Shown(clap::Error),
 }
 
 /// Parses the words of a command line.
@@ -175,14 +178,20 @@ pub enum Unparsed {
 pub fn parse(words: &[OsString]) -> Result<Cli, Unparsed> {
     Cli::try_parse_from(words).map_err(|error| match mistake::mistaken(&error, is_of_up) {
         Some(mistake) => Unparsed::Mistake(mistake),
-        None => Unparsed::Clap(error),
+        None if one_line::is_help(&error) => Unparsed::Shown(error),
+        None => Unparsed::Nonsense(one_line::of(&error, command_of(words).as_deref())),
     })
 }
 
 /// Whether a line that cannot be parsed is of `run` or `shell`, as far as can be seen.
 pub fn runs_a_command(words: &[OsString]) -> bool {
+    matches!(command_of(words).as_deref(), Some("run" | "shell"))
+}
+
+/// The command of a line that cannot be parsed, as far as can be seen.
+fn command_of(words: &[OsString]) -> Option<String> {
     let parsed = definition().ignore_errors(true).try_get_matches_from(words);
-    parsed.is_ok_and(|found| matches!(found.subcommand_name(), Some("run" | "shell")))
+    parsed.ok()?.subcommand_name().map(str::to_owned)
 }
 
 /// Whether a word begins a line for `up` whose command was left out: an option of it, or a network.

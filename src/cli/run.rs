@@ -23,6 +23,14 @@ pub struct NetworkArgs {
     /// The server and the subnets.
     #[command(flatten)]
     pub up: UpArgs,
+    /// What the network has beside these.
+    #[command(flatten)]
+    pub command: CommandArgs,
+}
+
+/// What a command's network has beside subnets; may be set elsewhere too, as the arguments of `up`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct CommandArgs {
     /// Take everything through the server, as with the subnets 0/0 and ::/0
     #[arg(long)]
     pub all: bool,

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum, ValueHint};
 
 use super::audit_log::AuditArgs;
 use super::life::{DaemonArgs, InstanceArgs};
+use super::run::CommandArgs;
 
 /// Heading of what concerns the SSH server.
 const SERVER: &str = "Server";
@@ -156,6 +157,9 @@ pub struct UpArgs {
     /// As commands of ip(8), and where each value that was not typed comes from.
     #[arg(long, help_heading = RUN)]
     pub dry_run: bool,
+    /// What [`run`](super::NetworkArgs) has beside these, from wherever it comes: none of it is an option of `up`.
+    #[arg(skip)]
+    pub command: CommandArgs,
 }
 
 /// What carries the connections.

@@ -1,6 +1,6 @@
 //! The server, how to get there and how to log in: ssh's effective configuration as values.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ssh_config::{Query, Unheeded};
@@ -122,6 +122,17 @@ impl SshPlan {
         let nearest = self.servers().last()?;
         matches!(nearest.route, Route::Direct).then_some(nearest)
     }
+
+    /// The file that a new host key is written to.
+    pub fn file_for_keys(&self) -> Option<&Path> {
+        let first = self.known_hosts.first().map(PathBuf::as_path);
+        first.filter(|file| *file != Path::new("/dev/null"))
+    }
+
+    /// Whether files were named, and what is written to the first is gone.
+    fn keeps_no_key(&self) -> bool {
+        !self.known_hosts.is_empty() && self.file_for_keys().is_none()
+    }
 }
 
 /// The server in a message.
@@ -139,6 +150,11 @@ impl SshPlan {
 impl SshPlan {
     /// What makes the server's key a known one.
     pub fn to_learn_its_key(&self) -> String {
+        if self.keeps_no_key() {
+            return "Compare the fingerprint. UserKnownHostsFile names no file that keeps the key: pass -o \
+                    UserKnownHostsFile=~/.ssh/known_hosts -o StrictHostKeyChecking=accept-new"
+                .to_owned();
+        }
         let or = match (self.is_hop, self.host_keys) {
             (true, _) => "set StrictHostKeyChecking accept-new for it in ssh's configuration",
             (false, HostKeyPolicy::Yes) => {
@@ -305,4 +321,29 @@ pub enum HostKeyPolicy {
     Yes,
     /// `no`: a new key is taken and written down.
     No,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_keeps_nothing_is_no_place_for_a_key() {
+        let with = |files: &[&str]| {
+            let mut plan = SshPlan::new("h", 22, "me");
+            plan.known_hosts = files.iter().map(PathBuf::from).collect();
+            plan
+        };
+        let kept = with(&["/home/me/kh", "/dev/null"]);
+        assert_eq!(kept.file_for_keys(), Some(Path::new("/home/me/kh")));
+        assert!(kept.to_learn_its_key().contains("connect once with: ssh "));
+        let lost = with(&["/dev/null"]);
+        assert_eq!(lost.file_for_keys(), None);
+        let advice = lost.to_learn_its_key();
+        assert!(!advice.contains("connect once"), "{advice}");
+        assert!(
+            advice.contains("-o UserKnownHostsFile=~/.ssh/known_hosts"),
+            "{advice}"
+        );
+    }
 }

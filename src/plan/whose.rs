@@ -12,7 +12,7 @@ use crate::cli::UpArgs;
 /// `(uid_t) -1` stands for nobody at all (chown(2), fib_rules).
 const NOBODY_AT_ALL: u32 = u32::MAX;
 /// Every interface. None has this name: sysctl_dev_name_is_allowed() in include/net/ip.h.
-const ALL: &str = "all";
+pub(super) const ALL: &str = "all";
 /// Users of a group at most: each is some rules, and every lookup of a route goes through all of them.
 const MOST_IN_GROUP: usize = 256;
 

@@ -33,6 +33,7 @@ use super::{arguments, ssh_config, surroundings};
 use crate::carrier::prompt;
 use crate::cli::{DoctorArgs, UpArgs};
 use crate::os::{Netlink, Slot, host as os_host, stale};
+use crate::plan::sources::Use;
 use crate::plan::{self, Plan};
 
 /// Stands for the subnets where none are named: nobody has it (RFC 5737), and nothing is captured here.
@@ -91,7 +92,7 @@ impl Planned {
             Ok(person) => person,
             Err(error) => return Some(Self::nonsense(error.to_string())),
         };
-        let mut args = match arguments::gather(typed, &person) {
+        let mut args = match arguments::gather(typed, &person, Use::Doctor) {
             Ok(args) => args,
             Err(error) => return Some(Self::nonsense(error.to_string())),
         };

@@ -15,6 +15,8 @@ const RULES: &[&str] = &[
      defaults: the highest place counts.",
     "Exclusions, keys and options of ssh add up instead, and the networks of one place (subnets and subnets-from \
      together) replace those of the lower ones.",
+    "all, isolate and publish count for run and shell alone; user, group, gateway, name, pidfile, for and idle-timeout \
+     for up alone. A profile may have both.",
     "With --dry-run, or with -v, it is said where each such value comes from.",
 ];
 
@@ -136,7 +138,7 @@ fn keys() -> Vec<(Vec<&'static str>, &'static str)> {
 
 fn environment(page: &mut Page) {
     page.section("ENVIRONMENT");
-    page.text("A variable for every key of config.toml, in capitals: UNDERPASS_REMOTE for remote, UNDERPASS_IDLE_TIMEOUT for idle-timeout. Networks are separated by blanks or commas; of other lists there is one value. An empty variable counts as none. sudo removes them, unless told: sudo --preserve-env=UNDERPASS_REMOTE.");
+    page.text("A variable for every key of config.toml, in capitals: UNDERPASS_REMOTE for remote, UNDERPASS_IDLE_TIMEOUT for idle-timeout. Networks are separated by blanks or commas; of other lists there is one value. An empty variable counts as none. One for an option that is no key, or that is of no use to the command, is an error. sudo removes them, unless told: sudo --preserve-env=UNDERPASS_REMOTE.");
     for (variable, meaning) in VARIABLES {
         page.item(variable, meaning);
     }

@@ -31,15 +31,16 @@ use self::network::Network;
 use self::ways::Ways;
 use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
 use super::up::{self, records, session::Session};
-use super::{confine, looker, prepare, surroundings};
+use super::{confine, looker, surroundings, warned};
 use crate::audit::{AuditError, Lookup};
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
-use crate::cli::{NetworkArgs, UpArgs};
+use crate::cli::{CommandArgs, NetworkArgs, UpArgs};
 use crate::inlet::tun::Tun;
 use crate::os::namespace::{self, EnterError, NamespaceError, Private, Sockets, Waiting};
 use crate::os::signals::{self, Signals};
 use crate::os::{SocketOwners, TunDevice, limits, memory};
+use crate::plan::sources::Use;
 use crate::plan::{Plan, PlanWarning, RunPlan, run as run_plan};
 
 /// How long the goodbye may take: a server that no longer answers holds nobody up.
@@ -137,18 +138,29 @@ fn plan(args: &NetworkArgs) -> Option<RunPlan> {
         error!("{option} is for up: {why}; leave it out");
         return None;
     }
-    let mut up = args.up.clone();
-    if args.all {
-        up.subnets.extend(["0.0.0.0/0", "::/0"].map(str::to_owned));
-    }
-    let publish = args.publish.iter().map(|text| run_plan::publish(text));
-    let publish = match publish.collect() {
-        Ok(publish) => publish,
+    match planned(args) {
+        Ok(plan) => Some(plan),
         Err(error) => {
             error!("{error}");
-            return None;
+            None
         }
-    };
+    }
+}
+
+fn planned(args: &NetworkArgs) -> anyhow::Result<RunPlan> {
+    let mut typed = args.up.clone();
+    typed.command = args.command.clone();
+    let mut up = super::gathered(&typed, Use::Run)?;
+    if up.command.all {
+        up.subnets.extend(["0.0.0.0/0", "::/0"].map(str::to_owned));
+    }
+    let CommandArgs {
+        all,
+        isolate,
+        publish,
+    } = &up.command;
+    let publish = publish.iter().map(|text| run_plan::publish(text));
+    let publish = publish.collect::<Result<_, _>>()?;
     // No rules of the kernel and no loop to the server here, so nothing to be warned of.
     let matters = |warning: &PlanWarning| {
         !matches!(
@@ -156,10 +168,10 @@ fn plan(args: &NetworkArgs) -> Option<RunPlan> {
             PlanWarning::LastPort { .. } | PlanWarning::CommandUnderDefault { .. }
         )
     };
-    Some(RunPlan {
-        plan: prepare(&up, matters).ok()?,
-        all: args.all,
-        isolate: args.isolate,
+    Ok(RunPlan {
+        plan: warned(super::planned(&up)?, matters),
+        all: *all,
+        isolate: *isolate,
         publish,
     })
 }

@@ -49,11 +49,14 @@ impl Reloader {
         if capture == before {
             return Ok("captures the same as before".to_owned());
         }
-        let told = advise(self.slot, &capture).await;
-        told.map_err(|error| error.to_string())?;
         let mut setup = self.setup.lock().await;
-        let told = advise_of_server(self.slot, &capture, setup.exempted()).await;
-        told.map_err(|error| error.to_string())?;
+        // What is elsewhere meets no network of ours, and that one's is not ours to look at.
+        if !setup.is_elsewhere() {
+            let told = advise(self.slot, &capture).await;
+            told.map_err(|error| error.to_string())?;
+            let told = advise_of_server(self.slot, &capture, setup.exempted()).await;
+            told.map_err(|error| error.to_string())?;
+        }
         // First: what is captured anew is never asked for under the address that it has here.
         let leads = &self.session.leads;
         leads.remap(Mapping::after(&before, &capture));

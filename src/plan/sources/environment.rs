@@ -1,7 +1,9 @@
 //! `UNDERPASS_*`: a variable for every key, `UNDERPASS_REMOTE` for `remote`.
 
+use clap::Arg;
+
 use super::key::{self, KEYS, Slot};
-use super::{Entry, Layer, Origin, SourceError};
+use super::{Entry, Layer, Origin, SourceError, Use};
 use crate::cli::UpArgs;
 
 /// How the names of our variables begin.
@@ -10,6 +12,8 @@ const PREFIX: &str = "UNDERPASS_";
 const PROFILE: &str = "UNDERPASS_PROFILE";
 /// Where control sockets are: no matter of the plan.
 const RUNTIME_DIR: &str = "UNDERPASS_RUNTIME_DIR";
+/// Options that do nothing else; others may call a variable so.
+const ABOUT: [&str; 2] = ["help", "version"];
 /// More than this is no list of networks, in bytes.
 const MOST: usize = 64 * 1024;
 
@@ -41,6 +45,22 @@ impl Variables {
         Ok(read)
     }
 
+    /// Whether the command has a use for all of them; what is switched off it need not have.
+    ///
+    /// # Errors
+    /// [`SourceError::OfAnother`].
+    pub fn check(&self, used: Use) -> Result<(), SourceError> {
+        for Entry { key, text, origin } in &self.layer.entries {
+            let mut args = UpArgs::default();
+            let is_on = key.set(&mut args, text).is_ok() && (key.slot)(&mut args).is_set();
+            if let Some(command) = used.other_for(key).filter(|_| is_on) {
+                let name = origin.to_string();
+                return Err(SourceError::OfAnother { name, command });
+            }
+        }
+        Ok(())
+    }
+
     fn variable(&mut self, name: String, value: String) -> Result<(), SourceError> {
         if name == PROFILE {
             self.profile = Some(value);
@@ -50,6 +70,9 @@ impl Variables {
             return Ok(());
         }
         let Some(key) = KEYS.iter().find(|key| variable(key.name) == name) else {
+            if let Some(option) = option_alone(&name) {
+                return Err(SourceError::OptionAlone { name, option });
+            }
             self.unknown.push(unknown(&name));
             return Ok(());
         };
@@ -63,6 +86,20 @@ impl Variables {
         }
         Ok(())
     }
+}
+
+/// The option that a variable seems to stand for, and does not. It may be one that changes nothing, or that captures
+/// elsewhere: to pass it over would do what was not asked for.
+fn option_alone(name: &str) -> Option<String> {
+    let definition = crate::cli::definition();
+    // It has all of `up`.
+    let run = definition.find_subcommand("run")?;
+    let global = definition.get_arguments();
+    let longs = run.get_arguments().chain(global).filter_map(Arg::get_long);
+    let mut options = longs.filter(|long| !ABOUT.contains(long));
+    options
+        .find(|long| variable(long) == name)
+        .map(|long| format!("--{long}"))
 }
 
 /// Networks are separated by blanks or commas; anything else may have these inside, and is one value.
@@ -103,7 +140,7 @@ mod tests {
     fn a_variable_for_every_key() {
         for key in KEYS {
             let name = variable(key.name);
-            let read = ["true", "auto", "10.1.0.0/16", "1500", "A=b", "15"]
+            let read = ["true", "auto", "10.1.0.0/16", "1500", "A=b", "15", "80:80"]
                 .into_iter()
                 .find_map(|value| parse(&[(&name, value)]).ok())
                 .unwrap();
@@ -135,6 +172,42 @@ mod tests {
         assert!(error.to_string().starts_with("UNDERPASS_EXCLUDE: "));
         let read = parse(&[("UNDERPASS_SUBNET", "10/8")]).unwrap();
         assert!(read.unknown[0].contains("did you mean UNDERPASS_SUBNETS?"));
+    }
+
+    #[test]
+    fn what_is_an_option_and_no_variable_is_not_passed_over() {
+        for (name, option) in [
+            ("UNDERPASS_DRY_RUN", "--dry-run"),
+            ("UNDERPASS_NETNS", "--netns"),
+            ("UNDERPASS_DAEMON", "--daemon"),
+            ("UNDERPASS_VERBOSE", "--verbose"),
+            ("UNDERPASS_QUIET", "--quiet"),
+            ("UNDERPASS_LOG_FORMAT", "--log-format"),
+        ] {
+            let error = parse(&[(name, "1")]).unwrap_err().to_string();
+            assert!(error.starts_with(name) && error.contains(option), "{error}");
+        }
+        assert_eq!(
+            parse(&[("UNDERPASS_VERSION", "1")]).unwrap().unknown.len(),
+            1
+        );
+    }
+
+    #[test]
+    fn what_another_command_has_a_use_for_is_not_passed_over() {
+        let check = |name, value, used| parse(&[(name, value)]).unwrap().check(used);
+        for (name, value, not) in [
+            ("UNDERPASS_ISOLATE", "1", Use::Up),
+            ("UNDERPASS_PUBLISH", "80:80", Use::Up),
+            ("UNDERPASS_FOR", "1h", Use::Run),
+            ("UNDERPASS_GATEWAY", "eth0", Use::Run),
+        ] {
+            for used in [Use::Up, Use::Run, Use::Doctor] {
+                let done = check(name, value, used);
+                assert_eq!(done.is_err(), used == not, "{name} {used:?}");
+            }
+        }
+        assert_eq!(check("UNDERPASS_ISOLATE", "0", Use::Up), Ok(()));
     }
 
     proptest! {

@@ -68,6 +68,24 @@ pub enum SourceError {
         /// What is wrong with it.
         source: Box<PlanError>,
     },
+    /// A variable named as an option that is none of the environment's.
+    #[error(
+        "{name}: {option} is an option of the command line alone; type it there, and: unset {name}"
+    )]
+    OptionAlone {
+        /// The variable.
+        name: String,
+        /// The option.
+        option: String,
+    },
+    /// A variable for another command.
+    #[error("{name} is for {command}, and this command cannot do what it says: unset {name}")]
+    OfAnother {
+        /// The variable.
+        name: String,
+        /// The command.
+        command: &'static str,
+    },
     /// A line of a file of arguments.
     #[error("{place}: {said}")]
     Arguments {
@@ -77,7 +95,7 @@ pub enum SourceError {
         said: String,
     },
     /// A profile that there is not.
-    #[error("{}", no_profile(name, files, known, *.typed_alone))]
+    #[error("{}{}", no_profile(name, files, known, *.typed_alone), interface(name, *.after_gateway))]
     NoProfile {
         /// As typed.
         name: String,
@@ -87,6 +105,8 @@ pub enum SourceError {
         known: Vec<String>,
         /// Whether it was typed among the networks.
         typed_alone: bool,
+        /// Whether `--gateway` was typed without a name.
+        after_gateway: bool,
     },
     /// Two profiles at once.
     #[error(
@@ -104,6 +124,13 @@ fn hint(nearest: Option<&str>, keys: &str) -> String {
     match nearest {
         Some(name) => format!("; did you mean {name}?"),
         None => format!("; {keys}"),
+    }
+}
+
+fn interface(name: &str, after_gateway: bool) -> String {
+    match after_gateway {
+        true => format!("; an interface is given with a =: --gateway={name}"),
+        false => String::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::super::{PlanError, capture, device, instance, life, remote, ssh_option, whose};
+use super::super::{PlanError, capture, device, instance, life, remote, run, ssh_option, whose};
 use crate::cli::{CarrierArg, UpArgs};
 
 /// One setting, by the name of its option.
@@ -189,7 +189,48 @@ pub(super) const KEYS: &[Key] = &[
     key!("idle-timeout", One, Text, idle_timeout, life::check_idle),
     key!("mtu", One, Bytes, mtu, device::check_mtu_text),
     key!("tun", One, Text, tun, device::check_tun),
+    key!("all", One, Flag, command.all, any),
+    key!("isolate", One, Flag, command.isolate, any),
+    key!("publish", One, Texts, command.publish, |text| run::publish(
+        text
+    )
+    .map(drop)),
 ];
+
+/// Those that `up` has no use for, and those that `run` has none for. Of a profile, which both may take, they are left to the
+/// other command.
+const OF_RUN: [&str; 3] = ["all", "isolate", "publish"];
+const OF_UP: [&str; 7] = [
+    "user",
+    "group",
+    "gateway",
+    "name",
+    "pidfile",
+    "for",
+    "idle-timeout",
+];
+
+/// What the arguments are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// `up`.
+    Up,
+    /// `run` and `shell`.
+    Run,
+    /// A look at all of them.
+    Doctor,
+}
+
+impl Use {
+    /// The command that has a use for `key`, where this one has none.
+    pub(super) fn other_for(self, key: &Key) -> Option<&'static str> {
+        match self {
+            Self::Up if OF_RUN.contains(&key.name) => Some("run and shell"),
+            Self::Run if OF_UP.contains(&key.name) => Some("up"),
+            Self::Up | Self::Run | Self::Doctor => None,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -198,19 +239,28 @@ mod tests {
     #[test]
     fn every_key_is_an_option_of_up() {
         let definition = crate::cli::definition();
-        let up = definition.find_subcommand("up").unwrap();
         for key in KEYS {
+            let command = Use::Up.other_for(key).map_or("up", |_| "run");
+            let command = definition.find_subcommand(command).unwrap();
             // The networks of the command line stand alone; -s is the file.
             let is_list = matches!(key.name, "subnets-from");
             let named = |argument: &clap::Arg| argument.get_long() == Some(key.name);
-            assert!(is_list || up.get_arguments().any(named), "{}", key.name);
+            assert!(
+                is_list || command.get_arguments().any(named),
+                "{}",
+                key.name
+            );
+        }
+        for name in OF_UP.iter().chain(&OF_RUN) {
+            assert!(find(name).is_some(), "{name}");
         }
     }
 
     #[test]
-    fn every_option_of_up_is_a_key_or_is_known_not_to_be() {
+    fn every_option_is_a_key_or_is_known_not_to_be() {
         let definition = crate::cli::definition();
-        let up = definition.find_subcommand("up").unwrap();
+        // It has all of `up`.
+        let run = definition.find_subcommand("run").unwrap();
         // Of one start alone, or of the log.
         let not = [
             "profile",
@@ -223,7 +273,7 @@ mod tests {
             "quiet",
             "log-format",
         ];
-        for long in up.get_arguments().filter_map(clap::Arg::get_long) {
+        for long in run.get_arguments().filter_map(clap::Arg::get_long) {
             assert!(find(long).is_some() || not.contains(&long), "{long}");
         }
     }
@@ -243,7 +293,7 @@ mod tests {
         for key in KEYS {
             let mut args = UpArgs::default();
             assert!(!(key.slot)(&mut args).is_set(), "{}", key.name);
-            let values = ["true", "auto", "10.1.0.0/16", "1500", "A=b", "15"];
+            let values = ["true", "auto", "10.1.0.0/16", "1500", "A=b", "15", "80:80"];
             let taken = values.iter().any(|text| {
                 let slot = (key.slot)(&mut args);
                 slot.set(text).is_some()

@@ -21,6 +21,7 @@ pub use arguments_file::expand;
 pub use environment::Variables;
 pub use error::SourceError;
 pub use file::{ConfigFile, Summary};
+pub use key::Use;
 pub use list::{excludes, subnets};
 pub use profile::{is_profile_name, take_profile};
 

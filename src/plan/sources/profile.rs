@@ -1,5 +1,6 @@
 //! Which profile is meant, and what it says.
 
+use super::super::whose;
 use super::{ConfigFile, Layer, SourceError};
 use crate::cli::UpArgs;
 
@@ -30,7 +31,8 @@ pub fn take_profile(
     let mut layers = Vec::new();
     if let Some(name) = &args.profile {
         let found = files.iter().find_map(|file| file.profiles.get(name));
-        let found = found.ok_or_else(|| no_profile(name, files, typed_alone))?;
+        let after_gateway = typed_alone && args.gateway.iter().any(|name| name == whose::ALL);
+        let found = found.ok_or_else(|| no_profile(name, files, (typed_alone, after_gateway)))?;
         layers.push(found.clone());
     }
     layers.extend(files.iter().map(|file| file.defaults.clone()));
@@ -52,12 +54,17 @@ fn typed(args: &mut UpArgs) -> Result<bool, SourceError> {
     Ok(typed_alone)
 }
 
-fn no_profile(name: &str, files: &[ConfigFile], typed_alone: bool) -> SourceError {
+fn no_profile(
+    name: &str,
+    files: &[ConfigFile],
+    (typed_alone, after_gateway): (bool, bool),
+) -> SourceError {
     let known = files.iter().flat_map(ConfigFile::profile_names);
     SourceError::NoProfile {
         name: name.to_owned(),
         files: files.iter().map(|file| file.path.clone()).collect(),
         known: known.map(str::to_owned).collect(),
         typed_alone,
+        after_gateway,
     }
 }

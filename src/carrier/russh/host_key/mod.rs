@@ -327,7 +327,7 @@ impl HostKeyCheck {
         if self.bare_name().is_empty() || self.bare_name().contains(is_special) {
             return None;
         }
-        self.plan.known_hosts.first().map(|file| file.as_path())
+        self.plan.file_for_keys()
     }
 
     /// Writes the key down. Where that fails the key still holds for this connection: it was taken.
