@@ -207,6 +207,8 @@ fn a_dry_run_shows_the_rules() {
 }
 
 const BRIDGE: &str = "br-b0c5b0c5b0c5";
+/// The client's addresses on the side of the box, and how they are given.
+const NETS: [(&str, &str); 2] = [("172.31.0.1/24", ""), ("fd00:31::1/64", " nodad")];
 
 /// A command in the client.
 fn client(lab: &Lab, line: &str) {
@@ -221,9 +223,12 @@ fn client(lab: &Lab, line: &str) {
 /// Makes the box a host of a network behind the client: no bridge is between them.
 fn without_bridge(lab: &Lab) {
     client(lab, &format!("ip link del {BRIDGE}"));
-    for net in ["172.31.0.1/24", "fd00:31::1/64"] {
-        client(lab, &format!("ip addr add {net} dev box"));
+    for (net, how) in NETS {
+        client(lab, &format!("ip addr add {net} dev box{how}"));
     }
+    common::eventually("no address changes by itself any more", || {
+        !lab.network_state("client").contains("tentative")
+    });
 }
 
 fn with_bridge(lab: &Lab, name: &str) {
@@ -231,8 +236,8 @@ fn with_bridge(lab: &Lab, name: &str) {
     client(lab, &format!("ip link set {name} up"));
     client(lab, "ip addr flush dev box");
     client(lab, &format!("ip link set box master {name}"));
-    for net in ["172.31.0.1/24", "fd00:31::1/64"] {
-        client(lab, &format!("ip addr add {net} dev {name}"));
+    for (net, how) in NETS {
+        client(lab, &format!("ip addr add {net} dev {name}{how}"));
     }
 }
 
@@ -287,8 +292,8 @@ fn a_bridge_that_appears_goes_and_comes_again_is_followed() {
             from_box(&lab, V4.host) == "open" && from_box(&lab, V6.host) == "open"
         });
         client(&lab, "ip link del br-0123456789ab");
-        for net in ["172.31.0.1/24", "fd00:31::1/64"] {
-            client(&lab, &format!("ip addr add {net} dev box"));
+        for (net, how) in NETS {
+            client(&lab, &format!("ip addr add {net} dev box{how}"));
         }
         common::eventually("no rule is for it any more", || {
             !lab.network_state("client").contains("br-0123456789ab")

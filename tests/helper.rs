@@ -127,16 +127,24 @@ impl Helper {
 
     /// The four bytes before a message, and the descriptor that may come along.
     fn read_length(&mut self, length: &mut [u8; 4]) -> Option<()> {
+        loop {
+            return match self.receive(length) {
+                // A socket with a limit of time does not go on by itself after a signal (signal(7)).
+                Err(Errno::EINTR) => continue,
+                // It has not read all that was said.
+                Err(Errno::ECONNRESET) => None,
+                bytes => (bytes.expect("it answers, or ends") == 4).then_some(()),
+            };
+        }
+    }
+
+    fn receive(&mut self, length: &mut [u8; 4]) -> nix::Result<usize> {
         let mut space = nix::cmsg_space!(RawFd);
         let mut pieces = [IoSliceMut::new(length)];
         let flags = MsgFlags::MSG_WAITALL | MsgFlags::MSG_CMSG_CLOEXEC;
         let socket = self.socket.as_raw_fd();
-        let message = match recvmsg::<()>(socket, &mut pieces, Some(&mut space), flags) {
-            // It has not read all that was said.
-            Err(Errno::ECONNRESET) => return None,
-            message => message.expect("it answers, or ends"),
-        };
-        for control in message.cmsgs().unwrap() {
+        let message = recvmsg::<()>(socket, &mut pieces, Some(&mut space), flags)?;
+        for control in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(descriptors) = control {
                 // SAFETY: the kernel has just made it for us.
                 #[allow(unsafe_code)]
@@ -144,7 +152,7 @@ impl Helper {
                 self.device = Some(device);
             }
         }
-        (message.bytes == 4).then_some(())
+        Ok(message.bytes)
     }
 
     fn ask(&mut self, text: &str) -> String {
