@@ -159,6 +159,8 @@
 //! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most; over a ProxyCommand 1; as many as `--connections` says | `carrier/russh/pool/choice.rs` |
 //! | clients of the control socket | | 16; a request 4 KiB, 512 flows in an answer, 1 s to ask, 5 s to take the answer | [`app::control`] |
 //! | audit lines that wait for the disk | | 32,768; what comes then is counted, and told once | [`audit`] |
+//! | log of a daemon where no service takes it | | 1 MiB, and the 1 MiB before | `app/log/kept.rs` |
+//! | users of a group (`--group`) | | 256 | `plan/whose.rs` |
 //! | channels | 1 | 900 per connection where thousands come at once, 16,000 at most (sshd: 16,384) | `carrier/russh/pool/choice.rs` |
 //! | masters (`ssh -M`) | 1 | as many as `--connections` says, else a further one at 900 channels, or after 8,000 refused opens; 16 at most | `carrier/openssh/pool.rs`, `shared.rs` |
 //!

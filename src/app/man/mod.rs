@@ -14,7 +14,7 @@ const RULES: &[&str] = &[
     "A value that is not typed is taken from the environment, then from the profile, then from the \
      defaults: the highest place counts.",
     "Exclusions, keys and options of ssh add up instead, and the networks of one place (subnets and subnets-from \
-     together) replace those of the lower ones.",
+     together) replace those of the lower ones, as users and groups together do.",
     "all, isolate and publish count for run and shell alone; user, group, gateway, name, pidfile, for and idle-timeout \
      for up alone. A profile may have both.",
     "With --dry-run, or with -v, it is said where each such value comes from.",

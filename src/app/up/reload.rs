@@ -10,7 +10,7 @@ use super::board::Board;
 use super::leads::Mapped;
 use super::session::Session;
 use super::setup::Setup;
-use super::{Captured, Replan, advise, advise_of_server};
+use super::{Captured, Replan, advise, advise_of_server, whose};
 use crate::carrier::{AnyCarrier, Steady};
 use crate::os::notify;
 use crate::plan::{CapturePlan, Mapping};
@@ -66,6 +66,9 @@ impl Reloader {
             error.to_string()
         })?;
         self.board.captures(&capture);
+        if capture.whose != before.whose {
+            whose::of_groups(&capture.whose).for_each(|line| info!("{line}"));
+        }
         Ok(in_words(&before, &capture))
     }
 }

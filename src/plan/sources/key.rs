@@ -28,7 +28,9 @@ pub(super) enum Kind {
     /// Those of all places count, the highest first.
     Added,
     /// As [`Kind::One`], but all keys of this kind together: what is captured comes from one place.
-    Together,
+    Networks,
+    /// The same for whom it is captured.
+    Users,
 }
 
 /// The place of a value among the arguments.
@@ -170,17 +172,17 @@ pub(super) const KEYS: &[Key] = &[
     key!("connections", One, Count, connections, any),
     key!(
         "subnets",
-        Together,
+        Networks,
         Networks,
         subnets,
         capture::check_subnet
     ),
-    key!("subnets-from", Together, Files, subnet_files, any),
+    key!("subnets-from", Networks, Files, subnet_files, any),
     key!("exclude", Added, Networks, excludes, capture::check_exclude),
     key!("exclude-from", Added, Files, exclude_files, any),
     key!("disable-ipv6", One, Flag, disable_ipv6, any),
-    key!("user", One, Texts, users, any),
-    key!("group", One, Texts, groups, any),
+    key!("user", Users, Texts, users, any),
+    key!("group", Users, Texts, groups, any),
     key!("gateway", One, Texts, gateway, whose::check_gateway),
     key!("name", One, Text, instance.name, instance::check_name),
     key!("pidfile", One, File, daemon.pidfile, any),

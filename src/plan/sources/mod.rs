@@ -1,7 +1,7 @@
 //! Where the arguments of `up` come from: what is typed, then the environment, then the profile, then the defaults.
 //!
 //! The highest place with a value counts. Exclusions, keys and options of ssh add up instead, the highest place first: what
-//! must not be captured stays so. The networks and the files of networks come from one place together.
+//! must not be captured stays so. The networks and the files of networks come from one place together, as do users and groups.
 //!
 //! No file is opened here and no variable read: their texts are handed in.
 
@@ -163,14 +163,13 @@ pub fn fill(args: &mut UpArgs, layers: &[Layer]) -> Result<Vec<Filled>, SourceEr
         .map(|key| key.name)
         .collect();
     for layer in layers {
-        let networks_decided = KEYS
-            .iter()
-            .any(|key| key.kind == Kind::Together && decided.contains(key.name));
         for entry in &layer.entries {
             let is_decided = match entry.key.kind {
                 Kind::One => decided.contains(entry.key.name),
                 Kind::Added => false,
-                Kind::Together => networks_decided,
+                kind @ (Kind::Networks | Kind::Users) => KEYS
+                    .iter()
+                    .any(|key| key.kind == kind && decided.contains(key.name)),
             };
             if is_decided || names_it_already(args, entry.key, &decided) {
                 continue;

@@ -97,6 +97,24 @@ fn the_higher_place_counts_and_exclusions_add_up() {
     assert!(!args.disable_ipv6);
 }
 
+/// Who is typed is meant alone, whatever a lower place adds by the other word.
+#[test]
+fn users_and_groups_come_from_one_place() {
+    let text = "[profile.p]\nuser = [\"a\", \"b\"]\ngroup = [\"g\"]";
+    let of = |users: &[&str], variables: &[(&str, &str)]| {
+        let typed = UpArgs {
+            users: users.iter().map(|&user| user.into()).collect(),
+            ..words(&["p"])
+        };
+        let args = meant(typed, variables, text).unwrap();
+        (args.users.join(" "), args.groups.join(" "))
+    };
+    let pair = |users: &str, groups: &str| (users.to_owned(), groups.to_owned());
+    assert_eq!(of(&[], &[]), pair("a b", "g"));
+    assert_eq!(of(&["c"], &[]), pair("c", ""));
+    assert_eq!(of(&[], &[("UNDERPASS_GROUP", "h")]), pair("", "h"));
+}
+
 #[test]
 fn port_and_login_go_with_the_server_that_names_them() {
     let of = |remote: Option<&str>, port, login: Option<&str>, text| {
