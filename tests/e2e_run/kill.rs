@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::common::V4;
 use super::rig::{Rig, UNDERPASS, processes_with, stray_mounts};
-use super::watch::Watch;
+use super::watch::{Watch, go_first};
 use super::{after_first_line, signal};
 
 /// How many rounds, over all labs.
@@ -34,6 +34,7 @@ fn whoever_of_run_is_killed_whenever_nothing_is_left() {
     std::thread::scope(|scope| {
         for lab in 0..LABS {
             scope.spawn(move || {
+                go_first();
                 let mut ground = Ground::new(seed + lab as u64);
                 for round in 0..ROUNDS / LABS {
                     ground.round(round % 3 == 0);

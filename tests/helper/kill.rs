@@ -5,12 +5,11 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 
-use nix::libc;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::watch::Watch;
+use super::watch::{FIRST, Watch, go_first};
 use super::*;
 
 /// How many rounds, over all labs.
@@ -19,8 +18,6 @@ const ROUNDS: usize = 100;
 const LABS: usize = 2;
 /// What is promised.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// Before all else that runs here: the promise is for a machine that is not full.
-const FIRST: i32 = -20;
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -355,15 +352,6 @@ fn send(pids: &[i32], signal: Signal) {
 fn is_helper(pid: i32) -> bool {
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     command.ends_with(b"helper\0") && status(pid, "Name").as_deref() == Some("underpass")
-}
-
-/// This thread goes first, and what it starts.
-fn go_first() {
-    // SAFETY: three numbers; whether it is permitted or not matters little.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, FIRST);
-    }
 }
 
 fn seed() -> u64 {
