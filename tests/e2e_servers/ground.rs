@@ -54,7 +54,7 @@ pub(crate) struct Choice {
 pub(crate) const CHOICES: [Choice; 2] = [
     Choice {
         arguments: "--carrier auto",
-        told: "carrier: the built-in SSH (the faster one; nothing configured asks for ssh itself)",
+        told: "carrier: the built-in SSH (less CPU for every byte; nothing configured asks for ssh itself)",
     },
     Choice {
         arguments: "--carrier openssh",
