@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "helper/agent.rs"]
+mod agent;
 mod common;
 #[path = "helper/elevators.rs"]
 mod elevators;

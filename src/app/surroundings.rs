@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User};
@@ -13,7 +12,7 @@ use super::sudo::{self, SudoError};
 use crate::carrier::russh::has_algorithm;
 use crate::os::accounts;
 use crate::os::privilege::{Caller, become_caller};
-use crate::plan::Environment;
+use crate::plan::{Environment, quoted};
 
 /// Set by sshd: the client's address and port, then the server's (ssh(1), ENVIRONMENT).
 const SSH_CONNECTION: &str = "SSH_CONNECTION";
@@ -50,9 +49,19 @@ pub fn environment(person: &Person) -> Environment {
         is_krl,
         has_algorithm,
         variable,
+        without_sudo: without_sudo(person),
         user_number,
         group_users,
     }
+}
+
+/// What was typed, for a person whose agent sudo has hidden too well.
+fn without_sudo(person: &Person) -> Option<String> {
+    let called_sudo = person.name.is_some() && behind_sudo() == person.name;
+    (called_sudo && variable(AUTH_SOCK).is_none()).then(|| {
+        let words = std::env::args_os().map(|word| quoted(&word.to_string_lossy()));
+        words.collect::<Vec<_>>().join(" ")
+    })
 }
 
 fn caller(person: &Person) -> Option<Caller> {
@@ -174,20 +183,21 @@ pub fn login_shell() -> Option<PathBuf> {
     Some(user.shell).filter(|shell| !shell.as_os_str().is_empty())
 }
 
-/// sudo clears a variable, but the shell that called it still has it (proc_pid_environ(5)). Of processes of `uid` only,
-/// where one is given: nobody else's word counts.
+/// sudo hides a variable from what it runs, but was given it, and the shell that called it may have been, too
+/// (proc_pid_environ(5): what a process was started with, so that of sudo knows more). Of processes that `uid` has started
+/// only, where one is given: nobody else's word counts.
 fn inherited(name: &str, uid: Option<u32>) -> Option<String> {
     let mut process = nix::unistd::getppid().as_raw();
     for _ in 0..ANCESTORS {
         let directory = format!("/proc/{process}");
-        let owner = std::fs::metadata(&directory).ok()?.uid();
-        if uid.is_none_or(|uid| uid == owner)
+        let status = std::fs::read_to_string(format!("{directory}/status")).ok()?;
+        if uid.is_none_or(|uid| started_by(&status) == Some(uid))
             && let Ok(environment) = std::fs::read(format!("{directory}/environ"))
             && let Some(value) = entry(&environment, name)
         {
             return Some(value);
         }
-        process = parent(&std::fs::read_to_string(format!("{directory}/stat")).ok()?)?;
+        process = parent(&status)?;
     }
     None
 }
@@ -201,10 +211,22 @@ fn entry(environment: &[u8], name: &str) -> Option<String> {
     String::from_utf8(value.to_vec()).ok()
 }
 
-/// The fourth field of proc_pid_stat(5); the second, in parentheses, may hold anything.
-fn parent(stat: &str) -> Option<i32> {
-    let (_, rest) = stat.rsplit_once(") ")?;
-    rest.split(' ').nth(1)?.parse().ok()
+/// The real user, which sudo, too, has from its caller: the first number of the line `Uid` of proc_pid_status(5).
+fn started_by(status: &str) -> Option<u32> {
+    line(status, "Uid:")?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+fn parent(status: &str) -> Option<i32> {
+    line(status, "PPid:")?.trim().parse().ok()
+}
+
+/// The name, which may hold anything, stands before it with its line breaks escaped.
+fn line<'a>(status: &'a str, key: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(key))
 }
 
 /// A variable of the environment that is set, and not to nothing.
@@ -222,8 +244,9 @@ mod tests {
         let value = entry(environment, SSH_CONNECTION).unwrap();
         assert!(value.starts_with("203.0.113.9 "));
         assert_eq!(entry(b"XSSH_CONNECTION=no", SSH_CONNECTION), None);
-        assert_eq!(parent("7 (a) b) S 42 7 7"), Some(42));
-        assert_eq!(parent("7"), None);
+        let sudo = "Name:\tsudo\nPid:\t7\nPPid:\t42\nUid:\t1000\t0\t0\t0\n";
+        assert_eq!((parent(sudo), started_by(sudo)), (Some(42), Some(1000)));
+        assert_eq!((parent("Pid:\t7"), started_by("Uid:\t")), (None, None));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Environment {
     pub has_algorithm: fn(&str, &str) -> bool,
     /// The value of an environment variable, for `${NAME}` in ssh's configuration.
     pub variable: fn(&str) -> Option<String>,
+    /// What was typed, without sudo in front, where sudo was called and no agent was found behind it.
+    pub without_sudo: Option<String>,
     /// The number of the user of a name on this host.
     pub user_number: fn(&str) -> Option<u32>,
     /// The numbers of the users of a group, by its name or number: its members, and whose own group it is.

@@ -125,6 +125,7 @@ mod tests {
                 there.iter().any(|file| path == Path::new(file))
             },
             variable: |_| None,
+            without_sudo: None,
             user_number: |name| (name == "me").then_some(1000),
             group_users: |name| match name {
                 "staff" => Some(vec![1001, 1000]),

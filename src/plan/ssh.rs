@@ -36,6 +36,8 @@ pub struct SshPlan {
     pub identities: Vec<PathBuf>,
     /// How to log in.
     pub login: Login,
+    /// What is to be typed to have the agent, where sudo was called and leaves none.
+    pub without_sudo: Option<String>,
     /// Whether a new host key may be taken.
     pub host_keys: HostKeyPolicy,
     /// The user's files of known host keys; new keys are written to the first. May be empty.
@@ -91,6 +93,7 @@ impl SshPlan {
             keepalive: None,
             identities: Vec::new(),
             login: Login::default(),
+            without_sudo: None,
             host_keys: HostKeyPolicy::Ask,
             known_hosts: Vec::new(),
             global_known_hosts: Vec::new(),
@@ -167,12 +170,19 @@ impl SshPlan {
     }
 
     /// What gives the server a key that it may take.
-    pub fn to_name_a_key(&self) -> &'static str {
-        match self.is_hop {
+    pub fn to_name_a_key(&self) -> String {
+        let name = match self.is_hop {
             true => {
-                "Name a key for it in ssh's configuration (IdentityFile): -i does not reach it, as with ssh; or ssh-add it"
+                "Name a key for it in ssh's configuration (IdentityFile): -i does not reach it, as with ssh"
             }
-            false => "Name a key with -i FILE, or ssh-add it",
+            false => "Name a key with -i FILE",
+        };
+        match &self.without_sudo {
+            Some(typed) => {
+                format!("{name}; or, for no agent was found behind sudo, type it without: {typed}")
+            }
+            None if self.is_hop => format!("{name}; or ssh-add it"),
+            None => format!("{name}, or ssh-add it"),
         }
     }
 }

@@ -89,7 +89,7 @@ pub(in crate::carrier) fn refused(plan: &SshPlan, methods: &[&str], was_answered
             "Was the answer right, and {} the right user? Compare with: ssh {arguments}",
             plan.user
         ),
-        (true, _) => plan.to_name_a_key().to_owned(),
+        (true, _) => plan.to_name_a_key(),
         (false, true) => "It asks for a password or a code: start underpass in a terminal, or set SSH_ASKPASS, without BatchMode".to_owned(),
         (false, false) => format!("Compare with: ssh -v {arguments}"),
     }

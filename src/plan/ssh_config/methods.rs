@@ -51,6 +51,7 @@ mod tests {
         has_algorithm: |_, _| true,
         exists: |_| false,
         variable: |_| None,
+        without_sudo: None,
         user_number: |_| None,
         group_users: |_| None,
     };

@@ -56,6 +56,10 @@ pub(in super::super) fn read(
         dialling: reader.dialling()?,
         keepalive: reader.keepalive()?,
         identities: reader.identities(warnings)?,
+        without_sudo: environment
+            .without_sudo
+            .clone()
+            .filter(|_| login.agent == Agent::Environment),
         login,
         host_keys,
         known_hosts: reader.files("userknownhostsfile")?,
