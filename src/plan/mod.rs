@@ -106,7 +106,7 @@ pub struct Subnet {
 }
 
 /// The device to make.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DevicePlan {
     /// The interface's name, at most 15 bytes; `None` takes the first free `underpassN`.
     pub name: Option<String>,

@@ -87,10 +87,19 @@ impl Check {
 
     /// An error as others say it: what failed, and behind the first full stop or the last semicolon what to do.
     pub(super) fn error(check: &'static str, error: &dyn std::fmt::Display) -> Self {
+        Self::said(check, Verdict::Fail, error)
+    }
+
+    /// The same of something that nothing else needs.
+    pub(super) fn warning(check: &'static str, error: &dyn std::fmt::Display) -> Self {
+        Self::said(check, Verdict::Warn, error)
+    }
+
+    fn said(check: &'static str, verdict: Verdict, error: &dyn std::fmt::Display) -> Self {
         let text = error.to_string();
         match text.split_once(". ").or_else(|| text.rsplit_once("; ")) {
-            Some((found, advice)) => Self::fail(check, found, advice),
-            None => Self::new(check, Verdict::Fail, text),
+            Some((found, advice)) => Self::advised(check, verdict, found, advice),
+            None => Self::new(check, verdict, text),
         }
     }
 }

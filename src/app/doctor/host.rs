@@ -8,6 +8,10 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::Uid;
 
 use super::check::Check;
+use crate::os::helper::{capability, program};
+use crate::os::host as os_host;
+use crate::os::namespace::{self, Setting};
+use crate::plan::{CapturePlan, DevicePlan};
 
 /// NETLINK_GET_STRICT_CHK came with it.
 const OLDEST_KERNEL: (u32, u32) = (4, 20);
@@ -28,12 +32,8 @@ pub(super) struct Facts {
     capabilities: u64,
     /// Programs that become root.
     helpers: Vec<&'static str>,
-    /// kernel.unprivileged_userns_clone (Debian).
-    userns_clone: Option<u64>,
-    /// user.max_user_namespaces.
-    max_userns: Option<u64>,
-    /// kernel.apparmor_restrict_unprivileged_userns (Ubuntu).
-    apparmor: Option<u64>,
+    /// Why there can be no private network, where it was tried in vain.
+    no_private_network: Option<String>,
     /// Whether a new device drops what comes from where it would not send to: net.ipv4.conf.{all,default}.rp_filter.
     is_strict: bool,
     /// /proc/sys cannot be written.
@@ -64,9 +64,7 @@ impl Facts {
                 .into_iter()
                 .filter(|name| is_in_path(name))
                 .collect(),
-            userns_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
-            max_userns: number("/proc/sys/user/max_user_namespaces"),
-            apparmor: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+            no_private_network: None,
             // Of `all` and the device the larger counts (ip-sysctl).
             is_strict: ["all", "default"]
                 .map(|scope| number(&format!("/proc/sys/net/ipv4/conf/{scope}/rp_filter")))
@@ -77,6 +75,25 @@ impl Facts {
             ipv6: crate::os::host::has_ipv6(),
             now: now.map_or(0, |now| now.as_secs()),
             has_ssh: is_in_path("ssh"),
+        }
+    }
+
+    /// Makes a private network as `run` does, and lets it go. To be called as who would run it, before there is a second
+    /// thread.
+    pub(super) fn with_private_network(self) -> Self {
+        let nothing = CapturePlan::default();
+        let setting = Setting {
+            device: DevicePlan::default(),
+            source: os_host::choose_source(0, &[], &nothing, self.ipv6),
+            routes: Vec::new(),
+            files: Vec::new(),
+            sockets: false,
+            owners: false,
+        };
+        let made = namespace::make(&setting);
+        Self {
+            no_private_network: made.err().map(|error| error.to_string()),
+            ..self
         }
     }
 
@@ -116,7 +133,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         kernel(facts),
         tun(facts),
         privilege(facts),
-        user_namespaces(facts),
+        private_network(facts),
         ipv6(facts),
         rp_filter(facts),
         clock(facts),
@@ -179,41 +196,25 @@ fn privilege(facts: &Facts) -> Check {
         (false, false, Some(helper)) => Check::pass(
             "privilege",
             format!(
-                "`up` needs root for the network: {helpers} can give it ({helper} underpass up)"
+                "`up` asks {helper} for the part that needs it: type it as yourself (there is: {helpers})"
             ),
         ),
         (false, false, None) => Check::warn(
             "privilege",
             "`up` needs CAP_NET_ADMIN, and there is no sudo, doas or pkexec",
-            "ask an administrator: setcap cap_net_admin+ep on the program, or a rule for sudo",
+            format!("install sudo, or once as root: {}", capability(&program())),
         ),
     }
 }
 
-/// Only what needs no root needs them.
-fn user_namespaces(facts: &Facts) -> Check {
-    let warn = |found: &str, advice: &str| Check::warn("user-namespaces", found, advice);
-    if facts.max_userns == Some(0) {
-        return warn(
-            "switched off (user.max_user_namespaces is 0)",
-            "only for use without root: sudo sysctl -w user.max_user_namespaces=10000",
-        );
-    }
-    if facts.userns_clone == Some(0) && !facts.is_root {
-        return warn(
-            "for root only (kernel.unprivileged_userns_clone is 0)",
-            "only for use without root: sudo sysctl -w kernel.unprivileged_userns_clone=1",
-        );
-    }
-    if facts.apparmor == Some(1) && !facts.is_root {
-        return warn(
-            "restricted by AppArmor (kernel.apparmor_restrict_unprivileged_userns is 1)",
-            "only for use without root: an AppArmor profile with `userns,` for underpass, or sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
-        );
-    }
-    match facts.max_userns {
-        Some(_) => Check::pass("user-namespaces", "available"),
-        None => warn("the kernel has none", "only needed for use without root"),
+/// What `run` and `shell` need, and nothing else does.
+fn private_network(facts: &Facts) -> Check {
+    match &facts.no_private_network {
+        None => Check::pass(
+            "user-namespaces",
+            "`run` can have a private network: one was made, and is gone",
+        ),
+        Some(why) => Check::warning("user-namespaces", &format!("for `run` alone: {why}")),
     }
 }
 
@@ -277,7 +278,6 @@ mod tests {
     fn verdict(check: fn(&Facts) -> Check, change: impl Fn(&mut Facts)) -> Verdict {
         let mut facts = Facts {
             kernel: "6.1.0-13-amd64".to_owned(),
-            max_userns: Some(1000),
             now: EARLIEST,
             ipv6: true,
             has_ssh: true,
@@ -329,19 +329,24 @@ mod tests {
     }
 
     #[test]
-    fn user_namespaces_are_told_apart() {
-        assert_eq!(verdict(user_namespaces, |_| {}), Pass);
-        let changes: [fn(&mut Facts); 4] = [
-            |facts| facts.max_userns = Some(0),
-            |facts| facts.max_userns = None,
-            |facts| facts.userns_clone = Some(0),
-            |facts| facts.apparmor = Some(1),
-        ];
-        for change in changes {
-            assert_eq!(verdict(user_namespaces, change), Warn);
-        }
-        let root = |facts: &mut Facts| (facts.is_root, facts.apparmor) = (true, Some(1));
-        assert_eq!(verdict(user_namespaces, root), Pass);
+    fn a_private_network_is_told_as_run_would() {
+        assert_eq!(verdict(private_network, |_| {}), Pass);
+        let refused = Facts {
+            no_private_network: Some("x is 0; run: sudo sysctl -w x=1".to_owned()),
+            ..Facts::default()
+        };
+        let check = private_network(&refused);
+        assert_eq!(check.verdict, Warn);
+        assert_eq!(check.found, "for `run` alone: x is 0");
+        assert_eq!(check.advice.as_deref(), Some("run: sudo sysctl -w x=1"));
+        // The line is cut before what is to be pasted.
+        let profile = namespace::profile("/usr/bin/underpass");
+        let restricted = Facts {
+            no_private_network: Some(format!("x; allow them to this program, once: {profile}")),
+            ..Facts::default()
+        };
+        let advice = private_network(&restricted).advice.unwrap();
+        assert!(advice.ends_with(&format!(": {profile}")), "{advice}");
     }
 
     #[test]

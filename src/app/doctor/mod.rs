@@ -48,6 +48,7 @@ pub fn run(args: &DoctorArgs) -> Exit {
     if let Err(error) = surroundings::become_person() {
         return super::failed(&error);
     }
+    let facts = facts.with_private_network();
     let planned = Planned::new(&args.up);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

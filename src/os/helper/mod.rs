@@ -21,5 +21,5 @@ mod wire;
 pub use client::{Device, Hand, HandError, Process};
 pub use guard::guarded;
 pub use serve::{greeted, serve};
-pub use start::{Elevator, SUBCOMMAND, StartError, Way, program, socket_on_stdin};
+pub use start::{Elevator, SUBCOMMAND, StartError, Way, capability, program, socket_on_stdin};
 pub use wire::{Hello, LogWish, Refusal, RefusalKind};

@@ -195,7 +195,12 @@ fn grant_of(by: &str, is_closed: bool, program: &Path) -> String {
         true => format!("{by}chmod 666 {CLONE_DEVICE} && "),
         false => String::new(),
     };
-    format!("{open}{by}setcap cap_net_admin+ep {}", program.display())
+    format!("{open}{by}{}", capability(program))
+}
+
+/// What gives the program at this path the one privilege, as a command of root's.
+pub fn capability(program: &Path) -> String {
+    format!("setcap cap_net_admin+ep {}", program.display())
 }
 
 /// Whether somebody can be asked.

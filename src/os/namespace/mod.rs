@@ -34,6 +34,7 @@ use thiserror::Error;
 
 pub use self::enter::{EnterError, Waiting};
 pub use self::files::PrivateFile;
+pub use self::obstacle::profile;
 use self::passing::Report;
 pub use self::sockets::Sockets;
 use super::routes::Source;

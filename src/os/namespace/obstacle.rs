@@ -4,6 +4,8 @@ use std::io;
 
 use nix::libc;
 
+use crate::plan::quoted;
+
 /// What was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -84,7 +86,11 @@ fn why(obstacle: &Obstacle) -> String {
         (_, Obstacle { debian: Some(0), .. }) if refused => {
             "kernel.unprivileged_userns_clone is 0; run: sudo sysctl -w kernel.unprivileged_userns_clone=1".to_owned()
         }
-        (_, Obstacle { ubuntu: Some(most), program, .. }) if refused && *most != 0 => profile(program),
+        (_, Obstacle { ubuntu: Some(most), program, .. }) if refused && *most != 0 => format!(
+            "Ubuntu's AppArmor restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns is {most}); allow \
+             them to this program, once: {}",
+            profile(program)
+        ),
         (_, Obstacle { filtered: true, .. }) if refused => {
             "a seccomp filter forbids it, a container's most likely; start the container with: docker run --security-opt \
              seccomp=unconfined --device /dev/net/tun, or with podman"
@@ -114,13 +120,34 @@ fn why(obstacle: &Obstacle) -> String {
     }
 }
 
-/// Ubuntu takes the privileges from a user namespace that no profile allows (apparmor.d(5), "userns").
-fn profile(program: &str) -> String {
+/// What allows user namespaces to `program`, as a line for a shell: Ubuntu takes the privileges from one that no profile
+/// allows (apparmor.d(5), "userns"). Nothing else is confined by it.
+pub fn profile(program: &str) -> String {
+    let rule = format!(
+        "profile underpass {} flags=(unconfined) {{ userns, }}",
+        attached(program)
+    );
     format!(
-        "Ubuntu's AppArmor restricts user namespaces; allow them to this program, once: printf 'abi <abi/4.0>,\\nprofile \
-         underpass {program} flags=(unconfined) {{ userns, }}\\n' | sudo tee /etc/apparmor.d/underpass && sudo \
-         apparmor_parser -r /etc/apparmor.d/underpass"
+        "printf '%s\\n' 'abi <abi/4.0>,' {} | sudo tee /etc/apparmor.d/underpass && sudo apparmor_parser -r \
+         /etc/apparmor.d/underpass",
+        quoted(&rule)
     )
+}
+
+/// The path as apparmor.d(5) reads it: in quotes where it is more than one word, and what would match more than itself with
+/// a backslash.
+fn attached(program: &str) -> String {
+    let mut path = String::new();
+    for character in program.chars() {
+        if "\\\"*?[]{}^@".contains(character) {
+            path.push('\\');
+        }
+        path.push(character);
+    }
+    match path.contains(char::is_whitespace) {
+        true => format!("\"{path}\""),
+        false => path,
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +221,27 @@ mod tests {
             let line = line(&obstacle);
             assert!(line.contains(words), "{line}\nhas no {words:?}");
             assert_eq!(line.lines().count(), 1);
+        }
+    }
+
+    /// What a shell makes of it is the profile: sudo stands in for tee, and loads nothing.
+    #[test]
+    fn the_profile_can_be_pasted() {
+        for (program, attached) in [
+            ("/usr/bin/underpass", "/usr/bin/underpass"),
+            ("/opt/it's 100%/under*", r#""/opt/it's 100%/under\*""#),
+        ] {
+            let script = format!("sudo() {{ [ $1 = tee ] && cat; }}; {}", profile(program));
+            let output = std::process::Command::new("sh")
+                .args(["-c", &script])
+                .output();
+            let text = String::from_utf8(output.unwrap().stdout).unwrap();
+            assert_eq!(
+                text,
+                format!(
+                    "abi <abi/4.0>,\nprofile underpass {attached} flags=(unconfined) {{ userns, }}\n"
+                )
+            );
         }
     }
 
