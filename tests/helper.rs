@@ -11,6 +11,8 @@ mod common;
 mod elevators;
 #[path = "helper/kill.rs"]
 mod kill;
+#[path = "helper/netns.rs"]
+mod netns;
 #[path = "helper/watch.rs"]
 mod watch;
 
@@ -351,6 +353,16 @@ fn the_rule_for_sudo_is_one_that_sudo_takes() {
     check.arg("-cf").arg(&path);
     let output = finished(check);
     assert!(output.status.success(), "{output:?}");
+    // It says all that it allows.
+    let said = fs::read_to_string(&path).unwrap();
+    for part in [
+        "every other network namespace that nobody can open",
+        "every other",
+        "for containers",
+        "/proc/sys/net",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
     // The helper alone: not with an argument, and nothing else of underpass.
     let list = |args: &[&str]| {
         let wrapper = as_nobody(&path);

@@ -13,7 +13,8 @@ use super::log;
 use crate::cli::{LogArgs, LogFormat};
 use crate::os::confine;
 use crate::os::helper::{
-    Hand, HandError, Hello, LogWish, Process, StartError, Way, greeted, guarded, socket_on_stdin,
+    Hand, HandError, Hello, LogWish, Process, StartError, Way, greeted, guarded, program,
+    socket_on_stdin,
 };
 use crate::os::namespace::existing;
 
@@ -34,7 +35,8 @@ pub(super) fn run() -> Exit {
     // Before the privilege for that is given up.
     if let Err(error) = namespace.map_or(Ok(()), existing::enter) {
         return super::failed(&format_args!(
-            "the network namespace cannot be entered: {error}"
+            "the network namespace cannot be entered: {error}{}",
+            hint(&error)
         ));
     }
     match confine::helper().and_then(|()| guarded(socket)) {
@@ -43,6 +45,17 @@ pub(super) fn run() -> Exit {
         Err(error) => super::failed(&format_args!(
             "the privileged part could not begin: {error}"
         )),
+    }
+}
+
+/// The rule for sudo gives what a capability of the file does not.
+fn hint(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => format!(
+            "; that takes CAP_SYS_ADMIN, which sudo gives and a capability of the file does not: sudo setcap -r {}",
+            program().display()
+        ),
+        _ => String::new(),
     }
 }
 

@@ -38,11 +38,15 @@ pub(super) fn run(user: Option<String>) -> Exit {
     super::print(rule(&user, &command).as_bytes())
 }
 
-fn rule(user: &str, command: &str) -> String {
+/// The rule, with all that it allows.
+pub(super) fn rule(user: &str, command: &str) -> String {
     format!(
-        "# Lets {user} run the privileged part of underpass without a password. It makes a TUN device, and routes and\n\
-         # rules to that device, and takes them back: so {user} can have any address of this host lead to a server of\n\
-         # their choice. It takes no arguments, runs no program and writes no file.\n\
+        "# Lets {user} run the privileged part of underpass without a password. It makes TUN devices, and routes and\n\
+         # rules to them, and takes them back, also those that a killed run of anybody has left. It does so in the network\n\
+         # of this host, and in every other network namespace that {user} can open: those of ip netns, and of {user}'s own\n\
+         # processes. So {user} can have any address lead to a server of their choice: for themselves, for every other\n\
+         # user, for containers, and for hosts that this one forwards for. It takes no arguments, runs no program, and\n\
+         # writes to no file but the settings of its devices in /proc/sys/net.\n\
          # Printed by underpass sudoers; to be kept as /etc/sudoers.d/underpass, mode 0440.\n\
          {user} ALL=(root) NOPASSWD: {command} {SUBCOMMAND}\n"
     )

@@ -18,7 +18,7 @@ const OWN: &str = "/proc/self/ns/net";
 #[derive(Debug, Error)]
 pub enum ExistingError {
     /// It cannot be opened.
-    #[error("--netns: cannot open {}: {source}{}", path.display(), hint(.source))]
+    #[error("--netns: cannot open {}: {source}{}", path.display(), hint(path, .source))]
     Open {
         /// What was named.
         path: PathBuf,
@@ -34,10 +34,14 @@ pub enum ExistingError {
     },
 }
 
-fn hint(error: &io::Error) -> &'static str {
+/// Whoever may trace a process may open its namespaces (proc_pid_ns(5), ptrace(2)).
+fn hint(path: &Path, error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "; ip netns list, or lsns -t net, shows those there are",
-        io::ErrorKind::PermissionDenied => "; run it with sudo",
+        io::ErrorKind::PermissionDenied if path.starts_with("/proc") => {
+            "; it is not a process of yours; type it with sudo in front"
+        }
+        io::ErrorKind::PermissionDenied => "; type it with sudo in front",
         _ => "",
     }
 }
