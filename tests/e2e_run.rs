@@ -4,11 +4,15 @@
 
 #[path = "e2e_run/audit.rs"]
 mod audit;
+#[path = "e2e_run/bare.rs"]
+mod bare;
 mod common;
 #[path = "e2e_run/kill.rs"]
 mod kill_rounds;
 #[path = "e2e_run/names.rs"]
 mod names;
+#[path = "e2e_run/quick.rs"]
+mod quick;
 #[path = "e2e_run/rig.rs"]
 mod rig;
 #[path = "helper/watch.rs"]

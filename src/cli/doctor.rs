@@ -35,6 +35,8 @@ pub fn doctor_hides(argument: clap::Arg) -> clap::Arg {
         "tun",
         "dry_run",
     ];
-    let is_of_up = only_up.contains(&argument.get_id().as_str());
-    argument.hide(is_of_up)
+    match only_up.contains(&argument.get_id().as_str()) {
+        true => argument.hide(true),
+        false => argument,
+    }
 }

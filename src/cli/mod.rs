@@ -22,8 +22,10 @@ pub use life::{
     DaemonArgs, DownArgs, FlowsArgs, InstanceArgs, ProfilesArgs, ReloadArgs, StatusArgs,
 };
 pub use mistake::Mistake;
-pub use run::{CommandArgs, NetworkArgs, RunArgs};
-use text::{DOCTOR_AFTER_HELP, HELP, RUN_AFTER_HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP};
+pub use run::{CommandArgs, NetworkArgs, RunArgs, run_hides};
+use text::{
+    DOCTOR_AFTER_HELP, HELP, RUN_AFTER_HELP, SHELL_AFTER_HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP,
+};
 pub use text::{EXAMPLES, EXIT_CODES};
 pub use up::{CarrierArg, UpArgs};
 
@@ -63,12 +65,13 @@ pub enum Command {
     /// Its network is a namespace: loopback is its own, and services of this host on 127.0.0.1 are not in it. No ping and
     /// no UDP gets out, so names are looked up over TCP; glibc does, programs with musl do not. What it leaves running in
     /// the background has no network when it has ended.
-    #[command(after_help = RUN_AFTER_HELP)]
+    #[command(mut_args(run_hides), after_help = RUN_AFTER_HELP)]
     Run(Box<RunArgs>),
     /// Start $SHELL as run does
     Shell(Box<NetworkArgs>),
     /// Check this host, the SSH server and the login
     ///
+    #[command(mut_args(run_hides), after_help = SHELL_AFTER_HELP)]
     /// Says for each thing that has to work, and for what a security officer asks, whether it passes, and what to do where
     /// it does not. It needs no root and changes nothing. Without -r only this host is looked at. The exit code is 1 where
     /// something fails, else 0.

@@ -31,13 +31,41 @@ pub struct NetworkArgs {
 /// What a command's network has beside subnets; may be set elsewhere too, as the arguments of `up`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct CommandArgs {
-    /// Take everything through the server, as with the subnets 0/0 and ::/0
+    /// Take everything through the server
+    ///
+    /// As with the subnets 0/0 and ::/0.
     #[arg(long)]
     pub all: bool,
-    /// Let nothing be reached but through the server [default: the rest is reached as from this host]
+    /// Reach nothing but through the server
+    ///
+    /// Otherwise the rest is reached as from this host.
     #[arg(long)]
     pub isolate: bool,
-    /// Let this host reach a port that the command listens on; on 127.0.0.1 unless said; may be repeated
+    /// Bring a port to this host; repeatable
+    ///
+    /// First where this host listens, on 127.0.0.1 unless said, then where the command does: 8080:80, 192.0.2.1:8080:80 or
+    /// [::1]:8080:80.
+    #[allow(rustdoc::broken_intra_doc_links)] // the brackets are an address's
     #[arg(long, value_name = "[HOST:]PORT:PORT")]
     pub publish: Vec<String>,
+}
+
+/// Hides what `run` and `shell` refuse, for it says how `up` lives, or whom it captures: `#[command(mut_args(run_hides))]`.
+pub fn run_hides(argument: clap::Arg) -> clap::Arg {
+    let only_up = [
+        "name",
+        "daemon",
+        "pidfile",
+        "limit",
+        "idle_timeout",
+        "users",
+        "gateway",
+        "group",
+        "netns",
+        "dry_run",
+    ];
+    match only_up.contains(&argument.get_id().as_str()) {
+        true => argument.hide(true),
+        false => argument,
+    }
 }

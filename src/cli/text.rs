@@ -73,6 +73,9 @@ Examples:
       nothing else is reached
   underpass run -r me@bastion --all -- curl https://example.org
       everything goes through the server";
+pub(super) const SHELL_AFTER_HELP: &str = "\
+Example:
+  underpass shell -r me@bastion 10.0.0.0/16    until exit";
 pub(super) const DOCTOR_AFTER_HELP: &str = "\
 Examples:
   underpass doctor

@@ -142,13 +142,15 @@ pub enum PlanError {
     UserAndGateway,
     /// A port to publish that cannot be read.
     #[error(
-        "--publish {text:?}: {reason}; write [HOST:]PORT:PORT, for example 8080:80 or [::1]:8080:80"
+        "--publish {text:?}: {reason}; this host's port stands before the command's: --publish {meant}"
     )]
     BadPublish {
         /// As typed.
         text: String,
         /// What is wrong with it.
         reason: &'static str,
+        /// What was perhaps meant.
+        meant: String,
     },
     /// A network that no route can lead to a device.
     #[error("subnet {net} is {what} and never leaves the host; leave it out")]

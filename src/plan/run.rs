@@ -1,5 +1,6 @@
 //! What `run` and `shell` add to a plan: where what is not captured goes, and which ports come in.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -26,6 +27,26 @@ pub struct Publish {
     pub listen: SocketAddr,
     /// The port that is listened to inside.
     pub inside: u16,
+}
+
+impl Publish {
+    /// The other way round, as it would be typed: this host's port was perhaps named last.
+    pub fn reversed(&self) -> Self {
+        Self {
+            listen: SocketAddr::new(self.listen.ip(), self.inside),
+            inside: self.listen.port(),
+        }
+    }
+}
+
+impl fmt::Display for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.listen.ip() == IpAddr::from(Ipv4Addr::LOCALHOST) {
+            write!(f, "{}:{}", self.listen.port(), self.inside)
+        } else {
+            write!(f, "{}:{}", self.listen, self.inside)
+        }
+    }
 }
 
 /// Where a flow goes.
@@ -93,7 +114,32 @@ pub fn publish(text: &str) -> Result<Publish, PlanError> {
     parse(text.trim()).map_err(|reason| PlanError::BadPublish {
         text: text.to_owned(),
         reason,
+        meant: meant(text.trim()),
     })
+}
+
+/// What was perhaps meant, which is right at any rate: one port for both, an address in the wrong place, one without brackets.
+fn meant(text: &str) -> String {
+    let text = text.strip_suffix("/tcp").unwrap_or(text);
+    let words: Vec<&str> = text.split(':').collect();
+    let guess = match words[..] {
+        [both] => format!("{both}:{both}"),
+        [host, both] if port(host).is_err() => format!("{}:{both}:{both}", numbered(host)),
+        [outside, inside, host] if port(outside).is_ok() => format!("{host}:{outside}:{inside}"),
+        [host, outside, inside] => format!("{}:{outside}:{inside}", numbered(host)),
+        [ref host @ .., outside, inside] => format!("[{}]:{outside}:{inside}", host.join(":")),
+        [] => String::new(),
+    };
+    let example = || "8080:80".to_owned();
+    parse(&guess).map_or_else(|_| example(), |read| read.to_string())
+}
+
+fn numbered(host: &str) -> &str {
+    match host {
+        "localhost" | "" => "127.0.0.1",
+        "*" => "0.0.0.0",
+        other => other,
+    }
 }
 
 fn parse(text: &str) -> Result<Publish, &'static str> {
@@ -213,6 +259,22 @@ mod tests {
             };
             assert_eq!(publish(text), Ok(expected), "{text}");
         }
+        for (text, meant) in [
+            ("80", "80:80"),
+            ("80/tcp", "80:80"),
+            ("192.0.2.1:80", "192.0.2.1:80:80"),
+            ("localhost:8080:80", "8080:80"),
+            ("*:8080:80", "0.0.0.0:8080:80"),
+            ("8080:80:192.0.2.1", "192.0.2.1:8080:80"),
+            ("::1:8080:80", "[::1]:8080:80"),
+            ("web", "8080:80"),
+            ("80:", "8080:80"),
+            (":80", "80:80"),
+        ] {
+            let error = publish(text).unwrap_err().to_string();
+            let expected = format!("stands before the command's: --publish {meant}");
+            assert!(error.ends_with(&expected), "{text}: {error}");
+        }
         for (text, words) in [
             ("80", "a port is missing"),
             ("80:", "number"),
@@ -233,8 +295,13 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC{0,40}|[0-9:.\\[\\]]{0,40}") {
-            if let Ok(read) = publish(&text) {
-                prop_assert_eq!(publish(&format!("{}:{}", read.listen, read.inside)), Ok(read));
+            match publish(&text) {
+                Ok(read) => {
+                    prop_assert_eq!(publish(&format!("{}:{}", read.listen, read.inside)), Ok(read));
+                    prop_assert_eq!(publish(&read.to_string()), Ok(read));
+                    prop_assert_eq!(read.reversed().reversed(), read);
+                }
+                Err(_) => prop_assert!(publish(&meant(&text)).is_ok()),
             }
         }
     }

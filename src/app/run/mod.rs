@@ -112,11 +112,11 @@ pub fn shell(args: &NetworkArgs) -> ExitCode {
     run(args, &[shell.unwrap_or_else(|| SHELL.into())])
 }
 
-/// An option of `up` that says how `up` lives, or whom it captures; and why a command has no use for it.
-fn is_of_up(up: &UpArgs) -> Option<(&'static str, &'static str)> {
+/// The options of `up` that say how `up` lives, or whom it captures; why a command has no use for it, and whether it was given.
+fn of_up(up: &UpArgs) -> [(&'static str, &'static str, bool); 10] {
     let life = "a command ends when it ends";
     let whose = "nobody but the command is in its network";
-    let given = [
+    [
         ("--dry-run", life, up.dry_run),
         ("--netns", life, up.netns.is_some()),
         ("--user", whose, !up.users.is_empty()),
@@ -127,14 +127,12 @@ fn is_of_up(up: &UpArgs) -> Option<(&'static str, &'static str)> {
         ("--pidfile", life, up.daemon.pidfile.is_some()),
         ("--for", life, up.limit.is_some()),
         ("--idle-timeout", life, up.idle_timeout.is_some()),
-    ];
-    given
-        .into_iter()
-        .find_map(|(option, why, given)| given.then_some((option, why)))
+    ]
 }
 
 fn plan(args: &NetworkArgs) -> Option<RunPlan> {
-    if let Some((option, why)) = is_of_up(&args.up) {
+    let mut of_up = of_up(&args.up).into_iter();
+    if let Some((option, why, _)) = of_up.find(|(.., given)| *given) {
         error!("{option} is for up: {why}; leave it out");
         return None;
     }
@@ -355,4 +353,34 @@ async fn keep(session: Arc<Session<Ways>>, again: Again) {
     error!(
         "the connection was lost, and trying again does not mend it: {error}; the command goes on without it"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Help, manual page and completions show what is taken, and nothing else.
+    #[test]
+    fn what_is_refused_is_not_shown() {
+        let refused: BTreeSet<String> = of_up(&UpArgs::default())
+            .iter()
+            .map(|(option, ..)| option.trim_start_matches('-').to_owned())
+            .collect();
+        let definition = crate::cli::definition();
+        for command in ["run", "shell"] {
+            let command = definition.find_subcommand(command).unwrap();
+            // As it is shown: what is changed about the arguments is done then.
+            let mut command = command.clone();
+            command.build();
+            let hidden = command
+                .get_arguments()
+                .filter(|argument| argument.is_hide_set());
+            let hidden: BTreeSet<String> = hidden
+                .filter_map(|argument| argument.get_long().map(str::to_owned))
+                .collect();
+            assert_eq!(hidden, refused);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -24,6 +25,8 @@ const MOST: usize = 1024;
 const QUEUE: u32 = 1024;
 /// After a failed accept(2), as without descriptors: it would fail at once again.
 const PAUSE: Duration = Duration::from_millis(100);
+/// From here on everybody may listen (ip_unprivileged_port_start, ip(7)).
+const UNPRIVILEGED: u16 = 1024;
 /// Where a command listens.
 const INSIDE: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -32,19 +35,23 @@ const INSIDE: [IpAddr; 2] = [
 
 /// A port cannot be published.
 #[derive(Debug, Error)]
-#[error("--publish: cannot listen on {listen}: {source}{}", hint(.source))]
+#[error("--publish: cannot listen on {}: {source}{}", port.listen, hint(.port, .source))]
 pub(super) struct PublishError {
-    listen: SocketAddr,
+    port: Publish,
     #[source]
     source: io::Error,
 }
 
-fn hint(error: &io::Error) -> &'static str {
+fn hint(port: &Publish, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; take another port before the colon",
-        io::ErrorKind::PermissionDenied => "; take a port from 1024 on before the colon",
-        io::ErrorKind::AddrNotAvailable => "; take an address of this host",
-        _ => "",
+        io::ErrorKind::AddrInUse => "; take another port before the colon".to_owned(),
+        io::ErrorKind::PermissionDenied if port.inside >= UNPRIVILEGED => format!(
+            "; this host's port stands before the command's: --publish {}",
+            port.reversed()
+        ),
+        io::ErrorKind::PermissionDenied => "; take a port from 1024 on before the colon".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "; take an address of this host".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -76,8 +83,8 @@ fn bound_to(address: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 fn failed(port: &Publish) -> impl FnOnce(io::Error) -> PublishError {
-    let listen = port.listen;
-    move |source| PublishError { listen, source }
+    let port = *port;
+    move |source| PublishError { port, source }
 }
 
 /// Listens on every port; what they let in is carried by the tasks given back.
@@ -90,12 +97,17 @@ pub(super) fn start(
     for Bound { port, socket } in ports {
         let listener = socket.listen(QUEUE).map_err(failed(&port))?;
         let sockets = Arc::clone(&sockets);
-        tasks.push(tokio::spawn(serve(listener, port.inside, sockets)));
+        let within = Arc::new(Within {
+            sockets,
+            port,
+            is_told: AtomicBool::new(false),
+        });
+        tasks.push(tokio::spawn(serve(listener, within)));
     }
     Ok(tasks)
 }
 
-async fn serve(listener: TcpListener, inside: u16, sockets: Arc<Sockets>) {
+async fn serve(listener: TcpListener, within: Arc<Within>) {
     let room = Arc::new(Semaphore::new(MOST));
     let mut told = false;
     loop {
@@ -104,9 +116,9 @@ async fn serve(listener: TcpListener, inside: u16, sockets: Arc<Sockets>) {
         };
         match listener.accept().await {
             Ok((stream, from)) => {
-                let sockets = Arc::clone(&sockets);
+                let within = Arc::clone(&within);
                 tokio::spawn(async move {
-                    carry(stream, from, inside, sockets).await;
+                    carry(stream, from, &within).await;
                     drop(place);
                 });
             }
@@ -120,14 +132,15 @@ async fn serve(listener: TcpListener, inside: u16, sockets: Arc<Sockets>) {
     }
 }
 
-async fn carry(stream: TcpStream, from: SocketAddr, inside: u16, sockets: Arc<Sockets>) {
+async fn carry(stream: TcpStream, from: SocketAddr, within: &Within) {
+    let inside = within.port.inside;
     let inbound = Accepted {
         stream,
         from,
         target: SocketAddr::new(INSIDE[0], inside),
     };
     let target = inbound.target();
-    let outcome = relay(inbound, &Within { sockets }, target, &Traffic::default()).await;
+    let outcome = relay(inbound, within, target, &Traffic::default()).await;
     debug!("published port {inside}: {outcome}");
 }
 
@@ -168,6 +181,9 @@ impl Inbound for Accepted {
 /// Opens streams to the namespace's own loopback.
 struct Within {
     sockets: Arc<Sockets>,
+    port: Publish,
+    /// It was said that the ports seem to be the wrong way round.
+    is_told: AtomicBool,
 }
 
 impl Carrier for Within {
@@ -183,11 +199,43 @@ impl Carrier for Within {
                 Err(error) => failure = direct::open_error(&error),
             }
         }
+        self.tell_if_reversed().await;
         Err(failure)
     }
 }
 
 impl Within {
+    /// Nobody listens on the one port: perhaps on the other.
+    async fn tell_if_reversed(&self) {
+        let Publish { listen, inside } = self.port;
+        if listen.port() == inside || self.is_told.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut is_used = false;
+        for ip in INSIDE {
+            is_used |= self.is_used(SocketAddr::new(ip, listen.port())).await;
+        }
+        if is_used && !self.is_told.swap(true, Ordering::Relaxed) {
+            let (port, reversed) = (self.port, self.port.reversed());
+            warn!(
+                "--publish {port}: the command listens on port {}, not {inside}; this host's port stands before the \
+                 command's: --publish {reversed}",
+                listen.port()
+            );
+        }
+    }
+
+    /// Whether somebody inside has this address, found out without a connection to them.
+    async fn is_used(&self, address: SocketAddr) -> bool {
+        let sockets = Arc::clone(&self.sockets);
+        let socket = spawn_blocking(move || sockets.tcp(address.ip())).await;
+        let Ok(Ok(socket)) = socket else {
+            return false;
+        };
+        let bound = TcpSocket::from_std_stream(socket).bind(address);
+        bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    }
+
     async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
         let sockets = Arc::clone(&self.sockets);
         let socket = spawn_blocking(move || sockets.tcp(to.ip())).await??;
