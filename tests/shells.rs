@@ -130,6 +130,7 @@ fn man_and_mandoc_have_nothing_to_say_about_the_page() {
         "DESCRIPTION",
         "COMMANDS",
         "OPTIONS",
+        "PRIVILEGES",
         "FILES",
         "ENVIRONMENT",
         "EXIT STATUS",
@@ -149,6 +150,18 @@ fn man_and_mandoc_have_nothing_to_say_about_the_page() {
         "UNDERPASS_REMOTE",
         "ssh_config(5)",
         "[profile.prod]",
+    ] {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+    // What root types is there, and what it allows.
+    let rule = underpass(&["sudoers", "--user", "alice"]);
+    let allows = rule.lines().take_while(|line| line.starts_with('#'));
+    let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        allows.collect::<Vec<_>>().join(" ").as_str(),
+        "alice ALL=(root) NOPASSWD: /usr/local/bin/underpass helper",
+        "sudo setcap cap_net_admin+ep /usr/local/bin/underpass",
+        "'profile underpass /usr/local/bin/underpass flags=(unconfined) { userns, }' | sudo tee /etc/apparmor.d/underpass",
     ] {
         assert!(shown.contains(part), "{part}\n{shown}");
     }

@@ -2,13 +2,14 @@
 
 mod options;
 mod page;
+mod privileges;
 
 use crate::cli;
 use crate::plan::sources;
 use page::Page;
 
 /// When the words below were last changed.
-const DATE: &str = "2026-11-23";
+const DATE: &str = "2026-11-28";
 
 const RULES: &[&str] = &[
     "A value that is not typed is taken from the environment, then from the profile, then from the \
@@ -43,7 +44,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ),
     (
         "SSH_AUTH_SOCK",
-        "The agent with the keys, as for ssh. sudo removes it, unless told: sudo --preserve-env=SSH_AUTH_SOCK.",
+        "The agent with the keys, as for ssh. sudo removes the variable; started by sudo, underpass looks for it in what sudo and the programs before it were started with, as far as they are the caller's. Where it is in none of them: leave sudo away, name the socket as IdentityAgent in ssh_config(5), or sudo --preserve-env=SSH_AUTH_SOCK.",
     ),
     (
         "SSH_ASKPASS, SSH_ASKPASS_REQUIRE, DISPLAY",
@@ -64,6 +65,7 @@ pub(super) fn page() -> String {
     commands(&mut page, &definition);
     page.section("OPTIONS");
     options::list(&mut page, &definition, options::is_of_every_command);
+    privileges::section(&mut page);
     files(&mut page);
     environment(&mut page);
     end(&mut page);
