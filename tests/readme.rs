@@ -105,3 +105,29 @@ fn every_example_of_the_help_is_one() {
     }
     assert!(commands.len() > 3, "{commands:?}");
 }
+
+/// `up` asks sudo itself: with sudo in front it would still work, and nobody is told to type it.
+#[test]
+fn nobody_is_told_to_type_sudo_in_front_of_up() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let mut texts = vec![std::fs::read_to_string(readme).unwrap()];
+    let mut definition = underpass::cli::definition();
+    definition.build();
+    for command in definition.get_subcommands() {
+        texts.push(command.clone().render_long_help().to_string());
+    }
+    texts.push(definition.render_long_help().to_string());
+    for arguments in ["man", "doctor"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_underpass"))
+            .arg(arguments)
+            .output()
+            .unwrap();
+        texts.push(String::from_utf8(output.stdout).unwrap());
+    }
+    for text in texts {
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for wrong in ["sudo underpass up", "sudo underpass run", "needs root"] {
+            assert!(!words.contains(wrong), "{wrong:?} in {text}");
+        }
+    }
+}

@@ -169,10 +169,17 @@ fn man_and_mandoc_have_nothing_to_say_about_the_page() {
 
 #[test]
 fn help_fits_a_screen() {
-    for (command, lines) in [(None, 24), (Some("up"), 50)] {
+    let all = underpass::cli::definition();
+    let mut all: Vec<_> = all
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+        .map(|command| (Some(command.get_name().to_owned()), 50))
+        .collect();
+    all.push((None, 24));
+    for (command, lines) in all {
         let mut definition = underpass::cli::definition().term_width(80);
         definition.build();
-        let wanted = match command {
+        let wanted = match &command {
             None => &mut definition,
             Some(name) => definition.find_subcommand_mut(name).unwrap(),
         };

@@ -53,6 +53,9 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Capture subnets and carry them through an SSH server, until Ctrl-C
+    ///
+    /// Type it as yourself: it asks sudo, doas or pkexec, once, for the part that makes the device and sets routes. All
+    /// else is done as you, with your keys.
     #[command(after_help = UP_AFTER_HELP, after_long_help = UP_AFTER_LONG_HELP, override_usage = UP_USAGE)]
     Up(Box<UpArgs>),
     /// Run a command whose network goes through an SSH server
@@ -68,10 +71,10 @@ pub enum Command {
     #[command(mut_args(run_hides), after_help = RUN_AFTER_HELP)]
     Run(Box<RunArgs>),
     /// Start $SHELL as run does
+    #[command(mut_args(run_hides), after_help = SHELL_AFTER_HELP)]
     Shell(Box<NetworkArgs>),
     /// Check this host, the SSH server and the login
     ///
-    #[command(mut_args(run_hides), after_help = SHELL_AFTER_HELP)]
     /// Says for each thing that has to work, and for what a security officer asks, whether it passes, and what to do where
     /// it does not. It needs no root and changes nothing. Without -r only this host is looked at. The exit code is 1 where
     /// something fails, else 0.
@@ -94,19 +97,23 @@ pub enum Command {
     )]
     Flows(FlowsArgs),
     /// End an instance in good order, and wait until it is gone
+    #[command(after_help = "Example:\n  underpass down prod")]
     Down(DownArgs),
     /// Have an instance read its subnets and exclusions again
     ///
     /// From the same arguments, the files that they name, and the profile. Connections that are captured before and after go
     /// on. Where something is wrong the old set stays, and the exit code is 1. SIGHUP does the same where there is no terminal.
+    #[command(after_help = "Example:\n  underpass reload prod")]
     Reload(ReloadArgs),
     /// Remove the routing rules that a killed run left behind
     ///
     /// Such rules capture nothing, for the device went with the process; the next start removes them too, and so
     /// it does with a device that was killed in the making. What belongs to a run that is alive, or to other programs,
     /// is left alone.
+    #[command(after_help = "Example:\n  sudo underpass cleanup")]
     Cleanup,
     /// List the profiles of config.toml
+    #[command(after_help = "Example:\n  underpass profiles")]
     Profiles(ProfilesArgs),
     /// Print a sudoers(5) rule that lets a user run `up`
     ///

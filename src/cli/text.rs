@@ -22,9 +22,9 @@ macro_rules! up_examples {
     () => {
         "\
 Examples:
-  sudo underpass up -r me@bastion 10.0.1.0/24    all of 10.0.1.0/24
-  sudo underpass up -r bastion 10/8 -x 10.5/16   all of 10.0.0.0/8 but a part
-  sudo underpass up prod                         profile prod of config.toml"
+  underpass up -r me@bastion 10.0.1.0/24    all of 10.0.1.0/24
+  underpass up -r bastion 10/8 -x 10.5/16   all of 10.0.0.0/8 but a part
+  underpass up prod                         profile prod of config.toml"
     };
 }
 
@@ -33,17 +33,17 @@ pub const EXIT_CODES: &str = exit_codes!();
 
 /// The examples as the manual page shows them.
 pub const EXAMPLES: &str = "\
-sudo underpass up -r me@bastion 10.0.1.0/24
+underpass up -r me@bastion 10.0.1.0/24
     everything in 10.0.1.0/24
-sudo underpass up -r me@bastion:2222 10.0.0.0/8 -x 10.0.5.0/24 '[fd00::/64]:443'
+underpass up -r me@bastion:2222 10.0.0.0/8 -x 10.0.5.0/24 '[fd00::/64]:443'
     all of 10.0.0.0/8 but 10.0.5.0/24, and HTTPS to fd00::/64
-sudo underpass up -r me@bastion 10.0.0.0/16=100.64.0.0/16
+underpass up -r me@bastion 10.0.0.0/16=100.64.0.0/16
     the far 10.0.0.0/16 as 100.64.0.0/16, where this host has the first itself
 underpass up -r me@bastion 10.0.1.0/24:80-443 --dry-run
     only say what would be set up
-sudo underpass up prod --for 2h
+underpass up prod --for 2h
     what profile prod of config.toml says, for two hours
-sudo underpass up @work.txt
+underpass up @work.txt
     the arguments in the file work.txt, one per line
 underpass completions bash | sudo tee /etc/bash_completion.d/underpass
     complete commands, options and profiles in bash
@@ -61,7 +61,7 @@ Commands:
 
 Options: -h help, -V version, -v more (also -vv, -vvv), -q errors only,
          --log-format json; underpass COMMAND -h says more, underpass man all
-Example: sudo underpass up -r me@bastion 10.0.1.0/24
+Example: underpass up -r me@bastion 10.0.1.0/24
 ";
 pub(super) const UP_AFTER_HELP: &str = up_examples!();
 pub(super) const UP_AFTER_LONG_HELP: &str = concat!(up_examples!(), "\n\n", exit_codes!());
