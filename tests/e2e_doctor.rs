@@ -342,6 +342,63 @@ fn a_key_that_is_old_and_an_agent_that_is_forwarded() {
     key.set_modified(SystemTime::now() - three_years).unwrap();
     let found = doctor(&lab, "-r root@192.168.77.1 -o ForwardAgent=yes");
     found.expect(0, &[("key-age", "warn"), ("agent-forwarding", "warn")]);
+    let advice = found.check("key-age")["advice"].as_str().unwrap();
+    let id = lab.file("id");
+    for part in [
+        format!("ssh-keygen -t ed25519 -f {id}.new && ssh "),
+        format!(" 192.168.77.1 'cat >>.ssh/authorized_keys' <{id}.new.pub"),
+    ] {
+        assert!(advice.contains(&part), "{advice}");
+    }
     let found = doctor(&lab, "-r root@192.168.77.1 -o ForwardAgent=no");
     found.expect(0, &[("agent-forwarding", "pass")]);
+}
+
+/// Ends with the test.
+struct Agent(std::process::Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// No file of it is named: the agent says of which type it is, and the rest is said to be unknown.
+#[test]
+fn a_key_that_only_the_agent_has() {
+    let lab = Lab::up();
+    let socket = lab.file("agent");
+    let mut agent = Command::new("ssh-agent");
+    agent
+        .args(["-D", "-a", &socket])
+        .stdout(std::process::Stdio::null());
+    let agent = Agent(agent.spawn().unwrap());
+    common::eventually("the agent listens", || {
+        std::path::Path::new(&socket).exists()
+    });
+    let mut add = Command::new("ssh-add");
+    add.args(["-q", &lab.file("id")])
+        .env("SSH_AUTH_SOCK", &socket);
+    assert!(finished(add).status.success());
+    let other = lab.file("id_wrong");
+    let found = doctor(
+        &lab,
+        &format!("-r root@192.168.77.1 -i {other} -o IdentityAgent={socket}"),
+    );
+    drop(agent);
+    found.expect(
+        0,
+        &[
+            ("credential", "pass"),
+            ("key-type", "pass"),
+            ("passphrase", "skip"),
+            ("key-age", "skip"),
+        ],
+    );
+    let said = found.check("key-type")["found"].as_str().unwrap();
+    assert!(
+        said.starts_with("the agent's key SHA256:") && said.ends_with(": ED25519"),
+        "{said}"
+    );
 }

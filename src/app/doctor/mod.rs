@@ -31,6 +31,7 @@ use self::security::KeyFile;
 use super::exit::Exit;
 use super::{arguments, ssh_config, surroundings};
 use crate::carrier::prompt;
+use crate::carrier::russh::agent_key_facts;
 use crate::cli::{DoctorArgs, UpArgs};
 use crate::os::{Netlink, Slot, host as os_host, stale};
 use crate::plan::sources::Use;
@@ -203,7 +204,8 @@ async fn server(planned: &Planned, probes: &[String]) -> Vec<Group> {
         login,
     } = examine::examine(plan, probes).await;
     server.insert(0, server::carrier(&plan.carrier));
-    let mut officer = security::keys(&files, login.as_ref());
+    let agent = agent_key_facts(&plan.ssh.login.agent).await;
+    let mut officer = security::keys(&files, &agent, login.as_ref(), &plan.ssh);
     officer.extend(security);
     officer.extend(security::configuration(&plan.ssh, planned.forwards_agent));
     vec![

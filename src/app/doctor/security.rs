@@ -1,13 +1,13 @@
 //! What a security officer asks about a login.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::check::Check;
 use crate::carrier::Description;
 use crate::carrier::examine::Answer;
 use crate::carrier::russh::{KeyFacts, KeyLock, key_facts};
-use crate::plan::{HostKeyPolicy, SshPlan};
+use crate::plan::{HostKeyPolicy, SshPlan, quoted};
 
 /// An RSA key shorter than this is not to be used any more, and one shorter than that soon, in bits (NIST SP 800-57
 /// part 1, table 2: 112 bits of strength until 2030).
@@ -15,6 +15,9 @@ const RSA_BROKEN: u32 = 2048;
 const RSA_SHORT: u32 = 3072;
 /// A key older than this should be replaced.
 const OLD: Duration = Duration::from_secs(2 * 365 * 24 * 3600);
+
+/// Where a first key is, for a shell in the user's home.
+const USUAL: &str = ".ssh/id_ed25519";
 
 /// A key file of the plan.
 #[derive(Clone, Debug)]
@@ -57,72 +60,117 @@ fn relevant<'a>(files: &'a [KeyFile], login: Option<&Description>) -> Vec<&'a Ke
     }
 }
 
-/// What let us in, and the key files behind it.
-pub(super) fn keys(files: &[KeyFile], login: Option<&Description>) -> Vec<Check> {
+/// What let us in, and the key behind it: of `files`, else of the agent.
+pub(super) fn keys(
+    files: &[KeyFile],
+    agent: &[KeyFacts],
+    login: Option<&Description>,
+    plan: &SshPlan,
+) -> Vec<Check> {
     let mut checks = Vec::new();
-    let from_agent = login.is_some_and(|login| login.authentication.contains("from the agent"));
+    let files = relevant(files, login);
     if let Some(login) = login {
-        checks.push(credential(login, from_agent));
+        checks.push(credential(login, plan));
+        if files.is_empty()
+            && let Some(key) = &login.key
+        {
+            checks.extend(of_agent(key, agent, plan));
+        }
     }
-    for file in relevant(files, login) {
+    for file in files {
+        let path = file.path.display().to_string();
         match &file.facts {
             Ok(facts) => {
-                checks.push(strength(file, facts));
-                checks.push(passphrase(file, facts));
-                checks.push(age(file));
+                let renew = renew(&file.path, plan);
+                checks.push(strength(&path, facts, &renew));
+                checks.push(passphrase(&path, facts));
+                checks.push(age(file, &renew));
             }
             Err(error) => checks.push(Check::warn(
                 "key-type",
-                format!("{}: {error}", file.path.display()),
-                "see ssh-keygen -l -f FILE",
+                format!("{path}: {error}"),
+                format!("ssh-keygen -l -f {}", quoted(&path)),
             )),
         }
     }
     checks
 }
 
-fn credential(login: &Description, from_agent: bool) -> Check {
+/// A key that let us in without a file here.
+fn of_agent(key: &str, agent: &[KeyFacts], plan: &SshPlan) -> Vec<Check> {
+    let name = format!("the agent's key {key}");
+    let mut keys = agent.iter();
+    let strength = match keys.find(|facts| facts.fingerprint.as_deref() == Some(key)) {
+        Some(facts) => strength(&name, facts, &renew(Path::new(USUAL), plan)),
+        None => Check::skip(
+            "key-type",
+            format!("{name}: the agent does not list it, so see: ssh-add -l"),
+        ),
+    };
+    let untold = |check, what| {
+        let found = format!("{name}: {what}; name its file to know: -i FILE");
+        Check::skip(check, found)
+    };
+    vec![
+        strength,
+        untold("passphrase", "whether its file has one is not known here"),
+        untold("key-age", "an agent does not tell"),
+    ]
+}
+
+/// What makes a new key in the place of the one at `path`, and has the server take it: for a shell.
+fn renew(path: &Path, plan: &SshPlan) -> String {
+    let new = format!("{}.new", path.display());
+    format!(
+        "ssh-keygen -t ed25519 -f {} && ssh {} 'cat >>.ssh/authorized_keys' <{}",
+        quoted(&new),
+        plan.arguments,
+        quoted(&format!("{new}.pub"))
+    )
+}
+
+fn credential(login: &Description, plan: &SshPlan) -> Check {
     let found = match &login.key {
         Some(key) if !login.authentication.contains(key) => {
             format!("{} ({key})", login.authentication)
         }
         _ => login.authentication.clone(),
     };
-    if from_agent || login.key.is_some() {
-        Check::pass("credential", found)
-    } else {
-        Check::warn(
-            "credential",
-            format!("no key: {found}"),
-            "a key with a passphrase, in an agent, cannot be guessed: ssh-keygen -t ed25519, ssh-copy-id",
-        )
+    if login.key.is_some() {
+        return Check::pass("credential", found);
     }
+    Check::warn(
+        "credential",
+        format!("no key: {found}"),
+        format!(
+            "a key with a passphrase, in an agent, cannot be guessed: {}",
+            renew(Path::new(USUAL), plan)
+        ),
+    )
 }
 
-fn strength(file: &KeyFile, facts: &KeyFacts) -> Check {
-    let path = file.path.display();
+fn strength(name: &str, facts: &KeyFacts, renew: &str) -> Check {
     let kind = facts
         .kind
         .as_deref()
         .unwrap_or("a type that its passphrase hides");
-    let replace = "replace it: ssh-keygen -t ed25519";
+    let replace = format!("replace it: {renew}");
     match (kind, facts.bits) {
         (_, Some(bits)) if bits < RSA_BROKEN => {
-            Check::fail("key-type", format!("{path}: RSA of {bits} bits"), replace)
+            Check::fail("key-type", format!("{name}: RSA of {bits} bits"), replace)
         }
         (_, Some(bits)) if bits < RSA_SHORT => Check::warn(
             "key-type",
-            format!("{path}: RSA of {bits} bits, enough until 2030"),
+            format!("{name}: RSA of {bits} bits, enough until 2030"),
             replace,
         ),
-        (_, Some(bits)) => Check::pass("key-type", format!("{path}: RSA of {bits} bits")),
-        ("ssh-dss", _) => Check::fail("key-type", format!("{path}: DSA, which is broken"), replace),
-        _ => Check::pass("key-type", format!("{path}: {kind}")),
+        (_, Some(bits)) => Check::pass("key-type", format!("{name}: RSA of {bits} bits")),
+        ("ssh-dss", _) => Check::fail("key-type", format!("{name}: DSA, which is broken"), replace),
+        _ => Check::pass("key-type", format!("{name}: {kind}")),
     }
 }
 
-fn passphrase(file: &KeyFile, facts: &KeyFacts) -> Check {
-    let path = file.path.display();
+fn passphrase(path: &str, facts: &KeyFacts) -> Check {
     match facts.lock {
         KeyLock::Locked => Check::pass("passphrase", format!("{path} is encrypted")),
         KeyLock::Hardware => Check::pass("passphrase", format!("{path}: the key is in hardware")),
@@ -130,12 +178,15 @@ fn passphrase(file: &KeyFile, facts: &KeyFacts) -> Check {
         KeyLock::Open => Check::warn(
             "passphrase",
             format!("{path} has no passphrase: whoever reads it can log in"),
-            format!("ssh-keygen -p -f {path}, and an agent to type it once"),
+            format!(
+                "give it one, and type it once for an agent: ssh-keygen -p -f {0} && ssh-add {0}",
+                quoted(path)
+            ),
         ),
     }
 }
 
-fn age(file: &KeyFile) -> Check {
+fn age(file: &KeyFile, renew: &str) -> Check {
     let path = file.path.display();
     let Some(age) = file.age else {
         return Check::skip("key-age", format!("{path} does not tell"));
@@ -143,14 +194,13 @@ fn age(file: &KeyFile) -> Check {
     let days = age.as_secs() / 86_400;
     let found = format!("{path} was changed {days} days ago");
     if age < OLD {
-        Check::pass("key-age", found)
-    } else {
-        Check::warn(
-            "key-age",
-            found,
-            "keys are to be replaced from time to time",
-        )
+        return Check::pass("key-age", found);
     }
+    Check::warn(
+        "key-age",
+        found,
+        format!("replace it, and take the old one out of authorized_keys there: {renew}"),
+    )
 }
 
 /// What else the server would take, by its answer to who had shown nothing yet.
@@ -166,19 +216,26 @@ pub(super) fn methods(login: &Description) -> Check {
         };
     }
     let found = format!("the server takes: {}", login.methods.join(", "));
-    let guessable = ["password", "keyboard-interactive"];
-    if login
+    let guessable = login
         .methods
         .iter()
-        .any(|method| guessable.contains(&method.as_str()))
-    {
-        return Check::warn(
-            "password-login",
-            found,
-            "the server's administrator: PasswordAuthentication no, unless a second factor is asked for",
-        );
+        .filter_map(|method| match method.as_str() {
+            "password" => Some("PasswordAuthentication no"),
+            "keyboard-interactive" => Some("KbdInteractiveAuthentication no"),
+            _ => None,
+        });
+    let settings: Vec<&str> = guessable.collect();
+    if settings.is_empty() {
+        return Check::pass("password-login", found);
     }
-    Check::pass("password-login", found)
+    Check::warn(
+        "password-login",
+        found,
+        format!(
+            "the server's administrator, in sshd_config, unless a second factor is asked for: {}",
+            settings.join(", ")
+        ),
+    )
 }
 
 /// What the configuration says, as it counts for this server.
@@ -312,6 +369,13 @@ mod tests {
         }
     }
 
+    fn plan() -> SshPlan {
+        SshPlan {
+            arguments: "h".to_owned(),
+            ..SshPlan::new("h", 22, "me")
+        }
+    }
+
     fn verdicts(checks: &[Check]) -> Vec<(&str, Verdict)> {
         checks
             .iter()
@@ -328,7 +392,7 @@ mod tests {
             (Some(2048), KeyLock::Elsewhere, 1_000, [Warn, Pass, Warn]),
             (Some(4096), KeyLock::Locked, 729, [Pass, Pass, Pass]),
         ] {
-            let checks = keys(&[file(bits, lock, days)], None);
+            let checks = keys(&[file(bits, lock, days)], &[], None, &plan());
             let found: Vec<Verdict> = checks.iter().map(|check| check.verdict).collect();
             assert_eq!(found, expected, "{bits:?} {lock:?} {days}");
         }
@@ -339,9 +403,10 @@ mod tests {
         let mut other = file(Some(1024), KeyLock::Open, 1);
         other.facts.as_mut().unwrap().fingerprint = None;
         let files = [other, file(None, KeyLock::Locked, 1)];
+        let of = |login: &Description| keys(&files, &[], Some(login), &plan());
         let by_key = login(Some("SHA256:k"), "key /k", &[]);
         assert_eq!(
-            verdicts(&keys(&files, Some(&by_key))),
+            verdicts(&of(&by_key)),
             [
                 ("credential", Pass),
                 ("key-type", Pass),
@@ -349,16 +414,50 @@ mod tests {
                 ("key-age", Pass)
             ]
         );
-        let by_agent = login(Some("SHA256:a"), "key ED25519 SHA256:a from the agent", &[]);
-        assert_eq!(
-            verdicts(&keys(&files, Some(&by_agent))),
-            [("credential", Pass)]
-        );
         let by_password = login(None, "password", &[]);
-        assert_eq!(
-            verdicts(&keys(&files, Some(&by_password))),
-            [("credential", Warn)]
-        );
+        assert_eq!(verdicts(&of(&by_password)), [("credential", Warn)]);
+    }
+
+    /// The agent says of which type it is; how old it is, and how its file is kept, nobody here can know.
+    #[test]
+    fn a_key_of_the_agent_is_told_as_far_as_it_is_known() {
+        let other = [file(None, KeyLock::Locked, 1)];
+        for (bits, listed, expected) in [
+            (Some(1024), "SHA256:a", Fail),
+            (None, "SHA256:a", Pass),
+            (None, "SHA256:b", Skip),
+        ] {
+            let mut facts = file(bits, KeyLock::Elsewhere, 1).facts.unwrap();
+            facts.fingerprint = Some(listed.to_owned());
+            let by_agent = login(Some("SHA256:a"), "key ED25519 SHA256:a from the agent", &[]);
+            let checks = keys(&other, &[facts], Some(&by_agent), &plan());
+            let expected = [
+                ("credential", Pass),
+                ("key-type", expected),
+                ("passphrase", Skip),
+                ("key-age", Skip),
+            ];
+            assert_eq!(verdicts(&checks), expected);
+            assert!(checks.iter().all(|check| check.found.contains("SHA256:a")));
+        }
+    }
+
+    #[test]
+    fn a_key_is_replaced_by_what_can_be_pasted() {
+        let mut old = file(Some(2048), KeyLock::Open, 1000);
+        old.path = "/my keys/id".into();
+        let checks = keys(&[old], &[], None, &plan());
+        for (check, command) in [
+            (
+                0,
+                "ssh-keygen -t ed25519 -f '/my keys/id.new' && ssh h 'cat >>.ssh/authorized_keys' <'/my keys/id.new.pub'",
+            ),
+            (1, "ssh-keygen -p -f '/my keys/id' && ssh-add '/my keys/id'"),
+            (2, "ssh-keygen -t ed25519 -f '/my keys/id.new' && ssh h "),
+        ] {
+            let advice = checks[check].advice.as_deref().unwrap();
+            assert!(advice.contains(command), "{advice}");
+        }
     }
 
     #[test]
@@ -370,6 +469,13 @@ mod tests {
         assert_eq!(verdict("key", &["publickey"]), Pass);
         assert_eq!(verdict("key", &["publickey", "password"]), Warn);
         assert_eq!(verdict("key", &["publickey", "keyboard-interactive"]), Warn);
+        let advice = |offered: &[&str]| methods(&login(None, "key", offered)).advice.unwrap();
+        assert!(advice(&["password"]).ends_with(": PasswordAuthentication no"));
+        let other = advice(&["publickey", "keyboard-interactive"]);
+        assert!(
+            other.ends_with(": KbdInteractiveAuthentication no"),
+            "{other}"
+        );
         assert_eq!(verdict("key of ssh's", &[]), Skip);
         assert_eq!(verdict("no authentication", &[]), Fail);
     }

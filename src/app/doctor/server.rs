@@ -17,6 +17,8 @@ const MARK: &str = "underpass-doctor";
 const SLOW: Duration = Duration::from_millis(150);
 /// A server's clock may differ by so much, in seconds.
 const CLOCK: u64 = 60;
+/// No SSH connection carries more, in Mbit/s.
+const MOST_RATE: f64 = 10_000.0;
 /// sshd's window for what we send (channels.h, CHAN_TCP_WINDOW_DEFAULT), in bytes.
 const UP_WINDOW: u32 = 2 << 20;
 
@@ -222,7 +224,7 @@ pub(super) fn latency(round_trips: &[Duration], window: impl Fn(Duration) -> u32
             "the path may be lossy: try ping and mtr",
         )];
     };
-    let found = format!("a round trip takes {:.1} ms", median.as_secs_f64() * 1000.0);
+    let found = format!("a round trip takes {:.2} ms", median.as_secs_f64() * 1000.0);
     let latency = if median < SLOW {
         Check::pass("latency", found)
     } else {
@@ -232,18 +234,24 @@ pub(super) fn latency(round_trips: &[Duration], window: impl Fn(Duration) -> u32
             "many short connections will be slow; a server that is nearer helps",
         )
     };
-    let per_second = |bytes: u32| {
-        let seconds = median.as_secs_f64().max(1e-4);
-        (f64::from(bytes) * 8.0 / seconds / 1e6).min(99_999.0)
-    };
     // The window is opened again when half of it is used.
-    let down = per_second(window(median) / 2);
-    let up = per_second(UP_WINDOW);
+    let down = rate(window(median) / 2, median);
+    let up = rate(UP_WINDOW, median);
     let window = Check::pass(
         "window",
-        format!("one flow gets at most {down:.0} Mbit/s down and {up:.0} Mbit/s up on this path"),
+        format!("its windows allow one flow {down} down and {up} up on this path"),
     );
     vec![latency, window]
+}
+
+/// So many bytes per round trip, as far as that says something: SSH itself is slower than the rest.
+fn rate(bytes: u32, round_trip: Duration) -> String {
+    let megabits = f64::from(bytes) * 8.0 / 1e6;
+    let seconds = round_trip.as_secs_f64();
+    if megabits > MOST_RATE * seconds {
+        return format!("more than {MOST_RATE} Mbit/s");
+    }
+    format!("{:.0} Mbit/s", megabits / seconds)
 }
 
 /// What the script has said: whether it ran, the server's clock and its resolver.
@@ -413,12 +421,15 @@ mod tests {
         assert_eq!(verdict(&[]), Warn);
         assert_eq!(verdict(&[ms(1), ms(900), ms(2)]), Pass);
         assert_eq!(verdict(&[ms(300); 3]), Warn);
+        let window = |round_trip| latency(&[round_trip], |_| 1 << 20)[1].found.clone();
         // sshd's 2 MiB per 100 ms.
-        assert!(
-            latency(&[ms(100)], |_| 1 << 20)[1]
-                .found
-                .contains("168 Mbit/s up")
-        );
+        assert!(window(ms(100)).contains("168 Mbit/s up"));
+        let loopback =
+            "its windows allow one flow more than 10000 Mbit/s down and more than 10000 Mbit/s up";
+        for round_trip in [Duration::ZERO, Duration::from_micros(90)] {
+            let found = window(round_trip);
+            assert!(found.starts_with(loopback), "{found}");
+        }
     }
 
     #[test]

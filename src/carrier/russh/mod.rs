@@ -55,7 +55,7 @@ use crate::net::{Carrier, OpenError, Source, Target};
 use crate::plan::SshPlan;
 
 pub use self::algorithms::has_algorithm;
-pub use self::auth::{KeyFacts, KeyLock, key_facts};
+pub use self::auth::{KeyFacts, KeyLock, agent_key_facts, key_facts};
 pub use self::spill::directory as backlog_directory;
 pub use self::stream::{RusshReader, RusshWriter};
 

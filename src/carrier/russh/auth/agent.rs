@@ -124,6 +124,20 @@ impl Agent {
     }
 }
 
+/// The public halves of the keys that the agent at `socket` shows to whoever does not say which server they are for.
+///
+/// # Errors
+/// [`AgentError`].
+pub(super) async fn public_keys(socket: &PathBuf) -> Result<Vec<PublicKey>, AgentError> {
+    let mut stream = UnixStream::connect(socket).await?;
+    let listing = tokio::time::timeout(LISTING, list(&mut stream)).await;
+    let identities = listing.map_err(|_| AgentError::Silent)??;
+    let keys = identities
+        .iter()
+        .map(|identity| identity.public_key().into_owned());
+    Ok(keys.collect())
+}
+
 async fn list(
     stream: &mut (dyn AgentStream + Send + Unpin),
 ) -> Result<Vec<AgentIdentity>, AgentError> {

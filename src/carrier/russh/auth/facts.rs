@@ -1,13 +1,16 @@
-//! What a key file is, without unlocking it.
+//! What a key is, in a file or in an agent, without unlocking it.
 
 use std::path::Path;
 
 use russh::keys::PublicKey;
+use tracing::debug;
 
 use super::super::host_key::{fingerprint, type_name};
+use super::agent::{self, needs_touch};
 use super::key_file::KeyFile;
+use crate::plan;
 
-/// What a key file is.
+/// What a key is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyFacts {
     /// `ED25519`, `RSA`, `ECDSA`; `None` for an old format that hides it until it is unlocked.
@@ -48,13 +51,32 @@ pub fn key_facts(path: &Path) -> Result<KeyFacts, String> {
     } else {
         KeyLock::Locked
     };
-    let public = file.public.as_ref();
-    Ok(KeyFacts {
+    Ok(facts(file.public.as_ref(), lock))
+}
+
+/// What the keys in the user's agent are; none where there is no agent, or it says nothing.
+pub async fn agent_key_facts(choice: &plan::Agent) -> Vec<KeyFacts> {
+    let Some(socket) = agent::socket(choice) else {
+        return Vec::new();
+    };
+    let keys = agent::public_keys(&socket).await.unwrap_or_else(|error| {
+        debug!("the agent's keys cannot be listed: {error}");
+        Vec::new()
+    });
+    let lock = |key: &PublicKey| match needs_touch(&key.algorithm()) {
+        true => KeyLock::Hardware,
+        false => KeyLock::Elsewhere,
+    };
+    keys.iter().map(|key| facts(Some(key), lock(key))).collect()
+}
+
+fn facts(public: Option<&PublicKey>, lock: KeyLock) -> KeyFacts {
+    KeyFacts {
         kind: public.map(|key| type_name(&key.algorithm())),
         bits: public.and_then(rsa_bits),
         fingerprint: public.map(fingerprint),
         lock,
-    })
+    }
 }
 
 fn rsa_bits(key: &PublicKey) -> Option<u32> {

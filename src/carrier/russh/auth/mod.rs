@@ -48,7 +48,7 @@ use crate::carrier::error::ConnectError;
 use crate::carrier::prompt::Prompter;
 use crate::plan::SshPlan;
 
-pub use self::facts::{KeyFacts, KeyLock, key_facts};
+pub use self::facts::{KeyFacts, KeyLock, agent_key_facts, key_facts};
 
 pub(super) use self::credential::{Credential, Step};
 pub(super) use self::keyring::Keyring;
