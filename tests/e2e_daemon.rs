@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "e2e_daemon/journal.rs"]
+mod journal;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
