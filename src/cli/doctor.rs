@@ -31,6 +31,7 @@ pub fn doctor_hides(argument: clap::Arg) -> clap::Arg {
         "users",
         "groups",
         "gateway",
+        "netns",
         "mtu",
         "tun",
         "dry_run",

@@ -68,17 +68,17 @@ pub enum Command {
     /// Its network is a namespace: loopback is its own, and services of this host on 127.0.0.1 are not in it. No ping and
     /// no UDP gets out, so names are looked up over TCP; glibc does, programs with musl do not. What it leaves running in
     /// the background has no network when it has ended.
-    #[command(mut_args(run_hides), after_help = RUN_AFTER_HELP)]
+    #[command(mut_args(run_hides), after_help = RUN_AFTER_HELP, override_usage = RUN_USAGE)]
     Run(Box<RunArgs>),
     /// Start $SHELL as run does
-    #[command(mut_args(run_hides), after_help = SHELL_AFTER_HELP)]
+    #[command(mut_args(run_hides), after_help = SHELL_AFTER_HELP, override_usage = SHELL_USAGE)]
     Shell(Box<NetworkArgs>),
     /// Check this host, the SSH server and the login
     ///
     /// Says for each thing that has to work, and for what a security officer asks, whether it passes, and what to do where
     /// it does not. It needs no root and changes nothing. Without -r only this host is looked at. The exit code is 1 where
     /// something fails, else 0.
-    #[command(mut_args(doctor_hides), after_help = DOCTOR_AFTER_HELP)]
+    #[command(mut_args(doctor_hides), after_help = DOCTOR_AFTER_HELP, override_usage = DOCTOR_USAGE)]
     Doctor(Box<DoctorArgs>),
     /// Tell how instances are: state, server, connections, bytes
     ///
@@ -167,6 +167,9 @@ pub enum LogFormat {
 
 /// Two lists in one: clap would show the names of both as one.
 const UP_USAGE: &str = "underpass up [OPTIONS] [PROFILE] [[FAR=]NET[:PORT[-PORT]]]...";
+const RUN_USAGE: &str = "underpass run [OPTIONS] [PROFILE] [[FAR=]NET[:PORT]]... -- COMMAND...";
+const SHELL_USAGE: &str = "underpass shell [OPTIONS] [PROFILE] [[FAR=]NET[:PORT[-PORT]]]...";
+const DOCTOR_USAGE: &str = "underpass doctor [OPTIONS] [PROFILE] [[FAR=]NET[:PORT[-PORT]]]...";
 /// Heading of the options that every command takes.
 const LOG: &str = "Log options";
 

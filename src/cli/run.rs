@@ -50,7 +50,25 @@ pub struct CommandArgs {
     pub publish: Vec<String>,
 }
 
-/// Hides what `run` and `shell` refuse, for it says how `up` lives, or whom it captures: `#[command(mut_args(run_hides))]`.
+/// `0/0` and `-x` in a network where nothing else is: no route of the host's, and no way to the SSH server itself.
+const SUBNETS: &str = "\
+Networks to take through the server, and the profile of config.toml to take
+
+A bare address is one host, 10.0/16 is 10.0.0.0/16, 0/0 and ::/0 are everything. With a port or a range, TCP to those ports \
+only; otherwise every port. IPv6 with ports stands in brackets: [fd00::/64]:443.
+
+FAR=NET shows a network behind the server under other addresses: with 10.0.0.0/16=100.64.0.0/16, 100.64.1.20 here is \
+10.0.1.20 there. The two are of one size; -x is by the addresses here.
+
+A word that begins with a letter and has no dot, colon or slash names a profile. Networks that are typed beside it replace \
+those of the profile.";
+const EXCLUDE: &str = "\
+Network never to capture; repeatable
+
+Whatever the subnets say: it is reached as from this host, and with --isolate not at all.";
+
+/// For `run` and `shell`: hides what they refuse, for it says how `up` lives, or whom it captures, and tells what differs:
+/// `#[command(mut_args(run_hides))]`.
 pub fn run_hides(argument: clap::Arg) -> clap::Arg {
     let only_up = [
         "name",
@@ -60,12 +78,14 @@ pub fn run_hides(argument: clap::Arg) -> clap::Arg {
         "idle_timeout",
         "users",
         "gateway",
-        "group",
+        "groups",
         "netns",
         "dry_run",
     ];
-    match only_up.contains(&argument.get_id().as_str()) {
-        true => argument.hide(true),
-        false => argument,
+    match argument.get_id().as_str() {
+        "subnets" => argument.long_help(SUBNETS),
+        "excludes" => argument.long_help(EXCLUDE),
+        id if only_up.contains(&id) => argument.hide(true),
+        _ => argument,
     }
 }

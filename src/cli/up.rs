@@ -147,6 +147,7 @@ pub struct UpArgs {
     /// Capture in this network namespace
     ///
     /// SSH leaves from the one where underpass is started. A name of ip-netns(8), a path, or pid:N for that of a process: a container's, for example.
+    /// The process of another user takes sudo in front.
     #[arg(long, value_name = "NETNS", help_heading = RUN, value_hint = ValueHint::Other)]
     pub netns: Option<String>,
     /// Name of the device [default: underpass0, ...]
