@@ -114,9 +114,9 @@
 //!
 //! # Privileges
 //!
-//! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,000 of [`os`] and the
-//! rules for a plan that it calls, comments, tests and libraries apart; `tests/architecture.rs` counts them): it has `CAP_NET_ADMIN` alone, can gain nothing more, and, where the
-//! kernel has Landlock, may write only to the TUN device, the terminal and network settings. It takes three requests, in the
+//! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,250 of [`os`] that it
+//! calls, comments, tests and libraries apart; `tests/architecture.rs` counts them): it has `CAP_NET_ADMIN` alone, can gain
+//! nothing more, and, where the kernel has Landlock, may write only to the TUN device, the terminal and network settings. It takes three requests, in the
 //! terms of the plan, works out itself what follows from them, and ends with an undo at anything else. It is two processes that
 //! watch each other: whichever process of a run is killed, the host is as before within a second. Both killed at once leave
 //! rules that lead nowhere, for the main process lets the device go then; the next start or `underpass cleanup` removes them.

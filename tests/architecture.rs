@@ -435,18 +435,22 @@ const PRIVILEGED: [&str; 6] = [
     "src/os/helper/wire.rs",
 ];
 /// What of `os/` it calls: the kernel's language, what shall hold, and what was left.
-const CALLED: [&str; 14] = [
+const CALLED: [&str; 18] = [
     "src/os/apply.rs",
+    "src/os/bridges.rs",
+    "src/os/changes.rs",
     "src/os/confine/calls.rs",
     "src/os/confine/files.rs",
     "src/os/confine/mod.rs",
     "src/os/host.rs",
+    "src/os/namespace/existing.rs",
     "src/os/netlink.rs",
     "src/os/orphan.rs",
     "src/os/privilege.rs",
     "src/os/routes/mod.rs",
     "src/os/routes/rules.rs",
     "src/os/routes/words.rs",
+    "src/os/signals.rs",
     "src/os/slot.rs",
     "src/os/stale.rs",
     "src/os/tun.rs",
@@ -468,5 +472,5 @@ fn the_privileged_part_is_small() {
     let own = lines_of_code(&PRIVILEGED);
     assert!(own < 1000, "{own} lines of its own");
     let called = lines_of_code(&CALLED);
-    assert!(called < 2000, "{called} lines that it calls");
+    assert!(called < 2250, "{called} lines that it calls");
 }
