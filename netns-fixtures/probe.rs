@@ -436,11 +436,27 @@ fn rst(mut stream: TcpStream) -> io::Result<Finding> {
     let mut buffer = [0; 4096];
     loop {
         match stream.read(&mut buffer) {
-            Ok(0) => return Finding::new("eof", format!("\"bytes\":{count}")),
+            Ok(0) => {
+                let then = write_on(&mut stream);
+                let members = format!("\"bytes\":{count},\"then\":\"{then}\"");
+                return Finding::new("eof", members);
+            }
             Ok(n) => count += n,
             Err(error) => return Finding::new(&word(&error), format!("\"bytes\":{count}")),
         }
     }
+}
+
+/// What comes of writing to somebody who may be gone.
+fn write_on(stream: &mut TcpStream) -> String {
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        if let Err(error) = stream.write_all(b"x") {
+            return word(&error);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    "ok".to_owned()
 }
 
 fn source(mut stream: TcpStream, len: u64, rate: Option<u64>) -> io::Result<Finding> {

@@ -24,6 +24,8 @@ use engine_support::{Bell, Tap, at, engine};
 /// No transfer here needs longer; a hang does.
 const PATIENCE: Instant = Instant::from_micros_const(4 * 3_600_000_000);
 const MAX_STEPS: usize = 400_000;
+/// How late a driver may wake.
+const LATE: Duration = Duration::from_micros(100);
 /// Entries that may still be in the timers of an engine without flows.
 const MAX_STALE_TIMERS: usize = 16;
 
@@ -429,9 +431,28 @@ impl Sim {
                 Way::ToEngine => {
                     let mut batch = Batch::default();
                     self.hand_to_engine(&mut batch, &packet);
+                    self.hand_more(&mut batch);
+                    self.engine.end_batch(&mut batch, self.now);
                     self.run_far();
                     self.engine.acknowledge(&mut batch, self.now);
                 }
+            }
+        }
+    }
+
+    /// A driver that wakes late finds more packets, as long as nothing for the application comes in between.
+    fn hand_more(&mut self, batch: &mut Batch) {
+        let until = self.now + LATE;
+        while let Some(Reverse((arrives, id))) = self.due.peek().copied()
+            && arrives <= until
+            && self.wire[&id].0 == Way::ToEngine
+        {
+            self.due.pop();
+            let (way, packet) = self.wire.remove(&id).unwrap();
+            if !self.straddles_window(way, &packet)
+                && !self.is_stale_closed_window(way, id, &packet)
+            {
+                self.hand_to_engine(batch, &packet);
             }
         }
     }
@@ -490,7 +511,6 @@ impl Sim {
         };
         let engine = &self.engine;
         let opened = engine.handle_packet_in(batch, self.now, packet, checksum);
-        engine.end_batch(batch, self.now);
         let Some(flow) = opened else {
             return;
         };

@@ -37,7 +37,14 @@ const LARGEST_SPARE: usize = 1 << 20;
 static SPARE: Mutex<Spare> = Mutex::new(Spare::new());
 
 /// Mappings that nobody uses, all of them zero and without memory.
-struct Spare([Option<(NonNull<u8>, usize)>; MOST_SPARE]);
+struct Spare {
+    places: [Option<Range>; MOST_SPARE],
+    /// The place that was filled longest ago, once all are.
+    oldest: usize,
+}
+
+/// A mapping: where it begins, and its size in bytes.
+type Range = (NonNull<u8>, usize);
 
 #[allow(unsafe_code)]
 // SAFETY: it owns the mappings that it points to, and memory belongs to no thread.
@@ -45,29 +52,36 @@ unsafe impl Send for Spare {}
 
 impl Spare {
     const fn new() -> Self {
-        Self([None; MOST_SPARE])
+        Self {
+            places: [None; MOST_SPARE],
+            oldest: 0,
+        }
     }
 
     /// Takes one of exactly `size` bytes.
     fn take(&mut self, size: usize) -> Option<NonNull<u8>> {
-        let fits =
-            |place: &&mut Option<(NonNull<u8>, usize)>| place.is_some_and(|(_, s)| s == size);
-        let place = self.0.iter_mut().find(fits)?;
+        let fits = |place: &&mut Option<Range>| place.is_some_and(|(_, s)| s == size);
+        let place = self.places.iter_mut().find(fits)?;
         place.take().map(|(start, _)| start)
     }
 
-    /// Keeps a mapping, and gives its memory back. Whether there was a place for it.
-    fn keep(&mut self, start: NonNull<u8>, size: usize) -> bool {
-        let Some(place) = self.0.iter_mut().find(|place| place.is_none()) else {
-            return false;
-        };
+    /// Keeps a mapping, and gives its memory back. What has to go for it, so that sizes that do not come again fill no place
+    /// for good; or itself, where the kernel does not take the memory.
+    fn keep(&mut self, mapping: Range) -> Option<Range> {
+        let (start, size) = mapping;
         #[allow(unsafe_code)]
         // SAFETY: the range is a private anonymous mapping that nobody uses any more; it reads as zeroes afterwards.
         let emptied = unsafe { madvise(start.cast(), size, MmapAdvise::MADV_DONTNEED) };
-        if emptied.is_ok() {
-            *place = Some((start, size));
+        if emptied.is_err() {
+            return Some(mapping);
         }
-        emptied.is_ok()
+        if let Some(free) = self.places.iter_mut().find(|place| place.is_none()) {
+            *free = Some(mapping);
+            return None;
+        }
+        let gone = self.places[self.oldest].replace(mapping);
+        self.oldest = (self.oldest + 1) % MOST_SPARE;
+        gone
     }
 }
 
@@ -86,16 +100,17 @@ fn map(size: usize) -> *mut u8 {
 /// Nobody uses it any more, and `size` is what it was made with, or what it was moved to since.
 #[allow(unsafe_code)]
 unsafe fn unmap(start: NonNull<u8>, size: usize) {
-    let is_kept = size <= LARGEST_SPARE
-        && SPARE
-            .try_lock()
-            .is_ok_and(|mut spare| spare.keep(start, size));
-    if !is_kept {
-        // SAFETY: the caller's. It cannot fail for such a range.
+    let gone = match SPARE.try_lock() {
+        Ok(mut spare) if size <= LARGEST_SPARE => spare.keep((start, size)),
+        _ => Some((start, size)),
+    };
+    if let Some((start, size)) = gone {
+        // SAFETY: the caller's, or a spare one's, which is nobody's. It cannot fail for such a range.
         let _ = unsafe { munmap(start.cast(), size) };
     }
 }
 
+/// One from the kernel.
 fn map_fresh(size: usize) -> *mut u8 {
     let Some(size) = NonZeroUsize::new(size) else {
         return ptr::null_mut();
@@ -258,7 +273,8 @@ mod tests {
         assert!(buffer.iter().all(|byte| *byte == 0));
     }
 
-    /// Other tests of this process may take or keep one in between, so one try is not enough.
+    /// Unmapped, it would leave its place to the next fresh one. Other tests of this process may take it or push it out, so
+    /// one try is not enough.
     #[test]
     fn a_mapping_that_is_let_go_is_used_again_and_empty() {
         let size = LARGE + 3 * LEAST_PAGE;
@@ -267,30 +283,41 @@ mod tests {
             buffer[size - 1] = 7;
             let start = buffer.as_ptr() as usize;
             drop(buffer);
+            let fresh = NonNull::new(map_fresh(size)).unwrap();
             let next = vec![0_u8; size];
             assert_eq!(resident(&next), 0);
             assert!(next.iter().all(|byte| *byte == 0));
-            next.as_ptr() as usize == start
+            let is_again = next.as_ptr() as usize == start;
+            unmap_fresh((fresh, size));
+            is_again
         });
         assert!(again);
     }
 
     #[test]
-    fn few_mappings_wait() {
+    fn few_mappings_wait_and_the_oldest_goes_first() {
         let mut spare = Spare::new();
-        let mapped: Vec<_> = (0..=MOST_SPARE)
-            .map(|_| NonNull::new(map_fresh(LARGE)).unwrap())
+        let sizes: Vec<usize> = (0..MOST_SPARE + 3)
+            .map(|n| LARGE + n * LEAST_PAGE)
             .collect();
-        let kept = mapped.iter().filter(|start| spare.keep(**start, LARGE));
-        assert_eq!(kept.count(), MOST_SPARE);
-        assert_eq!(spare.take(LARGE + 1), None);
-        let taken = std::iter::from_fn(|| spare.take(LARGE)).count();
-        assert_eq!(taken, MOST_SPARE);
-        for start in mapped {
-            #[allow(unsafe_code)]
-            // SAFETY: made above, and taken out again.
-            unsafe { munmap(start.cast(), LARGE) }.unwrap();
+        let mut gone = Vec::new();
+        for &size in &sizes {
+            let start = NonNull::new(map_fresh(size)).unwrap();
+            gone.extend(spare.keep((start, size)));
         }
+        let gone_sizes: Vec<usize> = gone.iter().map(|(_, size)| *size).collect();
+        assert_eq!(gone_sizes, sizes[..3]);
+        gone.into_iter().for_each(unmap_fresh);
+        for &size in &sizes[3..] {
+            unmap_fresh((spare.take(size).unwrap(), size));
+            assert_eq!(spare.take(size), None);
+        }
+    }
+
+    fn unmap_fresh((start, size): Range) {
+        #[allow(unsafe_code)]
+        // SAFETY: the tests own it, and use it no more.
+        unsafe { munmap(start.cast(), size) }.unwrap();
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub enum ClaimError {
     Name(String),
     /// A directory that others could write to, or that is somebody else's.
     #[error(
-        "{0} is not a directory of yours alone; remove it, or set UNDERPASS_RUNTIME_DIR to one that is"
+        "{0} is not a directory of yours alone; chmod 700 it if it is yours, or set UNDERPASS_RUNTIME_DIR to one that is"
     )]
     NotOurs(PathBuf),
     /// A file or the socket could not be made.
