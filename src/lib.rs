@@ -34,12 +34,12 @@
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |
 //! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |
 //! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::openssh`] over [`carrier::channels`]; [`carrier::direct`] for what `run` reaches without a server | inlets, engine |
+//! | [`resolve`] | a name server whose questions travel as DNS over TCP in a carrier's streams: sans-IO [`resolve::Resolver`] with cache, joins and retries; [`resolve::Proxy`] gives it streams and a clock | engine, inlets, which carrier |
 //! | [`audit`] | who connected where and when, one JSON line each: handed over by a flow, written by a thread of its own | carriers, inlets, engine |
 //! | [`os`] | [`os::helper`], the privileged part; tun, netlink, namespaces, changes of the network, children that end with us, confinement, run directories, systemd, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
 //! | [`stats`] | counters of how flows ended, and their bytes | deciding anything |
 //!
-//! `tests/architecture.rs` holds the table of who may name whom. Rooms to come: `resolve/` (DNS over a carrier
-//! stream), further inlets as one file each.
+//! `tests/architecture.rs` holds the table of who may name whom. To come: further inlets as one file each.
 //!
 //! # The data path
 //!
@@ -215,4 +215,5 @@ pub mod net;
 pub mod os;
 pub mod plan;
 pub mod relay;
+pub mod resolve;
 pub mod stats;

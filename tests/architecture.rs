@@ -34,7 +34,7 @@ const SANS_IO: &[&str] = &[
     "SystemTime",
 ];
 
-const TABLE: [Room; 13] = [
+const TABLE: [Room; 14] = [
     Room {
         name: "lib",
         rooms: &[],
@@ -123,6 +123,12 @@ const TABLE: [Room; 13] = [
             "zeroize",
         ],
         never: &[],
+    },
+    Room {
+        name: "resolve",
+        rooms: &["net"],
+        crates: &["bytes", "futures_util", "hickory_proto", "ipnet", "tokio"],
+        never: &["std::fs", "std::env", "tokio::net", "tokio::fs"],
     },
     Room {
         name: "stats",
@@ -320,6 +326,25 @@ fn the_channel_layer_is_sans_io() {
     let crates = known_crates();
     for file in sources(&root().join("src/carrier/channels")) {
         let text = std::fs::read_to_string(&file).unwrap();
+        let found = breaches(&layer, &text, &crates);
+        assert_eq!(found, Vec::<String>::new(), "{}", file.display());
+    }
+}
+
+/// The questions' part of the name server has no I/O and no clock; `proxy.rs` and `upstream.rs` give it both.
+#[test]
+fn the_resolver_is_sans_io() {
+    let layer = Room {
+        name: "resolve",
+        rooms: &[],
+        crates: &["hickory_proto", "ipnet"],
+        never: SANS_IO,
+    };
+    let crates = known_crates();
+    let files = sources(&root().join("src/resolve"));
+    let pure = |file: &&PathBuf| !["mod", "proxy", "upstream"].contains(&room_of(file).as_str());
+    for file in files.iter().filter(pure) {
+        let text = std::fs::read_to_string(file).unwrap();
         let found = breaches(&layer, &text, &crates);
         assert_eq!(found, Vec::<String>::new(), "{}", file.display());
     }

@@ -1,0 +1,46 @@
+//! Names of the private network: a DNS server inside the captured networks, whose questions travel to a far resolver as DNS
+//! over TCP inside a carrier's stream (RFC 7766), and whose answers come back untouched.
+//!
+//! ```text
+//!   datagram or stream                    one pipelined stream for each far resolver
+//!   ------------------>  +----------+  --------------------------------------->
+//!       question         | Resolver |      frames of many questions
+//!   <------------------  +----------+  <---------------------------------------
+//!        answer           cache, joins,     answers in any order
+//!                         zones, retries
+//! ```
+//! [`Resolver`] is sans-IO: messages and `now` in, messages out. [`Proxy`] gives it streams, clients and a clock.
+//!
+//! Messages are taken apart by hickory-proto and never put together again by it: an answer goes to who asked as the bytes that the
+//! far resolver sent, with id, the question's spelling and the TTLs written over. So types that nobody here knows, signatures and
+//! compression arrive as they were. hickory-resolver would give parsed records instead.
+//!
+//! # Bounds
+//!
+//! | what | bound |
+//! |---|---|
+//! | questions that wait for an answer | 4,096; a further one is answered SERVFAIL |
+//! | who waits for them | 8,192, and 64 for the same one; a further one is answered SERVFAIL |
+//! | questions under way on one stream | 128; the rest waits in order |
+//! | remembered answers | 8 MiB and 16,384 of them; the ones not used longest go |
+//! | how long an answer is remembered | its TTL, a day at most; that there is none, 3 hours at most |
+//! | how long one resolver may take | 1.5 s, then the next one is asked too; after 4.5 s in all the answer is SERVFAIL |
+//! | clients' streams | 256, each with 64 questions that wait, and ended after 30 s of silence |
+
+mod answer;
+mod cache;
+mod frame;
+mod proxy;
+mod question;
+mod resolver;
+mod upstream;
+mod zones;
+
+pub use frame::{Deframer, frame};
+pub use proxy::{Proxy, Respond};
+pub use question::Way;
+pub use resolver::{Config, Counters, Reply, Resolver, Taken};
+pub use zones::{NameError, Side, Zones};
+
+#[cfg(test)]
+mod tests;

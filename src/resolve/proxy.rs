@@ -1,0 +1,225 @@
+//! The resolver with streams, clients and a clock.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::frame::{Deframer, frame};
+use super::question::Way;
+use super::resolver::{Config, Counters, Reply, Resolver, Taken};
+use super::upstream;
+use super::zones::Zones;
+use crate::net::{
+    ByteReader, ByteWriter, Carrier, Inbound, OpenError, OpenFailure, Source, StreamError, Target,
+};
+
+/// Clients' streams at a time.
+const STREAMS: usize = 256;
+/// Questions of one stream that may wait for their answers; the rest is not read.
+const PIPELINE: usize = 64;
+/// How long a stream may say nothing (RFC 7766 section 6.2.3).
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Takes datagrams to clients.
+pub trait Respond: Send + Sync {
+    /// Sends `message` from the name server's address, where it was asked, to who asked.
+    fn respond(&self, from: Target, to: Source, message: &[u8]);
+}
+
+/// Who asked.
+#[derive(Clone, Debug)]
+pub(super) enum Client {
+    Datagram { from: Source, to: Target },
+    Stream(mpsc::Sender<Vec<u8>>),
+}
+
+/// A resolver to ask.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) target: Target,
+    /// Rung when there is something for it.
+    pub(super) bell: Notify,
+}
+
+/// The name server.
+#[derive(Debug)]
+pub struct Proxy<R> {
+    resolver: Mutex<Resolver<Client>>,
+    pub(super) servers: Vec<Server>,
+    far: usize,
+    timer: Notify,
+    streams: Semaphore,
+    respond: R,
+}
+
+impl<R: Respond> Proxy<R> {
+    /// One that asks `far` for the names of `zones`, in this order, and `near` for all others.
+    pub fn new(zones: Zones, far: &[Target], near: &[Target], respond: R) -> Self {
+        let server = |target: &Target| Server {
+            target: *target,
+            bell: Notify::new(),
+        };
+        Self {
+            resolver: Mutex::new(Resolver::new(Config {
+                zones,
+                far: far.len(),
+                near: near.len(),
+            })),
+            servers: far.iter().chain(near).map(server).collect(),
+            far: far.len(),
+            timer: Notify::new(),
+            streams: Semaphore::new(STREAMS),
+            respond,
+        }
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> Counters {
+        self.with(|resolver| resolver.counters())
+    }
+
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Resolver<Client>) -> T) -> T {
+        // It is whole at every moment, whoever panicked.
+        f(&mut self.resolver.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks the resolvers as long as it is polled: those of the far side through `far`, in the name of `source`, the others through
+    /// `near`.
+    pub async fn run<F: Carrier, N: Carrier>(
+        &self,
+        source: Source,
+        far: &F,
+        near: &N,
+    ) -> Infallible {
+        let (far_ones, near_ones) = (0..self.far, self.far..self.servers.len());
+        let ask_far = far_ones.map(|number| upstream::keep(self, number, far, source));
+        let ask_near = near_ones.map(|number| upstream::keep(self, number, near, source));
+        tokio::select! {
+            never = self.keep_time() => never,
+            _ = join_all(ask_far), if self.far > 0 => pending().await,
+            _ = join_all(ask_near), if self.far < self.servers.len() => pending().await,
+        }
+    }
+
+    async fn keep_time(&self) -> Infallible {
+        loop {
+            let due = self.with(|resolver| resolver.poll_timeout());
+            let Some(due) = due else {
+                self.timer.notified().await;
+                continue;
+            };
+            sleep_until(due.into()).await;
+            let replies = self.with(|resolver| resolver.handle_timeout(now()));
+            self.deliver(replies);
+            self.ring();
+        }
+    }
+
+    /// Tells each resolver's stream what there is for it.
+    fn ring(&self) {
+        for server in &self.servers {
+            server.bell.notify_one();
+        }
+    }
+
+    /// A datagram to the name server.
+    pub fn handle_datagram(&self, from: Source, to: Target, message: &[u8]) {
+        self.ask(Client::Datagram { from, to }, Way::Datagram, message);
+    }
+
+    /// Whether there is, or will be, an answer.
+    fn ask(&self, client: Client, way: Way, message: &[u8]) -> bool {
+        let taken = self.with(|resolver| resolver.ask(now(), client, way, message));
+        match taken {
+            Taken::Answered(reply) => self.deliver([reply]),
+            Taken::Waits => {
+                self.timer.notify_one();
+                self.ring();
+            }
+            Taken::Noise => return false,
+        }
+        true
+    }
+
+    fn deliver(&self, replies: impl IntoIterator<Item = Reply<Client>>) {
+        for Reply { client, message } in replies {
+            match client {
+                Client::Datagram { from, to } => self.respond.respond(to, from, &message),
+                // It has room for all that a stream may ask; a closed one needs no answer.
+                Client::Stream(stream) => drop(stream.try_send(message)),
+            }
+        }
+    }
+
+    pub(super) fn heard(&self, number: usize, deframer: &mut Deframer, piece: &[u8]) {
+        deframer.push(piece);
+        while let Some(message) = deframer.next_message() {
+            let replies = self.with(|resolver| resolver.handle_message(now(), number, &message));
+            self.deliver(replies);
+        }
+        self.ring();
+    }
+
+    pub(super) fn lost(&self, number: usize, was_open: bool) {
+        let replies = self.with(|resolver| resolver.handle_lost(now(), number, was_open));
+        self.deliver(replies);
+        self.ring();
+    }
+
+    /// Answers the questions of one stream until it ends.
+    pub async fn serve(&self, inbound: impl Inbound) {
+        let Ok(_place) = self.streams.try_acquire() else {
+            inbound.refuse(&OpenError::new(OpenFailure::NoResources, ""));
+            return;
+        };
+        let (reader, writer) = inbound.accept();
+        if let Err(error) = self.answer_stream(reader, writer).await {
+            tracing::debug!("a client of the name server: {error}");
+        }
+    }
+
+    async fn answer_stream(
+        &self,
+        mut reader: impl ByteReader,
+        mut writer: impl ByteWriter,
+    ) -> Result<(), StreamError> {
+        let (to_us, mut answers) = mpsc::channel::<Vec<u8>>(PIPELINE);
+        let mut deframer = Deframer::default();
+        let (mut waiting, mut has_ended) = (0, false);
+        while !has_ended || waiting > 0 {
+            tokio::select! {
+                Some(answer) = answers.recv(), if waiting > 0 => {
+                    waiting -= 1;
+                    if let Some(frame) = frame(&answer) {
+                        writer.write(frame.into()).await?;
+                        writer.flush();
+                    }
+                }
+                piece = reader.read(), if !has_ended && waiting < PIPELINE => match piece? {
+                    Some(piece) => deframer.push(&piece),
+                    None => has_ended = true,
+                },
+                () = sleep(IDLE), if waiting == 0 => has_ended = true,
+            }
+            while waiting < PIPELINE
+                && let Some(message) = deframer.next_message()
+            {
+                // Noise tells that this is no client.
+                if !self.ask(Client::Stream(to_us.clone()), Way::Stream, &message) {
+                    return Err(StreamError::Reset);
+                }
+                waiting += 1;
+            }
+        }
+        writer.finish().await
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}

@@ -1,0 +1,168 @@
+//! Which names go where.
+
+use hickory_proto::rr::{LowerName, Name};
+use ipnet::IpNet;
+use thiserror::Error;
+
+/// A name that is none.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is not a domain name")]
+pub struct NameError(String);
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The far resolvers, through the server.
+    Far,
+    /// The resolvers that this host had before.
+    Near,
+}
+
+/// The names that the far side knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zones {
+    /// In lower case; all names where there are none.
+    far: Vec<LowerName>,
+    /// Whose addresses have their names there too.
+    networks: Vec<IpNet>,
+}
+
+impl Zones {
+    /// Every name.
+    pub fn all() -> Self {
+        Self {
+            far: Vec::new(),
+            networks: Vec::new(),
+        }
+    }
+
+    /// Names at and below each of `domains`, and those of the addresses in `networks`; all names where there are no domains.
+    ///
+    /// # Errors
+    /// [`NameError`] for what is no domain name.
+    pub fn below<S: AsRef<str>>(domains: &[S], networks: &[IpNet]) -> Result<Self, NameError> {
+        let far = domains.iter().map(|domain| read(domain.as_ref()));
+        Ok(Self {
+            far: far.collect::<Result<_, _>>()?,
+            networks: networks.to_vec(),
+        })
+    }
+
+    /// Who is asked for `name`.
+    pub fn side(&self, name: &LowerName) -> Side {
+        let is_far = self.far.is_empty()
+            || self.far.iter().any(|zone| zone.zone_of(name))
+            || self.has_address(name);
+        if is_far { Side::Far } else { Side::Near }
+    }
+
+    /// Whether `name` is that of an address, or of a part of a network (RFC 1035 section 3.5, RFC 3596 section 2.5).
+    fn has_address(&self, name: &LowerName) -> bool {
+        let Ok(asked) = name.parse_arpa_name() else {
+            return false;
+        };
+        self.networks.iter().any(|network| network.contains(&asked))
+    }
+}
+
+fn read(domain: &str) -> Result<LowerName, NameError> {
+    let below = domain.strip_prefix("*.").unwrap_or(domain);
+    let bare = below.strip_suffix('.').unwrap_or(below);
+    let wrong = || NameError(domain.to_owned());
+    if bare.is_empty() || bare.contains(|c: char| c == '*' || c.is_whitespace()) {
+        return Err(wrong());
+    }
+    let mut name = Name::from_utf8(bare).map_err(|_| wrong())?;
+    name.set_fqdn(true);
+    Ok(LowerName::new(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn side(zones: &Zones, name: &str) -> Side {
+        zones.side(&name.parse().unwrap())
+    }
+
+    #[test]
+    fn a_zone_has_what_is_below_it_in_any_case_and_no_more() {
+        let zones = Zones::below(&["corp.Internal", "*.Example.com.", "büro.test"], &[]).unwrap();
+        for name in [
+            "corp.internal.",
+            "a.b.CORP.internal.",
+            "x.example.com.",
+            "example.com.",
+            "a.xn--bro-hoa.test.",
+        ] {
+            assert_eq!(side(&zones, name), Side::Far, "{name}");
+        }
+        for name in [
+            "internal.",
+            "notcorp.internal.",
+            "corp.internal.example.",
+            "com.",
+            ".",
+            "1.0.0.10.in-addr.arpa.",
+        ] {
+            assert_eq!(side(&zones, name), Side::Near, "{name}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_the_networks_have_their_names_there() {
+        let networks = ["10.0.16.0/20", "fd00:9::/32"].map(|net| net.parse().unwrap());
+        let zones = Zones::below(&["corp.internal"], &networks).unwrap();
+        let v6 = "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.0.0";
+        for name in [
+            "7.16.0.10.in-addr.arpa.",
+            "7.31.0.10.IN-ADDR.arpa.",
+            "31.0.10.in-addr.arpa.",
+            &format!("{v6}.9.0.0.0.0.0.d.f.ip6.arpa."),
+        ] {
+            assert_eq!(side(&zones, name), Side::Far, "{name}");
+        }
+        for name in [
+            "7.32.0.10.in-addr.arpa.",
+            "10.in-addr.arpa.",
+            "in-addr.arpa.",
+            &format!("{v6}.8.0.0.0.0.0.d.f.ip6.arpa."),
+            "x.16.0.10.in-addr.arpa.",
+        ] {
+            assert_eq!(side(&zones, name), Side::Near, "{name}");
+        }
+    }
+
+    #[test]
+    fn without_domains_every_name_is_far() {
+        for zones in [Zones::all(), Zones::below::<&str>(&[], &[]).unwrap()] {
+            assert_eq!(side(&zones, "example.com."), Side::Far);
+            assert_eq!(side(&zones, "."), Side::Far);
+        }
+    }
+
+    #[test]
+    fn what_is_no_domain_is_named() {
+        let long = "a".repeat(64);
+        for domain in ["", ".", "*", "*.", "a..b", &long, "a b\u{202e}"] {
+            let error = Zones::below(&[domain], &[]).unwrap_err();
+            assert_eq!(error, NameError(domain.to_owned()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_domain_and_no_name_panics(domain in "\\PC{0,30}", labels in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..10), 0..40)) {
+            let networks = ["10.0.0.0/8".parse().unwrap(), "::/0".parse().unwrap()];
+            let zones = Zones::below(&[domain.as_str()], &networks).unwrap_or_else(|_| Zones::all());
+            for top in ["arpa", "in-addr.arpa", "ip6.arpa"] {
+                let name = Name::from_labels(labels.iter().map(Vec::as_slice).chain(top.split('.').map(str::as_bytes)));
+                if let Ok(name) = name {
+                    zones.side(&LowerName::new(&name));
+                }
+            }
+        }
+    }
+}

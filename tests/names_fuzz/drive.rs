@@ -1,0 +1,84 @@
+//! The name server against whatever clients and far resolvers say: a story, told by bytes.
+
+use std::time::{Duration, Instant};
+
+use underpass::resolve::{Config, Deframer, Resolver, Taken, Way, Zones};
+
+/// Two far resolvers and a near one.
+const SERVERS: usize = 3;
+
+/// Plays a story: each step is a kind, a length, and as many bytes. How many answers clients got; nobody gets two.
+pub(crate) fn drive(story: &[u8]) -> usize {
+    let zones = Zones::below(&["corp.internal"], &["10.0.0.0/8".parse().unwrap()]).unwrap();
+    let mut resolver = Resolver::new(Config {
+        zones,
+        far: 2,
+        near: 1,
+    });
+    let (mut rest, mut now) = (story, Instant::now());
+    let mut asked: [Vec<Vec<u8>>; SERVERS] = Default::default();
+    let mut streams: [Deframer; SERVERS] = Default::default();
+    let (mut waiting, mut answered) = (0_usize, 0_usize);
+    while let [kind, len, tail @ ..] = rest {
+        let (data, tail) = tail.split_at(usize::from(*len).min(tail.len()));
+        rest = tail;
+        let server = usize::from(kind >> 4) % SERVERS;
+        let replies = match kind & 15 {
+            0..=4 => {
+                let way = [Way::Datagram, Way::Stream][usize::from(kind & 1)];
+                match resolver.ask(now, (), way, data) {
+                    Taken::Waits => waiting += 1,
+                    Taken::Answered(reply) => {
+                        assert_eq!(reply.message[..2], data[..2]);
+                        answered += 1;
+                    }
+                    Taken::Noise => {}
+                }
+                Vec::new()
+            }
+            5 | 6 => {
+                let mut frames = Deframer::default();
+                while let Some(frame) = resolver.next_frame(server) {
+                    frames.push(&frame);
+                }
+                asked[server].extend(std::iter::from_fn(|| frames.next_message()));
+                Vec::new()
+            }
+            // What was asked, as an answer, with whatever behind it and over it.
+            7..=11 => match asked[server].pop() {
+                Some(mut message) => {
+                    message[2] |= 0x80;
+                    let counts = data.iter().take(3).enumerate();
+                    counts.for_each(|(at, count)| message[7 + 2 * at] = count % 4);
+                    message.extend(data.iter().skip(3));
+                    resolver.handle_message(now, server, &message)
+                }
+                None => resolver.handle_message(now, server, data),
+            },
+            12 => {
+                streams[server].push(data);
+                let mut replies = Vec::new();
+                while let Some(message) = streams[server].next_message() {
+                    replies.extend(resolver.handle_message(now, server, &message));
+                }
+                replies
+            }
+            13 => {
+                asked[server].clear();
+                resolver.handle_lost(now, server, *len & 1 == 0)
+            }
+            _ => {
+                now += Duration::from_millis(u64::from(*len) * 40);
+                resolver.handle_timeout(now)
+            }
+        };
+        answered += replies.len();
+        waiting = waiting.checked_sub(replies.len()).expect("one answer each");
+    }
+    let mut last = 0;
+    while let Some(due) = resolver.poll_timeout() {
+        last += resolver.handle_timeout(due).len();
+    }
+    assert!(last == waiting);
+    answered + last
+}
