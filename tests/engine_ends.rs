@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use underpass::engine::{Batch, Checksum, Config, Engine, FlowHandle};
+use underpass::engine::{Arrival, Batch, Checksum, Config, Engine, FlowHandle};
 use underpass::net::StreamError;
 
 use engine_support::by_hand::{give, hold, open, run, said};
@@ -288,7 +288,8 @@ fn the_last_acknowledgment_comes_before_the_next_connection() {
     let mut give = |segment: Segment| {
         let packet = segment.packet(flow.ends);
         let engine = &flow.engine;
-        engine.handle_packet_in(&mut batch, at(10), &packet, Checksum::Unverified)
+        let arrival = engine.handle_packet_in(&mut batch, at(10), &packet, Checksum::Unverified);
+        arrival.and_then(Arrival::into_flow)
     };
     assert!(give(Segment::new(FIN | ACK, 1001, flow.next + 1)).is_none());
     assert!(give(Segment::syn(90_000)).is_some());

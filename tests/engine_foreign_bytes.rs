@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use underpass::engine::{Checksum, Config, Engine, FlowHandle};
+use underpass::engine::{Arrival, Checksum, Config, Engine, FlowHandle};
 use underpass::net::OpenFailure;
 
 use engine_support::checksum::{be32, fill_ip, fill_transport};
@@ -238,6 +238,7 @@ fn bytes_behind_the_packet_are_no_part_of_it() {
     let packet = with(syn(), |p| p.extend([7; 6]));
     let flow = engine
         .handle_packet(at(0), &packet, Checksum::Unverified)
+        .and_then(Arrival::into_flow)
         .unwrap();
     engine.refuse(at(1), &flow, OpenFailure::Refused);
     assert_eq!(
@@ -262,6 +263,7 @@ fn ipv4_options_are_no_obstacle() {
     let packet = with_ipv4_options(&syn());
     let flow = engine
         .handle_packet(at(0), &packet, Checksum::Unverified)
+        .and_then(Arrival::into_flow)
         .unwrap();
     engine.accept(at(1), &flow);
     assert_eq!(tcp(&engine.outlet().take()[0]).unwrap().flags, SYN | ACK);
@@ -294,6 +296,7 @@ fn opened_with(options: Vec<u8>) -> String {
     syn.options = options;
     let flow = engine
         .handle_packet(at(0), &syn.packet(ends), Checksum::Unverified)
+        .and_then(Arrival::into_flow)
         .unwrap();
     engine.accept(at(1), &flow);
     let packets = engine.outlet().take();
@@ -353,6 +356,7 @@ fn busy(offload: bool) -> (Engine<Tap>, Vec<FlowHandle>) {
             let syn = Segment::syn(1000).packet(ends);
             let flow = engine
                 .handle_packet(at(0), &syn, Checksum::Trusted)
+                .and_then(Arrival::into_flow)
                 .unwrap();
             match state {
                 0 => {}
@@ -473,7 +477,8 @@ fn feed(packets: &[Vec<u8>], is_busy: bool, offload: bool, checksum: Checksum) {
     };
     for (index, packet) in packets.iter().enumerate() {
         let now = at(3 + index as i64);
-        if let Some(flow) = engine.handle_packet(now, packet, checksum) {
+        let arrival = engine.handle_packet(now, packet, checksum);
+        if let Some(flow) = arrival.and_then(Arrival::into_flow) {
             engine.accept(now, &flow);
             flows.push(flow);
         }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use smoltcp::socket::tcp::State;
 use smoltcp::time::{Duration, Instant};
-use underpass::engine::{Batch, Checksum, Config, Engine, FlowHandle};
+use underpass::engine::{Arrival, Batch, Checksum, Config, Engine, FlowHandle};
 use underpass::net::{OpenFailure, StreamError};
 
 use engine_support::client::{Client, End, Kernel};
@@ -510,8 +510,8 @@ impl Sim {
             Checksum::Unverified
         };
         let engine = &self.engine;
-        let opened = engine.handle_packet_in(batch, self.now, packet, checksum);
-        let Some(flow) = opened else {
+        let arrival = engine.handle_packet_in(batch, self.now, packet, checksum);
+        let Some(flow) = arrival.and_then(Arrival::into_flow) else {
             return;
         };
         match &self.far {

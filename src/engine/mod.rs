@@ -7,7 +7,8 @@
 //! unknown pair of ends makes a flow that is no more than the SYN itself ([`held`]): the caller gets a
 //! [`FlowHandle`], asks the far side, and then [`accept`](Engine::accept)s or
 //! [`refuse`](Engine::refuse)s. Only an accepted flow has a TCP stack ([`tcp`]): one smoltcp interface with one
-//! socket, fed with the SYN that was held.
+//! socket, fed with the SYN that was held. Of datagrams only those to a [name server](Config::name_servers) are taken: they are handed
+//! out whole, and [`answer_name`](Engine::answer_name) sends what comes of them.
 //!
 //! A flow is an island behind one lock of its own. Whoever changes it drains its packets to the
 //! [`Outlet`] before the lock is let go, so packets of one flow leave in order and no loop stands between two
@@ -23,6 +24,7 @@
 //! handle: `poll_withdrawn` until `accept` or `refuse`, then `poll_read`, `poll_write` and `flush`,
 //! `poll_finish`, `poll_reset`, and [`abandon`](Engine::abandon) for what was not ended in order.
 
+pub mod datagram;
 mod flow;
 mod held;
 pub mod packet;
@@ -34,6 +36,7 @@ mod table;
 mod tcp;
 mod timers;
 
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,8 +45,9 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use smoltcp::time::Instant;
 
-use crate::net::{FlowKey, OpenFailure, StreamError};
+use crate::net::{FlowKey, OpenFailure, Source, StreamError, Target};
 
+pub use datagram::Datagram;
 pub use flow::FlowHandle;
 use flow::{Flow, Step};
 use packet::{Parsed, Tcp};
@@ -54,6 +58,10 @@ use timers::Timers;
 
 /// Free bytes in front of every outgoing [`Frame`], for a header of the device's own.
 pub const HEADROOM: usize = 10;
+/// Of every packet that is made here (RFC 1700).
+const HOP_LIMIT: u8 = 64;
+/// The port of the DNS.
+const DNS: u16 = 53;
 
 /// A packet on its way out.
 #[derive(Debug)]
@@ -80,6 +88,36 @@ pub trait Outlet: Send + Sync {
     }
 }
 
+/// The addresses of the name server: datagrams to their port 53 are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NameServers(pub [Option<IpAddr>; 2]);
+
+impl NameServers {
+    /// Whether somebody who writes to `target` asks a name server.
+    pub fn has(&self, target: SocketAddr) -> bool {
+        target.port() == DNS && self.0.contains(&Some(target.ip()))
+    }
+}
+
+/// What a packet brings.
+#[derive(Debug)]
+pub enum Arrival<'a> {
+    /// A new flow that waits for the far side's answer.
+    Flow(FlowHandle),
+    /// A datagram to a name server.
+    Name(Datagram<'a>),
+}
+
+impl Arrival<'_> {
+    /// The flow, if it is one.
+    pub fn into_flow(self) -> Option<FlowHandle> {
+        match self {
+            Self::Flow(flow) => Some(flow),
+            Self::Name(_) => None,
+        }
+    }
+}
+
 /// What an engine is made for; constant over its life.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -95,6 +133,8 @@ pub struct Config {
     pub max_flows: usize,
     /// Bytes on their way to applications over all flows, beyond which a flow may hold no more than 32 KiB.
     pub max_queued: usize,
+    /// Where names are asked for.
+    pub name_servers: NameServers,
 }
 
 impl Default for Config {
@@ -106,6 +146,7 @@ impl Default for Config {
             max_held: 16_384,
             max_flows: 65_536,
             max_queued: 512 << 20,
+            name_servers: NameServers::default(),
         }
     }
 }
@@ -189,13 +230,13 @@ impl<O: Outlet> Engine<O> {
         &self.outlet
     }
 
-    /// Takes one packet from the device. A new flow that waits for the far side's answer is returned.
-    pub fn handle_packet(
+    /// Takes one packet from the device; what it brings, if that is something new.
+    pub fn handle_packet<'a>(
         &self,
         now: Instant,
-        packet: &[u8],
+        packet: &'a [u8],
         checksum: Checksum,
-    ) -> Option<FlowHandle> {
+    ) -> Option<Arrival<'a>> {
         let mut batch = Batch::default();
         let opened = self.handle_packet_in(&mut batch, now, packet, checksum);
         self.end_batch(&mut batch, now);
@@ -206,13 +247,13 @@ impl<O: Outlet> Engine<O> {
     /// As [`handle_packet`](Self::handle_packet), one of several packets that came together. What a flow has to send now
     /// that there is room is sent when the next flow's packet comes, or at [`end_batch`](Self::end_batch); bytes and ends
     /// are answered at [`acknowledge`](Self::acknowledge).
-    pub fn handle_packet_in(
+    pub fn handle_packet_in<'a>(
         &self,
         batch: &mut Batch,
         now: Instant,
-        packet: &[u8],
+        packet: &'a [u8],
         checksum: Checksum,
-    ) -> Option<FlowHandle> {
+    ) -> Option<Arrival<'a>> {
         let parsed = match packet::parse(packet, checksum) {
             Ok(parsed) => parsed,
             Err(reason) => {
@@ -220,8 +261,16 @@ impl<O: Outlet> Engine<O> {
                 return None;
             }
         };
-        match route::verdict(&parsed) {
-            Verdict::Flow(tcp) => self.handle_tcp(batch, now, &parsed, tcp),
+        match route::verdict(&parsed, &self.config.name_servers) {
+            Verdict::Flow(tcp) => {
+                let flow = self.handle_tcp(batch, now, &parsed, tcp);
+                flow.map(Arrival::Flow)
+            }
+            Verdict::Name => {
+                let datagram = datagram::read(&parsed, checksum);
+                let taken = datagram.map_err(|reason| self.drops.count(reason));
+                taken.ok().map(Arrival::Name)
+            }
             Verdict::Reject(reject, reason) => {
                 self.drops.count(reason);
                 reject::unreachable(reject, &parsed, &mut |f| self.outlet.transmit(f));
@@ -232,6 +281,13 @@ impl<O: Outlet> Engine<O> {
                 None
             }
         }
+    }
+
+    /// Sends `message` in the name of the name server `from`; one that fits no packet is dropped.
+    pub fn answer_name(&self, from: Target, to: Source, message: &[u8]) {
+        datagram::send(from, to, message, self.config.mtu, &mut |frame| {
+            self.outlet.transmit(frame);
+        });
     }
 
     /// Lets the flow of the last packets use the room that they made.

@@ -30,8 +30,8 @@ pub struct Parsed<'a> {
 pub enum Transport {
     /// A TCP segment.
     Tcp(Tcp),
-    /// A UDP datagram.
-    Udp,
+    /// A UDP datagram to this port.
+    Udp(u16),
     /// An ICMP or ICMPv6 echo request.
     IcmpEcho,
     /// Any other ICMP or ICMPv6 message.
@@ -236,7 +236,7 @@ fn udp(payload: &[u8]) -> Result<Transport, Reason> {
     if udp.dst_port() == 0 {
         return Err(Reason::PortZero);
     }
-    Ok(Transport::Udp)
+    Ok(Transport::Udp(udp.dst_port()))
 }
 
 fn icmp(payload: &[u8], echo_request: u8) -> Result<Transport, Reason> {

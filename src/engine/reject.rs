@@ -10,7 +10,7 @@ use smoltcp::wire::{
 };
 
 use super::packet::{Parsed, Tcp};
-use super::{Frame, HEADROOM};
+use super::{Frame, HEADROOM, HOP_LIMIT};
 
 /// What is unreachable. What a Linux socket in SYN_SENT makes of it: `icmp_err_convert` in
 /// net/ipv4/icmp.c, `tab_unreach` in net/ipv6/icmp.c.
@@ -63,7 +63,6 @@ impl Unreachable {
 const MAX_ERROR_V4: usize = 576;
 const MAX_ERROR_V6: usize = 1280;
 const ICMP_HEADER_LEN: usize = 8;
-const HOP_LIMIT: u8 = 64;
 
 /// Sends the ICMP error `what` for `packet`, in the name of the address that it was sent to.
 pub fn unreachable(what: Unreachable, packet: &Parsed<'_>, sink: &mut dyn FnMut(Frame<'_>)) {

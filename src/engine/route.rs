@@ -1,6 +1,9 @@
 //! Verdicts: what shall happen to a packet, and what the initiator is told. Pure functions that return what
 //! shall be done instead of doing it.
 
+use std::net::SocketAddr;
+
+use super::NameServers;
 use super::packet::{Parsed, Tcp, Transport};
 use super::reason::Reason;
 use super::reject::Unreachable;
@@ -13,16 +16,21 @@ pub enum Verdict {
     Flow(Tcp),
     /// It is answered with an ICMP error and counted.
     Reject(Unreachable, Reason),
+    /// It is a datagram to a name server.
+    Name,
     /// It is counted, nothing else.
     Drop(Reason),
 }
 
-/// What shall happen to `packet`.
-pub fn verdict(packet: &Parsed<'_>) -> Verdict {
+/// What shall happen to `packet`, where `name_servers` are ours.
+pub fn verdict(packet: &Parsed<'_>, name_servers: &NameServers) -> Verdict {
     match packet.transport {
         Transport::Tcp(tcp) => Verdict::Flow(tcp),
+        Transport::Udp(port) if name_servers.has(SocketAddr::new(packet.target, port)) => {
+            Verdict::Name
+        }
         // QUIC and the like fall back to TCP at once instead of waiting for a time-out.
-        Transport::Udp => Verdict::Reject(Unreachable::Port, Reason::Udp),
+        Transport::Udp(_) => Verdict::Reject(Unreachable::Port, Reason::Udp),
         Transport::IcmpEcho => Verdict::Drop(Reason::Echo),
         Transport::IcmpOther => Verdict::Drop(Reason::Icmp),
         Transport::Other(_) => Verdict::Drop(Reason::UnknownProtocol),

@@ -1,14 +1,15 @@
 //! An engine driven packet by packet.
 
 use smoltcp::time::Instant;
-use underpass::engine::{Checksum, Engine, FlowHandle};
+use underpass::engine::{Arrival, Checksum, Engine, FlowHandle};
 
 use super::Tap;
 use super::craft::{ACK, Ends, SYN, Segment, describe, tcp};
 
 /// Hands the engine a packet whose checksum nobody vouches for.
 pub(crate) fn give(engine: &Engine<Tap>, now: Instant, packet: &[u8]) -> Option<FlowHandle> {
-    engine.handle_packet(now, packet, Checksum::Unverified)
+    let arrival = engine.handle_packet(now, packet, Checksum::Unverified);
+    arrival.and_then(Arrival::into_flow)
 }
 
 /// Gives the SYN of a new flow, with sequence number 1000.

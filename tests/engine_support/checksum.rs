@@ -98,7 +98,7 @@ pub(crate) fn fill_ip(packet: &mut [u8]) {
     }
 }
 
-/// Sets the TCP, ICMP or ICMPv6 checksum.
+/// Sets the TCP, UDP, ICMP or ICMPv6 checksum.
 pub(crate) fn fill_transport(packet: &mut [u8]) {
     let at = layout(packet);
     let field = at.ip_len + checksum_offset(at.protocol);
@@ -111,6 +111,7 @@ fn checksum_offset(protocol: u8) -> usize {
     match protocol {
         1 | 58 => 2,
         6 => 16,
+        17 => 6,
         other => panic!("protocol {other} was emitted"),
     }
 }

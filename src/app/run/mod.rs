@@ -36,7 +36,7 @@ use crate::audit::{AuditError, Lookup};
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
 use crate::cli::{CommandArgs, NetworkArgs, UpArgs};
-use crate::inlet::tun::Tun;
+use crate::inlet::tun::{NameServers, Tun};
 use crate::os::namespace::{self, EnterError, NamespaceError, Private, Sockets, Waiting};
 use crate::os::signals::{self, Signals};
 use crate::os::{SocketOwners, TunDevice, limits, memory};
@@ -270,7 +270,7 @@ impl Up {
         {
             records::begin(audit, &plan.plan, &name, link.description());
         }
-        let inlet = Tun::new(device, up::seed());
+        let inlet = Tun::new(device, up::seed(), NameServers::default());
         let session = Arc::new(Session::new(inlet, ways, audit));
         let tasks = vec![
             tokio::spawn(drive(Arc::clone(&session))),

@@ -49,7 +49,7 @@ use super::{log, surroundings};
 use crate::audit::Lookup;
 use crate::carrier::prompt::{self, Prompter};
 use crate::carrier::{AnyCarrier, Link, Steady};
-use crate::inlet::tun::Tun;
+use crate::inlet::tun::{NameServers, Tun};
 use crate::os::daemon::Attached;
 use crate::os::helper::{Hand, HandError};
 use crate::os::pid_file::PidFile;
@@ -261,7 +261,7 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
         records::begin(audit, plan, &name, carrier.description());
     }
     let session = Arc::new(Session::new(
-        Tun::new(device, seed()),
+        Tun::new(device, seed(), NameServers::default()),
         Mapped::new(Steady::new(carrier), &plan.capture),
         audit,
     ));

@@ -47,11 +47,11 @@ impl<L: Leads + 'static> Session<L> {
     /// Runs the inlet; each flow gets a task of its own. How many there can be is bounded by the engine.
     pub(in crate::app) async fn drive(self: Arc<Self>) -> io::Result<()> {
         let session = &self;
-        self.inlet
-            .run(|inbound| {
-                tokio::spawn(Arc::clone(session).carry(inbound));
-            })
-            .await
+        let on_inbound = |inbound| {
+            tokio::spawn(Arc::clone(session).carry(inbound));
+        };
+        // There is no name server.
+        self.inlet.run(on_inbound, |_| ()).await
     }
 
     /// What is open is ended by us from here on, and by nobody else.

@@ -16,9 +16,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time;
 
-use crate::engine::{Batch, Checksum, Config, Drops, Engine, Frame, HEADROOM, Outlet};
+use crate::engine::{
+    Arrival, Batch, Checksum, Config, Datagram, Drops, Engine, Frame, HEADROOM, Outlet,
+};
+use crate::net::{Source, Target};
 use crate::os::{TunDevice, memory};
 
+pub use crate::engine::NameServers;
 pub use stream::{TunInbound, TunReader, TunWriter};
 
 /// Packets that the driver takes before other tasks of its thread get their turn.
@@ -62,12 +66,13 @@ struct Port<D: Device> {
 }
 
 impl<D: Device> Tun<D> {
-    /// An inlet over `device`. `seed` makes initial sequence numbers unpredictable.
-    pub fn new(device: AsyncFd<D>, seed: u64) -> Self {
+    /// An inlet over `device`, with a name server at some of its addresses. `seed` makes initial sequence numbers unpredictable.
+    pub fn new(device: AsyncFd<D>, seed: u64, name_servers: NameServers) -> Self {
         let config = Config {
             mtu: device.get_ref().mtu(),
             offload: device.get_ref().offload(),
             seed,
+            name_servers,
             ..Config::default()
         };
         let port = Port {
@@ -102,18 +107,32 @@ impl<D: Device> Tun<D> {
         self.shared.engine.abandon_all(self.shared.now());
     }
 
-    /// Runs the inlet until the device is gone; each new flow is given to `on_inbound`, which must not block.
+    /// What answers datagrams.
+    pub fn answers(&self) -> Answers<D> {
+        Answers(Arc::clone(&self.shared))
+    }
+
+    /// Runs the inlet until the device is gone; each new flow is given to `on_inbound`, and each datagram to a name server to
+    /// `on_name`. Neither may block.
     ///
     /// # Errors
     /// What reading from the device said last, for example when the interface was deleted.
-    pub async fn run(&self, on_inbound: impl Fn(TunInbound<D>)) -> io::Result<()> {
+    pub async fn run(
+        &self,
+        on_inbound: impl Fn(TunInbound<D>),
+        on_name: impl Fn(Datagram<'_>),
+    ) -> io::Result<()> {
         tokio::select! {
-            result = self.read_packets(on_inbound) => result,
+            result = self.read_packets(on_inbound, on_name) => result,
             never = self.keep_time() => match never {},
         }
     }
 
-    async fn read_packets(&self, on_inbound: impl Fn(TunInbound<D>)) -> io::Result<()> {
+    async fn read_packets(
+        &self,
+        on_inbound: impl Fn(TunInbound<D>),
+        on_name: impl Fn(Datagram<'_>),
+    ) -> io::Result<()> {
         let shared = &self.shared;
         let device = &shared.engine.outlet().device;
         let mut buffer = vec![0; HEADROOM + 65_535];
@@ -123,7 +142,13 @@ impl<D: Device> Tun<D> {
             let mut ready = device.ready(Interest::READABLE | Interest::ERROR).await?;
             for _ in 0..BATCH {
                 match nix::unistd::read(device.get_ref(), &mut buffer) {
-                    Ok(len) => shared.take(&mut batch, &buffer[..len], &on_inbound),
+                    Ok(len) => match shared.take(&mut batch, &buffer[..len]) {
+                        Some(Arrival::Flow(flow)) => {
+                            on_inbound(TunInbound::new(Arc::clone(shared), flow));
+                        }
+                        Some(Arrival::Name(datagram)) => on_name(datagram),
+                        None => {}
+                    },
                     Err(Errno::EAGAIN) => {
                         ready.clear_ready();
                         break;
@@ -169,24 +194,25 @@ impl<D: Device> Shared<D> {
         self.began + Duration::from_micros(at.total_micros().try_into().unwrap_or(0))
     }
 
-    fn take(
-        self: &Arc<Self>,
-        batch: &mut Batch,
-        bytes: &[u8],
-        on_inbound: &impl Fn(TunInbound<D>),
-    ) {
+    fn take<'a>(&self, batch: &mut Batch, bytes: &'a [u8]) -> Option<Arrival<'a>> {
         let decoded = if self.engine.outlet().device.get_ref().offload() {
             vnet::decode(bytes)
         } else {
             Some((Checksum::Unverified, bytes))
         };
-        if let Some((checksum, packet)) = decoded
-            && let Some(flow) = self
-                .engine
-                .handle_packet_in(batch, self.now(), packet, checksum)
-        {
-            on_inbound(TunInbound::new(Arc::clone(self), flow));
-        }
+        let (checksum, packet) = decoded?;
+        self.engine
+            .handle_packet_in(batch, self.now(), packet, checksum)
+    }
+}
+
+/// Sends datagrams to applications.
+pub struct Answers<D: Device>(Arc<Shared<D>>);
+
+impl<D: Device> Answers<D> {
+    /// Sends `message` in the name of the name server `from`.
+    pub fn send(&self, from: Target, to: Source, message: &[u8]) {
+        self.0.engine.answer_name(from, to, message);
     }
 }
 
