@@ -58,6 +58,14 @@
 //! leads is decided once, when it begins (`app/up/leads.rs`); the carrier is asked for FAR, and no packet costs more. A reload
 //! changes that for new flows alone. Whatever shows a flow shows both addresses, and what a server forbids is named as the server knows it.
 //!
+//! # Names
+//!
+//! `run --dns` and `shell --dns` put a name server of ours into the command's network, at 198.18.x.53 beside the network's own
+//! address, which is outside what is captured. Datagrams to its port 53 come out of the engine as they are, connections as flows that
+//! [`resolve`] answers instead of the relay. It asks the server's own name servers (`/etc/resolv.conf` over an exec), or those of
+//! `--dns-server`, over one stream each. With domains, other names go to the resolver that the host has, from the host. A name that belongs
+//! to the far side is never asked elsewhere: while there is no connection the answer is SERVFAIL.
+//!
 //! # The carriers
 //!
 //! A [`net::Carrier`] opens streams; a [`carrier::Link`] is one that is logged in, and may be lost. There are two:
@@ -203,7 +211,7 @@
 //! | channel closed before our own EOF | RST | ECONNRESET |
 //! | SSH connection lost | RST | ECONNRESET; what it opens next waits |
 //! | no SSH connection at the moment | nothing, until there is one | waits, up to the application's own time-out |
-//! | UDP | ICMP 3/3, ICMPv6 1/4 | ECONNREFUSED: QUIC falls back to TCP at once |
+//! | UDP | ICMP 3/3, ICMPv6 1/4 | ECONNREFUSED: QUIC falls back to TCP at once; questions to the name server of `--dns` are answered |
 //! | ping | nothing | silence: no reply that was not heard from the host |
 pub mod app;
 pub mod audit;

@@ -63,7 +63,7 @@ const TABLE: [Room; 14] = [
     Room {
         name: "app",
         rooms: &[
-            "audit", "carrier", "cli", "inlet", "net", "os", "plan", "relay", "stats",
+            "audit", "carrier", "cli", "inlet", "net", "os", "plan", "relay", "resolve", "stats",
         ],
         crates: &[
             "anyhow",

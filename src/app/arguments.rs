@@ -9,6 +9,7 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use super::surroundings::Person;
 use crate::cli::UpArgs;
+use crate::plan::dns;
 use crate::plan::sources::{self, ConfigFile, SourceError, Use, Variables};
 
 /// More than this is no file of arguments, networks or profiles, in bytes.
@@ -34,6 +35,7 @@ pub fn expanded(
 /// [`SourceError`] for the first file, variable or profile that cannot be used.
 pub fn gather(typed: &UpArgs, person: &Person, used: Use) -> Result<UpArgs, SourceError> {
     let mut args = typed.clone();
+    dns::give_back_networks(&mut args);
     let variables =
         Variables::parse(std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))

@@ -125,7 +125,7 @@ fn dry_run(typed: &cli::UpArgs) -> Result<Exit, Exit> {
         return Err(said(&elsewhere, Exit::Usage));
     }
     become_person()?;
-    let plan = prepare(typed)?;
+    let plan = prepare_up(typed)?;
     Ok(block_on(dry_run::run(&plan)))
 }
 
@@ -143,7 +143,7 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
     let namespace = namespace.map_err(|error| said(&error, Exit::Usage))?;
     let keeper = keeper(typed)?;
     become_person()?;
-    let plan = prepare(typed)?;
+    let plan = prepare_up(typed)?;
     let apart = up::Apart {
         keeper,
         processes: looker(&plan),
@@ -217,6 +217,15 @@ fn planned(args: &cli::UpArgs) -> anyhow::Result<Resolved> {
     Ok(plan::resolve(args, &environment, &mut |query| {
         config.ask(query)
     })?)
+}
+
+/// The plan of what captures on the whole host.
+fn prepare_up(typed: &cli::UpArgs) -> Result<plan::Plan, Exit> {
+    let plan = prepare(typed)?;
+    match plan.dns {
+        Some(_) => Err(said(&plan::PlanError::DnsOfUp, Exit::Usage)),
+        None => Ok(plan),
+    }
 }
 
 /// The plan with those of its warnings said that matter.

@@ -32,6 +32,8 @@ pub fn doctor_hides(argument: clap::Arg) -> clap::Arg {
         "groups",
         "gateway",
         "netns",
+        "dns",
+        "dns_servers",
         "mtu",
         "tun",
         "dry_run",

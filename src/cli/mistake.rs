@@ -66,8 +66,8 @@ const SSHUTTLE: &[(&[&str], &str)] = &[
         "nothing listens on this host; containers are routed as they are, and hosts behind it with --gateway",
     ),
     (
-        &["--dns", "--ns-hosts", "--to-ns"],
-        "names are not looked up through the server yet; use addresses, or names that your resolver knows",
+        &["--ns-hosts", "--to-ns"],
+        "--dns-server IP names who is asked for names, as the server reaches them",
     ),
     (
         &["-N", "--auto-nets"],

@@ -66,7 +66,7 @@ pub enum Command {
     /// not be run here, or that the line makes no sense, 126 that it cannot be executed, 127 that there is none.
     ///
     /// Its network is a namespace: loopback is its own, and services of this host on 127.0.0.1 are not in it. No ping and
-    /// no UDP gets out, so names are looked up over TCP; glibc does, programs with musl do not. What it leaves running in
+    /// no UDP gets out, so names are looked up over TCP; glibc does, programs with musl do not, unless with --dns. What it leaves running in
     /// the background has no network when it has ended.
     #[command(mut_args(run_hides), after_help = RUN_AFTER_HELP, override_usage = RUN_USAGE)]
     Run(Box<RunArgs>),

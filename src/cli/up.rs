@@ -96,6 +96,17 @@ pub struct UpArgs {
     /// File of these, one per line; repeatable
     #[arg(short = 'X', long = "exclude-from", value_name = "FILE", help_heading = NETWORKS, value_hint = ValueHint::FilePath)]
     pub exclude_files: Vec<PathBuf>,
+    /// Look up names through the server: all, or those below these domains
+    ///
+    /// For run and shell. Commas between domains; the names of addresses in the networks are looked up there, too. Other names
+    /// stay with the resolver that this host has. Behind --dns a network is a network: --dns 10.0.0.0/16 is --dns with all names.
+    #[arg(long, value_name = "DOMAINS", help_heading = NETWORKS, num_args = 0..=1, default_missing_value = "all", value_hint = ValueHint::Other)]
+    pub dns: Vec<String>,
+    /// Name server to ask, as the server reaches it; repeatable
+    ///
+    /// With a port as in 10.0.0.2:53. They are asked in this order. Otherwise those that the server itself asks.
+    #[arg(long = "dns-server", value_name = "IP", help_heading = NETWORKS, value_hint = ValueHint::Other)]
+    pub dns_servers: Vec<String>,
     /// Leave out every IPv6 network
     #[arg(long, help_heading = NETWORKS)]
     pub disable_ipv6: bool,

@@ -140,6 +140,28 @@ pub enum PlanError {
         "--user or --group, and --gateway: what is forwarded is no user's of this host; leave one of them out"
     )]
     UserAndGateway,
+    /// A name server that cannot be read.
+    #[error("--dns-server {text:?}: write IP or IP:PORT, for example 10.0.0.2 or [fd00::2]:53")]
+    BadServer {
+        /// As typed.
+        text: String,
+    },
+    /// More name servers than are asked.
+    #[error("--dns-server: {most} at most are asked; leave out those that are asked last")]
+    TooManyServers {
+        /// How many there may be.
+        most: usize,
+    },
+    /// `--dns-server` without `--dns`.
+    #[error(
+        "--dns-server: no name is looked up through the server without --dns; add --dns, or --dns corp.internal for the names below that"
+    )]
+    ServerWithoutNames,
+    /// `up --dns`.
+    #[error(
+        "--dns is for run and shell: names of the whole host are not looked up through the server yet; leave it out, or write: underpass run --dns ... -- COMMAND"
+    )]
+    DnsOfUp,
     /// A port to publish that cannot be read.
     #[error(
         "--publish {text:?}: {reason}; this host's port stands before the command's: --publish {meant}"

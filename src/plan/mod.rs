@@ -6,6 +6,7 @@ mod audit_log;
 mod capture;
 mod carrier;
 mod device;
+pub mod dns;
 mod environment;
 mod error;
 mod instance;
@@ -32,6 +33,7 @@ use ipnet::IpNet;
 
 pub use audit_log::AuditLog;
 pub use carrier::{CarrierKind, CarrierPlan, SshClient};
+pub use dns::DnsPlan;
 pub use environment::Environment;
 pub use error::{PlanError, PlanWarning};
 pub use instance::InstancePlan;
@@ -63,6 +65,8 @@ pub struct Plan {
     pub audit: Option<AuditLog>,
     /// What the run is called, and whether it goes to the background.
     pub instance: InstancePlan,
+    /// Which names are asked for through the server, if any.
+    pub dns: Option<DnsPlan>,
 }
 
 /// When to end by itself, and in good order.

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 pub const DNS: u16 = 53;
 /// More name servers than these are not asked (MAXNS of resolv.h).
 const MAX_SERVERS: usize = 3;
+/// The first line of ours.
+const HEADER: &str = "# Made by underpass for a private network\n";
 /// Lines of a configuration beyond these are not read.
 const MAX_LINES: usize = 1000;
 
@@ -32,7 +34,7 @@ pub fn resolv_conf(
     scope: impl Fn(&str) -> Option<u32>,
 ) -> (String, Vec<StandIn>) {
     let mut stand_ins = Vec::new();
-    let mut inside = String::from("# Made by underpass for a private network\n");
+    let mut inside = String::from(HEADER);
     let mut servers = 0;
     for line in text.lines().take(MAX_LINES) {
         let Some(server) = server(line) else {
@@ -64,6 +66,26 @@ pub fn resolv_conf(
     }
     inside.push_str("options use-vc\n");
     (inside, stand_ins)
+}
+
+/// What resolv.conf says in the private network where `name_server` answers for all names; `text` is the host's.
+///
+/// It takes datagrams, so nobody has to ask over TCP: programs with musl find names, too.
+pub fn resolv_conf_for(text: &str, name_server: Ipv4Addr) -> String {
+    let mut inside = format!("{HEADER}nameserver {name_server}\n");
+    let others = text.lines().take(MAX_LINES);
+    for line in others.filter(|line| server(line).is_none()) {
+        inside.push_str(line);
+        inside.push('\n');
+    }
+    inside
+}
+
+/// The name servers of a resolv.conf, in order.
+pub fn servers(text: &str, scope: impl Fn(&str) -> Option<u32>) -> Vec<SocketAddr> {
+    let lines = text.lines().take(MAX_LINES);
+    let servers = lines.filter_map(|line| address(server(line)?, &scope));
+    servers.take(MAX_SERVERS).collect()
 }
 
 /// The address of a `nameserver` line.
@@ -166,6 +188,28 @@ mod tests {
     }
 
     #[test]
+    fn one_server_for_all_names_stands_in_the_place_of_the_others() {
+        let host = "search corp.example\nnameserver 127.0.0.53\nnameserver fe80::1%eth0 # second\noptions edns0\n";
+        let text = resolv_conf_for(host, Ipv4Addr::new(198, 18, 0, 53));
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(
+            lines,
+            [
+                "nameserver 198.18.0.53",
+                "search corp.example",
+                "options edns0"
+            ]
+        );
+        let before: Vec<String> = servers(host, scope)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(before, ["127.0.0.53:53", "[fe80::1%7]:53"]);
+        assert_eq!(servers(&"nameserver 192.0.2.1\n".repeat(9), scope).len(), 3);
+        assert_eq!(servers("nameserver x\n# nameserver 192.0.2.1", scope), []);
+    }
+
+    #[test]
     fn only_the_way_of_host_names_changes() {
         let text = "passwd: files\nhosts: files resolve [!UNAVAIL=return] dns\n# hosts: x\n";
         assert_eq!(
@@ -181,6 +225,8 @@ mod tests {
             let servers = inside.lines().filter_map(server).filter(|text| address(text, scope).is_some());
             prop_assert!(servers.count() <= 3);
             prop_assert!(stand_ins.len() <= 3);
+            prop_assert!(super::servers(&text, scope).len() <= 3);
+            prop_assert_eq!(resolv_conf_for(&text, Ipv4Addr::LOCALHOST).lines().filter_map(server).count(), 1);
             nsswitch_conf(&text);
         }
     }

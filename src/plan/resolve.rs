@@ -3,7 +3,7 @@
 use super::ssh_config::{self, Effective, Query, Source};
 use super::{
     AuditLog, CapturePlan, CarrierPlan, Environment, InstancePlan, Plan, PlanError, PlanWarning,
-    Route, SshClient, SshPlan, capture, device, life,
+    Route, SshClient, SshPlan, capture, device, dns, life,
 };
 use crate::cli::UpArgs;
 
@@ -40,6 +40,7 @@ pub fn resolve(
         life: life::plan(args)?,
         audit: args.audit.audit_log.as_deref().map(AuditLog::new),
         instance,
+        dns: dns::plan(args)?,
     };
     Ok((plan, warnings))
 }

@@ -8,6 +8,7 @@ mod again;
 mod child;
 mod drain;
 mod hangup;
+mod named;
 mod network;
 mod publish;
 mod ways;
@@ -27,16 +28,18 @@ use tracing::{debug, error, info, warn};
 use self::again::Again;
 use self::child::Running;
 use self::hangup::Hangup;
+use self::named::{Known, Wanted};
 use self::network::Network;
 use self::ways::Ways;
 use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
+use super::up::names::NamesError;
 use super::up::{self, records, session::Session};
 use super::{confine, looker, surroundings, warned};
 use crate::audit::{AuditError, Lookup};
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
 use crate::cli::{CommandArgs, NetworkArgs, UpArgs};
-use crate::inlet::tun::{NameServers, Tun};
+use crate::inlet::tun::Tun;
 use crate::os::namespace::{self, EnterError, NamespaceError, Private, Sockets, Waiting};
 use crate::os::signals::{self, Signals};
 use crate::os::{SocketOwners, TunDevice, limits, memory};
@@ -57,6 +60,8 @@ enum RunError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Names(#[from] NamesError),
     #[error(transparent)]
     Publish(#[from] publish::PublishError),
     #[error(transparent)]
@@ -178,7 +183,12 @@ fn planned(args: &NetworkArgs) -> anyhow::Result<RunPlan> {
 fn carry(plan: &RunPlan, words: &[OsString]) -> Result<u8, RunError> {
     let began = Instant::now();
     let blocked = signals::block().map_err(io("cannot block signals"))?;
-    let Network { setting, stand_ins } = network::of(plan);
+    let Network {
+        setting,
+        stand_ins,
+        name_server,
+    } = network::of(plan);
+    let wanted = Wanted::new(plan, name_server)?;
     let Private {
         device,
         sockets,
@@ -208,8 +218,12 @@ fn carry(plan: &RunPlan, words: &[OsString]) -> Result<u8, RunError> {
             carrier = connect(plan) => carrier?,
             number = signals.fatal() => return Err(RunError::Signal(number)),
         };
+        let names = match wanted {
+            Some(wanted) => Some(wanted.ask(&carrier).await?),
+            None => None,
+        };
         let ways = Ways::new(plan.clone(), stand_ins, Steady::new(carrier));
-        let up = Up::new(plan, device, ways, lookup)?.publishing(ports, sockets)?;
+        let up = Up::new(plan, device, ways, lookup, names)?.publishing(ports, sockets)?;
         up.run(waiting, &mut signals).await
     };
     let outcome = runtime.block_on(work);
@@ -261,6 +275,7 @@ impl Up {
         device: TunDevice,
         ways: Ways,
         lookup: Lookup,
+        names: Option<Known>,
     ) -> Result<Self, RunError> {
         let name = device.name().to_owned();
         let device = device.watch().map_err(io("cannot watch the TUN device"))?;
@@ -270,11 +285,13 @@ impl Up {
         {
             records::begin(audit, &plan.plan, &name, link.description());
         }
-        let inlet = Tun::new(device, up::seed(), NameServers::default());
-        let session = Arc::new(Session::new(inlet, ways, audit));
+        let inlet = Tun::new(device, up::seed(), named::at(names.as_ref()));
+        let names = names.map(|names| names.behind(&inlet));
+        let session = Arc::new(Session::new(inlet, ways, audit, names));
         let tasks = vec![
             tokio::spawn(drive(Arc::clone(&session))),
             tokio::spawn(keep(Arc::clone(&session), Again::new(&plan.plan.ssh))),
+            tokio::spawn(ask_for_names(Arc::clone(&session))),
         ];
         Ok(Self {
             session,
@@ -331,12 +348,22 @@ impl Up {
         }
         records::end(&self.session, "the command has ended");
         debug!("{}", self.session.stats);
+        if let Some(names) = &self.session.names {
+            debug!("names: {:?}", names.counters());
+        }
     }
 }
 
 async fn drive(session: Arc<Session<Ways>>) {
     if let Err(error) = session.drive().await {
         error!("the TUN device is gone, and with it the command's network: {error}");
+    }
+}
+
+/// Asks name servers, where names are looked up through the server.
+async fn ask_for_names(session: Arc<Session<Ways>>) {
+    if let Some(names) = &session.names {
+        names.run(session.leads.server()).await;
     }
 }
 

@@ -10,6 +10,7 @@ pub(super) mod flows;
 mod instance;
 pub(super) mod leads;
 pub(super) mod life;
+pub(super) mod names;
 pub(super) mod network;
 mod reconnect;
 pub(super) mod records;
@@ -264,6 +265,7 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
         Tun::new(device, seed(), NameServers::default()),
         Mapped::new(Steady::new(carrier), &plan.capture),
         audit,
+        None,
     ));
     Ok(Prepared {
         began,

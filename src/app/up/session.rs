@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 use super::flows::Flows;
 use super::leads::Leads;
 use super::life::Activity;
+use super::names::Names;
 use super::records::Metered;
 use crate::audit::Audit;
 use crate::inlet::tun::{Tun, TunInbound};
@@ -26,12 +27,19 @@ pub(in crate::app) struct Session<L> {
     pub(in crate::app) activity: Activity,
     pub(super) flows: Flows,
     pub(in crate::app) audit: Option<Audit>,
+    /// Where names are looked up through the server.
+    pub(in crate::app) names: Option<Names>,
     told_of_policy: AtomicBool,
     is_stopping: AtomicBool,
 }
 
 impl<L: Leads + 'static> Session<L> {
-    pub(in crate::app) fn new(inlet: Tun<TunDevice>, leads: L, audit: Option<Audit>) -> Self {
+    pub(in crate::app) fn new(
+        inlet: Tun<TunDevice>,
+        leads: L,
+        audit: Option<Audit>,
+        names: Option<Names>,
+    ) -> Self {
         Self {
             inlet,
             leads,
@@ -39,6 +47,7 @@ impl<L: Leads + 'static> Session<L> {
             activity: Activity::default(),
             flows: Flows::default(),
             audit,
+            names,
             told_of_policy: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
         }
@@ -47,11 +56,34 @@ impl<L: Leads + 'static> Session<L> {
     /// Runs the inlet; each flow gets a task of its own. How many there can be is bounded by the engine.
     pub(in crate::app) async fn drive(self: Arc<Self>) -> io::Result<()> {
         let session = &self;
-        let on_inbound = |inbound| {
-            tokio::spawn(Arc::clone(session).carry(inbound));
+        let asks = |target| {
+            let names = session.names.as_ref();
+            names.is_some_and(|names| names.are_at(target))
         };
-        // There is no name server.
-        self.inlet.run(on_inbound, |_| ()).await
+        self.inlet
+            .run(
+                |inbound| {
+                    let session = Arc::clone(session);
+                    if asks(inbound.target()) {
+                        tokio::spawn(session.answer(inbound));
+                    } else {
+                        tokio::spawn(session.carry(inbound));
+                    }
+                },
+                |datagram| {
+                    if let Some(names) = &session.names {
+                        names.ask(datagram.source, datagram.target, datagram.payload);
+                    }
+                },
+            )
+            .await
+    }
+
+    /// Somebody asks for names over TCP: no flow, and none that is shown.
+    async fn answer(self: Arc<Self>, inbound: TunInbound<TunDevice>) {
+        if let Some(names) = &self.names {
+            names.serve(inbound).await;
+        }
     }
 
     /// What is open is ended by us from here on, and by nobody else.

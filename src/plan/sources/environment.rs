@@ -140,7 +140,17 @@ mod tests {
     fn a_variable_for_every_key() {
         for key in KEYS {
             let name = variable(key.name);
-            let read = ["true", "auto", "10.1.0.0/16", "1500", "A=b", "15", "80:80"]
+            let values = [
+                "true",
+                "auto",
+                "10.1.0.0/16",
+                "1500",
+                "A=b",
+                "15",
+                "80:80",
+                "10.0.0.2",
+            ];
+            let read = values
                 .into_iter()
                 .find_map(|value| parse(&[(&name, value)]).ok())
                 .unwrap();

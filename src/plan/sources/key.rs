@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::super::{PlanError, capture, device, instance, life, remote, run, ssh_option, whose};
+use super::super::{
+    PlanError, capture, device, dns, instance, life, remote, run, ssh_option, whose,
+};
 use crate::cli::{CarrierArg, UpArgs};
 
 /// One setting, by the name of its option.
@@ -180,6 +182,8 @@ pub(super) const KEYS: &[Key] = &[
     key!("subnets-from", Networks, Files, subnet_files, any),
     key!("exclude", Added, Networks, excludes, capture::check_exclude),
     key!("exclude-from", Added, Files, exclude_files, any),
+    key!("dns", One, Texts, dns, any),
+    key!("dns-server", One, Texts, dns_servers, dns::check_server),
     key!("disable-ipv6", One, Flag, disable_ipv6, any),
     key!("user", Users, Texts, users, any),
     key!("group", Users, Texts, groups, any),

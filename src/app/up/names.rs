@@ -1,0 +1,179 @@
+//! The name server of a session: it is asked at an address of the device, and asks name servers through the SSH server.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+
+use thiserror::Error;
+use tracing::info;
+
+use crate::carrier::examine::{Answer, Request};
+use crate::carrier::{AnyCarrier, Direct};
+use crate::inlet::tun::{Answers, NameServers, Tun};
+use crate::net::{Carrier, Inbound, Source, Target};
+use crate::os::TunDevice;
+use crate::plan::{CapturePlan, DnsPlan, names};
+use crate::resolve::{Counters, NameError, Proxy, Respond, Zones};
+
+/// Prints which name servers a host asks (resolv.conf(5)).
+const COMMAND: &str = "cat /etc/resolv.conf";
+/// The port that questions are sent from, where a server writes that down.
+const PORT: u16 = 53;
+
+/// Why names cannot be looked up.
+#[derive(Debug, Error)]
+pub(in crate::app) enum NamesError {
+    /// A domain of `--dns`.
+    #[error("--dns: {0}; write domains with commas between, for example corp.internal,example.com")]
+    Domain(#[from] NameError),
+    /// Nobody is known who could be asked.
+    #[error(
+        "{0}; name one: --dns-server IP, in a cloud usually 169.254.169.253 (AWS, or the VPC's base address + 2), \
+         169.254.169.254 (Google) or 168.63.129.16 (Azure)"
+    )]
+    NoServer(&'static str),
+}
+
+/// The names that are looked up through the server.
+///
+/// # Errors
+/// [`NamesError::Domain`].
+pub(in crate::app) fn zones(dns: &DnsPlan, capture: &CapturePlan) -> Result<Zones, NamesError> {
+    // An address that stands for another one has its name there under that.
+    let own = capture.subnets.iter().filter(|subnet| subnet.far.is_none());
+    let networks: Vec<_> = own.map(|subnet| subnet.net).collect();
+    Ok(Zones::below(&dns.domains, &networks)?)
+}
+
+/// The name servers to ask: those of the plan, else those that the SSH server asks.
+///
+/// # Errors
+/// [`NamesError::NoServer`].
+pub(in crate::app) async fn far_servers(
+    dns: &DnsPlan,
+    link: &AnyCarrier,
+) -> Result<Vec<SocketAddr>, NamesError> {
+    if !dns.servers.is_empty() {
+        return Ok(dns.servers.clone());
+    }
+    let answer = link.ask(Request::Exec(COMMAND)).await;
+    let servers = read_answer(&answer)?;
+    let shown: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    info!(
+        "names are asked of {}, as the SSH server does",
+        shown.join(", ")
+    );
+    Ok(servers)
+}
+
+fn read_answer(answer: &Answer) -> Result<Vec<SocketAddr>, NamesError> {
+    let output = match answer {
+        Answer::Granted(output) => output,
+        Answer::Refused | Answer::NoSession => {
+            let why = "the SSH server runs no command that could tell its name servers";
+            return Err(NamesError::NoServer(why));
+        }
+        Answer::Silent => {
+            let why = "the SSH server did not tell its name servers in time";
+            return Err(NamesError::NoServer(why));
+        }
+    };
+    // An address of one of its links means nothing to who forwards.
+    let servers = names::servers(&String::from_utf8_lossy(output), |_| None);
+    if servers.is_empty() {
+        let why = "the SSH server's resolv.conf names no name server";
+        return Err(NamesError::NoServer(why));
+    }
+    Ok(servers)
+}
+
+/// Sends answers as packets.
+struct Datagrams(Answers<TunDevice>);
+
+impl Respond for Datagrams {
+    fn respond(&self, from: Target, to: Source, message: &[u8]) {
+        self.0.send(from, to, message);
+    }
+}
+
+/// The name server.
+pub(in crate::app) struct Names {
+    proxy: Proxy<Datagrams>,
+    at: NameServers,
+    source: Source,
+}
+
+impl Names {
+    /// One at `at`, for the host that is `client` on the device; it asks `far` for `zones`, and `near` for all other names.
+    pub(in crate::app) fn new(
+        inlet: &Tun<TunDevice>,
+        at: NameServers,
+        client: IpAddr,
+        zones: Zones,
+        (far, near): (&[SocketAddr], &[SocketAddr]),
+    ) -> Self {
+        let targets = |servers: &[SocketAddr]| -> Vec<Target> {
+            servers.iter().map(|server| Target(*server)).collect()
+        };
+        let answers = Datagrams(inlet.answers());
+        Self {
+            proxy: Proxy::new(zones, &targets(far), &targets(near), answers),
+            at,
+            source: Source(SocketAddr::new(client, PORT)),
+        }
+    }
+
+    /// Whether who connects to `target` asks us.
+    pub(super) fn are_at(&self, target: Target) -> bool {
+        self.at.has(target.0)
+    }
+
+    /// A datagram.
+    pub(super) fn ask(&self, from: Source, to: Target, message: &[u8]) {
+        self.proxy.handle_datagram(from, to, message);
+    }
+
+    /// A connection.
+    pub(super) async fn serve(&self, inbound: impl Inbound) {
+        self.proxy.serve(inbound).await;
+    }
+
+    /// Asks as long as it is polled: far ones through `server`, near ones from this host.
+    pub(in crate::app) async fn run(&self, server: &impl Carrier) -> Infallible {
+        self.proxy.run(self.source, server, &Direct).await
+    }
+
+    /// What has happened so far.
+    pub(in crate::app) fn counters(&self) -> Counters {
+        self.proxy.counters()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_own_name_servers_are_read() {
+        let output = b"# x\nnameserver 127.0.0.53\nnameserver fe80::1%eth0\nnameserver 10.0.0.2\n";
+        let servers = read_answer(&Answer::Granted(output.to_vec())).unwrap();
+        let shown: Vec<String> = servers.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["127.0.0.53:53", "10.0.0.2:53"]);
+    }
+
+    #[test]
+    fn where_nothing_is_told_somebody_has_to_be_named() {
+        for answer in [
+            Answer::Granted(b"This account is currently not available.\n".to_vec()),
+            Answer::Granted(vec![0xff, 0xfe]),
+            Answer::Refused,
+            Answer::NoSession,
+            Answer::Silent,
+        ] {
+            let error = read_answer(&answer).unwrap_err().to_string();
+            assert!(
+                error.contains("--dns-server IP") && error.lines().count() == 1,
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Names of the far network, looked up through the server by programs of every kind, against a real name server there.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+#[path = "e2e_run/rig.rs"]
+mod rig;
+#[path = "e2e_dns/server.rs"]
+mod server;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Output, Stdio};
+
+use common::{V4, finished};
+use rig::Rig;
+use server::NameServer;
+
+/// The far name server.
+const FAR: &str = "10.0.1.20";
+/// The one that the host had before, as a stub resolver.
+const NEAR: &str = "127.0.0.53";
+
+/// Both name servers, and a user of the host.
+struct Names {
+    rig: Rig,
+    far: NameServer,
+    near: NameServer,
+}
+
+impl Names {
+    fn new() -> Self {
+        let mut rig = Rig::new();
+        let texts: Vec<String> = (0..12).map(|n| format!("{n:_>200}")).collect();
+        let far = [
+            "--local=/corp.internal/",
+            "--host-record=api.corp.internal,10.0.1.20,fd00:10:0:1::20",
+            "--host-record=two.corp.internal,10.0.1.21",
+            "--cname=alias.corp.internal,two.corp.internal",
+            "--srv-host=_http._tcp.corp.internal,api.corp.internal,80,1,2",
+            "--mx-host=corp.internal,api.corp.internal,10",
+            "--txt-record=small.corp.internal,one,two",
+            "--caa-record=corp.internal,0,issue,ca.example",
+            // HTTPS, SSHFP, and a type that nobody has heard of.
+            "--dns-rr=api.corp.internal,65,0001000001000302683200",
+            "--dns-rr=api.corp.internal,44,0401ba7816bf8f01cfea414140de5dae2223b00361a3",
+            "--dns-rr=odd.corp.internal,65280,c00c00ff",
+            // As seen from there, which is not as seen from the host.
+            "--host-record=www.example.test,203.0.113.99",
+        ];
+        let mut options: Vec<String> = far.map(str::to_owned).to_vec();
+        options.push(format!(
+            "--txt-record=big.corp.internal,{}",
+            texts.join(",")
+        ));
+        let far = NameServer::start(&rig.lab, "vpc", FAR, &options);
+        let near = ["--host-record=www.example.test,203.0.113.7".to_owned()];
+        let near = NameServer::start(&rig.lab, "client", NEAR, &near);
+        fs::write(rig.file("resolv"), format!("nameserver {NEAR}\n")).unwrap();
+        // resolve and the like would look names up beside the network.
+        fs::write(
+            rig.file("nss"),
+            "passwd: files\nhosts: mymachines resolve files dns\n",
+        )
+        .unwrap();
+        rig.setup = "mount --bind \"$RIG/resolv\" /etc/resolv.conf; mount --bind \"$RIG/nss\" /etc/nsswitch.conf".to_owned();
+        Self { rig, far, near }
+    }
+
+    /// What a shell script prints in a network made with `args`.
+    fn prints(&self, args: &str, script: &str) -> String {
+        self.rig.prints(args, &["sh", "-c", script])
+    }
+
+    fn near_was_asked_of(&self, name: &str) -> bool {
+        self.near.asked().iter().any(|line| line.contains(name))
+    }
+}
+
+/// What dig says of each question, as far as it is the name server's: the status, and the records without TTL.
+fn dig(at: &str, questions: &[&str]) -> String {
+    let ask = |question: &&str| {
+        format!("dig {at} +nocmd +nostats +nocookie +nottlid +time=4 +tries=1 {question}")
+    };
+    questions.iter().map(ask).collect::<Vec<_>>().join("; ")
+}
+
+fn essence(dug: &str) -> Vec<String> {
+    let mut answers: Vec<Vec<String>> = Vec::new();
+    for line in dug.lines() {
+        if let Some((_, rest)) = line.split_once("status: ") {
+            answers.push(vec![rest.split(',').next().unwrap().to_owned()]);
+        } else if !line.starts_with(';') && !line.trim().is_empty() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            answers.last_mut().expect("a status").push(words.join(" "));
+        }
+    }
+    for records in &mut answers {
+        records[1..].sort();
+    }
+    answers.concat()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn programs_find_private_names_and_reach_them() {
+    let names = Names::new();
+    for carrier in ["russh", "openssh"] {
+        // Nobody answers at the first one.
+        let servers = format!("--dns-server 10.0.1.21 --dns-server {FAR}");
+        let args = format!("--carrier {carrier} --dns {servers} {}", V4.subnet);
+        let script = "cat /etc/resolv.conf /etc/nsswitch.conf; getent ahostsv4 api.corp.internal; \
+            curl -4 -sS -o /dev/null -w 'http %{http_code}\\n' http://alias.corp.internal/; \
+            getent hosts gone.corp.internal || echo none; \
+            python3 -c 'import socket; print(socket.getaddrinfo(\"two.corp.internal\", 80, socket.AF_INET)[0][4])' || echo failed";
+        let printed = names.prints(&args, script);
+        for part in [
+            "nameserver 198.18.0.53\n",
+            "hosts: files dns\n",
+            "10.0.1.20 ",
+            "http 200",
+            "none",
+            "('10.0.1.21', 80)",
+        ] {
+            assert!(printed.contains(part), "{carrier}, {part}: {printed}");
+        }
+    }
+    assert_eq!(names.near.asked(), Vec::<String>::new());
+    assert!(!names.far.asked().is_empty());
+}
+
+#[test]
+fn answers_are_those_of_the_far_name_server_over_udp_and_tcp() {
+    let names = Names::new();
+    let questions = [
+        "api.corp.internal A",
+        "API.Corp.internal A",
+        "api.corp.internal AAAA",
+        "api.corp.internal HTTPS",
+        "api.corp.internal SSHFP",
+        "api.corp.internal A +tcp",
+        "api.corp.internal A +noedns",
+        "api.corp.internal A +dnssec",
+        "alias.corp.internal A",
+        "corp.internal MX",
+        "corp.internal CAA",
+        "_http._tcp.corp.internal SRV",
+        "small.corp.internal TXT",
+        "big.corp.internal TXT",
+        "big.corp.internal TXT +tcp",
+        "big.corp.internal TXT +bufsize=512",
+        "odd.corp.internal TYPE65280",
+        "two.corp.internal AAAA",
+        "gone.corp.internal A",
+        "-x 10.0.1.20",
+        "-x 10.0.1.21 +tcp",
+        "www.example.test A",
+    ];
+    let mut direct = names.rig.lab.command("vpc", "sh");
+    direct.args(["-c", &dig(&format!("@{FAR}"), &questions)]);
+    let expected = essence(&String::from_utf8(finished(direct).stdout).unwrap());
+    assert!(expected.len() > 2 * questions.len(), "{expected:?}");
+    let args = format!("--dns --dns-server {FAR} {}", V4.subnet);
+    let through = essence(&names.prints(&args, &dig("", &questions)));
+    assert_eq!(through, expected);
+    assert_eq!(names.near.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn what_does_not_fit_a_datagram_is_cut_and_asked_for_again() {
+    let names = Names::new();
+    let args = format!("--dns --dns-server {FAR} {}", V4.subnet);
+    let cut = "big.corp.internal TXT +ignore";
+    let script = dig(
+        "",
+        &[
+            &format!("{cut} +noedns"),
+            &format!("{cut} +bufsize=1232"),
+            "small.corp.internal TXT +ignore",
+            "corp.internal ANY +notcp",
+        ],
+    );
+    let printed = names.prints(&args, &script);
+    let flags: Vec<bool> = printed
+        .lines()
+        .filter(|line| line.starts_with(";; flags:"))
+        .map(|line| line.split(';').nth(2).unwrap().contains(" tc"))
+        .collect();
+    assert_eq!(flags, [true, true, false, false], "{printed}");
+    assert!(printed.contains("RFC8482"), "{printed}");
+}
+
+#[test]
+fn other_names_stay_with_the_hosts_resolver() {
+    let names = Names::new();
+    let args = format!("--dns corp.internal --dns-server {FAR} {}", V4.subnet);
+    let questions = [
+        "+short www.example.test A",
+        "+short two.corp.internal A",
+        "+short -x 10.0.1.21",
+    ];
+    let printed = names.prints(&args, &dig("", &questions));
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines, ["203.0.113.7", "10.0.1.21", "two.corp.internal."]);
+    assert!(names.near_was_asked_of("www.example.test"));
+    assert!(!names.near_was_asked_of("corp.internal") && !names.near_was_asked_of("in-addr"));
+    let far = names.far.asked().join("\n");
+    assert!(!far.contains("example.test"), "{far}");
+    // Isolated, they have nobody to go to.
+    let isolated = format!("{args} --isolate");
+    let printed = names.prints(&isolated, &dig("", &questions[..2]));
+    assert_eq!(printed.lines().last(), Some("10.0.1.21"), "{printed}");
+    assert!(!printed.contains("203.0.113"), "{printed}");
+    assert_eq!(names.near.asked().len(), 1);
+}
+
+#[test]
+fn private_names_fail_while_the_tunnel_is_down_and_leak_nowhere() {
+    let names = Names::new();
+    let args = format!("--dns corp.internal --dns-server {FAR} {}", V4.subnet);
+    let script = format!(
+        "{}; echo ready; read -r _; {}",
+        dig("", &["+short two.corp.internal A"]),
+        dig(
+            "",
+            &[
+                "+time=9 api.corp.internal A",
+                "+short two.corp.internal A",
+                "+short www.example.test A"
+            ]
+        )
+    );
+    let mut command: Command = names.rig.run_command(&args, &["sh", "-c", &script]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    assert_eq!((next(), next()), ("10.0.1.21".into(), "ready".into()));
+    names.rig.lab.kill_sshd();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let rest: Vec<String> = std::iter::from_fn(|| lines.next())
+        .map(Result::unwrap)
+        .collect();
+    let rest = rest.join("\n");
+    assert!(rest.contains("status: SERVFAIL"), "{rest}");
+    // Known already, and the host's own.
+    assert!(rest.ends_with("10.0.1.21\n203.0.113.7"), "{rest}");
+    assert!(!names.near_was_asked_of("corp.internal"));
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_servers_own_name_servers_are_asked_where_none_is_named() {
+    let names = Names::new();
+    let resolv = names.rig.file("far-resolv");
+    fs::write(
+        &resolv,
+        format!("# far\nnameserver {FAR}\nsearch corp.internal\n"),
+    )
+    .unwrap();
+    let force = format!("ForceCommand cat {}", resolv.display());
+    names.rig.lab.further_sshd(2210, "authorized_keys", &force);
+    // The host keys of further ones are known by the lab's file only.
+    fs::copy(
+        names.rig.lab.file("known_hosts"),
+        names.rig.file("known_hosts"),
+    )
+    .unwrap();
+    for carrier in ["russh", "openssh"] {
+        let args = format!("--carrier {carrier} -p 2210 --dns {}", V4.subnet);
+        let printed = names.prints(&args, &dig("", &["+short two.corp.internal A"]));
+        assert_eq!(printed.trim(), "10.0.1.21");
+    }
+}
+
+#[test]
+fn where_the_server_does_not_tell_somebody_is_to_be_named() {
+    let names = Names::new();
+    // MaxSessions 0.
+    let output = names
+        .rig
+        .run(&format!("-p 2203 --dns {}", V4.subnet), &["true"]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(125), "{text}");
+    assert!(
+        text.contains("--dns-server IP") && text.contains("169.254.169.253"),
+        "{text}"
+    );
+}
