@@ -460,7 +460,7 @@ const PRIVILEGED: [&str; 6] = [
     "src/os/helper/wire.rs",
 ];
 /// What of `os/` it calls: the kernel's language, what shall hold, and what was left.
-const CALLED: [&str; 18] = [
+const CALLED: [&str; 19] = [
     "src/os/apply.rs",
     "src/os/bridges.rs",
     "src/os/changes.rs",
@@ -472,6 +472,7 @@ const CALLED: [&str; 18] = [
     "src/os/netlink.rs",
     "src/os/orphan.rs",
     "src/os/privilege.rs",
+    "src/os/resolv_conf.rs",
     "src/os/routes/mod.rs",
     "src/os/routes/rules.rs",
     "src/os/routes/words.rs",
@@ -497,5 +498,5 @@ fn the_privileged_part_is_small() {
     let own = lines_of_code(&PRIVILEGED);
     assert!(own < 1000, "{own} lines of its own");
     let called = lines_of_code(&CALLED);
-    assert!(called < 2250, "{called} lines that it calls");
+    assert!(called < 2300, "{called} lines that it calls");
 }

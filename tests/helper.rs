@@ -87,7 +87,7 @@ struct Helper {
     device: Option<OwnedFd>,
 }
 
-const HELLO: &str = r#"{"protocol":2,"log":{"verbose":0,"quiet":true,"json":false,"plain":true}}"#;
+const HELLO: &str = r#"{"protocol":3,"log":{"verbose":0,"quiet":true,"json":false,"plain":true}}"#;
 
 impl Helper {
     fn start() -> Self {
@@ -263,7 +263,7 @@ fn senseless_requests_end_it_and_leave_nothing() {
 fn it_ends_when_the_first_message_is_none_or_of_another_version() {
     for first in [
         "{}",
-        &HELLO.replace("\"protocol\":2", "\"protocol\":0"),
+        &HELLO.replace("\"protocol\":3", "\"protocol\":0"),
         "\u{0}",
     ] {
         let mut helper = Helper::start();

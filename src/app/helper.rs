@@ -39,7 +39,7 @@ pub(super) fn run() -> Exit {
             hint(&error)
         ));
     }
-    match confine::helper().and_then(|()| guarded(socket)) {
+    match confine::helper(hello.names).and_then(|()| guarded(socket)) {
         Ok(true) => Exit::Success,
         Ok(false) => Exit::Failure,
         Err(error) => super::failed(&format_args!(
@@ -81,6 +81,8 @@ pub struct Helper {
     /// What it says, where our own stderr will not stay what it is.
     words: Option<PipeReader>,
     namespace: Option<OwnedFd>,
+    /// Whether the host's names will be asked for.
+    names: bool,
 }
 
 /// Where it says what it has to say.
@@ -129,6 +131,7 @@ impl Helper {
             log,
             words,
             namespace: None,
+            names: false,
         })
     }
 
@@ -137,10 +140,15 @@ impl Helper {
         Self { namespace, ..self }
     }
 
+    /// For the host's names too, if `names`.
+    pub(super) fn with_names(self, names: bool) -> Self {
+        Self { names, ..self }
+    }
+
     /// Talks to it.
     pub(super) async fn greet(self) -> Result<Hand, HandError> {
         let plain = self.words.is_some() || !log::wants_colour();
-        let hello = Hello::new(wish(self.log, plain));
+        let hello = Hello::new(wish(self.log, plain)).with_names(self.names);
         if let Some(words) = self.words {
             thread::Builder::new()
                 .name("helper's words".to_owned())

@@ -125,7 +125,7 @@ fn dry_run(typed: &cli::UpArgs) -> Result<Exit, Exit> {
         return Err(said(&elsewhere, Exit::Usage));
     }
     become_person()?;
-    let plan = prepare_up(typed)?;
+    let plan = prepare_up(typed, false)?;
     Ok(block_on(dry_run::run(&plan)))
 }
 
@@ -143,7 +143,8 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
     let namespace = namespace.map_err(|error| said(&error, Exit::Usage))?;
     let keeper = keeper(typed)?;
     become_person()?;
-    let plan = prepare_up(typed)?;
+    let plan = prepare_up(typed, namespace.is_some())?;
+    let names = plan.dns.is_some();
     let apart = up::Apart {
         keeper,
         processes: looker(&plan),
@@ -152,7 +153,7 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
     let helper = early.map_or_else(|| Helper::late(log, words), Ok);
     let helper = helper.map_err(|error| said(&error, (&error).into()))?;
     confine::main_process(&plan, instance.writes()).map_err(|error| failed(&error))?;
-    let helper = helper.working_in(namespace.flatten());
+    let helper = helper.working_in(namespace.flatten()).with_names(names);
     Ok(up::run(&plan, instance, helper))
 }
 
@@ -220,12 +221,12 @@ fn planned(args: &cli::UpArgs) -> anyhow::Result<Resolved> {
 }
 
 /// The plan of what captures on the whole host.
-fn prepare_up(typed: &cli::UpArgs) -> Result<plan::Plan, Exit> {
+fn prepare_up(typed: &cli::UpArgs, is_elsewhere: bool) -> Result<plan::Plan, Exit> {
     let plan = prepare(typed)?;
-    match plan.dns {
-        Some(_) => Err(said(&plan::PlanError::DnsOfUp, Exit::Usage)),
-        None => Ok(plan),
+    if let Some(dns) = &plan.dns {
+        up::host_names::check(dns, is_elsewhere).map_err(|error| said(&error, Exit::Usage))?;
     }
+    Ok(plan)
 }
 
 /// The plan with those of its warnings said that matter.

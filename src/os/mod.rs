@@ -25,6 +25,7 @@ mod others;
 pub mod pid_file;
 pub mod privilege;
 mod processes;
+pub mod resolv_conf;
 mod resume;
 pub mod routes;
 pub mod run_dir;

@@ -5,8 +5,10 @@ use std::fmt;
 
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
+use tracing::warn;
 
 use super::apply::is_gone;
+use super::resolv_conf::ResolvConf;
 use super::routes::{MAIN, PROTOCOL};
 use super::slot::{Slot, Tables};
 use super::{Netlink, NetlinkError, orphan};
@@ -20,6 +22,8 @@ pub struct Cleared {
     pub routes: usize,
     /// Devices removed.
     pub devices: usize,
+    /// `/etc/resolv.conf` put back, or to be put back.
+    pub resolvers: usize,
 }
 
 impl Cleared {
@@ -36,6 +40,7 @@ impl fmt::Display for Cleared {
             (self.rules, "rule"),
             (self.routes, "route"),
             (self.devices, "device"),
+            (self.resolvers, "name server setting"),
         ];
         let mut comma = "";
         for (count, word) in counts.into_iter().filter(|(count, _)| *count > 0) {
@@ -70,7 +75,27 @@ pub async fn clear(netlink: &Netlink, own: Option<&Slot>) -> Result<Cleared, Net
         }
     }
     cleared.devices = orphan::clear(netlink).await?;
+    if is_name_left(own)? {
+        match ResolvConf::default().restore() {
+            Ok(restored) => cleared.resolvers = usize::from(restored),
+            Err(error) => warn!(
+                "/etc/resolv.conf, which a killed run replaced, could not be put back: {error}; run: sudo underpass cleanup"
+            ),
+        }
+    }
     Ok(cleared)
+}
+
+/// Whether the name servers that programs ask are those of an instance that is gone, or of `own`.
+fn is_name_left(own: Option<&Slot>) -> Result<bool, NetlinkError> {
+    let Some(owner) = ResolvConf::default().owner() else {
+        return Ok(false);
+    };
+    if owner.is_elsewhere() || owner.is_of_another_boot() {
+        return Ok(owner.is_of_another_boot());
+    }
+    let claim = Slot::try_claim(owner.slot).map_err(NetlinkError::Socket)?;
+    Ok(claim.is_some() || own.is_some_and(|slot| slot.number() == owner.slot))
 }
 
 /// What nobody claims, without removing it; devices are not counted.
@@ -88,6 +113,7 @@ pub async fn left(netlink: &Netlink) -> Result<Cleared, NetlinkError> {
             found.routes += left.routes.len();
         }
     }
+    found.resolvers = usize::from(is_name_left(None)?);
     Ok(found)
 }
 
@@ -165,6 +191,7 @@ mod tests {
                 rules,
                 routes,
                 devices,
+                resolvers: 0,
             };
             cleared.to_string()
         };

@@ -157,11 +157,6 @@ pub enum PlanError {
         "--dns-server: no name is looked up through the server without --dns; add --dns, or --dns corp.internal for the names below that"
     )]
     ServerWithoutNames,
-    /// `up --dns`.
-    #[error(
-        "--dns is for run and shell: names of the whole host are not looked up through the server yet; leave it out, or write: underpass run --dns ... -- COMMAND"
-    )]
-    DnsOfUp,
     /// A port to publish that cannot be read.
     #[error(
         "--publish {text:?}: {reason}; this host's port stands before the command's: --publish {meant}"

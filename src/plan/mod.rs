@@ -109,6 +109,17 @@ pub struct Subnet {
     pub far: Option<IpNet>,
 }
 
+impl Subnet {
+    /// One host, with every port.
+    pub fn host(address: std::net::Ipv4Addr) -> Self {
+        Self {
+            net: std::net::IpAddr::from(address).into(),
+            ports: None,
+            far: None,
+        }
+    }
+}
+
 /// The device to make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DevicePlan {

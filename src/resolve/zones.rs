@@ -25,6 +25,8 @@ pub struct Zones {
     far: Vec<LowerName>,
     /// Whose addresses have their names there too.
     networks: Vec<IpNet>,
+    /// Names that are asked near whatever zone they are in.
+    near: Vec<LowerName>,
 }
 
 impl Zones {
@@ -33,6 +35,7 @@ impl Zones {
         Self {
             far: Vec::new(),
             networks: Vec::new(),
+            near: Vec::new(),
         }
     }
 
@@ -45,14 +48,25 @@ impl Zones {
         Ok(Self {
             far: far.collect::<Result<_, _>>()?,
             networks: networks.to_vec(),
+            near: Vec::new(),
         })
+    }
+
+    /// But for `names`, each as it is: whom the far side is reached through cannot be found there. What is no name is none.
+    pub fn except<S: AsRef<str>>(self, names: &[S]) -> Self {
+        let near = names.iter().filter_map(|name| read(name.as_ref()).ok());
+        Self {
+            near: near.collect(),
+            ..self
+        }
     }
 
     /// Who is asked for `name`.
     pub fn side(&self, name: &LowerName) -> Side {
-        let is_far = self.far.is_empty()
-            || self.far.iter().any(|zone| zone.zone_of(name))
-            || self.has_address(name);
+        let is_far = !self.near.contains(name)
+            && (self.far.is_empty()
+                || self.far.iter().any(|zone| zone.zone_of(name))
+                || self.has_address(name));
         if is_far { Side::Far } else { Side::Near }
     }
 
@@ -140,6 +154,17 @@ mod tests {
         for zones in [Zones::all(), Zones::below::<&str>(&[], &[]).unwrap()] {
             assert_eq!(side(&zones, "example.com."), Side::Far);
             assert_eq!(side(&zones, "."), Side::Far);
+        }
+    }
+
+    #[test]
+    fn a_name_that_leads_to_the_far_side_is_asked_near() {
+        let zones = Zones::all().except(&["Bastion.example.com", "bastion", "", "192.0.2.1"]);
+        for name in ["bastion.EXAMPLE.com.", "bastion."] {
+            assert_eq!(side(&zones, name), Side::Near, "{name}");
+        }
+        for name in ["a.bastion.example.com.", "example.com.", "."] {
+            assert_eq!(side(&zones, name), Side::Far, "{name}");
         }
     }
 

@@ -16,7 +16,7 @@ mod examine;
 mod host;
 mod networks;
 mod report;
-mod resolver;
+pub(super) mod resolver;
 mod security;
 mod server;
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::check::Check;
 
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(in crate::app) const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Nobody.
+const PLAIN: &str = "a plain /etc/resolv.conf";
 /// More of a file is not read, in bytes.
 const MOST: usize = 64 << 10;
 
@@ -28,6 +30,14 @@ impl Facts {
             text: text.map(|text| String::from_utf8_lossy(&text[..text.len().min(MOST)]).into()),
         }
     }
+}
+
+/// Who looks after names here and would write over what somebody else writes; `None` where that is nobody.
+pub(in crate::app) fn keeper() -> Option<&'static str> {
+    let facts = Facts::read();
+    let text = facts.text.unwrap_or_default();
+    let who = manager(facts.link.as_deref(), &text, &nameservers(&text));
+    (who != PLAIN).then_some(who)
 }
 
 /// Who writes resolv.conf, by what it says of itself (resolv.conf(5)).
@@ -71,7 +81,7 @@ fn manager(link: Option<&Path>, text: &str, servers: &[&str]) -> &'static str {
     } else if says("dhcpcd") || says("dhclient") {
         "the DHCP client"
     } else {
-        "a plain /etc/resolv.conf"
+        PLAIN
     }
 }
 

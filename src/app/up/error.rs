@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use super::names::NamesError;
 use crate::app::exit::Exit;
 use crate::audit::AuditError;
 use crate::carrier::ConnectError;
@@ -23,6 +24,8 @@ pub(super) enum UpError {
     PidFile(#[from] PidFileError),
     #[error(transparent)]
     Hand(#[from] HandError),
+    #[error(transparent)]
+    Names(#[from] NamesError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("could not read the host's networks: {0}")]

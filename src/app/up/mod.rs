@@ -7,6 +7,7 @@
 mod board;
 mod error;
 pub(super) mod flows;
+pub(super) mod host_names;
 mod instance;
 pub(super) mod leads;
 pub(super) mod life;
@@ -34,6 +35,7 @@ use tracing::{debug, info, warn};
 
 use self::board::Board;
 use self::error::{UpError, io_error};
+use self::host_names::HostNames;
 pub use self::instance::{Apart, Instance, Replan};
 use self::leads::Mapped;
 use self::reconnect::Reconnect;
@@ -54,6 +56,7 @@ use crate::inlet::tun::{NameServers, Tun};
 use crate::os::daemon::Attached;
 use crate::os::helper::{Hand, HandError};
 use crate::os::pid_file::PidFile;
+use crate::os::routes::name_server;
 use crate::os::{Netlink, Processes, host, limits, memory, notify, stale};
 use crate::plan::{CapturePlan, Plan, advice};
 
@@ -247,11 +250,16 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
     let prompter = prompt::usual(plan.ssh.login.batch, |name| std::env::var_os(name));
     let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, Arc::clone(&prompter)).await?;
     debug!("logged in to {}", carrier.description());
-    let exempt = carrier.server_addresses();
+    let mut exempt = carrier.server_addresses();
     if !hand.is_elsewhere() {
         advise_of_server(device.slot, &plan.capture, &exempt).await?;
     }
-    let setup = Setup::new(Arc::clone(hand), &plan.capture, exempt);
+    let names = match &plan.dns {
+        Some(dns) => Some(HostNames::find(plan, dns, &carrier).await?),
+        None => None,
+    };
+    exempt.extend(names.iter().flat_map(HostNames::near));
+    let setup = Setup::new(Arc::clone(hand), &plan.capture, exempt, names.is_some());
     let name = device.tun.name().to_owned();
     let slot = device.slot;
     let device = device
@@ -261,12 +269,12 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
     if let Some(audit) = &audit {
         records::begin(audit, plan, &name, carrier.description());
     }
-    let session = Arc::new(Session::new(
-        Tun::new(device, seed(), NameServers::default()),
-        Mapped::new(Steady::new(carrier), &plan.capture),
-        audit,
-        None,
-    ));
+    let own = IpAddr::from(name_server(slot));
+    let at = NameServers([names.is_some().then_some(own), None]);
+    let inlet = Tun::new(device, seed(), at);
+    let names = names.map(|names| names.behind(&inlet, own));
+    let leads = Mapped::new(Steady::new(carrier), &plan.capture);
+    let session = Arc::new(Session::new(inlet, leads, audit, names));
     Ok(Prepared {
         began,
         slot,
@@ -305,6 +313,7 @@ impl Prepared {
             Arc::clone(&self.session),
             records::Who::new(plan),
         ));
+        tokio::spawn(ask_for_names(Arc::clone(&self.session)));
         self.setup.apply().await?;
         let setup = Arc::new(Mutex::new(self.setup));
         whose::of_groups(&plan.capture.whose).for_each(|line| info!("{line}"));
@@ -326,6 +335,13 @@ impl Prepared {
             setup,
             device: self.device,
         })
+    }
+}
+
+/// Asks name servers, where names are looked up through the server.
+async fn ask_for_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>) {
+    if let Some(names) = &session.names {
+        names.run(session.leads.server()).await;
     }
 }
 

@@ -14,15 +14,23 @@ pub(super) struct Setup {
     capture: CapturePlan,
     /// Never captured.
     exempt: Vec<IpAddr>,
+    /// Whether names of the host are asked of us.
+    names: bool,
 }
 
 impl Setup {
     /// Of nothing yet; `exempt` are the addresses of the server.
-    pub(super) fn new(hand: Arc<Hand>, capture: &CapturePlan, exempt: Vec<IpAddr>) -> Self {
+    pub(super) fn new(
+        hand: Arc<Hand>,
+        capture: &CapturePlan,
+        exempt: Vec<IpAddr>,
+        names: bool,
+    ) -> Self {
         Self {
             hand,
             capture: capture.clone(),
             exempt,
+            names,
         }
     }
 
@@ -44,7 +52,8 @@ impl Setup {
     /// # Errors
     /// [`HandError`].
     pub(super) async fn apply(&self) -> Result<(), HandError> {
-        self.hand.hold(&self.capture, self.exempted()).await
+        let (capture, exempt) = (&self.capture, self.exempted());
+        self.hand.hold(capture, exempt, self.names).await
     }
 
     /// Captures none of `addresses` from here on, as it does with those of the server that are known already.

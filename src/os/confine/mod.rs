@@ -17,6 +17,8 @@ use super::privilege::{keep_capabilities, no_core_dumps, no_new_privileges};
 
 /// What the privileged part writes to: the device, and settings of the device.
 const HELPER_WRITES: [&str; 2] = ["/dev/net/tun", "/proc/sys/net"];
+/// And where it is to replace /etc/resolv.conf.
+const NAMES_WRITES: &str = "/etc";
 /// What everybody may write to: the terminal, to ask somebody.
 const WRITES: [&str; 2] = ["/dev/null", "/dev/tty"];
 
@@ -106,16 +108,20 @@ fn confine_thread(writes: &Writes) {
     tell("seccomp", calls::deny());
 }
 
-/// Confines the privileged part: it keeps `CAP_NET_ADMIN` alone, and what root may write, but for what it is for.
+/// Confines the privileged part: it keeps `CAP_NET_ADMIN` alone, and what root may write, but for what it is for; `names` is that
+/// as well.
 ///
 /// # Errors
 /// As [`main_process`].
-pub fn helper() -> io::Result<()> {
+pub fn helper(names: bool) -> io::Result<()> {
     no_core_dumps()?;
     keep_capabilities(&[Capability::CAP_NET_ADMIN])?;
     no_new_privileges()?;
+    let paths = HELPER_WRITES
+        .into_iter()
+        .chain(names.then_some(NAMES_WRITES));
     confine_thread(&Writes {
-        below: HELPER_WRITES.map(PathBuf::from).to_vec(),
+        below: paths.map(PathBuf::from).collect(),
         own: Vec::new(),
     });
     Ok(())

@@ -148,12 +148,19 @@ impl Hand {
         }
     }
 
-    /// Has exactly `capture` captured from here on, without the addresses `exempt`.
+    /// Has exactly `capture` captured from here on, without the addresses `exempt`. With `names` programs ask our name server
+    /// ([`name_server`](crate::os::routes::name_server)) from here on.
     ///
     /// # Errors
     /// Why it was not. What was captured before may be captured in part.
-    pub async fn hold(&self, capture: &CapturePlan, exempt: &[IpAddr]) -> Result<(), HandError> {
-        match self.ask(Some(Request::hold(capture, exempt))).await? {
+    pub async fn hold(
+        &self,
+        capture: &CapturePlan,
+        exempt: &[IpAddr],
+        names: bool,
+    ) -> Result<(), HandError> {
+        let request = Request::hold(capture, exempt, names);
+        match self.ask(Some(request)).await? {
             Answer::Reply(Reply::Held) => Ok(()),
             other => Err(unexpected(&other)),
         }

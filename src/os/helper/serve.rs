@@ -11,12 +11,13 @@ use tracing::{debug, warn};
 
 use super::line::{self, Line, Takes};
 use super::wire::{self, Hello, Opened, Order, PREFIX, Refusal, RefusalKind, Reply, Request};
-use crate::os::routes::{self, Setting, Source};
+use crate::os::resolv_conf::{Owner, ResolvConf};
+use crate::os::routes::{self, Setting, Source, name_server};
 use crate::os::{
     ApplyError, Changes, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, Undo, apply,
     bridges, host, stale,
 };
-use crate::plan::{CapturePlan, DevicePlan};
+use crate::plan::{CapturePlan, DevicePlan, Subnet};
 
 /// Longest first message, in bytes; it is read before anything else is known of the other end.
 const MOST_HELLO: usize = 1 << 10;
@@ -48,6 +49,8 @@ pub fn greeted(mut socket: &UnixStream) -> io::Result<(Hello, Option<OwnedFd>)> 
         return Err(io::Error::new(io::ErrorKind::InvalidData, other));
     }
     match (hello.elsewhere, descriptor) {
+        // There the file is another one.
+        (true, _) if hello.names => Err(io::ErrorKind::InvalidData.into()),
         (true, Some(namespace)) => Ok((hello, Some(namespace))),
         (true, None) => Err(io::ErrorKind::InvalidData.into()),
         (false, _) => Ok((hello, None)),
@@ -68,6 +71,7 @@ pub async fn serve(socket: UnixStream, until: impl Future<Output = ()>) -> io::R
         slot: None,
         device: None,
         held: None,
+        names: false,
     };
     tokio::select! {
         () = server.converse(line, &mut links) => {}
@@ -83,6 +87,8 @@ struct Server {
     slot: Option<Slot>,
     device: Option<Device>,
     held: Option<Held>,
+    /// `/etc/resolv.conf` names our name server.
+    names: bool,
 }
 
 /// The device; its descriptor is at the other end alone, so that it goes with that.
@@ -166,8 +172,15 @@ impl Server {
                 let (opened, device) = self.open(&plan).await?;
                 Ok((Reply::Opened(opened), Some(device)))
             }
-            Order::Hold { capture, exempt } => {
-                self.hold(capture, exempt).await?;
+            Order::Hold {
+                capture,
+                exempt,
+                names,
+            } => {
+                self.hold(capture, exempt, names).await?;
+                if names && !self.names {
+                    self.replace_names()?;
+                }
                 Ok((Reply::Held, None))
             }
             Order::Release => {
@@ -209,7 +222,12 @@ impl Server {
         Ok((opened, device))
     }
 
-    async fn hold(&mut self, capture: CapturePlan, exempt: Vec<IpAddr>) -> Result<(), Refusal> {
+    async fn hold(
+        &mut self,
+        capture: CapturePlan,
+        exempt: Vec<IpAddr>,
+        names: bool,
+    ) -> Result<(), Refusal> {
         let (Some(slot), Some(device)) = (&self.slot, &self.device) else {
             return Err(out_of_turn());
         };
@@ -230,7 +248,11 @@ impl Server {
             exempt: &exempt,
             bridges: &bridges,
         };
-        let entries = routes::desired(&capture, &setting);
+        let mut captured = capture.clone();
+        captured
+            .subnets
+            .extend(names.then(|| Subnet::host(name_server(slot.number()))));
+        let entries = routes::desired(&captured, &setting);
         match &mut self.held {
             Some(held) => {
                 held.undo.change(&entries).await?;
@@ -259,17 +281,45 @@ impl Server {
             Err(error) => debug!("cannot list links: {error}"),
         }
         let (capture, exempt) = (held.capture.clone(), held.exempt.clone());
-        if let Err(refusal) = self.hold(capture, exempt).await {
+        let names = self.names;
+        if let Err(refusal) = self.hold(capture, exempt, names).await {
             warn!("containers of new networks may not reach the subnets: {refusal}");
         }
     }
 
+    /// Has programs ask our name server, and nobody else.
+    fn replace_names(&mut self) -> Result<(), Refusal> {
+        let Some(slot) = &self.slot else {
+            return Err(out_of_turn());
+        };
+        let number = slot.number();
+        let replaced = Owner::here(number)
+            .and_then(|owner| ResolvConf::default().replace(&owner, name_server(number)));
+        replaced.map_err(|error| {
+            let text = format!(
+                "/etc/resolv.conf cannot be replaced: {error}; leave --dns out, or take run --dns"
+            );
+            Refusal::new(RefusalKind::Failed, text)
+        })?;
+        self.names = true;
+        Ok(())
+    }
+
     /// A line for each part that could not be taken back.
     async fn release(&mut self) -> Vec<String> {
-        match self.held.take() {
-            Some(mut held) => held.undo.undo().await,
-            None => Vec::new(),
+        let names = match std::mem::take(&mut self.names) {
+            true => ResolvConf::default().restore().map(drop),
+            false => Ok(()),
+        };
+        let left = names.err();
+        let mut left: Vec<String> = left
+            .map(|error| format!("/etc/resolv.conf: {error}"))
+            .into_iter()
+            .collect();
+        if let Some(mut held) = self.held.take() {
+            left.extend(held.undo.undo().await);
         }
+        left
     }
 
     /// What was made, also what was being made when the other end went, and the device, which that end may have made

@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::plan::{CapturePlan, DevicePlan, Forwarded, Subnet, Whose};
 
 /// What both ends must speak; to be counted up with every change of the messages below.
-pub(super) const PROTOCOL: u32 = 2;
+pub(super) const PROTOCOL: u32 = 3;
 /// The longest message, in bytes: some 20,000 subnets.
 pub(super) const MOST_BYTES: usize = 1 << 20;
 /// Length of the length, in bytes.
@@ -31,6 +31,9 @@ pub struct Hello {
     /// Whether a network namespace comes along, to work in.
     #[serde(default)]
     pub(super) elsewhere: bool,
+    /// Whether names will be asked for.
+    #[serde(default)]
+    pub names: bool,
 }
 
 /// How much to log, and how.
@@ -54,7 +57,13 @@ impl Hello {
             protocol: PROTOCOL,
             log,
             elsewhere: false,
+            names: false,
         }
+    }
+
+    /// With the host's names.
+    pub fn with_names(self, names: bool) -> Self {
+        Self { names, ..self }
     }
 
     /// With a network namespace beside it.
@@ -90,6 +99,9 @@ pub(super) enum Request {
         users: Vec<u32>,
         #[serde(default)]
         forwarded: Carried,
+        /// Also have programs ask our name server, which is captured then.
+        #[serde(default)]
+        names: bool,
     },
     /// Capture nothing any more.
     Release {},
@@ -139,6 +151,7 @@ pub(super) enum Order {
         capture: CapturePlan,
         /// Addresses of the SSH server.
         exempt: Vec<IpAddr>,
+        names: bool,
     },
     Release,
 }
@@ -259,7 +272,7 @@ impl Request {
         }
     }
 
-    pub(super) fn hold(capture: &CapturePlan, exempt: &[IpAddr]) -> Self {
+    pub(super) fn hold(capture: &CapturePlan, exempt: &[IpAddr], names: bool) -> Self {
         let selector = |subnet: &Subnet| Selector {
             net: subnet.net,
             ports: subnet.ports.as_ref().map(|p| (*p.start(), *p.end())),
@@ -270,6 +283,7 @@ impl Request {
             exempt: exempt.to_vec(),
             users: capture.whose.users.clone(),
             forwarded: Carried::of(&capture.whose.forwarded),
+            names,
         }
     }
 
@@ -291,6 +305,7 @@ impl Request {
                 exempt,
                 users,
                 forwarded,
+                names,
             } => {
                 let capture = CapturePlan {
                     subnets: subnets.into_iter().map(Selector::subnet).collect(),
@@ -302,7 +317,11 @@ impl Request {
                     },
                 };
                 capture.check().map_err(senseless)?;
-                Ok(Order::Hold { capture, exempt })
+                Ok(Order::Hold {
+                    capture,
+                    exempt,
+                    names,
+                })
             }
             Self::Release {} => Ok(Order::Release),
         }
@@ -354,11 +373,16 @@ mod tests {
             },
         };
         let exempt = vec!["192.0.2.1".parse().unwrap()];
-        let bytes = encode(&Request::hold(&capture, &exempt)).unwrap();
+        let bytes = encode(&Request::hold(&capture, &exempt, true)).unwrap();
         let (prefix, body) = bytes.split_first_chunk().unwrap();
         assert_eq!(length(*prefix).unwrap(), body.len());
         let arrived = decode::<Request>(body).unwrap().check().unwrap();
-        assert_eq!(arrived, Order::Hold { capture, exempt });
+        let expected = Order::Hold {
+            capture,
+            exempt,
+            names: true,
+        };
+        assert_eq!(arrived, expected);
     }
 
     #[test]
@@ -373,6 +397,7 @@ mod tests {
             r#"{"Open":{"name":null,"mtu":1500,"route":"10.0.0.0/8"}}"#,
             r#"{"Open":{}} {"Open":{}}"#,
             r#"{"Hold":{"subnets":[],"excludes":[],"exempt":[]}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"names":"192.0.2.1"}}"#,
             r#"{"Hold":{"subnets":[{"net":"10.0.0.1/8","ports":null}],"excludes":[],"exempt":[]}}"#,
             r#"{"Hold":{"subnets":[{"net":"127.0.0.0/8","ports":null}],"excludes":[],"exempt":[]}}"#,
             r#"{"Hold":{"subnets":[{"net":"224.0.0.0/4","ports":null}],"excludes":[],"exempt":[]}}"#,

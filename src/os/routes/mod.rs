@@ -91,6 +91,12 @@ pub struct Source {
     pub v6: Option<Ipv6Addr>,
 }
 
+/// Where the name server of the instance in `slot` is asked: outside of what real networks have (RFC 2544).
+pub fn name_server(slot: u32) -> Ipv4Addr {
+    let number = u8::try_from(slot).unwrap_or_default();
+    Ipv4Addr::new(198, 19, 255, 53_u8.saturating_add(number))
+}
+
 /// One thing that shall hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {

@@ -1,0 +1,238 @@
+//! `up --dns` on a host with a plain /etc/resolv.conf: every program finds private names, and the file comes back however it ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+#[path = "e2e_dns/server.rs"]
+mod server;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+
+use common::{Lab, Underpass, V4, eventually, finished};
+use server::NameServer;
+
+/// The far name server.
+const FAR: &str = "10.0.1.20";
+/// The one that the host had before.
+const NEAR: &str = "127.0.0.1";
+const BEFORE: &str = "# by hand\nnameserver 127.0.0.1\nsearch corp.internal\n";
+
+/// A mount namespace in which /etc is the lab's own copy, and what `$MORE` does.
+const SURROUNDINGS: &str = "set -e; mount --bind \"$ETC\" /etc; eval \"$MORE\"; exec \"$@\"";
+
+struct Host {
+    lab: Lab,
+    near: NameServer,
+    _far: NameServer,
+    etc: PathBuf,
+    more: &'static str,
+}
+
+impl Host {
+    fn new() -> Self {
+        let lab = Lab::up();
+        let far = ["--host-record=api.corp.internal,10.0.1.20".to_owned()];
+        let far = NameServer::start(&lab, "vpc", FAR, &far);
+        let near = ["--host-record=bastion.test,192.168.77.1".to_owned()];
+        let near = NameServer::start(&lab, "client", NEAR, &near);
+        let etc = lab.state.join("etc");
+        let copied = Command::new("cp").arg("-a").arg("/etc").arg(&etc).status();
+        assert!(copied.unwrap().success());
+        let conf = etc.join("resolv.conf");
+        fs::remove_file(&conf).unwrap();
+        fs::write(&conf, BEFORE).unwrap();
+        fs::write(
+            etc.join("nsswitch.conf"),
+            "passwd: files\nhosts: files dns\n",
+        )
+        .unwrap();
+        Self {
+            lab,
+            near,
+            _far: far,
+            etc,
+            more: "true",
+        }
+    }
+
+    fn wrapper(&self) -> Vec<String> {
+        let etc = format!("ETC={}", self.etc.display());
+        let more = format!("MORE={}", self.more);
+        [
+            "env",
+            &etc,
+            &more,
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            SURROUNDINGS,
+            "sh",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    fn up(&self) -> Underpass {
+        let args = format!(
+            "-r root@bastion.test -o HostKeyAlias=192.168.77.1 --dns --dns-server {FAR} {}",
+            V4.subnet
+        );
+        let wrapper = self.wrapper();
+        let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        Underpass::start(self.lab.wrapped_up_command(&wrapper, &args))
+    }
+
+    /// What resolv.conf says outside of the namespace: the same file, unless something is mounted on it inside.
+    fn conf(&self) -> String {
+        fs::read_to_string(self.etc.join("resolv.conf")).unwrap()
+    }
+
+    /// A program on the host, where `underpass` runs.
+    fn prints(&self, underpass: &Underpass, program: &str) -> String {
+        let mount = format!("--mount=/proc/{}/ns/mnt", underpass.pid());
+        let mut command = self.lab.command("client", "nsenter");
+        command.arg(mount).args(["--", "sh", "-c", program]);
+        String::from_utf8(finished(command).stdout).unwrap()
+    }
+
+    fn left(&self) -> Vec<String> {
+        let names = fs::read_dir(&self.etc).unwrap().flatten();
+        let names = names.map(|entry| entry.file_name().into_string().unwrap());
+        names
+            .filter(|name| name.starts_with("resolv.conf."))
+            .collect()
+    }
+
+    fn is_as_before(&self) -> bool {
+        self.conf() == BEFORE && self.left().is_empty()
+    }
+
+    fn cleanup(&self) {
+        let wrapper = self.wrapper();
+        let mut command = self.lab.command("client", &wrapper[0]);
+        command
+            .args(&wrapper[1..])
+            .args([env!("CARGO_BIN_EXE_underpass"), "cleanup"])
+            .env("UNDERPASS_RUNTIME_DIR", self.lab.state.join("run"));
+        let output = finished(command);
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+#[test]
+fn every_program_finds_private_names_until_the_end() {
+    let host = Host::new();
+    let mut underpass = host.up();
+    let conf = host.conf();
+    assert!(
+        conf.contains("\nnameserver 198.19.255.53\nsearch corp.internal\n"),
+        "{conf}"
+    );
+    let found = host.prints(
+        &underpass,
+        "getent ahostsv4 api; curl -4 -sS -o /dev/null -w 'http %{http_code}\\n' http://api.corp.internal/; \
+         dig +short api.corp.internal; dig +tcp +short api.corp.internal; dig @198.19.255.54 +tries=1 +time=2 x.test | grep -c refused",
+    );
+    assert!(
+        found.contains("10.0.1.20 ") && found.contains("http 200\n10.0.1.20\n10.0.1.20\n"),
+        "{found}"
+    );
+    let status = underpass.stop(Signal::SIGTERM);
+    assert!(status.success(), "{:?}", underpass.log());
+    assert!(host.is_as_before(), "{}", host.conf());
+    let near = host.near.asked().join("\n");
+    assert!(
+        near.contains("bastion.test") && !near.contains("corp.internal"),
+        "{near}"
+    );
+}
+
+/// The server's own name is asked of who knew it before.
+#[test]
+fn a_lost_connection_comes_back_by_name() {
+    let host = Host::new();
+    let mut underpass = host.up();
+    host.lab.kill_sshd();
+    underpass.wait_for_line("connection lost");
+    host.lab.start_sshd();
+    eventually("names are found again", || {
+        host.prints(&underpass, "getent ahostsv4 api.corp.internal")
+            .contains("10.0.1.20 ")
+    });
+    underpass.stop(Signal::SIGTERM);
+    assert!(host.is_as_before(), "{}", host.conf());
+    let near = host.near.asked().join("\n");
+    assert!(!near.contains("corp.internal"), "{near}");
+}
+
+#[test]
+fn a_killed_run_leaves_the_file_as_before() {
+    let host = Host::new();
+    let mut underpass = host.up();
+    underpass.stop(Signal::SIGKILL);
+    // By the privileged part, which is left.
+    eventually("the file is put back", || host.is_as_before());
+    // All of it at once.
+    let mut underpass = host.up();
+    let ours = host.conf();
+    let own = |pid: &nix::unistd::Pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.starts_with("underpass")
+    };
+    let pids = host.lab.processes("client");
+    for pid in pids.iter().filter(|pid| own(pid)) {
+        let _ = kill(*pid, Signal::SIGSTOP);
+    }
+    for pid in pids.iter().filter(|pid| own(pid)) {
+        let _ = kill(*pid, Signal::SIGKILL);
+    }
+    underpass.wait();
+    assert_eq!(host.conf(), ours);
+    host.cleanup();
+    assert!(host.is_as_before(), "{}", host.conf());
+}
+
+/// As in a container.
+#[test]
+fn a_file_that_is_mounted_is_written_over_and_back() {
+    let mut host = Host::new();
+    let real = host.lab.state.join("mounted");
+    fs::write(&real, BEFORE).unwrap();
+    host.more = "mount --bind \"$ETC/../mounted\" /etc/resolv.conf";
+    let mut underpass = host.up();
+    let found = host.prints(&underpass, "getent ahostsv4 api.corp.internal");
+    assert!(found.contains("10.0.1.20 "), "{found}");
+    assert!(fs::read_to_string(&real).unwrap().contains("198.19.255.53"));
+    underpass.stop(Signal::SIGTERM);
+    assert_eq!(fs::read_to_string(&real).unwrap(), BEFORE);
+    assert!(host.is_as_before());
+}
+
+#[test]
+fn what_cannot_be_done_here_is_said_before_a_login() {
+    let host = Host::new();
+    for (conf, args, words) in [
+        (BEFORE, "--dns corp.internal", "run --dns corp.internal"),
+        ("nameserver 127.0.0.53\n", "--dns", "systemd-resolved"),
+        (
+            "# Generated by NetworkManager\nnameserver 192.0.2.1\n",
+            "--dns",
+            "NetworkManager",
+        ),
+    ] {
+        fs::write(host.etc.join("resolv.conf"), conf).unwrap();
+        let wrapper = host.wrapper();
+        let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        let args = format!("{args} {}", V4.subnet);
+        let output = finished(host.lab.wrapped_up_command(&wrapper, &args));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(words), "{said}");
+        assert_eq!(host.conf(), conf);
+    }
+}
