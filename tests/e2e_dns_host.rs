@@ -143,7 +143,8 @@ fn every_program_finds_private_names_until_the_end() {
         "{found}"
     );
     let status = underpass.stop(Signal::SIGTERM);
-    assert!(status.success(), "{:?}", underpass.log());
+    let log = underpass.log().join("\n");
+    assert!(status.success() && !log.contains("do not ask"), "{log}");
     assert!(host.is_as_before(), "{}", host.conf());
     let near = host.near.asked().join("\n");
     assert!(
@@ -194,6 +195,18 @@ fn a_killed_run_leaves_the_file_as_before() {
     underpass.wait();
     assert_eq!(host.conf(), ours);
     host.cleanup();
+    assert!(host.is_as_before(), "{}", host.conf());
+}
+
+#[test]
+fn where_programs_ask_somebody_else_that_is_said() {
+    let host = Host::new();
+    fs::write(host.etc.join("nsswitch.conf"), "hosts: files\n").unwrap();
+    // No name is found so.
+    fs::write(host.etc.join("hosts"), "192.168.77.1 bastion.test\n").unwrap();
+    let mut underpass = host.up();
+    underpass.wait_for_line("do not ask the name server of underpass");
+    underpass.stop(Signal::SIGTERM);
     assert!(host.is_as_before(), "{}", host.conf());
 }
 

@@ -1,9 +1,12 @@
 //! Names of the whole host: whether they can be looked up through the server, and who is asked for those that must not be.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 use thiserror::Error;
+use tokio::net::lookup_host;
+use tokio::time::timeout;
 
 use super::names::{Names, NamesError, far_servers, zones};
 use crate::app::doctor::resolver;
@@ -12,6 +15,9 @@ use crate::inlet::tun::{NameServers, Tun};
 use crate::os::TunDevice;
 use crate::plan::{DnsPlan, Plan, names};
 use crate::resolve::Zones;
+
+/// How long a program's question may take.
+const LOOKUP: Duration = Duration::from_secs(5);
 
 /// Why names of the whole host cannot be looked up through the server.
 #[derive(Debug, Error)]
@@ -49,6 +55,14 @@ pub(in crate::app) fn check(dns: &DnsPlan, is_elsewhere: bool) -> Result<(), Hos
         Some(who) => Err(HostNamesError::Managed(who)),
         None => Ok(()),
     }
+}
+
+/// Looks a name up as any program does: whether the question has come to `names`. Nobody has the name (RFC 6761 section 6.4).
+pub(super) async fn are_asked(names: &Names) -> bool {
+    let before = names.counters().questions;
+    // That there is no such host is the answer.
+    let _ = timeout(LOOKUP, lookup_host(("check.underpass.invalid", 53))).await;
+    names.counters().questions != before
 }
 
 /// Who is asked for what.

@@ -315,6 +315,7 @@ impl Prepared {
         ));
         tokio::spawn(ask_for_names(Arc::clone(&self.session)));
         self.setup.apply().await?;
+        tokio::spawn(check_names(Arc::clone(&self.session)));
         let setup = Arc::new(Mutex::new(self.setup));
         whose::of_groups(&plan.capture.whose).for_each(|line| info!("{line}"));
         info!(
@@ -342,6 +343,18 @@ impl Prepared {
 async fn ask_for_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>) {
     if let Some(names) = &session.names {
         names.run(session.leads.server()).await;
+    }
+}
+
+/// Says where programs ask somebody else although resolv.conf names us.
+async fn check_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>) {
+    if let Some(names) = &session.names
+        && !host_names::are_asked(names).await
+    {
+        warn!(
+            "--dns: programs on this host do not ask the name server of underpass, although /etc/resolv.conf names it; \
+             another one answers them, by what stands behind hosts: in /etc/nsswitch.conf"
+        );
     }
 }
 
