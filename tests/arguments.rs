@@ -171,7 +171,7 @@ fn a_variable_is_heeded_or_a_mistake() {
     for (name, value, words) in [
         ("UNDERPASS_FOR", "1h", "UNDERPASS_FOR is for up"),
         ("UNDERPASS_ISOLATE", "maybe", "isolate takes true or false"),
-        ("UNDERPASS_PUBLISH", "x", "[HOST:]PORT:PORT"),
+        ("UNDERPASS_PUBLISH", "x", "a port is missing"),
     ] {
         let said = home.underpass(&run, &[(name, value)]);
         assert_eq!(said.code, Some(125), "{}", said.errors);
