@@ -129,7 +129,7 @@
 //! nothing more, and, where the kernel has Landlock, may write only to the TUN device, the terminal and network settings, and with `--dns` to
 //! `/etc`. It takes three requests, in the
 //! terms of the plan, works out itself what follows from them, and ends with an undo at anything else. It is two processes that
-//! watch each other: whichever process of a run is killed, the host is as before within a second. Both killed at once leave
+//! watch each other: whichever process of `up` is killed, the host is as before within a second. Both killed at once leave
 //! rules that lead nowhere, for the main process lets the device go then; the next start or `underpass cleanup` removes them.
 //!
 //! Keys, agent, configuration and packets belong to the user; started by sudo, underpass becomes who called. The main process

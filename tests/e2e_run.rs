@@ -327,34 +327,22 @@ fn what_was_ignored_stays_ignored() {
 }
 
 #[test]
-fn killed_it_leaves_nothing_and_the_command_has_no_network() {
+fn killed_it_takes_the_command_along_and_leaves_nothing() {
     let rig = Rig::new();
     let mark = rig.file("a mark among the arguments").display().to_string();
     let mark = mark.as_str();
-    let script = format!(
-        "echo up; read line; {} connect {} 80",
-        probe_program(),
-        V4.host
-    );
     let mut command = rig.as_user(UNDERPASS);
     command.arg("run").args(rig.login());
-    command.args([
-        V4.subnet,
-        "--publish",
-        "8080:80",
-        "--",
-        "sh",
-        "-c",
-        &script,
-        mark,
-    ]);
+    command.args([V4.subnet, "--publish", "8080:80", "--", "sh", "-c"]);
+    command.args(["echo up; read line", mark]);
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let lines = after_first_line(&mut child);
+    // Held to the end: the command does not end by itself.
+    let _input = child.stdin.take();
+    drop(after_first_line(&mut child));
     assert_eq!(
         processes_with(mark).len(),
         3,
@@ -362,13 +350,34 @@ fn killed_it_leaves_nothing_and_the_command_has_no_network() {
     );
     signal(&child, Signal::SIGKILL);
     assert_eq!(child.wait().unwrap().signal(), Some(9));
-    eventually("only the command is left", || {
-        processes_with(mark).len() == 1
-    });
+    eventually("nothing is left", || processes_with(mark).is_empty());
+    assert_eq!(stray_mounts(), 0);
+}
+
+/// What the command has started itself is nobody's to end; it keeps the network without its way out.
+#[test]
+fn killed_it_leaves_what_the_command_started_without_a_network() {
+    let rig = Rig::new();
+    let script = format!(
+        "(read line; {} connect {} 80) <&3 & echo up; wait",
+        probe_program(),
+        V4.host
+    );
+    let mut command = rig.as_user(UNDERPASS);
+    command.arg("run").args(rig.login());
+    command.args([V4.subnet, "--", "sh", "-c", &format!("exec 3<&0; {script}")]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let lines = after_first_line(&mut child);
+    signal(&child, Signal::SIGKILL);
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
     input.write_all(b"go\n").unwrap();
     let line = lines.last().unwrap();
     assert!(line.contains("ENETUNREACH"), "{line}");
-    eventually("nothing is left", || processes_with(mark).is_empty());
     assert_eq!(stray_mounts(), 0);
 }
 

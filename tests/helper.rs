@@ -333,7 +333,7 @@ fn as_nobody(sudoers: &Path) -> [String; 6] {
 
 fn sudoers_rule(dir: &TempDir) -> std::path::PathBuf {
     let rule = Command::new(UNDERPASS)
-        .args(["sudoers", "--user", "nobody"])
+        .args(["sudoers", "--user", "nobody", "--force"])
         .output()
         .unwrap();
     assert!(rule.status.success());

@@ -154,7 +154,7 @@ fn man_and_mandoc_have_nothing_to_say_about_the_page() {
         assert!(shown.contains(part), "{part}\n{shown}");
     }
     // What root types is there, and what it allows.
-    let rule = underpass(&["sudoers", "--user", "alice"]);
+    let rule = underpass(&["sudoers", "--user", "alice", "--force"]);
     let allows = rule.lines().take_while(|line| line.starts_with('#'));
     let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
     for part in [
@@ -217,4 +217,36 @@ fn everything_is_installed_below_a_prefix() {
             .len();
         assert!(length > 500, "{file}");
     }
+}
+
+/// The rule would make root of who owns the program.
+#[test]
+fn no_rule_is_printed_for_a_program_that_others_can_replace() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("underpass");
+    std::fs::copy(UNDERPASS, &copy).unwrap();
+    let sudoers = |force: &[&str]| {
+        let mut command = Command::new(&copy);
+        command.args(["sudoers", "--user", "alice"]).args(force);
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    // Below the directory for temporary files, which is everybody's.
+    let (code, rule, said) = sudoers(&[]);
+    assert_eq!((code, rule.as_str()), (Some(1), ""));
+    assert!(
+        said.contains("become root; install underpass where root alone can write: sudo install"),
+        "{said}"
+    );
+    let (code, rule, said) = sudoers(&["--force"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        rule.contains("alice ALL=(root) NOPASSWD: ") && said.contains("become root"),
+        "{said}"
+    );
 }

@@ -105,7 +105,7 @@ fn dispatch(command: Command, log: LogArgs) -> ExitCode {
         Command::Reload(args) => Ok(reload::run(args.name.as_deref())),
         Command::Doctor(args) => Ok(doctor::run(&args)),
         Command::Helper => Ok(helper::run()),
-        Command::Sudoers { user } => Ok(sudoers::run(user)),
+        Command::Sudoers { user, force } => Ok(sudoers::run(user, force)),
         Command::Cleanup => Ok(block_on(cleanup::run())),
         Command::Completions { shell } => Ok(print(completions::script(shell).as_bytes())),
         Command::Man => Ok(print(man::page().as_bytes())),

@@ -8,7 +8,8 @@ use super::surroundings;
 use crate::os::helper::{SUBCOMMAND, program};
 
 /// Prints the rule for `user`, or for the person who asks.
-pub(super) fn run(user: Option<String>) -> Exit {
+/// [`Exit::Failure`] where it would make them root, unless with `force`.
+pub(super) fn run(user: Option<String>, force: bool) -> Exit {
     let asks = || surroundings::person().ok().and_then(|person| person.name);
     let Some(user) = user.or_else(asks) else {
         tracing::error!("who may? --user NAME");
@@ -28,12 +29,17 @@ pub(super) fn run(user: Option<String>) -> Exit {
         return Exit::Usage;
     };
     if let Some(loose) = writable_by_others(&program) {
-        tracing::warn!(
-            "others than root can replace {}, and with this rule become root: install underpass where root alone can \
+        let said = format!(
+            "others than root can replace {}, and with a rule for it become root; install underpass where root alone can \
              write: sudo install {} /usr/local/bin/",
             loose.display(),
             program.display()
         );
+        if !force {
+            tracing::error!("{said}; --force prints the rule all the same");
+            return Exit::Failure;
+        }
+        tracing::warn!("{said}");
     }
     super::print(rule(&user, &command).as_bytes())
 }

@@ -66,8 +66,8 @@ pub enum Command {
     /// not be run here, or that the line makes no sense, 126 that it cannot be executed, 127 that there is none.
     ///
     /// Its network is a namespace: loopback is its own, and services of this host on 127.0.0.1 are not in it. No ping and
-    /// no UDP gets out, so names are looked up over TCP; glibc does, programs with musl do not, unless with --dns. What it leaves running in
-    /// the background has no network when it has ended.
+    /// no UDP gets out, so names are looked up over TCP; glibc does, programs with musl do not, unless with --dns. What it
+    /// leaves running in the background has no network when it has ended. Where run is killed, so is the command.
     #[command(mut_args(run_hides), after_help = RUN_AFTER_HELP, override_usage = RUN_USAGE)]
     Run(Box<RunArgs>),
     /// Start $SHELL as run does
@@ -123,6 +123,9 @@ pub enum Command {
         /// Who may [default: who runs this]
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
+        /// Print it also where others than root can replace the program, and so become root
+        #[arg(long)]
+        force: bool,
     },
     /// The privileged part: `up` starts it by itself
     #[command(hide = true)]

@@ -87,6 +87,8 @@ impl Ground {
     fn round(&mut self, at_work: bool) {
         let began = Instant::now();
         let mut child = self.command().spawn().unwrap();
+        // Held to the end: the command does not end by itself.
+        let _input = child.stdin.take();
         if at_work {
             drop(after_first_line(&mut child));
             self.start = began.elapsed();
@@ -104,7 +106,6 @@ impl Ground {
             let _ = kill(Pid::from_raw(victim.parse().unwrap()), Signal::SIGKILL);
         }
         signal(&child, Signal::SIGTERM);
-        drop(child.stdin.take());
         child.wait().unwrap();
         while !processes_with(&self.mark).is_empty() {
             watch.wait(Duration::from_millis(100));

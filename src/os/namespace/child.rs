@@ -137,8 +137,8 @@ fn map(user: u32, group: u32) -> io::Result<()> {
     write("gid_map", &format!("{group} {group} 1\n"))
 }
 
-/// The end of the parent is ours. Set after the change of user namespace, which may clear it.
-fn tie_to(parent: Pid) -> nix::Result<()> {
+/// The end of the parent is ours (prctl(2), PR_SET_PDEATHSIG). Set after the change of user namespace, which may clear it.
+pub(super) fn tie_to(parent: Pid) -> nix::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     if getppid() == parent {
         Ok(())

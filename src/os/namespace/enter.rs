@@ -15,10 +15,11 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::SigSet;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid};
 use thiserror::Error;
 
 use super::Inside;
+use super::child::tie_to;
 
 /// Added to the number of an error on the way in, to tell it from one of execve(2): exec gives numbers alone.
 /// Linux's own numbers end at 4095 (MAX_ERRNO, include/linux/err.h).
@@ -59,6 +60,8 @@ struct Way {
     /// The same directory, where its path leads nowhere.
     opened: Option<OwnedFd>,
     blocked: SigSet,
+    /// Whose end is the program's.
+    parent: Pid,
 }
 
 /// A process that will be the program, and waits. It ends when this is dropped.
@@ -72,14 +75,16 @@ pub struct Waiting {
 
 impl Inside {
     /// Makes the process that will be `command` inside, in the directory where this process is, with our terminal, process
-    /// group and user, with `blocked` signals blocked, and else with what this process has now. The caller has one thread: a
-    /// copy of a process with several may hold locks that nobody will open.
+    /// group and user, with `blocked` signals blocked, and else with what this process has now. It is killed when the calling
+    /// thread ends: what it had started itself is left without a network. The caller has one thread: a copy of a process with
+    /// several may hold locks that nobody will open.
     ///
     /// # Errors
     /// Those of socketpair(2) and fork(2).
     pub fn prepare(self, command: Command, blocked: SigSet) -> io::Result<Waiting> {
         let program = command.get_program().to_string_lossy().into_owned();
         let (ours, theirs) = UnixStream::pair()?;
+        let parent = getpid();
         match super::fork()? {
             Some(process) => Ok(Waiting {
                 process,
@@ -88,16 +93,22 @@ impl Inside {
             }),
             None => {
                 drop(ours);
-                self.become_it(command, blocked, theirs)
+                self.become_it(command, blocked, parent, theirs)
             }
         }
     }
 
     /// Waits for the word, and runs the program in place of this process.
-    fn become_it(self, mut command: Command, blocked: SigSet, mut word: UnixStream) -> ! {
+    fn become_it(
+        self,
+        mut command: Command,
+        blocked: SigSet,
+        parent: Pid,
+        mut word: UnixStream,
+    ) -> ! {
         // Nothing comes where nobody wants the program any more.
         if word.read_exact(&mut [0]).is_ok() {
-            let way = self.way(blocked);
+            let way = self.way(blocked, parent);
             #[expect(unsafe_code, reason = "work before exec")]
             // SAFETY: it runs in this process, which is as good as any: it was forked from one with one thread. The descriptors
             // outlive the call: `self` lives until then, `way` owns its own.
@@ -111,7 +122,7 @@ impl Inside {
         super::leave()
     }
 
-    fn way(&self, blocked: SigSet) -> Way {
+    fn way(&self, blocked: SigSet, parent: Pid) -> Way {
         let path = std::env::current_dir().ok();
         Way {
             user: self.user.as_ref().map(AsRawFd::as_raw_fd),
@@ -120,6 +131,7 @@ impl Inside {
             directory: path.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
             opened: File::open(".").ok().map(OwnedFd::from),
             blocked,
+            parent,
         }
     }
 }
@@ -153,6 +165,7 @@ impl Way {
         }
         enter(self.network, libc::CLONE_NEWNET)?;
         enter(self.mount, libc::CLONE_NEWNS)?;
+        tie_to(self.parent)?;
         let by_path = self.directory.as_deref().map(nix::unistd::chdir);
         match (by_path, &self.opened) {
             (Some(Ok(())), _) => Ok(()),
