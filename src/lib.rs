@@ -79,22 +79,24 @@
 //!   window opens as its application reads.
 //!
 //! `--carrier auto`, the default, takes the built-in SSH, which costs less CPU for every byte, unless ssh's configuration asks for
-//! what only ssh can do. The log says which one was taken, and why. On a long path openssh downloads faster, and has to be asked for.
+//! what only ssh can do. The log says which one was taken, and why. On a long path openssh may
+//! download faster, which differs from run to run, and has to be asked for.
 //!
 //! Both beside `ssh -L` in the same rounds (`scripts/bench --peers underpass,underpass-openssh,ssh-L`, medians of 3 quick rounds,
 //! OpenSSH 9.2, aes128-gcm, 2 cores shared by everything); in brackets the ratio to `ssh -L`:
 //!
 //! | | russh | openssh | `ssh -L` |
 //! |---|---:|---:|---:|
-//! | download, 1 / 8 flows, Mbit/s | 9,501 (0.99) / 7,638 (0.87) | 6,614 (0.64) / 5,776 (0.67) | 10,203 / 8,735 |
-//! | upload, 1 / 8 flows, Mbit/s | 11,533 (1.21) / 11,552 (1.48) | 5,577 (0.63) / 5,434 (0.71) | 9,503 / 7,815 |
-//! | download, 100 ms round trip, Mbit/s | 784 (4.7) | 1,568 (9.5) | 165 |
-//! | client CPU of a download, 1 / 8 flows, s/GB | 0.65 / 0.83 | 1.12 / 1.34 | 0.57 / 0.63 |
-//! | short connections, 1 / 32 at a time, per second | 2,455 (0.88) / 7,220 (0.84) | 1,898 (0.69) / 6,532 (0.74) | 2,798 / 8,597 |
-//! | echo, idle / beside a download, p50 ms | 0.21 / 0.49 | 0.25 / 1.30 | 0.20 / 1.05 |
-//! | beside a reader that stops for 20 s, one of 1 MB/s and a download: echo, p50 ms | 0.49 | 1.35 | 1.07 |
-//! | a download beside those two readers, of that beside an ordinary flow | 2.5 | 2.1 | 2.0 |
-//! | client memory meanwhile, MB; bytes lost | 20, and up to 1 GiB in a file; 0 | 28; 0 | 15; 0 |
+//! | download, 1 / 8 flows, Mbit/s | 10,151 (0.9) / 8,125 (1.1) | 6,003 (0.55) / 5,086 (0.64) | 10,642 / 7,409 |
+//! | upload, 1 / 8 flows, Mbit/s | 11,539 (1.5) / 10,781 (1.6) | 5,694 (0.73) / 5,319 (0.74) | 7,361 / 6,947 |
+//! | download, 100 ms round trip, Mbit/s | 783 (4.7) | 601 (3.6), 1,568 in an earlier run | 167 |
+//! | client CPU of a download, 1 / 8 flows, s/GB | 0.616 / 0.82 | 1.27 / 1.5 | 0.486 / 0.676 |
+//! | client CPU of an upload, 1 / 8 flows, s/GB | 0.531 / 0.578 | 1.28 / 1.42 | 0.809 / 0.985 |
+//! | short connections, 1 / 32 at a time, per second | 2,542 (0.8) / 6,997 (0.82) | 2,121 (0.67) / 6,420 (0.71) | 3,171 / 8,559 |
+//! | echo, idle / beside a download, p50 ms | 0.25 / 0.458 | 0.328 / 1.29 | 0.26 / 1.49 |
+//! | beside a reader that stops for 20 s, one of 1 MB/s and a download (in a run of its own): echo, p50 ms | 0.44 | 1.37 | 1.12 |
+//! | a download beside those two readers, of that beside an ordinary flow | 2.3 | 2.0 | 2.2 |
+//! | client memory meanwhile, MB; bytes lost | 22, and up to 1 GiB in a file; 0 | 26; 0 | 7; 0 |
 //!
 //! Eight downloads at once over one connection until 40 GB have come (`scripts/soak russh 40`, `scripts/soak openssh 40`): russh
 //! 41 GB in 32 s, openssh 40 GB in 51 s, and all eight go on.
