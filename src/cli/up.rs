@@ -86,7 +86,7 @@ pub struct UpArgs {
     /// File of networks, one per line; repeatable
     ///
     /// # begins a comment.
-    #[arg(short = 's', long = "subnets", value_name = "FILE", help_heading = NETWORKS, value_hint = ValueHint::FilePath)]
+    #[arg(short = 's', long = "subnets", value_name = "FILE", help_heading = NETWORKS, value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub subnet_files: Vec<PathBuf>,
     /// Network never to capture; repeatable
     ///
@@ -94,7 +94,7 @@ pub struct UpArgs {
     #[arg(short = 'x', long = "exclude", value_name = "NET", help_heading = NETWORKS, value_hint = ValueHint::Other)]
     pub excludes: Vec<String>,
     /// File of these, one per line; repeatable
-    #[arg(short = 'X', long = "exclude-from", value_name = "FILE", help_heading = NETWORKS, value_hint = ValueHint::FilePath)]
+    #[arg(short = 'X', long = "exclude-from", value_name = "FILE", help_heading = NETWORKS, value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub exclude_files: Vec<PathBuf>,
     /// Look up names through the server: all, or those below these domains
     ///
@@ -106,7 +106,7 @@ pub struct UpArgs {
     /// Name server to ask, as the server reaches it; repeatable
     ///
     /// With a port as in 10.0.0.2:53. They are asked in this order. Otherwise those that the server itself asks.
-    #[arg(long = "dns-server", value_name = "IP", help_heading = NETWORKS, value_hint = ValueHint::Other)]
+    #[arg(long = "dns-server", value_name = "IP", help_heading = NETWORKS, value_hint = ValueHint::Other, hide_short_help = true)]
     pub dns_servers: Vec<String>,
     /// Leave out every IPv6 network
     #[arg(long, help_heading = NETWORKS)]
