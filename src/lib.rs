@@ -12,12 +12,15 @@
 //!   +-----------+   Inbound{source,target}      +---------+   open(target)   +-----------+    SSH
 //!   |  inlet/   |------------------------------>|  relay  |----------------->|  carrier/ |---direct-tcpip-->
 //!   |  tun      |<==== accept()/refuse() =======|         |<==== stream =====|  russh    |
-//!   |           |                               |         |                  |  openssh  |
-//!   +-----+-----+      one byte stream each way +---------+                  +-----------+
+//!   |           |      one byte stream each way +---------+                  |  openssh  |
+//!   |           |   a question for a name       +---------+   open(server)   |           |
+//!   |           |------------------------------>| resolve |----------------->|           |
+//!   +-----+-----+<---------- answer ------------+---------+<==== stream =====+-----------+
 //!         | handle_* / poll_*              plan: what was meant      app: who is wired to whom
-//!   +-----v---------------------------+    os:   the only privileged room (tun, routes, rules)
+//!   +-----v---------------------------+    os:   the only privileged room (tun, routes, rules, resolv.conf)
 //!   | engine/   no clock, no sockets, | <- the sans-IO line
 //!   | packet flow tcp route reject    |
+//!   | datagram                        |
 //!   +---------------------------------+
 //! ```
 //! A request travels left to right, bytes travel both ways, names point only rightwards and down.
@@ -30,7 +33,7 @@
 //! | [`plan`] | arguments, environment, config.toml and ssh's effective configuration become one valid [`plan::Plan`], or an error that says what to change | tokio, engine, os |
 //! | [`app`] | wiring, asking `ssh -G`, start in stages, shutdown and undo order, exit codes; [`app::control`]: how a run is asked, reloaded and ended; [`mod@app::run`]: a command with a network of its own; [`app::doctor`] | protocols |
 //! | [`net`] | plain values and the seam traits [`net::Inbound`], [`net::Carrier`] | everything but std and bytes |
-//! | [`engine`] | the sans-IO core: packets and far-side answers in, packets and new flows out | tokio, clocks, SSH, descriptors |
+//! | [`engine`] | the sans-IO core: packets and far-side answers in, packets, new flows and questions for names out | tokio, clocks, SSH, descriptors |
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |
 //! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |
 //! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::openssh`] over [`carrier::channels`]; [`carrier::direct`] for what `run` reaches without a server | inlets, engine |
@@ -61,12 +64,14 @@
 //! # Names
 //!
 //! `run --dns` and `shell --dns` put a name server of ours into the command's network, at 198.18.x.53 beside the network's own
-//! address, which is outside what is captured; `up --dns` has one at 198.19.255.53 (and .54 for a second instance, and so on), and the
-//! privileged part has `/etc/resolv.conf` name it, where that is a plain file ([`os::resolv_conf`]): what was there stays beside it, and is
-//! put back at the end, after a SIGKILL by whichever process is left, by the next start or by `cleanup`. Datagrams to its port 53 come out of the engine as they are, connections as flows that
-//! [`resolve`] answers instead of the relay. It asks the server's own name servers (`/etc/resolv.conf` over an exec), or those of
-//! `--dns-server`, over one stream each. With domains, other names go to the resolver that the host has, from the host. A name that belongs
-//! to the far side is never asked elsewhere, but for the SSH server's own, without which there is no far side: while there is no connection the answer is SERVFAIL.
+//! address, which is outside what is captured. `up --dns` has one at 198.19.255.53 (and .54 for a second instance, and so on), and
+//! the privileged part has `/etc/resolv.conf` name it, where that is a plain file ([`os::resolv_conf`]): what was there stays beside
+//! it, and is put back at the end, after a SIGKILL by whichever process is left, by the next start or by `cleanup`.
+//!
+//! Datagrams to its port 53 come out of the engine as they are, connections as flows that [`resolve`] answers instead of the relay.
+//! It asks the server's own name servers (`/etc/resolv.conf` over an exec), or those of `--dns-server`, over one stream each. With
+//! domains, other names go to the resolver that the host has, from the host. A name that belongs to the far side is never asked
+//! elsewhere, but for the SSH server's own, without which there is no far side: while there is no connection the answer is SERVFAIL.
 //!
 //! # The carriers
 //!
@@ -128,9 +133,8 @@
 //!
 //! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,300 of [`os`] that it
 //! calls, comments, tests and libraries apart; `tests/architecture.rs` counts them): it has `CAP_NET_ADMIN` alone, can gain
-//! nothing more, and, where the kernel has Landlock, may write only to the TUN device, the terminal and network settings, and with `--dns` to
-//! `/etc`. It takes three requests, in the
-//! terms of the plan, works out itself what follows from them, and ends with an undo at anything else. It is two processes that
+//! nothing more, and, where the kernel has Landlock, may write only to the TUN device, the terminal and network settings, and with `--dns`
+//! to `/etc`. It takes three requests, in the terms of the plan, works out itself what follows from them, and ends with an undo at anything else. It is two processes that
 //! watch each other: whichever process of `up` is killed, the host is as before within a second. Both killed at once leave
 //! rules that lead nowhere, for the main process lets the device go then; the next start or `underpass cleanup` removes them.
 //!

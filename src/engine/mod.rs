@@ -7,8 +7,8 @@
 //! unknown pair of ends makes a flow that is no more than the SYN itself ([`held`]): the caller gets a
 //! [`FlowHandle`], asks the far side, and then [`accept`](Engine::accept)s or
 //! [`refuse`](Engine::refuse)s. Only an accepted flow has a TCP stack ([`tcp`]): one smoltcp interface with one
-//! socket, fed with the SYN that was held. Of datagrams only those to a [name server](Config::name_servers) are taken: they are handed
-//! out whole, and [`answer_name`](Engine::answer_name) sends what comes of them.
+//! socket, fed with the SYN that was held. Of datagrams only those to a [name server](Config::name_servers) are taken:
+//! they are handed out whole, and [`answer_name`](Engine::answer_name) sends what comes of them.
 //!
 //! A flow is an island behind one lock of its own. Whoever changes it drains its packets to the
 //! [`Outlet`] before the lock is let go, so packets of one flow leave in order and no loop stands between two
@@ -19,7 +19,8 @@
 //!
 //! # Order of calls
 //!
-//! [`handle_packet`](Engine::handle_packet) for every packet, [`handle_timeout`](Engine::handle_timeout) when
+//! [`handle_packet`](Engine::handle_packet) for every packet, or [`handle_packet_in`](Engine::handle_packet_in) for each of those that
+//! came together, then `end_batch`, and `acknowledge` when the relays have had their turn; [`handle_timeout`](Engine::handle_timeout) when
 //! [`poll_timeout`](Engine::poll_timeout) has come ([`Outlet::rearm`] says that it moved nearer), and for each
 //! handle: `poll_withdrawn` until `accept` or `refuse`, then `poll_read`, `poll_write` and `flush`,
 //! `poll_finish`, `poll_reset`, and [`abandon`](Engine::abandon) for what was not ended in order.
@@ -170,7 +171,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The flow of the packet before, where that of `key` it is.
+    /// The flow of the packet before, if `key` is its.
     fn last(&mut self, key: &FlowKey) -> Option<Arc<Flow>> {
         let is_same = |flow: &Arc<Flow>| flow.key == *key;
         let room = self.room.take_if(|flow| is_same(flow));

@@ -210,20 +210,23 @@ fn behind(hops: &[&str], asides: &[&str]) -> ConnectError {
         route: Route::Jump(Box::new(chain.unwrap())),
         ..SshPlan::new("prod", 22, "root")
     };
-    let mut words = Words::of(1, Arc::default());
-    for line in [
+    let log = [
         GREETING,
         "kex_exchange_identification: Connection closed by remote host",
         "Connection closed by UNKNOWN port 65535",
-    ] {
-        words.hear(line);
-    }
+    ];
+    heard(&plan, &log, asides)
+}
+
+/// What comes of these lines in ssh's log, and of those on the way.
+fn heard(plan: &SshPlan, log: &[&str], asides: &[&str]) -> ConnectError {
+    let mut words = Words::of(1, Arc::default());
+    log.iter().for_each(|line| words.hear(line));
     asides.iter().for_each(|line| words.overhear(line));
-    let taken = Duration::from_secs(7);
     Refusal {
-        plan: &plan,
+        plan,
         words: &words,
-        taken,
+        taken: Duration::from_secs(7),
     }
     .error()
 }
@@ -334,18 +337,7 @@ fn a_command_that_ends_is_named_as_over_the_built_in_ssh() {
         route: Route::Command("nc prod 22".into()),
         ..SshPlan::new("prod", 22, "root")
     };
-    let error = |log: &[&str], asides: &[&str]| {
-        let mut words = Words::of(1, Arc::default());
-        log.iter().for_each(|line| words.hear(line));
-        asides.iter().for_each(|line| words.overhear(line));
-        let taken = Duration::from_secs(7);
-        Refusal {
-            plan: &plan,
-            words: &words,
-            taken,
-        }
-        .error()
-    };
+    let error = |log: &[&str], asides: &[&str]| heard(&plan, log, asides);
     let closed = [
         GREETING,
         "kex_exchange_identification: Connection closed by remote host",

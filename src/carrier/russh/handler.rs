@@ -144,7 +144,8 @@ impl Handler for ClientHandler {
         _window_size: u32,
         _session: &mut Session,
     ) -> Result<(), SessionError> {
-        // The application has its answer before the session goes on: with what else came, it would send first.
+        // The flow answers its application now. Otherwise the session would first deal with all else that came, and
+        // write what it has to say to that.
         tokio::task::yield_now().await;
         Ok(())
     }
