@@ -16,7 +16,9 @@ use futures_util::future::join_all;
 use rig::{Echo, Sshd, local, read_all};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
-use underpass::carrier::{ConnectError, HostKeyError, Link, LostReason, NoPrompter, RusshCarrier};
+use underpass::carrier::{
+    CommandEnd, ConnectError, HostKeyError, Link, LostReason, NoPrompter, RusshCarrier,
+};
 use underpass::net::{ByteReader, ByteWriter, Carrier, Target};
 use underpass::plan::{AddressFamily, Dialling, Keepalive, Route, SshPlan};
 
@@ -319,6 +321,26 @@ async fn commands_that_lead_nowhere() {
         let text = error.to_string();
         assert!(text.contains(said), "{command}: {text}");
         assert!(!text.chars().any(char::is_control), "{text:?}");
+    }
+}
+
+/// As `ssh -W` says it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_was_not_let_in_on_the_way() {
+    let server = Sshd::start("");
+    for (said, expected) in [
+        ("me@gw: Permission denied (publickey).", CommandEnd::Refused),
+        ("Host key verification failed.", CommandEnd::HostKey),
+        ("Connection closed by 192.0.2.1 port 22", CommandEnd::HungUp),
+        ("token expired", CommandEnd::NoWay),
+    ] {
+        let text = format!("echo '{said}' >&2\nexit 255");
+        let command = script(&server, "tool", &text);
+        let error = failure(&by_command(&command, server.plan())).await;
+        assert!(
+            matches!(&error, ConnectError::Command { end, .. } if *end == expected),
+            "{error}"
+        );
     }
 }
 

@@ -7,28 +7,35 @@ mod common;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use common::{Lab, Underpass, V4, assert_ok, result_of};
+use common::{Lab, Underpass, V4, assert_ok, eventually, result_of};
 
 /// What is promised.
 const SOON: Duration = Duration::from_secs(1);
 /// How long at most lies between two tries.
 const KNOCK: Duration = Duration::from_millis(500);
+/// Of so many rounds so many are good.
+const ROUNDS: usize = 4;
+const GOOD: usize = 3;
 /// How long nobody answers: many tries that come ever less often would be far apart by then.
 const OUTAGE: &str = "6000";
 
 /// The configuration of a person: the bastion is the jump host of its own second sshd.
 fn config(lab: &Lab) -> String {
+    let path = lab.file("way_config");
     let text = format!(
-        "Host *\n  User root\n  IdentityFile {id}\n  UserKnownHostsFile {known}\n\
+        "Host *\n  User root\n  UserKnownHostsFile {known}\n\
+         Host * !gateway\n  IdentityFile {id}\n\
          Host gw\n  HostName 192.168.77.1\n\
          Host behind\n  HostName 192.168.77.1\n  Port 2201\n  ProxyJump gw\n\
          Host tool\n  HostName 192.168.77.1\n  ProxyCommand nc %h %p\n\
-         Host cloud\n  HostName 192.168.77.1\n  ProxyCommand sh {session} %h %p\n",
+         Host cloud\n  HostName 192.168.77.1\n  ProxyCommand sh {session} %h %p\n\
+         Host guarded\n  HostName 192.168.77.1\n  Port 2201\n  ProxyCommand ssh -F {path} -W %h:%p gateway\n\
+         Host gateway\n  HostName 192.168.77.1\n  IdentityFile {pass}\n  IdentitiesOnly yes\n",
         session = lab.file("session"),
         id = lab.file("id"),
         known = lab.file("known_hosts"),
+        pass = lab.file("pass"),
     );
-    let path = lab.file("way_config");
     fs::write(&path, text).unwrap();
     path
 }
@@ -37,18 +44,18 @@ fn up(lab: &Lab, host: &str) -> Underpass {
     lab.underpass(&format!("-F {} -r {host} {}", config(lab), V4.subnet))
 }
 
-/// It comes back in time twice, in four rounds at most. In time is a second, or what a wait and a login take here: on a machine that is
-/// busy with much else a login alone may take that second.
+/// It comes back in time three times, in four rounds at most. In time is a second, or what a wait and a login take here: on a
+/// machine that is busy with much else a login alone may take that second.
 fn comes_back(host: &str, port: u16, why: &str) {
     let lab = Lab::up();
     let mut underpass = up(&lab, host);
     let limit = SOON.max(KNOCK + login(&mut underpass).mul_f32(1.5));
     let mut rounds = Vec::new();
     let in_time = |rounds: &[Duration]| rounds.iter().filter(|took| **took < limit).count();
-    while rounds.len() < 4 && in_time(&rounds) < 2 {
+    while rounds.len() < ROUNDS && in_time(&rounds) < GOOD {
         rounds.push(outage(&lab, &mut underpass, port, host, why));
     }
-    assert_eq!(in_time(&rounds), 2, "{rounds:?}, {limit:?}");
+    assert_eq!(in_time(&rounds), GOOD, "{rounds:?}, {limit:?}");
 }
 
 /// How long the first login took, the device included.
@@ -137,4 +144,33 @@ fn a_session_tool_that_closes_after_some_seconds() {
             .any(|line| line.contains(last_words) && line.contains(": Session timed out; ")),
         "{log:?}"
     );
+}
+
+/// What lets a person in at the gateway has expired. sshd gives penalties for refused logins: one is made, and the next is far off.
+#[test]
+fn a_gateway_that_refuses_the_command_is_not_asked_again_and_again() {
+    let lab = Lab::up();
+    fs::copy(lab.file("id"), lab.file("pass")).unwrap();
+    let mut underpass = up(&lab, "guarded");
+    fs::remove_file(lab.file("pass")).unwrap();
+    let (before, refused) = (underpass.log().len(), refused_logins(&lab));
+    lab.kill_sshd_at(2201);
+    underpass.wait_for_further_line("reconnecting in ");
+    let mut lines = underpass.log()[before..].iter();
+    let line = lines
+        .find(|line| line.contains("reconnecting in "))
+        .unwrap();
+    assert!(line.contains("Permission denied (publickey"), "{line}");
+    let (_, wait) = line.split_once(" 1 try, reconnecting in ").expect(line);
+    let (wait, _) = wait.split_once(" s: ").unwrap();
+    assert!(wait.parse::<f32>().unwrap() >= 30.0, "{line}");
+    eventually("the gateway's log", || refused_logins(&lab) > refused);
+    assert_eq!(refused_logins(&lab), refused + 1, "{line}");
+}
+
+/// In the gateway's own log.
+fn refused_logins(lab: &Lab) -> usize {
+    let log = fs::read_to_string(lab.file("sshd-22.log")).unwrap();
+    log.matches("Connection closed by authenticating user ")
+        .count()
 }

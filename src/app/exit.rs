@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::carrier::ConnectError;
+use crate::carrier::{CommandEnd, ConnectError};
 use crate::os::helper::{HandError, RefusalKind, StartError};
 use crate::os::run_dir::ClaimError;
 
@@ -85,6 +85,12 @@ impl From<&ConnectError> for Exit {
             | ConnectError::TooManyTries { .. }
             | ConnectError::Expired { .. } => Self::LoginRefused,
             ConnectError::HostKey(_) => Self::HostKey,
+            // Of a host on the way, as with a jump host.
+            ConnectError::Command { end, .. } => match end {
+                CommandEnd::Refused => Self::LoginRefused,
+                CommandEnd::HostKey => Self::HostKey,
+                CommandEnd::NoWay | CommandEnd::HungUp | CommandEnd::Late => Self::Ssh,
+            },
             _ => Self::Ssh,
         }
     }
@@ -126,5 +132,24 @@ mod tests {
             .map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
             .collect();
         assert_eq!(listed, Exit::ALL.map(|exit| exit as u8));
+    }
+
+    #[test]
+    fn a_command_that_is_refused_on_the_way_ends_as_a_refused_login() {
+        for (end, exit) in [
+            (CommandEnd::NoWay, Exit::Ssh),
+            (CommandEnd::HungUp, Exit::Ssh),
+            (CommandEnd::Late, Exit::Ssh),
+            (CommandEnd::Refused, Exit::LoginRefused),
+            (CommandEnd::HostKey, Exit::HostKey),
+        ] {
+            let error = ConnectError::Command {
+                host: "h".to_owned(),
+                detail: "it ended".to_owned(),
+                command: "ssh -W h:22 gw".to_owned(),
+                end,
+            };
+            assert_eq!(Exit::from(&error), exit, "{end:?}");
+        }
     }
 }

@@ -31,7 +31,7 @@ pub mod steady;
 
 pub use self::any::{AnyCarrier, AnyReader, AnyWriter};
 pub use self::direct::Direct;
-pub use self::error::{CertificateFault, ConnectError, HostKeyError, LostReason};
+pub use self::error::{CertificateFault, CommandEnd, ConnectError, HostKeyError, LostReason};
 pub use self::link::{Description, Link};
 pub use self::openssh::OpensshCarrier;
 pub use self::prompt::{AskpassPrompter, NoPrompter, Prompter, TtyPrompter};

@@ -1,6 +1,7 @@
 //! Why a login failed, why a host key was not accepted, and why a connection ended: one line each, with
-//! what to do. `hint` has what to look at, `host_key` the host keys.
+//! what to do. `hint` has what to look at, `host_key` the host keys, `command` the end of a ProxyCommand.
 
+mod command;
 mod hint;
 mod host_key;
 #[cfg(test)]
@@ -10,6 +11,9 @@ use std::io;
 
 use thiserror::Error;
 
+pub use self::command::CommandEnd;
+#[cfg(test)]
+pub(super) use self::command::tests::LAST_WORDS;
 pub use self::hint::Stage;
 pub(super) use self::hint::{refused, too_many_tries};
 pub use self::host_key::{CertificateFault, HostKeyError};
@@ -89,8 +93,8 @@ pub enum ConnectError {
         detail: String,
         /// The command.
         command: String,
-        /// Nothing had come out of it: no server was reached, as far as can be known.
-        is_mute: bool,
+        /// Whose doing that was.
+        end: CommandEnd,
     },
     /// A jump host that had connected to the server does so no longer.
     #[error("the way to {host} has ended: {detail}. Compare with: ssh -v {compare}")]

@@ -4,7 +4,7 @@
 use super::client::SshError;
 use super::facts::Stage;
 use super::refusal::{KEY_ALARMS, KEY_REFUSED, NO_ADDRESS, Refusal, UNREACHED};
-use crate::carrier::error::ConnectError;
+use crate::carrier::error::{CommandEnd, ConnectError};
 use crate::carrier::failure::{harmless, open_error};
 use crate::net::OpenError;
 use crate::plan::{HostKeyPolicy, Route};
@@ -93,9 +93,12 @@ impl Refusal<'_> {
     fn ended_command(&self, command: &str, said: Option<&str>) -> ConnectError {
         let facts = &self.words.facts;
         let is_mute = facts.stage <= Stage::Greeting && facts.greeting.is_none();
-        let when = match is_mute {
-            true => "before the server had said a word",
-            false => "before the login was done",
+        let (end, when) = match is_mute {
+            true => (
+                CommandEnd::of_mute(self.words.asides()),
+                "before the server had said a word",
+            ),
+            false => (CommandEnd::Late, "before the login was done"),
         };
         let colon = if said.is_some() { ": " } else { "" };
         let said = said.unwrap_or_default();
@@ -103,7 +106,7 @@ impl Refusal<'_> {
             host: self.plan.alias.clone(),
             detail: format!("the ProxyCommand ended {when}{colon}{said}"),
             command: harmless(command),
-            is_mute,
+            end,
         }
     }
 }

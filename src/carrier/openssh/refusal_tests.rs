@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use crate::carrier::error::{CommandEnd, LAST_WORDS};
 use crate::plan::Route;
 
 use super::*;
@@ -362,13 +363,32 @@ fn a_command_that_ends_is_named_as_over_the_built_in_ssh() {
     ] {
         let error = error(log, asides);
         assert_eq!(error.to_string(), format!("{mute}{expected}"));
-        assert!(matches!(error, ConnectError::Command { is_mute: true, .. }));
+        assert!(matches!(
+            error,
+            ConnectError::Command {
+                end: CommandEnd::NoWay,
+                ..
+            }
+        ));
     }
     let late = error(&[GREETING, KEY, closed[2]], &[]);
     assert!(
-        matches!(&late, ConnectError::Command { is_mute: false, .. }),
+        matches!(
+            &late,
+            ConnectError::Command {
+                end: CommandEnd::Late,
+                ..
+            }
+        ),
         "{late}"
     );
+    for (said, expected) in LAST_WORDS {
+        let error = error(&closed, said);
+        assert!(
+            matches!(&error, ConnectError::Command { end, .. } if *end == expected),
+            "{error}"
+        );
+    }
 }
 
 /// A server may say what it likes in its banner, in the text of its DISCONNECT, and, where the log has it, with line feeds.

@@ -7,7 +7,7 @@ use super::greeting::GreetingError;
 use super::handler::SessionError;
 use super::reason;
 use super::route::{Base, WayEnd};
-use crate::carrier::error::{ConnectError, Stage};
+use crate::carrier::error::{CommandEnd, ConnectError, Stage};
 use crate::carrier::failure::{harmless, words};
 use crate::plan::{Route, SshPlan};
 
@@ -110,7 +110,11 @@ impl<'a> Server<'a> {
                 host: self.plan.alias.clone(),
                 detail: reason.to_owned(),
                 command: harmless(command),
-                is_mute,
+                end: match is_mute {
+                    // It ends with the command's last words.
+                    true => CommandEnd::of_mute([reason]),
+                    false => CommandEnd::Late,
+                },
             }),
         }
     }
@@ -135,4 +139,31 @@ impl<'a> Server<'a> {
 fn is_hang_up(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::carrier::error::LAST_WORDS;
+
+    #[test]
+    fn whose_doing_the_end_of_a_command_was() {
+        let plan = SshPlan {
+            route: Route::Command("ssh -W h:22 gw".into()),
+            ..SshPlan::new("h", 22, "me")
+        };
+        let base = Base::Tcp(([192, 0, 2, 1], 22).into());
+        let server = Server::new(&plan, &base);
+        for (said, expected) in LAST_WORDS {
+            let said = said.join("; ");
+            let reason = format!("the ProxyCommand ended (exit status: 255): {said}");
+            for (is_mute, expected) in [(true, expected), (false, CommandEnd::Late)] {
+                let error = server.way_ended(&reason, is_mute);
+                assert!(
+                    matches!(&error, Some(ConnectError::Command { end, .. }) if *end == expected),
+                    "{error:?}"
+                );
+            }
+        }
+    }
 }

@@ -11,7 +11,9 @@
 //! - something on the way let us in or ran, and did not lead to the server: a jump host that does not connect further, a command
 //!   that ended before the server had said a word (sshd says its version before it counts anything). No penalty, but a login
 //!   there, with its lines in a log, or a process or a cloud session here: as often, but for one minute, in which a server is
-//!   started again, and never busy for more than half of the time.
+//!   started again, and never busy for more than half of the time. A command that ends so may be an ssh which a gateway has not
+//!   let in, and there it counts: one whose words say so (`carrier/error/command.rs`) is a refused login, or a connection
+//!   without one. What other programs say of that nobody can know; they are tried as often for a minute.
 //! - connections without a login: the first five come after 0, 0.5, 1, 2 and 4 s at the least, which is 5 s of penalties in
 //!   7.5 s; from then on each is 8 s and more after the last. What has piled up is never above 5 s.
 //! - refused logins: each is 30 s or more after the last. What has piled up is never above 5 s, and no penalty of the
@@ -21,7 +23,7 @@
 
 use std::time::Duration;
 
-use crate::carrier::error::{ConnectError, Stage};
+use crate::carrier::error::{CommandEnd, ConnectError, Stage};
 
 /// Between two tries of a server that no connection reaches: at most this, at least half of it.
 const KNOCK: Duration = Duration::from_millis(500);
@@ -45,9 +47,9 @@ const UNFORGIVEN_FIRST: Duration = Duration::from_secs(3);
 pub(super) enum Failure {
     /// Nothing: no connection came to be.
     NotReached,
-    /// A login at a jump host, or a process here, that did not lead to the server.
+    /// A login at a jump host, or a process here that blames none, that did not lead to the server.
     OnTheWay,
-    /// A connection that the server took.
+    /// A connection that the server took, or a host on the way.
     NoLogin,
     /// A login that it refused.
     Refused,
@@ -65,7 +67,10 @@ impl Failure {
                 ..
             } => Self::NotReached,
             ConnectError::Forward { .. }
-            | ConnectError::Command { is_mute: true, .. }
+            | ConnectError::Command {
+                end: CommandEnd::NoWay,
+                ..
+            }
             | ConnectError::TimedOut {
                 stage: Stage::Forwarding,
                 ..
@@ -73,7 +78,11 @@ impl Failure {
             ConnectError::Refused { .. }
             | ConnectError::TooManyTries { .. }
             | ConnectError::Expired { .. }
-            | ConnectError::HostKey(_) => Self::Refused,
+            | ConnectError::HostKey(_)
+            | ConnectError::Command {
+                end: CommandEnd::Refused | CommandEnd::HostKey,
+                ..
+            } => Self::Refused,
             _ => Self::NoLogin,
         }
     }
@@ -252,11 +261,11 @@ mod tests {
             seconds: 1,
             stage,
         };
-        let command = |is_mute| ConnectError::Command {
+        let command = |end| ConnectError::Command {
             host: "h".to_owned(),
             detail: "it ended".to_owned(),
             command: "nc h 22".to_owned(),
-            is_mute,
+            end,
         };
         let forward = ConnectError::Forward {
             hop: "gw".to_owned(),
@@ -271,9 +280,12 @@ mod tests {
             (timed_out(Stage::Forwarding), Failure::OnTheWay),
             (timed_out(Stage::Banner), Failure::NoLogin),
             (forward.of_hop("inner"), Failure::OnTheWay),
-            (command(true), Failure::OnTheWay),
+            (command(CommandEnd::NoWay), Failure::OnTheWay),
+            (command(CommandEnd::HungUp), Failure::NoLogin),
+            (command(CommandEnd::Refused), Failure::Refused),
+            (command(CommandEnd::HostKey), Failure::Refused),
             // The server had said something.
-            (command(false), Failure::NoLogin),
+            (command(CommandEnd::Late), Failure::NoLogin),
         ] {
             assert_eq!(Failure::of(&error), failure, "{error}");
         }

@@ -9,10 +9,10 @@
 //! | the server says goodbye, is silent for ServerAliveInterval x ServerAliveCountMax, or the connection breaks | tried again at once, then as `backoff` says, for ever |
 //! | links, addresses or routes of the host change, or it has slept | the link has [`super::link::LIFE`] for a sign of life; a wait for the next try is cut short |
 //! | the server is not reached, or the first jump host | tried twice a second or more for five minutes, later twice a minute |
-//! | a jump host does not connect to the next host, or a command ends before the server has said a word | the same for one minute, since each try is a login there, or a process |
-//! | the server ends the login or does not answer it | tried after 0.5, 1, 2, 4 ... 30 s |
+//! | a jump host does not connect to the next host, or a command ends before the server has said a word, and blames no login of its own | the same for one minute, since each try is a login there, or a process |
+//! | the server, or a host that a command logs in to (`ssh -W`), ends the login or does not answer it | tried after 0.5, 1, 2, 4 ... 30 s |
 //! | the connection does not last 10 s | three in a row are tried again after 0.5 s, further ones after 3, 6, 12 ... 30 s |
-//! | the login is refused, or asks somebody | a person on the terminal is called, and waited for; where there is none, it is tried three times over 90 to 135 s and then ends (exit code 4): nothing mends that by itself, and whoever started it should know |
+//! | the login is refused, a command's own too, or asks somebody | a person on the terminal is called, and waited for; where there is none, it is tried three times over 90 to 135 s and then ends (exit code 4): nothing mends that by itself, and whoever started it should know |
 //! | a new host key, which no file knows | a person is called; where there is none it ends (exit code 6) |
 //! | another host key than the first link's, one that was changed or revoked | it ends (exit code 6) |
 //!

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::carrier::error::{HostKeyError, LostReason};
+use crate::carrier::error::{CommandEnd, HostKeyError, LostReason};
 use crate::carrier::link::{Description, LIFE};
 use crate::net::{ByteReader, ByteWriter, StreamError};
 
@@ -368,6 +368,27 @@ async fn a_refused_login_ends_it_after_three_slow_tries() {
     assert_eq!(rig.script.tries(), 1);
     let error = rig.keeper.await.unwrap();
     assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
+    let took = began.elapsed().as_secs();
+    assert!((90..=136).contains(&took), "{took} s");
+}
+
+/// A gateway by way of `ssh -W` is as good as a jump host.
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_refused_ends_it_just_so() {
+    fn by_command() -> Result<Fake, ConnectError> {
+        Err(ConnectError::Command {
+            host: "h".to_owned(),
+            detail: "me@gw: Permission denied (publickey).".to_owned(),
+            command: "ssh -W h:22 gw".to_owned(),
+            end: CommandEnd::Refused,
+        })
+    }
+    let rig = Rig::new(Script::new([by_command as fn() -> _; 3]));
+    let began = Instant::now();
+    rig.first.lose();
+    let error = rig.keeper.await.unwrap();
+    assert!(matches!(error, ConnectError::Command { .. }), "{error}");
+    assert_eq!(rig.script.tries(), 3);
     let took = began.elapsed().as_secs();
     assert!((90..=136).contains(&took), "{took} s");
 }

@@ -21,7 +21,7 @@ use super::connection::Connection;
 use super::load::Load;
 use super::login::{self, Access, How};
 use super::tcp::{self, AckAtOnce, Connected, SshTcp};
-use crate::carrier::error::{ConnectError, Stage};
+use crate::carrier::error::{CommandEnd, ConnectError, Stage};
 use crate::carrier::failure::{harmless, words};
 use crate::carrier::processes;
 use crate::plan::{Route, SshPlan};
@@ -246,7 +246,7 @@ async fn by_command(
         host: plan.alias.clone(),
         detail: format!("the ProxyCommand cannot be started: {}", words(&error)),
         command: harmless(text),
-        is_mute: true,
+        end: CommandEnd::NoWay,
     })?;
     let base = Base::Command(running);
     let way = Way::proxied(plan, Box::new(stream), base, gate, SLOW_START);
