@@ -178,10 +178,7 @@ impl Talk {
         }
         match &self.first {
             None => GreetingError::Mute,
-            Some(line) if SENT_AWAY.iter().any(|away| line.starts_with(away)) => {
-                GreetingError::Sent(line.clone())
-            }
-            Some(_) => self.not_ssh(),
+            Some(_) => self.sent_away().unwrap_or_else(|| self.not_ssh()),
         }
     }
 
@@ -189,10 +186,17 @@ impl Talk {
         if !self.heard.is_empty() {
             self.skip(self.heard.len());
         }
-        GreetingError::Io {
+        // Where it had not read our version its goodbye is followed by a reset.
+        self.sent_away().unwrap_or_else(|| GreetingError::Io {
             error,
             said: self.first.take(),
-        }
+        })
+    }
+
+    fn sent_away(&self) -> Option<GreetingError> {
+        let line = self.first.as_ref()?;
+        let is_so = SENT_AWAY.iter().any(|away| line.starts_with(away));
+        is_so.then(|| GreetingError::Sent(line.clone()))
     }
 
     fn not_ssh(&self) -> GreetingError {
@@ -228,8 +232,12 @@ fn beginning(line: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::{ReadBuf, duplex};
+
     use super::*;
-    use tokio::io::duplex;
 
     async fn heard(text: &'static [u8]) -> Result<Bytes, GreetingError> {
         let (mut ours, mut theirs) = duplex(1 << 20);
@@ -265,6 +273,37 @@ mod tests {
         ] {
             let error = heard(text).await.unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
+        }
+    }
+
+    /// A stream that was reset.
+    struct Reset;
+
+    impl AsyncRead for Reset {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_is_heard_though_a_reset_follows() {
+        for (text, said) in [
+            (
+                "Exceeded MaxStartups\r\n",
+                "before its SSH banner: it said \"Exceeded MaxStartups\"",
+            ),
+            ("220 smtp\r\n", "connection reset"),
+            ("", "connection reset"),
+        ] {
+            let mut stream = AsyncReadExt::chain(text.as_bytes(), Reset);
+            let error = Talk::default().version(&mut stream).await.unwrap_err();
+            assert!(error.to_string().contains(said), "{error}");
+            let is_sent = matches!(error, GreetingError::Sent(_));
+            assert_eq!(is_sent, text.starts_with("Exceeded"), "{error}");
         }
     }
 
