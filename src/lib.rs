@@ -84,8 +84,8 @@
 //!   window opens as its application reads.
 //!
 //! `--carrier auto`, the default, takes the built-in SSH, which costs less CPU for every byte, unless ssh's configuration asks for
-//! what only ssh can do. The log says which one was taken, and why. On a long path openssh may
-//! download faster, which differs from run to run, and has to be asked for.
+//! what only ssh can do. The log says which one was taken, and why. On a long path openssh may download faster, which differs
+//! from run to run, and has to be asked for.
 //!
 //! Both beside `ssh -L` in the same rounds (`scripts/bench --peers underpass,underpass-openssh,ssh-L`, medians of 3 quick rounds,
 //! OpenSSH 9.2, aes128-gcm, 2 cores shared by everything); in brackets the ratio to `ssh -L`:
@@ -204,6 +204,11 @@
 //! - Flows of one connection share its TCP connection: a lost packet, or a transfer that fills it, delays them together. A
 //!   new flow goes to a connection with fewer than 32 channels and without a bulk transfer in the last 200 ms where there
 //!   is one, to the fullest of them, else to that with the fewest channels; flows that come by the hundred are packed together.
+//!
+//! A server that lies about what it may send: russh takes data beyond the window and the packet size that it has granted, as long
+//! as a packet of SSH's own holds it (256 KiB). What comes is the flow's, bounded by its backlog as all is
+//! (`tests/snapshots/servers_lies__on_a_channel.snap`, `more_than_the_window`). Over openssh our channels end the connection then
+//! (`WindowExceeded` and `PacketTooLarge`, `carrier/channels/fault.rs`).
 //!
 //! # What an application sees
 //!
