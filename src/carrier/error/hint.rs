@@ -71,6 +71,9 @@ pub(super) fn unreachable(server: &str, error: &io::Error) -> String {
     }
 }
 
+/// Why a login is refused that nobody was there to answer.
+pub(super) const ASKS: &str = "It asks for a password or a code";
+
 /// What to do where the server of `plan` refuses a login and would go on with `methods`. `was_answered`: a person was there, and has
 /// given a password or a code.
 pub(in crate::carrier) fn refused(plan: &SshPlan, methods: &[&str], was_answered: bool) -> String {
@@ -90,7 +93,9 @@ pub(in crate::carrier) fn refused(plan: &SshPlan, methods: &[&str], was_answered
             plan.user
         ),
         (true, _) => plan.to_name_a_key(),
-        (false, true) => "It asks for a password or a code: start underpass in a terminal, or set SSH_ASKPASS, without BatchMode".to_owned(),
+        (false, true) => {
+            format!("{ASKS}: start underpass in a terminal, or set SSH_ASKPASS, without BatchMode")
+        }
         (false, false) => format!("Compare with: ssh -v {arguments}"),
     }
 }

@@ -18,7 +18,7 @@ pub use self::hint::Stage;
 pub(super) use self::hint::{refused, too_many_tries};
 pub use self::host_key::{CertificateFault, HostKeyError};
 
-use self::hint::{apart, unreachable};
+use self::hint::{ASKS, apart, unreachable};
 use super::failure::words;
 use crate::net::{OpenError, OpenFailure};
 use crate::plan::{SshPlan, quoted};
@@ -228,6 +228,20 @@ impl ConnectError {
                 error: Box::new(error),
             },
         }
+    }
+
+    /// The same where somebody is asked next: without the advice to see to it that there is somebody.
+    pub(super) fn before_asking(mut self) -> Self {
+        let origin = match &mut self {
+            Self::Hop { error, .. } => error.as_mut(),
+            error => error,
+        };
+        if let Self::Refused { hint, .. } = origin
+            && hint.starts_with(ASKS)
+        {
+            *hint = ASKS.into();
+        }
+        self
     }
 
     /// What went wrong, at whichever host.

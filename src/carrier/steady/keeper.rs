@@ -130,6 +130,7 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
                     return Ok(());
                 }
                 Err(error) if self.is_final(&error) => return Err(error),
+                Err(error) if self.connector.has_person() => error.before_asking(),
                 Err(error) => error,
             };
             why = error.to_string();

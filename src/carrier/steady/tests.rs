@@ -11,9 +11,10 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::carrier::error::{CommandEnd, HostKeyError, LostReason};
+use crate::carrier::error::{self, CommandEnd, HostKeyError, LostReason};
 use crate::carrier::link::{Description, LIFE};
 use crate::net::{ByteReader, ByteWriter, StreamError};
+use crate::plan::SshPlan;
 
 /// A link whose end is in the test's hand. Clones are one.
 #[derive(Clone)]
@@ -406,6 +407,38 @@ async fn a_person_is_waited_for() {
     assert_eq!(rig.script.tries(), 1);
     assert_eq!(rig.name().await, "further");
     assert_eq!(rig.script.with_person.load(Relaxed), 5);
+}
+
+/// Who is asked next is in a terminal.
+#[tokio::test(start_paused = true)]
+async fn a_person_is_not_told_to_start_it_where_they_are() {
+    fn asks() -> Result<Fake, ConnectError> {
+        let plan = SshPlan::new("h", 22, "me");
+        let refused = ConnectError::Refused {
+            user: "me".to_owned(),
+            host: "h".to_owned(),
+            methods: "password".to_owned(),
+            tried: "password (nobody to ask)".to_owned(),
+            hint: error::refused(&plan, &["password"], false).into(),
+        };
+        Err(refused.of_hop("gw"))
+    }
+    for (person, expected) in [
+        (true, "It asks for a password or a code"),
+        (false, "without BatchMode"),
+    ] {
+        let script = Script {
+            person,
+            ..Script::of([asks as fn() -> _; 2])
+        };
+        let rig = Rig::new(Arc::new(script));
+        rig.first.lose();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (State::NeedsPerson { why, .. } | State::Down { why, .. }) = rig.steady.state() else {
+            panic!("up");
+        };
+        assert!(why.ends_with(expected), "{why}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
