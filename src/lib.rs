@@ -200,7 +200,11 @@
 //!   for it cannot be taken back. The first time is a WARN. A server that asks for signs of life
 //!   (`ClientAliveInterval`) may end a connection that is held up.
 //! - New flows keep away from a connection with a flow that is not read. While only such flows are on it, it takes
-//!   nothing off the wire: TCP holds the server back. Whoever shares it may wait 20 ms for its first bytes.
+//!   next to nothing off the wire: TCP holds the server back. Whoever shares it may wait 20 ms for its first bytes. Each of them
+//!   takes two messages (64 KiB) in three seconds into its backlog, so that the loss of the connection is noticed: in some 5 seconds
+//!   where the server's process is gone, after the usual silence where its host is. A server that is there but says nothing
+//!   more, or is gone behind a jump host or a ProxyCommand, is noticed behind what it had sent: after a minute or two, and
+//!   at the bounds of the file only when the flow is read or ended.
 //! - Flows of one connection share its TCP connection: a lost packet, or a transfer that fills it, delays them together. A
 //!   new flow goes to a connection with fewer than 32 channels and without a bulk transfer in the last 200 ms where there
 //!   is one, to the fullest of them, else to that with the fewest channels; flows that come by the hundred are packed together.

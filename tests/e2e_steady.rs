@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use common::{Lab, V4, assert_ok, eventually, finished, result_of};
+use common::{Lab, Probe, V4, assert_ok, eventually, finished, result_of};
 
 /// What is promised after sleep and after changes of the network.
 const SOON: Duration = Duration::from_secs(2);
+const SECOND: Duration = Duration::from_secs(1);
 
 fn ip(lab: &Lab, role: &str, args: &str) {
     let mut command = lab.command(role, "ip");
@@ -202,6 +203,90 @@ fn a_silent_server_is_noticed_under_an_upload_too() {
     assert_eq!(result_of(&upload.finish()), "ECONNRESET");
     lab.signal_sshd(Signal::SIGCONT);
     underpass.wait_for_line("up again");
+}
+
+/// A download that takes 20 KB a second of all that comes, once it has held its connection up.
+fn hardly_read(lab: &Lab) -> Probe {
+    let args = format!("source {} 5001 --ask 1000000000 --rate 20000", V4.host);
+    let download = lab.start_probe("client", &args).connected();
+    let left_on_the_wire = || {
+        let mut command = lab.command("client", "ss");
+        command.args(["-Htn", "state", "established", "dport", "=", ":22"]);
+        let text = String::from_utf8(finished(command).stdout).unwrap();
+        let lines = text.lines();
+        lines
+            .filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+            .max()
+    };
+    let (mut before, mut times) = (None, 0);
+    eventually("what comes stays on the wire", || {
+        // Over ssh itself the server is held back before it sends.
+        let now = left_on_the_wire().filter(|bytes| *bytes > 0 || common::carrier() == "openssh");
+        times = if now.is_some() && now == before {
+            times + 1
+        } else {
+            0
+        };
+        before = now;
+        times == 10
+    });
+    download
+}
+
+#[test]
+fn a_session_that_is_killed_is_noticed_while_nobody_reads_much() {
+    let lab = Lab::up();
+    let mut underpass = lab.underpass(&format!("--connections 2 -v {}", V4.subnet));
+    underpass.wait_for_line("connections to the server: 2");
+    let _download = hardly_read(&lab);
+    let victim = owners(&lab, ["dport", "=", ":5001"])[0];
+    let killed = Instant::now();
+    kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
+    underpass.wait_for_line("lost 1 of the SSH connections");
+    assert!(killed.elapsed() < 9 * SECOND, "{:?}", killed.elapsed());
+}
+
+#[test]
+fn a_server_that_is_killed_is_noticed_while_nobody_reads_much() {
+    let lab = Lab::up();
+    let mut underpass = lab.underpass(&format!("--connections 1 {}", V4.subnet));
+    let _download = hardly_read(&lab);
+    let killed = Instant::now();
+    sessions(&lab)
+        .into_iter()
+        .for_each(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap());
+    underpass.wait_for_line("connection lost");
+    assert!(killed.elapsed() < 9 * SECOND, "{:?}", killed.elapsed());
+    underpass.wait_for_line("up again");
+}
+
+#[test]
+fn a_silent_server_is_noticed_while_nobody_reads_much() {
+    let lab = Lab::up();
+    let quick = "-o ServerAliveInterval=2 -o ServerAliveCountMax=2 --connections 1";
+    let mut underpass = lab.underpass(&format!("{quick} {}", V4.subnet));
+    let _download = hardly_read(&lab);
+    let silent = Instant::now();
+    ip(&lab, "bastion", "route add blackhole 192.168.77.2/32");
+    underpass.wait_for_line("connection lost: the server does not answer");
+    assert!(silent.elapsed() < 9 * SECOND, "{:?}", silent.elapsed());
+    ip(&lab, "bastion", "route del blackhole 192.168.77.2/32");
+    underpass.wait_for_line("up again");
+}
+
+/// Nobody reads for longer than a server may be silent.
+#[test]
+fn a_server_that_is_held_up_is_not_taken_for_lost() {
+    let lab = Lab::up();
+    let quick = "-o ServerAliveInterval=2 -o ServerAliveCountMax=2 --connections 1";
+    let mut underpass = lab.underpass(&format!("{quick} {}", V4.subnet));
+    let len = 100_000_000;
+    let args = format!("source {} 5001 --ask {len} --wait --bytes {len}", V4.host);
+    let mut stopped = lab.start_probe("client", &args).connected();
+    std::thread::sleep(10 * SECOND);
+    stopped.go();
+    assert_ok(&stopped.finish());
+    assert!(!underpass.log().iter().any(|line| line.contains("lost")));
 }
 
 #[test]

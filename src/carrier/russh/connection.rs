@@ -14,6 +14,7 @@ use super::handler::ClientHandler;
 use super::load::{ChannelGuard, Load};
 use super::route::Base;
 use super::stream::{RusshReader, RusshWriter, halves};
+use super::vigil::Vigil;
 use crate::carrier::error::LostReason;
 use crate::carrier::link::LIFE;
 use crate::net::{OpenError, Source, Target};
@@ -35,6 +36,7 @@ pub(super) struct Connection {
     base: Base,
     host_key: Option<PublicKey>,
     cipher: String,
+    vigil: Vigil,
 }
 
 impl Connection {
@@ -51,6 +53,7 @@ impl Connection {
             base,
             host_key,
             cipher,
+            vigil: Vigil::default(),
         }
     }
 
@@ -116,6 +119,11 @@ impl Connection {
             load.set_lost(LostReason::Silent);
             load.cut().cut();
         }
+    }
+
+    /// While flows that are not read hold the session up: finds out whether the connection is lost.
+    pub(super) fn watch(&self, now: Instant) {
+        self.vigil.watch(self, now);
     }
 
     /// Opens a channel to another SSH server, which this one looks up and connects to.

@@ -22,6 +22,10 @@ const KEPT_PER_REFUSAL: u64 = 1024;
 /// For how long flows that are not read let all in, so that a loss is noticed behind what they leave on the wire.
 const SUSPICION: Duration = Duration::from_secs(10);
 
+/// What a flow takes in, in messages, whenever it is to be found out whether a connection that is held up is lost. Before it
+/// reads the next one, the session as often as not sends what waits to be sent.
+const GLIMPSE: u64 = 2;
+
 /// A data message of at least this many bytes is one of a bulk transfer.
 const BULK_MESSAGE: usize = 16 << 10;
 /// How long after its last bulk message a connection counts as busy, in milliseconds.
@@ -48,7 +52,9 @@ pub(super) struct Load {
     turns: Arc<Turns>,
     /// Rung when the connection is lost.
     over: Notify,
-    /// The goodbye is to be said: no flow may hold the session up.
+    /// How many messages each flow might have taken in so far to find out whether the connection is lost.
+    glimpses: AtomicU64,
+    /// The connection is to end, or has ended: no flow may hold the session up.
     leaving: AtomicBool,
     /// Rung when a channel joins, a flow is read again, or the goodbye is to be said.
     joined: Notify,
@@ -73,6 +79,7 @@ impl Load {
             cut: Arc::default(),
             gate: Arc::default(),
             turns: Arc::default(),
+            glimpses: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
             over: Notify::new(),
             joined: Notify::new(),
@@ -200,8 +207,8 @@ impl Load {
         ChannelGuard(Arc::clone(self))
     }
 
-    /// The connection is about to be ended: what arrives is taken off the wire, or the session would wait in front of a flow
-    /// that nobody reads and never come to the goodbye.
+    /// The connection is about to be ended, or was by the far side: what arrives is taken off the wire, or the session would
+    /// wait in front of a flow that nobody reads and never come to the goodbye, or to the end.
     pub(super) fn leave(&self) {
         self.leaving.store(true, Relaxed);
         self.joined.notify_waiters();
@@ -218,14 +225,33 @@ impl Load {
         self.age_ms(Instant::now()) < self.suspected.load(Relaxed)
     }
 
+    /// Whether all channels wait to be read: the session waits with them.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.channels() <= self.waiting()
+    }
+
+    /// Each flow that holds the session up takes in a little, so that the session gets to send.
+    pub(super) fn glimpse(&self) {
+        self.glimpses.fetch_add(GLIMPSE, Relaxed);
+        self.joined.notify_waiters();
+    }
+
+    /// How many messages a flow might have taken in so far, for [`shared_by_others`](Self::shared_by_others).
+    pub(super) fn glimpses(&self) -> u64 {
+        self.glimpses.load(Relaxed)
+    }
+
     /// Resolves when the connection has something to do beside the channels that wait to be read: another one, the goodbye, or
-    /// to find out whether it is lost.
-    pub(super) async fn shared_by_others(&self) {
+    /// to find out whether it is lost. `taken` is how many of the glimpses the flow has had.
+    pub(super) async fn shared_by_others(&self, taken: &mut u64) {
         loop {
             // Made before the look: it hears what rings from here on.
             let joined = self.joined.notified();
-            let has_others = self.channels() > self.waiting();
-            if has_others || self.leaving.load(Relaxed) || self.is_suspected() {
+            if !self.is_held_up() || self.leaving.load(Relaxed) || self.is_suspected() {
+                return;
+            }
+            if *taken < self.glimpses() {
+                *taken += 1;
                 return;
             }
             joined.await;
@@ -287,5 +313,31 @@ impl Drop for StallGuard {
     fn drop(&mut self) {
         self.0.stalled.fetch_sub(1, Relaxed);
         self.0.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_glimpse_is_a_few_messages_of_each_flow_that_holds_the_session_up() {
+        let load = Arc::new(Load::new(Arc::default()));
+        let (_channel, _waiting) = (load.channel(), load.wait());
+        let mut taken = load.glimpses();
+        let mut may_take = async || {
+            let shared = load.shared_by_others(&mut taken);
+            tokio::time::timeout(Duration::from_secs(1), shared)
+                .await
+                .is_ok()
+        };
+        assert!(!may_take().await);
+        load.glimpse();
+        for _ in 0..GLIMPSE {
+            assert!(may_take().await);
+        }
+        assert!(!may_take().await);
+        let _other = load.channel();
+        assert!(may_take().await);
     }
 }

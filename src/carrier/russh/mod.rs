@@ -5,7 +5,7 @@
 //! | `login` | from a plan to a connection: `algorithms`, `host_key` over `known_hosts`, `auth`; `leash` ends one that leads nowhere |
 //! | `route` | the way there: `tcp`, another connection, or a command; `greeting`: the exchange of versions on it; `server`: errors until then |
 //! | `handler` | what the server may say to us |
-//! | `connection` | one connection; `load` counts what it carries, `cut` ends it |
+//! | `connection` | one connection; `load` counts what it carries, `cut` ends it, `vigil` notices its loss while nobody reads |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
 //! | `examine` | what a doctor asks of a connection |
 //! | `reason` | what went wrong in a session, for a person |
@@ -36,6 +36,7 @@ mod spill;
 mod stream;
 mod tcp;
 mod turns;
+mod vigil;
 
 use std::net::IpAddr;
 use std::sync::Arc;

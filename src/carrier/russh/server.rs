@@ -143,6 +143,7 @@ fn is_hang_up(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tcp::Pulse;
     use super::*;
     use crate::carrier::error::LAST_WORDS;
 
@@ -152,7 +153,8 @@ mod tests {
             route: Route::Command("ssh -W h:22 gw".into()),
             ..SshPlan::new("h", 22, "me")
         };
-        let base = Base::Tcp(([192, 0, 2, 1], 22).into());
+        let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        let base = Base::Tcp(([192, 0, 2, 1], 22).into(), Pulse::of(&socket).unwrap());
         let server = Server::new(&plan, &base);
         for (said, expected) in LAST_WORDS {
             let said = said.join("; ");

@@ -210,6 +210,7 @@ impl RusshReader {
     async fn take_in(&mut self, load: &Arc<Load>) {
         self.be_patient().await;
         let _waiting = load.wait();
+        let mut taken = load.glimpses();
         while self.end.is_none() {
             if self.is_full() {
                 // From here on the connection's reader waits for this flow.
@@ -217,7 +218,7 @@ impl RusshReader {
                 return pending().await;
             }
             // While nobody else needs the connection, what arrives stays on the wire, and TCP holds the server back.
-            load.shared_by_others().await;
+            load.shared_by_others(&mut taken).await;
             self.store_next().await;
         }
     }

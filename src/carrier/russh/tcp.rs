@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::yield_now;
@@ -22,6 +23,12 @@ use crate::plan::{AddressFamily, Dialling, SshPlan};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between two attempts (sshconnect.c `ssh_connect_direct`).
 const ATTEMPTS_APART: Duration = Duration::from_secs(1);
+
+/// The kernel asks so often within the time in which a silent server counts as gone.
+const PROBES: u32 = 3;
+/// What TCP_KEEPIDLE takes (net/tcp.h, MAX_TCP_KEEPIDLE).
+const PROBE_MIN: Duration = Duration::from_secs(1);
+const PROBE_MAX: Duration = Duration::from_secs(32_767);
 
 /// The addresses of the server of `plan`, of the family that it asks for.
 ///
@@ -158,13 +165,34 @@ async fn bind(socket: &TcpSocket, from: &str, to: SocketAddr) -> Result<(), Conn
     socket.bind(address).map_err(failed)
 }
 
-/// Ends the connection when what was sent stays unacknowledged for so long (tcp(7) TCP_USER_TIMEOUT): while russh writes
-/// it asks the server for no sign of life.
+/// Ends the connection when the server's kernel says nothing for so long (tcp(7) TCP_USER_TIMEOUT): while russh writes, or is
+/// held up by flows that are not read, it asks the server for no sign of life.
 pub(super) fn give_up_after(stream: &TcpStream, silence: Duration) {
-    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(silence)) {
-        debug!("TCP_USER_TIMEOUT: {error}");
+    let socket = SockRef::from(stream);
+    let probe = (silence / PROBES).clamp(PROBE_MIN, PROBE_MAX);
+    let probes = TcpKeepalive::new().with_time(probe).with_interval(probe);
+    let timeout = socket.set_tcp_user_timeout(Some(silence));
+    if let Err(error) = timeout.and_then(|()| socket.set_tcp_keepalive(&probes)) {
+        debug!("TCP_USER_TIMEOUT, TCP_KEEPIDLE: {error}");
     }
 }
+
+/// Whether a connection is still there, for those who do not read from it.
+#[derive(Debug)]
+pub(super) struct Pulse(Socket);
+
+impl Pulse {
+    pub(super) fn of<S: AsFd>(socket: &S) -> io::Result<Self> {
+        SockRef::from(socket).try_clone().map(Self)
+    }
+
+    /// It was reset, or the kernel has given it up. What had arrived can still be read.
+    pub(super) fn is_gone(&self) -> bool {
+        // Not SO_ERROR: who asks for that takes the reason away from the reader.
+        matches!(self.0.peer_addr(), Err(error) if error.kind() == io::ErrorKind::NotConnected)
+    }
+}
+
 /// Whether ACKs are to be sent at once. Set for servers on which no session can be opened: their sshd keeps
 /// Nagle's algorithm on, and with our delayed ACKs each short exchange would stall for 40 ms.
 pub(super) type AckAtOnce = Arc<AtomicBool>;
@@ -237,5 +265,35 @@ impl AsyncWrite for SshTcp {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_pulse_tells_a_reset_and_takes_nothing_from_the_reader() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(connecting, listener.accept());
+        let (mut near, (mut far, _)) = (near.unwrap(), far.unwrap());
+        let pulse = Pulse::of(&near).unwrap();
+        far.write_all(b"rest").await.unwrap();
+        near.readable().await.unwrap();
+        assert!(!pulse.is_gone());
+        SockRef::from(&far)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(far);
+        // Loopback: the reset is here when it was sent.
+        assert!(pulse.is_gone());
+        let mut rest = [0; 4];
+        near.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b"rest");
+        let error = near.read(&mut rest).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 }

@@ -21,6 +21,7 @@ use super::backlog::Store;
 use super::connection::Connection;
 use super::load::ChannelGuard;
 use super::login::{self, Access};
+use super::vigil;
 use crate::carrier::error::LostReason;
 use crate::net::{OpenError, OpenFailure};
 use crate::plan::{Route, SshPlan};
@@ -95,15 +96,17 @@ impl Pool {
         let weak = Arc::downgrade(&pool);
         let bell = Arc::clone(&pool.changed);
         tokio::spawn(async move {
+            let mut pause = TICK;
             loop {
                 // An elapsed tick is as good as a bell.
-                let _ = tokio::time::timeout(TICK, bell.notified()).await;
+                let _ = tokio::time::timeout(pause, bell.notified()).await;
                 let Some(pool) = weak.upgrade() else {
                     return;
                 };
                 if pool.tend().is_break() {
                     return;
                 }
+                pause = pool.watch();
             }
         });
         pool
@@ -262,6 +265,15 @@ impl Pool {
         }
         self.tended.notify_waiters();
         ControlFlow::Continue(())
+    }
+
+    /// Watches the connections that flows hold up; when to look again.
+    fn watch(&self) -> Duration {
+        let now = Instant::now();
+        let mut all = self.all();
+        all.retain(|connection| connection.load().waiting() > 0);
+        all.iter().for_each(|connection| connection.watch(now));
+        if all.is_empty() { TICK } else { vigil::LOOK }
     }
 
     /// Removes connections that are lost, and old ones whose last flow has ended. Whether any is left, and how many

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::connection::Connection;
 use super::load::Load;
 use super::login::{self, Access, How};
-use super::tcp::{self, AckAtOnce, Connected, SshTcp};
+use super::tcp::{self, AckAtOnce, Connected, Pulse, SshTcp};
 use crate::carrier::error::{CommandEnd, ConnectError, Stage};
 use crate::carrier::failure::{harmless, words};
 use crate::carrier::processes;
@@ -75,7 +75,7 @@ pub(super) struct Way {
 /// What the way of a connection rests on, for as long as the connection lives.
 pub(super) enum Base {
     /// A TCP connection to this address.
-    Tcp(SocketAddr),
+    Tcp(SocketAddr, Pulse),
     /// A jump host.
     Hop(Box<Connection>),
     /// A command.
@@ -86,7 +86,7 @@ impl Base {
     /// Where our own TCP connection goes, if it goes to the server itself.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(peer) => Some(*peer),
+            Self::Tcp(peer, _) => Some(*peer),
             Self::Hop(_) | Self::Command(_) => None,
         }
     }
@@ -94,16 +94,25 @@ impl Base {
     /// The far ends of all TCP connections that the way takes from this host.
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         match self {
-            Self::Tcp(peer) => vec![peer.ip()],
+            Self::Tcp(peer, _) => vec![peer.ip()],
             Self::Hop(hop) => hop.base().addresses(),
             Self::Command(running) => processes::peers(running.pid()),
+        }
+    }
+
+    /// Whether this host's own TCP connection under it is gone. Of a command that is not known.
+    pub(super) fn is_gone(&self) -> bool {
+        match self {
+            Self::Tcp(_, pulse) => pulse.is_gone(),
+            Self::Hop(hop) => hop.base().is_gone(),
+            Self::Command(_) => false,
         }
     }
 
     /// The server for a person.
     pub(super) fn name(&self, plan: &SshPlan) -> String {
         match self {
-            Self::Tcp(peer) => peer.to_string(),
+            Self::Tcp(peer, _) => peer.to_string(),
             Self::Hop(_) | Self::Command(_) => plan.place(),
         }
     }
@@ -112,7 +121,7 @@ impl Base {
     pub(super) fn last_words(&self) -> Option<String> {
         match self {
             Self::Command(running) => running.last_words(),
-            Self::Tcp(_) | Self::Hop(_) => None,
+            Self::Tcp(..) | Self::Hop(_) => None,
         }
     }
 }
@@ -175,6 +184,10 @@ async fn direct(plan: &SshPlan, how: &How<'_>, load: &Load) -> Result<(Way, Know
         round_trip,
     } = tcp::connect(&tried, &plan.dialling).await?;
     tcp::give_up_after(&stream, login::silence(plan));
+    let pulse = Pulse::of(&stream).map_err(|source| ConnectError::Unreachable {
+        server: peer.to_string(),
+        source,
+    })?;
     let ack_at_once = AckAtOnce::new(AtomicBool::new(false));
     let stream = SshStream::tcp(SshTcp::new(
         stream,
@@ -183,7 +196,7 @@ async fn direct(plan: &SshPlan, how: &How<'_>, load: &Load) -> Result<(Way, Know
     ));
     let way = Way {
         stream,
-        base: Base::Tcp(peer),
+        base: Base::Tcp(peer, pulse),
         round_trip: Some(round_trip),
         ack_at_once,
         patience: plan.dialling.timeout.unwrap_or(HANDSHAKE),
