@@ -73,6 +73,10 @@
 //! domains, other names go to the resolver that the host has, from the host. A name that belongs to the far side is never asked
 //! elsewhere, but for the SSH server's own, without which there is no far side: while there is no connection the answer is SERVFAIL.
 //!
+//! Where a network is shown as another one, addresses in answers are written over where they stand, hints of HTTPS records with
+//! them, and the name of an address is asked for as that of the one it stands for. The answer no longer says that its signatures
+//! are good, and who checks them finds that they are not: records of a mapped network cannot be signed for where it is shown.
+//!
 //! # The carriers
 //!
 //! A [`net::Carrier`] opens streams; a [`carrier::Link`] is one that is logged in, and may be lost. There are two:

@@ -12,7 +12,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 
-use common::{V4, finished};
+use common::{V4, V6, finished};
 use rig::Rig;
 use server::NameServer;
 
@@ -289,4 +289,40 @@ fn where_the_server_does_not_tell_somebody_is_to_be_named() {
         text.contains("--dns-server IP") && text.contains("169.254.169.253"),
         "{text}"
     );
+}
+
+/// `FAR=LOCAL`: names lead to where the far network is shown, and addresses there have the far names.
+#[test]
+fn names_are_those_of_the_addresses_that_are_shown() {
+    let names = Names::new();
+    let mapped = format!("{}=100.64.1.0/24 {}=fd64:10:0:1::/64", V4.subnet, V6.subnet);
+    let args = format!("--dns corp.internal --dns-server {FAR} {mapped}");
+    let script = dig(
+        "",
+        &[
+            "+short api.corp.internal A",
+            "+short api.corp.internal AAAA",
+            "+short alias.corp.internal A +tcp",
+            "+short -x 100.64.1.20",
+            "+short -x fd64:10:0:1::20",
+            "+short api.corp.internal TYPE44",
+        ],
+    );
+    let http = "curl -sS -o /dev/null -w '%{http_code}\\n' http://api.corp.internal/";
+    let printed = names.prints(&args, &format!("{script}; {http}"));
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "100.64.1.20",
+            "fd64:10:0:1::20",
+            "two.corp.internal.",
+            "100.64.1.21",
+            "api.corp.internal.",
+            "api.corp.internal.",
+            "4 1 BA7816BF8F01CFEA414140DE5DAE2223B00361A3",
+            "200",
+        ]
+    );
+    assert_eq!(names.near.asked(), Vec::<String>::new());
 }

@@ -1,11 +1,12 @@
 //! What a far resolver sent: kept as bytes, with what has to be written over for each who asked.
 
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::{DNSClass, Name, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, DecodeError};
 use thiserror::Error;
 
 use super::question::{Asked, HEADER, OPCODE, QR, QUESTION_TAIL};
+use super::view::{self, Spot, View};
 
 /// No answer is believed for longer, in seconds.
 const MAX_TTL: u32 = 86_400;
@@ -36,6 +37,8 @@ pub(super) struct Answer {
     bytes: Box<[u8]>,
     /// Where each TTL stands.
     ttls: Box<[u16]>,
+    /// Where each address stands.
+    addresses: Box<[Spot]>,
     /// For how many seconds it holds; 0: it is not to be kept.
     lifetime: u32,
     /// Nothing but a header that says what is wrong: some send no more for what they do not understand.
@@ -58,6 +61,7 @@ impl Answer {
             return Ok(Self {
                 bytes: message.into(),
                 ttls: [].into(),
+                addresses: [].into(),
                 lifetime: 0,
                 is_bare: true,
             });
@@ -75,6 +79,7 @@ impl Answer {
             bytes: message.into(),
             lifetime: records.lifetime(code_of(message), message[2] & 2 != 0),
             ttls: records.ttls.into(),
+            addresses: records.addresses.into(),
             is_bare: false,
         })
     }
@@ -97,11 +102,19 @@ impl Answer {
 
     /// Bytes that it takes.
     pub(super) fn size(&self) -> usize {
-        self.bytes.len() + self.ttls.len() * size_of::<u16>()
+        self.bytes.len() + size_of_val(&*self.ttls) + size_of_val(&*self.addresses)
     }
 
-    /// The copy for one client, `age` seconds after it came.
-    pub(super) fn copy_for(&self, asked: &Asked, age: u32) -> Vec<u8> {
+    /// One that speaks of other addresses than those of the far network: they are shown as they are.
+    pub(super) fn of_near_ones(self) -> Self {
+        Self {
+            addresses: [].into(),
+            ..self
+        }
+    }
+
+    /// The copy for one client, `age` seconds after it came, with addresses as `view` shows them.
+    pub(super) fn copy_for(&self, asked: &Asked, age: u32, view: &dyn View) -> Vec<u8> {
         if self.is_bare {
             return asked.answered(self.code());
         }
@@ -110,14 +123,23 @@ impl Answer {
         }
         let mut copy = self.bytes.to_vec();
         copy[..2].copy_from_slice(&asked.id.to_be_bytes());
-        copy[HEADER..HEADER + asked.section.len()].copy_from_slice(&asked.section);
         for at in &self.ttls {
             let at = usize::from(*at);
             let ttl = &mut copy[at..at + 4];
             let left = seconds(ttl).saturating_sub(age);
             ttl.copy_from_slice(&left.to_be_bytes());
         }
-        copy
+        view::show(&mut copy, &self.addresses, view);
+        if asked.far_section.is_none() {
+            copy[HEADER..HEADER + asked.section.len()].copy_from_slice(&asked.section);
+            return copy;
+        }
+        let copy = view::renamed(&copy, &asked.section);
+        match copy.filter(|copy| copy.len() <= asked.room) {
+            Some(copy) => copy,
+            None if asked.room < usize::from(u16::MAX) => asked.truncated(self.code()),
+            None => asked.answered(ResponseCode::ServFail),
+        }
     }
 }
 
@@ -155,6 +177,7 @@ fn seconds(bytes: &[u8]) -> u32 {
 /// What of an answer's records matters here.
 struct Records {
     ttls: Vec<u16>,
+    addresses: Vec<Spot>,
     least_ttl: Option<u32>,
     answers: u16,
     /// How long it holds that there is nothing (RFC 2308 section 3).
@@ -165,6 +188,7 @@ impl Records {
     fn read(message: &[u8], start: usize) -> Result<Self, DecodeError> {
         let mut records = Self {
             ttls: Vec::new(),
+            addresses: Vec::new(),
             least_ttl: None,
             answers: count(message, 1),
             negative: None,
@@ -187,7 +211,7 @@ impl Records {
     ) -> Result<(), DecodeError> {
         Name::read(decoder)?;
         let kind = RecordType::from(decoder.read_u16()?.unverified());
-        decoder.read_u16()?;
+        let class = DNSClass::from(decoder.read_u16()?.unverified());
         let at = decoder.index();
         decoder.read_u32()?;
         let len = usize::from(decoder.read_u16()?.unverified());
@@ -199,6 +223,10 @@ impl Records {
         let ttl = seconds(&message[at..]);
         // `Answer::read` takes no message in which it could be more.
         self.ttls.push(at as u16);
+        if class == DNSClass::IN {
+            let spots = view::spots(kind, decoder.index() - len, data);
+            self.addresses.extend(spots);
+        }
         self.least_ttl = Some(self.least_ttl.map_or(ttl, |least| least.min(ttl)));
         if section == AUTHORITY
             && kind == RecordType::SOA

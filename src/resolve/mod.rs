@@ -11,7 +11,8 @@
 //! ```
 //! [`Resolver`] is sans-IO: messages and `now` in, messages out. [`Proxy`] gives it streams, clients and a clock.
 //!
-//! Messages are taken apart by hickory-proto and never put together again by it: an answer goes to who asked as the bytes that the
+//! Messages are taken apart by hickory-proto and not put together again by it, but where the name of a mapped address was asked for
+//! ([`View`]): an answer goes to who asked as the bytes that the
 //! far resolver sent, with id, the question's spelling and the TTLs written over. So types that nobody here knows, signatures and
 //! compression arrive as they were. hickory-resolver would give parsed records instead.
 //!
@@ -34,12 +35,14 @@ mod proxy;
 mod question;
 mod resolver;
 mod upstream;
+mod view;
 mod zones;
 
 pub use frame::{Deframer, frame};
 pub use proxy::{Proxy, Respond};
 pub use question::Way;
 pub use resolver::{Config, Counters, Reply, Resolver, Taken};
+pub use view::{AsItIs, View};
 pub use zones::{NameError, Side, Zones};
 
 #[cfg(test)]

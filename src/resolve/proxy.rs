@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -13,6 +13,7 @@ use super::frame::{Deframer, frame};
 use super::question::Way;
 use super::resolver::{Config, Counters, Reply, Resolver, Taken};
 use super::upstream;
+use super::view::View;
 use super::zones::Zones;
 use crate::net::{
     ByteReader, ByteWriter, Carrier, Inbound, OpenError, OpenFailure, Source, StreamError, Target,
@@ -58,8 +59,13 @@ pub struct Proxy<R> {
 }
 
 impl<R: Respond> Proxy<R> {
-    /// One that asks `far` for the names of `zones`, in this order, and `near` for all others.
-    pub fn new(zones: Zones, far: &[Target], near: &[Target], respond: R) -> Self {
+    /// One that asks `far` for the names of `zones`, in this order, and `near` for all others; addresses are as `view` shows them.
+    pub fn new(
+        zones: Zones,
+        view: Arc<dyn View>,
+        (far, near): (&[Target], &[Target]),
+        respond: R,
+    ) -> Self {
         let server = |target: &Target| Server {
             target: *target,
             bell: Notify::new(),
@@ -67,6 +73,7 @@ impl<R: Respond> Proxy<R> {
         Self {
             resolver: Mutex::new(Resolver::new(Config {
                 zones,
+                view,
                 far: far.len(),
                 near: near.len(),
             })),

@@ -1,7 +1,10 @@
 //! What a client asks: foreign bytes become a question that others may share, and what its own copy of the answer needs.
 
 use hickory_proto::op::{Message, OpCode, ResponseCode};
-use hickory_proto::rr::{DNSClass, LowerName, RecordType};
+use hickory_proto::rr::{DNSClass, LowerName, Name, RecordType};
+
+use super::view::{View, address, section_for};
+use super::zones::{Side, Zones};
 
 /// Bytes of a message's header (RFC 1035 section 4.1.1).
 pub(super) const HEADER: usize = 12;
@@ -37,6 +40,8 @@ pub enum Way {
 /// What is asked, as far as one answer serves all who ask it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Question {
+    /// Who knows it.
+    pub(super) side: Side,
     /// In lower case.
     pub(super) name: LowerName,
     /// The type of record.
@@ -58,6 +63,8 @@ pub(super) struct Asked {
     recursion_desired: bool,
     /// The question as it was spelled: name, type, class.
     pub(super) section: Box<[u8]>,
+    /// The question as the far side is asked, where that is for another address.
+    pub(super) far_section: Option<Box<[u8]>>,
     /// Bytes that an answer may have.
     pub(super) room: usize,
     has_edns: bool,
@@ -101,6 +108,7 @@ pub(super) fn read(message: &[u8], way: Way) -> Result<(Question, Asked), Unfit>
         id: metadata.id,
         recursion_desired: metadata.recursion_desired,
         section: section.into(),
+        far_section: None,
         room,
         has_edns: edns.is_some(),
     };
@@ -115,6 +123,7 @@ pub(super) fn read(message: &[u8], way: Way) -> Result<(Question, Asked), Unfit>
         return Err(Unfit::Answered(asked.minimal()));
     }
     let question = Question {
+        side: Side::Near,
         name: LowerName::new(&query.name),
         kind: query.query_type,
         class: query.query_class,
@@ -126,6 +135,19 @@ pub(super) fn read(message: &[u8], way: Way) -> Result<(Question, Asked), Unfit>
         edns: edns.map(|edns| edns.flags().dnssec_ok),
     };
     Ok((question, asked))
+}
+
+/// Finds out who knows the answer; a question for the name of an address is one for that which it stands for.
+pub(super) fn place(question: &mut Question, asked: &mut Asked, zones: &Zones, view: &dyn View) {
+    question.side = zones.side(&question.name);
+    if question.side == Side::Near || question.kind != RecordType::PTR {
+        return;
+    }
+    let far = address(&question.name).and_then(|near| view.far(near));
+    if let Some(far) = far {
+        question.name = LowerName::new(&Name::from(far));
+        asked.far_section = section_for(far, &asked.section);
+    }
 }
 
 /// The question section, where its name is spelled out.
@@ -179,6 +201,11 @@ impl Question {
 }
 
 impl Asked {
+    /// The question as it is passed on, in lower case.
+    pub(super) fn passed_on(&self) -> Box<[u8]> {
+        lower(self.far_section.as_ref().unwrap_or(&self.section))
+    }
+
     /// An answer that is made here, without a record.
     pub(super) fn answered(&self, code: ResponseCode) -> Vec<u8> {
         self.made(code, false)

@@ -1,17 +1,49 @@
 //! The name server against whatever clients and far resolvers say: a story, told by bytes.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use underpass::resolve::{Config, Deframer, Resolver, Taken, Way, Zones};
+use underpass::resolve::{Config, Deframer, Resolver, Taken, View, Way, Zones};
 
 /// Two far resolvers and a near one.
 const SERVERS: usize = 3;
 
+/// 10.0.0.0/8 as 100.0.0.0/8, and fd00::/8 as fe00::/8.
+#[derive(Debug)]
+struct Moved;
+
+fn moved(ip: IpAddr, [from, to]: [(u8, u8); 2]) -> Option<IpAddr> {
+    match ip {
+        IpAddr::V4(ip) if ip.octets()[0] == from.0 => {
+            let [_, b, c, d] = ip.octets();
+            Some([to.0, b, c, d].into())
+        }
+        IpAddr::V6(ip) if ip.octets()[0] == from.1 => {
+            let mut octets = ip.octets();
+            octets[0] = to.1;
+            Some(octets.into())
+        }
+        _ => None,
+    }
+}
+
+impl View for Moved {
+    fn near(&self, far: IpAddr) -> Option<IpAddr> {
+        moved(far, [(10, 0xfd), (100, 0xfe)])
+    }
+
+    fn far(&self, near: IpAddr) -> Option<IpAddr> {
+        moved(near, [(100, 0xfe), (10, 0xfd)])
+    }
+}
+
 /// Plays a story: each step is a kind, a length, and as many bytes. How many answers clients got; nobody gets two.
 pub(crate) fn drive(story: &[u8]) -> usize {
-    let zones = Zones::below(&["corp.internal"], &["10.0.0.0/8".parse().unwrap()]).unwrap();
+    let zones = Zones::below(&["corp.internal"], &["100.0.0.0/8".parse().unwrap()]).unwrap();
     let mut resolver = Resolver::new(Config {
         zones,
+        view: Arc::new(Moved),
         far: 2,
         near: 1,
     });

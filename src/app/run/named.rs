@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::network::NameServer;
 use crate::app::up::names::{Names, NamesError, far_servers, zones};
+use crate::app::up::shown::Shown;
 use crate::carrier::AnyCarrier;
 use crate::inlet::tun::{NameServers, Tun};
 use crate::os::TunDevice;
@@ -13,13 +14,13 @@ use crate::resolve::Zones;
 /// What is known before the login.
 pub(super) struct Wanted {
     dns: DnsPlan,
-    zones: Zones,
+    view: (Zones, Shown),
     own: NameServer,
 }
 
 /// And after it.
 pub(super) struct Known {
-    zones: Zones,
+    view: (Zones, Shown),
     own: NameServer,
     far: Vec<SocketAddr>,
 }
@@ -30,18 +31,19 @@ impl Wanted {
         let (Some(dns), Some(own)) = (&plan.plan.dns, own) else {
             return Ok(None);
         };
+        let capture = &plan.plan.capture;
         Ok(Some(Self {
             dns: dns.clone(),
-            zones: zones(dns, &plan.plan.capture)?,
+            view: (zones(dns, capture)?, Shown::new(capture)),
             own,
         }))
     }
 
     /// Finds out who is to be asked.
     pub(super) async fn ask(self, link: &AnyCarrier) -> Result<Known, NamesError> {
-        let Self { dns, zones, own } = self;
+        let Self { dns, view, own } = self;
         let far = far_servers(&dns, link).await?;
-        Ok(Known { zones, own, far })
+        Ok(Known { view, own, far })
     }
 }
 
@@ -54,7 +56,7 @@ impl Known {
     /// The name server behind `inlet`.
     pub(super) fn behind(self, inlet: &Tun<TunDevice>) -> Names {
         let at = at(Some(&self));
-        let Self { zones, own, far } = self;
-        Names::new(inlet, at, own.client, zones, (&far, &own.near))
+        let Self { view, own, far } = self;
+        Names::new(inlet, at, own.client, view, (&far, &own.near))
     }
 }

@@ -9,6 +9,7 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::names::{Names, NamesError, far_servers, zones};
+use super::shown::Shown;
 use crate::app::doctor::resolver;
 use crate::carrier::AnyCarrier;
 use crate::inlet::tun::{NameServers, Tun};
@@ -68,6 +69,7 @@ pub(super) async fn are_asked(names: &Names) -> bool {
 /// Who is asked for what.
 pub(super) struct HostNames {
     zones: Zones,
+    shown: Shown,
     far: Vec<SocketAddr>,
     near: Vec<SocketAddr>,
 }
@@ -87,6 +89,7 @@ impl HostNames {
         let text = std::fs::read_to_string(resolver::RESOLV_CONF).unwrap_or_default();
         Ok(Self {
             zones: zones(dns, &plan.capture)?.except(&hosts),
+            shown: Shown::new(&plan.capture),
             far: far_servers(dns, carrier).await?,
             near: names::servers(&text, |name| if_nametoindex(name).ok()),
         })
@@ -101,7 +104,7 @@ impl HostNames {
     /// The name server at `address`, behind `inlet`.
     pub(super) fn behind(self, inlet: &Tun<TunDevice>, address: IpAddr) -> Names {
         let at = NameServers([Some(address), None]);
-        let Self { zones, far, near } = self;
-        Names::new(inlet, at, address, zones, (&far, &near))
+        let view = (self.zones, self.shown);
+        Names::new(inlet, at, address, view, (&self.far, &self.near))
     }
 }

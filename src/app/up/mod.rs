@@ -19,6 +19,7 @@ mod reload;
 mod running;
 pub(super) mod session;
 mod setup;
+pub(super) mod shown;
 mod signals;
 mod whose;
 

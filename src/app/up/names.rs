@@ -2,17 +2,19 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use thiserror::Error;
 use tracing::info;
 
+use super::shown::Shown;
 use crate::carrier::examine::{Answer, Request};
 use crate::carrier::{AnyCarrier, Direct};
 use crate::inlet::tun::{Answers, NameServers, Tun};
 use crate::net::{Carrier, Inbound, Source, Target};
 use crate::os::TunDevice;
-use crate::plan::{CapturePlan, DnsPlan, names};
-use crate::resolve::{Counters, NameError, Proxy, Respond, Zones};
+use crate::plan::{CapturePlan, DnsPlan, Mapping, names};
+use crate::resolve::{Counters, NameError, Proxy, Respond, View, Zones};
 
 /// Prints which name servers a host asks (resolv.conf(5)).
 const COMMAND: &str = "cat /etc/resolv.conf";
@@ -38,9 +40,7 @@ pub(in crate::app) enum NamesError {
 /// # Errors
 /// [`NamesError::Domain`].
 pub(in crate::app) fn zones(dns: &DnsPlan, capture: &CapturePlan) -> Result<Zones, NamesError> {
-    // An address that stands for another one has its name there under that.
-    let own = capture.subnets.iter().filter(|subnet| subnet.far.is_none());
-    let networks: Vec<_> = own.map(|subnet| subnet.net).collect();
+    let networks: Vec<_> = capture.subnets.iter().map(|subnet| subnet.net).collect();
     Ok(Zones::below(&dns.domains, &networks)?)
 }
 
@@ -100,26 +100,37 @@ pub(in crate::app) struct Names {
     proxy: Proxy<Datagrams>,
     at: NameServers,
     source: Source,
+    shown: Arc<Shown>,
 }
 
 impl Names {
-    /// One at `at`, for the host that is `client` on the device; it asks `far` for `zones`, and `near` for all other names.
+    /// One at `at`, for the host that is `client` on the device; it asks `far` for `zones`, and `near` for all other names. What is
+    /// captured is `shown`.
     pub(in crate::app) fn new(
         inlet: &Tun<TunDevice>,
         at: NameServers,
         client: IpAddr,
-        zones: Zones,
+        (zones, shown): (Zones, Shown),
         (far, near): (&[SocketAddr], &[SocketAddr]),
     ) -> Self {
         let targets = |servers: &[SocketAddr]| -> Vec<Target> {
             servers.iter().map(|server| Target(*server)).collect()
         };
         let answers = Datagrams(inlet.answers());
+        let shown = Arc::new(shown);
+        let view: Arc<dyn View> = Arc::<Shown>::clone(&shown);
+        let servers = (&*targets(far), &*targets(near));
         Self {
-            proxy: Proxy::new(zones, &targets(far), &targets(near), answers),
+            proxy: Proxy::new(zones, view, servers, answers),
             at,
             source: Source(SocketAddr::new(client, PORT)),
+            shown,
         }
+    }
+
+    /// Addresses are shown by `mapping` from here on.
+    pub(super) fn remap(&self, mapping: Mapping) {
+        self.shown.remap(mapping);
     }
 
     /// Whether who connects to `target` asks us.

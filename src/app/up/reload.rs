@@ -59,10 +59,16 @@ impl Reloader {
         }
         // First: what is captured anew is never asked for under the address that it has here.
         let leads = &self.session.leads;
-        leads.remap(Mapping::after(&before, &capture));
+        let remap = |mapping: Mapping| {
+            if let Some(names) = &self.session.names {
+                names.remap(mapping.clone());
+            }
+            leads.remap(mapping);
+        };
+        remap(Mapping::after(&before, &capture));
         let held = setup.capture(&capture).await;
         held.map_err(|error| {
-            leads.remap(Mapping::new(&before));
+            remap(Mapping::new(&before));
             error.to_string()
         })?;
         self.board.captures(&capture);

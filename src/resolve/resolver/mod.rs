@@ -17,6 +17,7 @@ use super::answer::{Answer, Mismatch};
 use super::cache::Cache;
 use super::frame::frame;
 use super::question::{self, Asked, Question, Unfit, Way};
+use super::view::View;
 use super::zones::{Side, Zones};
 
 /// Questions that may wait at a time.
@@ -35,6 +36,7 @@ const STEPS: u8 = 3;
 #[derive(Debug)]
 pub struct Resolver<C> {
     zones: Zones,
+    view: Arc<dyn View>,
     sides: [Range<usize>; 2],
     lines: Vec<Line>,
     waiting: HashMap<Arc<Question>, Waiting<C>>,
@@ -77,6 +79,7 @@ impl<C> Resolver<C> {
         let all = config.far + config.near;
         Self {
             zones: config.zones,
+            view: config.view,
             sides: [0..config.far, config.far..all],
             lines: (0..all).map(|_| Line::default()).collect(),
             waiting: HashMap::new(),
@@ -95,7 +98,7 @@ impl<C> Resolver<C> {
 
     /// A client's message.
     pub fn ask(&mut self, now: Instant, client: C, way: Way, message: &[u8]) -> Taken<C> {
-        let (question, asked) = match question::read(message, way) {
+        let (mut question, mut asked) = match question::read(message, way) {
             Ok(both) => both,
             Err(Unfit::Noise) => {
                 self.counters.noise += 1;
@@ -104,9 +107,10 @@ impl<C> Resolver<C> {
             Err(Unfit::Answered(message)) => return Taken::Answered(Reply { client, message }),
         };
         self.counters.questions += 1;
+        question::place(&mut question, &mut asked, &self.zones, &*self.view);
         if let Some((answer, age)) = self.cache.get(&question, now) {
             self.counters.remembered += 1;
-            let message = answer.copy_for(&asked, age);
+            let message = answer.copy_for(&asked, age, &*self.view);
             return Taken::Answered(Reply { client, message });
         }
         if self.askers >= MAX_ALL_ASKERS {
@@ -125,8 +129,7 @@ impl<C> Resolver<C> {
     }
 
     fn begin(&mut self, now: Instant, question: Question, client: C, asked: Asked) -> Taken<C> {
-        let side = self.zones.side(&question.name);
-        let server = self.choose(side, now, Tried::default());
+        let server = self.choose(question.side, now, Tried::default());
         let has_room = self.waiting.len() < MAX_WAITING && self.steps.len() < MAX_STEPS;
         let Some(server) = server.filter(|_| has_room) else {
             return Taken::Answered(self.failed(client, &asked));
@@ -138,7 +141,7 @@ impl<C> Resolver<C> {
         };
         let waiting = Waiting {
             serial: self.serial,
-            section: question::lower(&asked.section),
+            section: asked.passed_on(),
             askers: vec![(client, asked)],
             server,
             tried: Tried::default(),
@@ -227,6 +230,10 @@ impl<C> Resolver<C> {
             return Ok(Vec::new());
         };
         let answer = Answer::read(message, &waiting.section)?;
+        let answer = match ticket.question.side {
+            Side::Far => answer,
+            Side::Near => answer.of_near_ones(),
+        };
         line.answered(now, id);
         if !is_failure(answer.code()) {
             return Ok(self.answer(now, &ticket, answer));
@@ -244,8 +251,7 @@ impl<C> Resolver<C> {
         let Some(waiting) = self.waiting.get(&ticket.question) else {
             return false;
         };
-        let side = self.zones.side(&ticket.question.name);
-        let Some(next) = self.choose(side, now, waiting.tried) else {
+        let Some(next) = self.choose(ticket.question.side, now, waiting.tried) else {
             return false;
         };
         self.send_to(next, ticket.clone());
@@ -256,7 +262,7 @@ impl<C> Resolver<C> {
         let Some(waiting) = self.end(ticket) else {
             return Vec::new();
         };
-        let replies = copies(waiting.askers, &answer);
+        let replies = copies(waiting.askers, &answer, &*self.view);
         let question = Question::clone(&ticket.question);
         self.cache.put(question, Arc::new(answer), now);
         replies
@@ -268,7 +274,7 @@ impl<C> Resolver<C> {
             return Vec::new();
         };
         if let Some(failure) = &waiting.failure {
-            return copies(waiting.askers, failure);
+            return copies(waiting.askers, failure, &*self.view);
         }
         let askers = waiting.askers.into_iter();
         askers
@@ -350,10 +356,10 @@ impl<C> Resolver<C> {
 }
 
 /// One copy of `answer` for each.
-fn copies<C>(askers: Vec<(C, Asked)>, answer: &Answer) -> Vec<Reply<C>> {
+fn copies<C>(askers: Vec<(C, Asked)>, answer: &Answer, view: &dyn View) -> Vec<Reply<C>> {
     let reply = |(client, asked): (C, Asked)| Reply {
         client,
-        message: answer.copy_for(&asked, 0),
+        message: answer.copy_for(&asked, 0, view),
     };
     askers.into_iter().map(reply).collect()
 }

@@ -1,5 +1,8 @@
 //! What goes into a resolver, and what comes out.
 
+use std::sync::Arc;
+
+use crate::resolve::view::View;
 use crate::resolve::zones::Zones;
 
 /// What a resolver is made for.
@@ -7,6 +10,8 @@ use crate::resolve::zones::Zones;
 pub struct Config {
     /// Which names go where.
     pub zones: Zones,
+    /// How addresses of the far side are shown.
+    pub view: Arc<dyn View>,
     /// How many far resolvers there are; they have the numbers from 0.
     pub far: usize,
     /// How many near ones; they have the numbers behind.

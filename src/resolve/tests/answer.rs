@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::super::answer::{Answer, Mismatch};
 use super::super::question::{Asked, Way, lower, read};
+use super::super::view::AsItIs;
 use super::*;
 
 fn asked(message: &[u8], way: Way) -> Asked {
@@ -30,7 +31,7 @@ fn all_but_number_spelling_and_ttls_is_as_it_came() {
     opt.extend([0, 15, 0, 2, 0, 18]);
     let message = answer(&lowered, NOERROR, [&[odd, signature], &[], &[opt]]);
     let client = edns(query(0xbeef, "aPI.Corp.internal", 65_280), 1232, true, &[]);
-    let copy = whole(&lowered, &message).copy_for(&asked(&client, Way::Datagram), 7);
+    let copy = whole(&lowered, &message).copy_for(&asked(&client, Way::Datagram), 7, &AsItIs);
     let mut expected = message.clone();
     expected[..2].copy_from_slice(&[0xbe, 0xef]);
     let end = 12 + section(&client).len();
@@ -56,8 +57,8 @@ fn ttls_count_down_to_zero_and_no_further() {
         &answer(&message, NOERROR, [&[one, other, endless], &[], &[]]),
     );
     let asked = asked(&message, Way::Datagram);
-    assert_eq!(ttls(&answer.copy_for(&asked, 0)), [5, 300, 0]);
-    assert_eq!(ttls(&answer.copy_for(&asked, 9)), [0, 291, 0]);
+    assert_eq!(ttls(&answer.copy_for(&asked, 0, &AsItIs)), [5, 300, 0]);
+    assert_eq!(ttls(&answer.copy_for(&asked, 9, &AsItIs)), [0, 291, 0]);
 }
 
 /// RFC 2308: how long it holds that there is nothing is in the SOA record of the authority section.
@@ -168,7 +169,7 @@ fn what_does_not_fit_a_datagram_is_to_be_asked_for_on_a_stream() {
         (&large, Way::Datagram, true),
         (&plain, Way::Stream, true),
     ] {
-        let copy = answer.copy_for(&asked(message, way), 0);
+        let copy = answer.copy_for(&asked(message, way), 0, &AsItIs);
         assert_eq!(is_truncated(&copy), !fits);
         let parsed = Message::from_vec(&copy).unwrap();
         assert_eq!(parsed.answers.len(), if fits { 9 } else { 0 });
@@ -228,7 +229,7 @@ fn a_bare_header_says_what_is_wrong() {
     bare[5] = 0;
     bare[3] = FORMERR;
     let read = whole(&message, &bare);
-    let copy = read.copy_for(&asked(&message, Way::Datagram), 0);
+    let copy = read.copy_for(&asked(&message, Way::Datagram), 0, &AsItIs);
     assert_eq!((id(&copy), code(&copy), read.lifetime()), (7, FORMERR, 0));
     assert_eq!(section(&copy), section(&message));
     bare[3] = NOERROR;
@@ -251,7 +252,7 @@ proptest! {
         message.extend(bytes);
         if let Ok(answer) = Answer::read(&message, &lower(section(&asked_for))) {
             for way in [Way::Datagram, Way::Stream] {
-                let copy = answer.copy_for(&asked(&asked_for, way), age);
+                let copy = answer.copy_for(&asked(&asked_for, way), age, &AsItIs);
                 prop_assert!(copy.len() == message.len() || is_truncated(&copy));
             }
         }
@@ -265,7 +266,7 @@ proptest! {
         let at = at.index(message.len());
         message[at] = byte;
         if let Ok(answer) = Answer::read(&message, &lower(section(&asked_for))) {
-            answer.copy_for(&asked(&asked_for, Way::Datagram), 1);
+            answer.copy_for(&asked(&asked_for, Way::Datagram), 1, &AsItIs);
         }
     }
 }

@@ -5,11 +5,14 @@ mod cache;
 mod proxy;
 mod question;
 mod resolver;
+mod view;
 
 pub(super) const A: u16 = 1;
 pub(super) const CNAME: u16 = 5;
 pub(super) const SOA: u16 = 6;
+pub(super) const PTR: u16 = 12;
 pub(super) const TXT: u16 = 16;
+pub(super) const AAAA: u16 = 28;
 /// 0x41, as the letter A.
 pub(super) const HTTPS: u16 = 65;
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::super::frame::{Deframer, frame};
 use super::super::proxy::{Proxy, Respond};
+use super::super::view::AsItIs;
 use super::super::zones::Zones;
 use super::*;
 use crate::net::{
@@ -185,7 +186,12 @@ impl Rig {
         let (to_far, far_opened) = mpsc::unbounded_channel();
         let (to_near, near_opened) = mpsc::unbounded_channel();
         let zones = Zones::below(&["corp.internal"], &[]).unwrap();
-        let proxy = Proxy::new(zones, &[far()], &[near()], Datagrams(respond));
+        let proxy = Proxy::new(
+            zones,
+            Arc::new(AsItIs),
+            (&[far()], &[near()]),
+            Datagrams(respond),
+        );
         let proxy = Arc::new(proxy);
         let carriers = (
             Streams {

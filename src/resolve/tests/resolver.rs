@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -5,6 +6,7 @@ use proptest::prelude::*;
 use super::super::frame::Deframer;
 use super::super::question::Way;
 use super::super::resolver::{Config, Reply, Resolver, Taken};
+use super::super::view::AsItIs;
 use super::super::zones::Zones;
 use super::*;
 
@@ -22,7 +24,12 @@ impl Rig {
     fn new(far: usize, near: usize) -> Self {
         let zones = Zones::below(&["corp.internal"], &[]).unwrap();
         Self {
-            resolver: Resolver::new(Config { zones, far, near }),
+            resolver: Resolver::new(Config {
+                zones,
+                view: Arc::new(AsItIs),
+                far,
+                near,
+            }),
             now: Instant::now(),
         }
     }
