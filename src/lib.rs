@@ -77,6 +77,10 @@
 //! them, and the name of an address is asked for as that of the one it stands for. The answer no longer says that its signatures
 //! are good, and who checks them finds that they are not: records of a mapped network cannot be signed for where it is shown.
 //!
+//! Where no network of a family is captured, a name of the far side has no address of that family, so that nobody waits for one that
+//! leads nowhere: below the domains of `--dns` no address at all, with all names none that is private. A name that has others only
+//! has none then.
+//!
 //! # The carriers
 //!
 //! A [`net::Carrier`] opens streams; a [`carrier::Link`] is one that is logged in, and may be lost. There are two:

@@ -38,6 +38,7 @@ impl Names {
             "--host-record=two.corp.internal,10.0.1.21",
             "--cname=alias.corp.internal,two.corp.internal",
             "--srv-host=_http._tcp.corp.internal,api.corp.internal,80,1,2",
+            "--naptr-record=sip.corp.internal,10,20,s,SIP+D2U,,_sip._udp.corp.internal",
             "--mx-host=corp.internal,api.corp.internal,10",
             "--txt-record=small.corp.internal,one,two",
             "--caa-record=corp.internal,0,issue,ca.example",
@@ -52,6 +53,11 @@ impl Names {
         options.push(format!(
             "--txt-record=big.corp.internal,{}",
             texts.join(",")
+        ));
+        let huge: Vec<String> = (0..60).map(|n| format!("{n:x>250}")).collect();
+        options.push(format!(
+            "--txt-record=huge.corp.internal,{}",
+            huge.join(",")
         ));
         let far = NameServer::start(&rig.lab, "vpc", FAR, &options);
         let near = ["--host-record=www.example.test,203.0.113.7".to_owned()];
@@ -153,6 +159,12 @@ fn answers_are_those_of_the_far_name_server_over_udp_and_tcp() {
         "big.corp.internal TXT +tcp",
         "big.corp.internal TXT +bufsize=512",
         "odd.corp.internal TYPE65280",
+        "big.corp.internal TXT +bufsize=4096",
+        "huge.corp.internal TXT",
+        "huge.corp.internal TXT +tcp",
+        "sip.corp.internal NAPTR",
+        "corp.internal SOA",
+        "_http._tcp.corp.internal SRV +tcp +dnssec",
         "two.corp.internal AAAA",
         "gone.corp.internal A",
         "-x 10.0.1.20",
@@ -163,7 +175,7 @@ fn answers_are_those_of_the_far_name_server_over_udp_and_tcp() {
     direct.args(["-c", &dig(&format!("@{FAR}"), &questions)]);
     let expected = essence(&String::from_utf8(finished(direct).stdout).unwrap());
     assert!(expected.len() > 2 * questions.len(), "{expected:?}");
-    let args = format!("--dns --dns-server {FAR} {}", V4.subnet);
+    let args = format!("--dns --dns-server {FAR} {} {}", V4.subnet, V6.subnet);
     let through = essence(&names.prints(&args, &dig("", &questions)));
     assert_eq!(through, expected);
     assert_eq!(names.near.asked(), Vec::<String>::new());
@@ -325,4 +337,33 @@ fn names_are_those_of_the_addresses_that_are_shown() {
         ]
     );
     assert_eq!(names.near.asked(), Vec::<String>::new());
+}
+
+/// IPv4 alone is captured.
+#[test]
+fn nobody_gets_an_address_that_leads_nowhere() {
+    let names = Names::new();
+    let questions = [
+        "+short api.corp.internal AAAA",
+        "+short -x fd00:10:0:1::20",
+        "+short api.corp.internal A",
+    ];
+    for domains in ["", "corp.internal"] {
+        let args = format!("--dns {domains} --dns-server {FAR} {}", V4.subnet);
+        let printed = names.prints(&args, &dig("", &questions[..1]));
+        assert_eq!(printed, "", "{domains}");
+        let status = dig("", &["api.corp.internal AAAA", "gone.corp.internal AAAA"]);
+        let answers = essence(&names.prints(&args, &status));
+        assert_eq!(answers, ["NOERROR", "NXDOMAIN"], "{domains}");
+    }
+    let both = format!(
+        "--dns corp.internal --dns-server {FAR} {} {}",
+        V4.subnet, V6.subnet
+    );
+    let printed = names.prints(&both, &dig("", &questions));
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(
+        lines,
+        ["fd00:10:0:1::20", "api.corp.internal.", "10.0.1.20"]
+    );
 }

@@ -14,6 +14,8 @@ const MAX_TTL: u32 = 86_400;
 const MAX_NEGATIVE_TTL: u32 = 10_800;
 /// Bytes of the last field of an SOA record: for how long its zone has nothing where it has nothing (RFC 2308 section 4).
 const SOA_MINIMUM: usize = 4;
+/// The section of records that answer.
+const ANSWER: usize = 1;
 /// The section of records that say who is in charge (RFC 1035 section 4.1).
 const AUTHORITY: usize = 2;
 
@@ -39,6 +41,8 @@ pub(super) struct Answer {
     ttls: Box<[u16]>,
     /// Where each address stands.
     addresses: Box<[Spot]>,
+    /// So many of them, the first ones, answer the question.
+    own: usize,
     /// For how many seconds it holds; 0: it is not to be kept.
     lifetime: u32,
     /// Nothing but a header that says what is wrong: some send no more for what they do not understand.
@@ -62,6 +66,7 @@ impl Answer {
                 bytes: message.into(),
                 ttls: [].into(),
                 addresses: [].into(),
+                own: 0,
                 lifetime: 0,
                 is_bare: true,
             });
@@ -80,6 +85,7 @@ impl Answer {
             lifetime: records.lifetime(code_of(message), message[2] & 2 != 0),
             ttls: records.ttls.into(),
             addresses: records.addresses.into(),
+            own: records.own,
             is_bare: false,
         })
     }
@@ -109,6 +115,7 @@ impl Answer {
     pub(super) fn of_near_ones(self) -> Self {
         Self {
             addresses: [].into(),
+            own: 0,
             ..self
         }
     }
@@ -116,6 +123,11 @@ impl Answer {
     /// The copy for one client, `age` seconds after it came, with addresses as `view` shows them.
     pub(super) fn copy_for(&self, asked: &Asked, age: u32, view: &dyn View) -> Vec<u8> {
         if self.is_bare {
+            return asked.answered(self.code());
+        }
+        if asked.is_for_addresses()
+            && view::are_dead(&self.bytes, &self.addresses[..self.own], view)
+        {
             return asked.answered(self.code());
         }
         if self.bytes.len() > asked.room {
@@ -178,6 +190,7 @@ fn seconds(bytes: &[u8]) -> u32 {
 struct Records {
     ttls: Vec<u16>,
     addresses: Vec<Spot>,
+    own: usize,
     least_ttl: Option<u32>,
     answers: u16,
     /// How long it holds that there is nothing (RFC 2308 section 3).
@@ -189,6 +202,7 @@ impl Records {
         let mut records = Self {
             ttls: Vec::new(),
             addresses: Vec::new(),
+            own: 0,
             least_ttl: None,
             answers: count(message, 1),
             negative: None,
@@ -226,6 +240,9 @@ impl Records {
         if class == DNSClass::IN {
             let spots = view::spots(kind, decoder.index() - len, data);
             self.addresses.extend(spots);
+            if section == ANSWER {
+                self.own = self.addresses.len();
+            }
         }
         self.least_ttl = Some(self.least_ttl.map_or(ttl, |least| least.min(ttl)));
         if section == AUTHORITY

@@ -201,6 +201,13 @@ impl Question {
 }
 
 impl Asked {
+    /// Whether it is for addresses, of one family.
+    pub(super) fn is_for_addresses(&self) -> bool {
+        let kind = self.section[self.section.len() - QUESTION_TAIL..].first_chunk();
+        let kind = kind.map(|bytes| RecordType::from(u16::from_be_bytes(*bytes)));
+        matches!(kind, Some(RecordType::A | RecordType::AAAA))
+    }
+
     /// The question as it is passed on, in lower case.
     pub(super) fn passed_on(&self) -> Box<[u8]> {
         lower(self.far_section.as_ref().unwrap_or(&self.section))

@@ -27,6 +27,9 @@ pub trait View: fmt::Debug + Send + Sync {
 
     /// What an address that is shown here stands for; `None` where that is itself.
     fn far(&self, near: IpAddr) -> Option<IpAddr>;
+
+    /// Whether an address of the far side cannot be reached from here, so that who has it would wait for nothing.
+    fn is_dead(&self, far: IpAddr) -> bool;
 }
 
 /// Every address is shown as itself.
@@ -40,6 +43,10 @@ impl View for AsItIs {
 
     fn far(&self, _: IpAddr) -> Option<IpAddr> {
         None
+    }
+
+    fn is_dead(&self, _: IpAddr) -> bool {
+        false
     }
 }
 
@@ -111,6 +118,16 @@ pub(super) fn show(message: &mut [u8], spots: &[Spot], view: &dyn View) {
     if is_changed {
         message[FLAGS] &= !AD;
     }
+}
+
+/// Whether there are addresses at `spots` of a message, and all of them are dead.
+pub(super) fn are_dead(message: &[u8], spots: &[Spot], view: &dyn View) -> bool {
+    let is_dead = |spot: &Spot| {
+        let at = usize::from(spot.at);
+        let len = if spot.is_v6 { 16 } else { 4 };
+        read(&message[at..at + len]).is_some_and(|far| view.is_dead(far))
+    };
+    !spots.is_empty() && spots.iter().all(is_dead)
 }
 
 fn read(bytes: &[u8]) -> Option<IpAddr> {

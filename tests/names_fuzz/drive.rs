@@ -36,6 +36,10 @@ impl View for Moved {
     fn far(&self, near: IpAddr) -> Option<IpAddr> {
         moved(near, [(100, 0xfe), (10, 0xfd)])
     }
+
+    fn is_dead(&self, far: IpAddr) -> bool {
+        matches!(far, IpAddr::V6(ip) if ip.segments()[0] == 0xfdff)
+    }
 }
 
 /// Plays a story: each step is a kind, a length, and as many bytes. How many answers clients got; nobody gets two.

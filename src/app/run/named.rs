@@ -34,7 +34,7 @@ impl Wanted {
         let capture = &plan.plan.capture;
         Ok(Some(Self {
             dns: dns.clone(),
-            view: (zones(dns, capture)?, Shown::new(capture)),
+            view: (zones(dns, capture)?, Shown::new(dns, capture)),
             own,
         }))
     }

@@ -89,7 +89,7 @@ impl HostNames {
         let text = std::fs::read_to_string(resolver::RESOLV_CONF).unwrap_or_default();
         Ok(Self {
             zones: zones(dns, &plan.capture)?.except(&hosts),
-            shown: Shown::new(&plan.capture),
+            shown: Shown::new(dns, &plan.capture),
             far: far_servers(dns, carrier).await?,
             near: names::servers(&text, |name| if_nametoindex(name).ok()),
         })

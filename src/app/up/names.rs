@@ -128,9 +128,9 @@ impl Names {
         }
     }
 
-    /// Addresses are shown by `mapping` from here on.
-    pub(super) fn remap(&self, mapping: Mapping) {
-        self.shown.remap(mapping);
+    /// `capture` is shown from here on, by `mapping`.
+    pub(super) fn change(&self, mapping: Mapping, capture: &CapturePlan) {
+        self.shown.change(mapping, capture);
     }
 
     /// Whether who connects to `target` asks us.

@@ -59,16 +59,16 @@ impl Reloader {
         }
         // First: what is captured anew is never asked for under the address that it has here.
         let leads = &self.session.leads;
-        let remap = |mapping: Mapping| {
+        let remap = |mapping: Mapping, capture: &CapturePlan| {
             if let Some(names) = &self.session.names {
-                names.remap(mapping.clone());
+                names.change(mapping.clone(), capture);
             }
             leads.remap(mapping);
         };
-        remap(Mapping::after(&before, &capture));
+        remap(Mapping::after(&before, &capture), &capture);
         let held = setup.capture(&capture).await;
         held.map_err(|error| {
-            remap(Mapping::new(&before));
+            remap(Mapping::new(&before), &before);
             error.to_string()
         })?;
         self.board.captures(&capture);

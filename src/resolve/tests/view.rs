@@ -44,6 +44,10 @@ impl View for Moved {
             },
         }
     }
+
+    fn is_dead(&self, far: IpAddr) -> bool {
+        matches!(far, IpAddr::V6(ip) if ip.segments()[0] == 0xfdff)
+    }
 }
 
 fn v6(first: u16, [b, c, d, e, f, g, h]: [u16; 7]) -> IpAddr {
@@ -183,4 +187,34 @@ fn the_name_of_an_address_is_asked_for_where_it_is() {
     let own = query(7, "20.1.0.10.in-addr.arpa", PTR);
     let (sent, _) = through(&own, 1, |sent| answer(sent, NXDOMAIN, [&[], &[], &[]]));
     assert_eq!(section(&sent), section(&own));
+}
+
+#[test]
+fn who_asks_for_addresses_that_lead_nowhere_hears_that_there_are_none() {
+    let dead = {
+        let mut address = FAR_V6;
+        address[1] = 0xff;
+        record(AAAA, 60, &address)
+    };
+    let alive = record(AAAA, 60, &FAR_V6);
+    let alias = record(CNAME, 60, &name("two.corp.internal"));
+    let asked = query(7, API, AAAA);
+    let through = |asked: &[u8], records: &[Vec<u8>], more: &[Vec<u8>]| {
+        let (_, shown) = through(asked, 0, |sent| answer(sent, NOERROR, [records, &[], more]));
+        (code(&shown), shown[7], shown)
+    };
+    let (code, answers, shown) = through(&asked, &[alias.clone(), dead.clone()], &[]);
+    assert_eq!((code, answers), (NOERROR, 0));
+    assert_eq!(section(&shown), section(&asked));
+    for (asked, records) in [
+        // One can be reached.
+        (&asked, vec![dead.clone(), alive]),
+        // There is none anyway, and what is beside the answer is no answer.
+        (&asked, vec![alias]),
+        // Not asked for as addresses.
+        (&query(7, API, HTTPS), vec![record(HTTPS, 60, &https())]),
+    ] {
+        let (_, answers, _) = through(asked, &records, std::slice::from_ref(&dead));
+        assert_eq!(usize::from(answers), records.len());
+    }
 }
