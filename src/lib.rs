@@ -81,6 +81,12 @@
 //! leads nowhere: below the domains of `--dns` no address at all, with all names none that is private. A name that has others only
 //! has none then.
 //!
+//! Where nobody can be asked, `--dns-names` answers for the names of the far side with addresses of networks of its own (198.19.0.0/18
+//! and fd75:6e64:6572:706f::/114, or those that it says), which are captured as others are. A connection to one is opened by the name
+//! that it stands for, which the server looks up; where it finds none, the application hears that there is no route to the host. A
+//! name keeps its address while a connection uses it, and for five minutes after it was asked for. sshd looks names up one by one and
+//! does nothing else meanwhile, so few are under way at a time.
+//!
 //! # The carriers
 //!
 //! A [`net::Carrier`] opens streams; a [`carrier::Link`] is one that is logged in, and may be lost. There are two:
@@ -180,6 +186,7 @@
 //! | taken off a connection before other tasks have their turn | 256 KiB alone, 512 KiB of several | 2 MiB | `carrier/russh/turns.rs` |
 //! | waiting to be sent through a jump host or a ProxyCommand | | flows hold back from 512 KiB, 64 MiB per connection at most | `carrier/russh/route/outbox.rs` |
 //! | window granted over ssh's own channels | 1 MiB; on a path longer than 5 ms as the application takes, 32 MiB at most | 4 MiB for the busy ones; 64 MiB on a long path, then 32 KiB for each flow | `carrier/channels/budget.rs` |
+//! | opens in flight by name | 2, with those of every eighth name | 16 | `app/up/by_name.rs` |
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
 //! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most; over a ProxyCommand 1; as many as `--connections` says | `carrier/russh/pool/choice.rs` |
 //! | clients of the control socket | | 16; a request 4 KiB, 512 flows in an answer, 1 s to ask, 5 s to take the answer | [`app::control`] |
@@ -228,7 +235,7 @@
 //! |---|---|---|
 //! | opened | SYN-ACK | success |
 //! | connection refused | RST | ECONNREFUSED |
-//! | no route to host, host unreachable | ICMP 3/1, ICMPv6 1/3 | EHOSTUNREACH |
+//! | no route to host, host unreachable, no such name | ICMP 3/1, ICMPv6 1/3 | EHOSTUNREACH |
 //! | network unreachable | ICMP 3/0, ICMPv6 1/0 | ENETUNREACH |
 //! | timed out, or no answer | nothing | the application's own time-out |
 //! | administratively prohibited (`PermitOpen`, `AllowTcpForwarding`) | ICMP 3/13, ICMPv6 1/1 | EHOSTUNREACH over IPv4, EACCES over IPv6; one WARN names the setting |

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::select;
 use tokio::task::yield_now;
 
-use crate::net::{ByteReader, ByteWriter, Carrier, Inbound, OpenError, StreamError, Target};
+use crate::net::{ByteReader, ByteWriter, Carrier, Far, Inbound, OpenError, StreamError};
 
 /// A chunk of at least so many bytes is one of a bulk transfer: the next one is worth a turn of the other tasks.
 const BULK: usize = 16 << 10;
@@ -76,11 +76,11 @@ impl fmt::Display for Outcome {
 pub async fn relay<C: Carrier>(
     mut inbound: impl Inbound,
     carrier: &C,
-    far: Target,
+    far: Far,
     meter: &impl Meter,
 ) -> Outcome {
     // Boxed: what opening needs is given back before the bytes flow.
-    let opening = Box::pin(carrier.open(inbound.source(), far));
+    let opening = Box::pin(carrier.open_far(inbound.source(), far));
     let opened = select! {
         opened = opening => opened,
         () = inbound.withdrawn() => return Outcome::Withdrawn,

@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::{V4, V6, finished};
 use rig::Rig;
-use server::NameServer;
+use server::{NameServer, sshd_that_knows};
 
 /// The far name server.
 const FAR: &str = "10.0.1.20";
@@ -366,4 +366,55 @@ fn nobody_gets_an_address_that_leads_nowhere() {
         lines,
         ["fd00:10:0:1::20", "api.corp.internal.", "10.0.1.20"]
     );
+}
+
+/// No name server of the far side is known, and no network named: the server looks up what is connected to.
+#[test]
+fn names_are_connected_to_where_nobody_can_be_asked_for_them() {
+    let names = Names::new();
+    sshd_that_knows(&names.rig.lab, 2211, "10.0.1.20 api.names.test\n");
+    fs::copy(
+        names.rig.lab.file("known_hosts"),
+        names.rig.file("known_hosts"),
+    )
+    .unwrap();
+    let connect = "import socket, sys\n\
+        try: socket.create_connection((sys.argv[1], int(sys.argv[2])), 9); print(\"open\")\n\
+        except OSError as error: print(error.strerror)";
+    let script = format!(
+        "curl -4 -sS -o /dev/null -w 'http %{{http_code}}\\n' http://api.names.test/; \
+         curl -6 -sS -o /dev/null -w 'http %{{http_code}}\\n' http://API.names.test/; \
+         for at in 'api.names.test 81' 'gone.names.test 80' '198.19.0.99 80'; do python3 -c '{connect}' $at; done; {}",
+        dig(
+            "",
+            &[
+                "+short api.names.test",
+                "+short -x 198.19.0.1",
+                "+short api.names.test TXT",
+                "+short www.example.test"
+            ]
+        )
+    );
+    for carrier in ["russh", "openssh"] {
+        for (args, other) in [
+            ("--dns-names", "198.19.0.3"),
+            ("--dns names.test --dns-names", "203.0.113.7"),
+        ] {
+            let printed = names.prints(&format!("--carrier {carrier} -p 2211 {args}"), &script);
+            let lines: Vec<&str> = printed.lines().collect();
+            let expected = [
+                "http 200",
+                "http 200",
+                "Connection refused",
+                "No route to host",
+                "No route to host",
+                "198.19.0.1",
+                "api.names.test.",
+                other,
+            ];
+            assert_eq!(lines, expected, "{carrier} {args}");
+        }
+    }
+    assert!(!names.near_was_asked_of("names.test"));
+    assert_eq!(names.far.asked(), Vec::<String>::new());
 }

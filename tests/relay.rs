@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, yield_now};
 use underpass::net::{
-    ByteReader, ByteWriter, Carrier, Inbound, OpenError, OpenFailure, Source, StreamError, Target,
+    ByteReader, ByteWriter, Carrier, Far, Inbound, OpenError, OpenFailure, Source, StreamError,
+    Target,
 };
 use underpass::relay::{Outcome, Traffic, relay};
 
@@ -234,9 +235,9 @@ impl Carrier for OneOpen {
     type Reader = Reader;
     type Writer = Writer;
 
-    async fn open(&self, source: Source, target: Target) -> Answer {
+    async fn open_far(&self, source: Source, far: Far) -> Answer {
         let mut open = Pending(self.log.clone(), true);
-        self.log.note(format!("open {source} -> {target}"));
+        self.log.note(format!("open {source} -> {far}"));
         let answer = self.answer.lock().unwrap().take().unwrap();
         let answer = answer.await.unwrap();
         open.1 = false;
@@ -286,7 +287,7 @@ impl Bench {
         let counts = Arc::clone(&traffic);
         let relay = tokio::spawn(async move {
             let target = request.target();
-            relay(request, &carrier, target, &*counts).await
+            relay(request, &carrier, target.into(), &*counts).await
         });
         settle().await;
         Self {
@@ -515,7 +516,7 @@ async fn the_carrier_is_asked_for_whom_the_target_stands_for() {
     let far = Target(([10, 0, 9, 7], 443).into());
     let refused = OpenError::new(OpenFailure::Refused, "");
     assert!(answer.send(Err(refused.clone())).is_ok());
-    let outcome = relay(request, &carrier, far, &Traffic::default()).await;
+    let outcome = relay(request, &carrier, far.into(), &Traffic::default()).await;
     assert_eq!(outcome, Outcome::Refused(refused));
     let lines = log.lines();
     assert!(lines[0].ends_with("-> 10.0.9.7:443"), "{lines:?}");
@@ -531,7 +532,7 @@ async fn the_future_of_a_flow_is_small() {
     let (carrier, _answer) = carrier(&log);
     let traffic = Traffic::default();
     let target = request.target();
-    let future = relay(request, &carrier, target, &traffic);
+    let future = relay(request, &carrier, target.into(), &traffic);
     let size = size_of_val(&future);
     assert!(size <= MAX_FUTURE, "{size} bytes");
 }

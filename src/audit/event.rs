@@ -37,16 +37,24 @@ pub(super) struct Flow {
     pub(super) key: FlowKey,
     /// Whom the target stands for.
     pub(super) mapped_to: Option<Target>,
+    /// The name that the server is asked for in its place.
+    pub(super) name: Option<Arc<str>>,
     pub(super) start: SystemTime,
     pub(super) traffic: Traffic,
 }
 
 impl Flow {
-    pub(super) fn new(number: u64, key: FlowKey, mapped_to: Option<Target>) -> Self {
+    pub(super) fn new(
+        number: u64,
+        key: FlowKey,
+        mapped_to: Option<Target>,
+        name: Option<Arc<str>>,
+    ) -> Self {
         Self {
             number,
             key,
             mapped_to,
+            name,
             start: SystemTime::now(),
             traffic: Traffic::default(),
         }

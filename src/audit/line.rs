@@ -79,7 +79,7 @@ pub(super) struct FlowFields<'a> {
     source: SocketAddr,
     target: SocketAddr,
     mapped_to: Option<SocketAddr>,
-    /// The name that was asked for; nobody resolves names here yet.
+    /// The name that the server was asked for.
     name: Option<&'a str>,
     carrier: Option<&'a str>,
     server: Option<&'a str>,
@@ -89,7 +89,7 @@ pub(super) struct FlowFields<'a> {
 }
 
 impl<'a> FlowFields<'a> {
-    pub(super) fn new(flow: &Flow, owner: &'a Owner, login: Option<&'a Login>) -> Self {
+    pub(super) fn new(flow: &'a Flow, owner: &'a Owner, login: Option<&'a Login>) -> Self {
         let process = owner.process.as_ref();
         Self {
             flow: flow.number,
@@ -102,7 +102,7 @@ impl<'a> FlowFields<'a> {
             source: flow.key.source.0,
             target: flow.key.target.0,
             mapped_to: flow.mapped_to.map(|far| far.0),
-            name: None,
+            name: flow.name.as_deref(),
             carrier: login.map(|login| login.carrier),
             server: login.map(|login| login.server.as_str()),
             address: login.and_then(|login| login.address),
@@ -212,6 +212,7 @@ mod tests {
                 target: Target("[fd00::1]:80".parse().unwrap()),
             },
             Some(Target("[fd00:10::1]:80".parse().unwrap())),
+            Some("db.test".into()),
         )
     }
 
@@ -252,7 +253,8 @@ mod tests {
             assert_eq!(line["reason"].as_str(), reason);
             assert_eq!(line["target"], "[fd00::1]:80");
             assert_eq!(line["mapped_to"], "[fd00:10::1]:80");
-            assert!(line["uid"].is_null() && line["name"].is_null());
+            assert_eq!(line["name"], "db.test");
+            assert!(line["uid"].is_null());
         }
     }
 

@@ -38,7 +38,8 @@
 //! is open has a `flow_start` and no `flow_end`. OpenSSH's server tells a reset on the far side as an end: that is `finished`.
 //!
 //! `target` is the address that the application asked for. Where that stands for another one (`FAR=LOCAL`, and in `run` for the
-//! host's name server), `mapped_to` is the one that was asked for in its place; otherwise `null`.
+//! host's name server), `mapped_to` is the one that was asked for in its place; otherwise `null`. `name` is the host
+//! whose name the target stands for (`--dns-names`), which was asked for then.
 //!
 //! `uid` and the process are those that own the socket on this host, or in the network of `run`. Both are `null` for what is
 //! forwarded from a container or another host (`source` tells which), under `--netns`, and for a socket that was gone before it could be looked at. The
@@ -106,10 +107,15 @@ impl Audit {
     }
 
     /// A flow begins: its first packet is here. It ends with [`FlowEntry::end`]; one that is dropped was stopped.
-    /// `mapped_to` is whom its target stands for, if that is another.
-    pub fn flow(&self, key: FlowKey, mapped_to: Option<Target>) -> FlowEntry {
+    /// `mapped_to` is whom its target stands for, if that is another, `name` the host whose name it stands for.
+    pub fn flow(
+        &self,
+        key: FlowKey,
+        mapped_to: Option<Target>,
+        name: Option<Arc<str>>,
+    ) -> FlowEntry {
         let number = 1 + self.flows.fetch_add(1, Relaxed);
-        let flow = Arc::new(Flow::new(number, key, mapped_to));
+        let flow = Arc::new(Flow::new(number, key, mapped_to, name));
         self.queue.offer(Event::FlowStart(Arc::clone(&flow)));
         FlowEntry {
             flow,

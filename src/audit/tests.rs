@@ -41,11 +41,12 @@ fn a_flow_is_written_with_its_owner_and_bytes() {
             target: Target(stream.peer_addr().unwrap()),
         },
         None,
+        None,
     );
     entry.add_up(7);
     entry.add_down(9);
     entry.end(&Outcome::Finished);
-    let open = audit.flow(key("192.0.2.1:1", "192.0.2.2:2"), None);
+    let open = audit.flow(key("192.0.2.1:1", "192.0.2.2:2"), None, None);
     audit.stop("a test", Totals::default(), PATIENCE);
     let lines = lines(&path);
     let events: Vec<_> = lines
@@ -87,7 +88,7 @@ fn ten_thousand_flows_at_once_lose_no_line() {
     .unwrap();
     for _ in 0..10_000 {
         audit
-            .flow(key("192.0.2.1:1", "192.0.2.2:2"), None)
+            .flow(key("192.0.2.1:1", "192.0.2.2:2"), None, None)
             .end(&Outcome::Finished);
     }
     audit.stop("a test", Totals::default(), PATIENCE);

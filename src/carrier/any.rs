@@ -12,7 +12,7 @@ use super::link::{Description, Link};
 use super::openssh::{OpensshCarrier, OpensshReader, OpensshWriter};
 use super::prompt::Prompter;
 use super::russh::{RusshCarrier, RusshReader, RusshWriter};
-use crate::net::{Carrier, Either, OpenError, Source, Target};
+use crate::net::{Carrier, Either, Far, OpenError, Source};
 use crate::plan::{CarrierKind, CarrierPlan, SshPlan};
 
 /// Calls the same method of whichever it is.
@@ -119,14 +119,14 @@ impl Carrier for AnyCarrier {
     type Reader = AnyReader;
     type Writer = AnyWriter;
 
-    async fn open(
+    async fn open_far(
         &self,
         source: Source,
-        target: Target,
+        far: Far,
     ) -> Result<(AnyReader, AnyWriter), OpenError> {
         match self {
-            Self::Russh(carrier) => carrier.open(source, target).await.map(Either::left),
-            Self::Openssh(carrier) => carrier.open(source, target).await.map(Either::right),
+            Self::Russh(carrier) => carrier.open_far(source, far).await.map(Either::left),
+            Self::Openssh(carrier) => carrier.open_far(source, far).await.map(Either::right),
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::net::{
-    ByteReader, ByteWriter, Carrier, OpenError, OpenFailure, Source, StreamError, Target,
+    ByteReader, ByteWriter, Carrier, Far, OpenError, OpenFailure, Source, StreamError,
 };
 
 /// What one read takes at most, in bytes.
@@ -27,8 +27,12 @@ impl Carrier for Direct {
     type Reader = TcpReader;
     type Writer = TcpWriter;
 
-    async fn open(&self, _: Source, target: Target) -> Result<(TcpReader, TcpWriter), OpenError> {
-        let connected = TcpStream::connect(target.0).await;
+    async fn open_far(&self, _: Source, far: Far) -> Result<(TcpReader, TcpWriter), OpenError> {
+        if far.name.is_some() {
+            let text = "names are for the server to look up";
+            return Err(OpenError::new(OpenFailure::HostUnreachable, text));
+        }
+        let connected = TcpStream::connect(far.target.0).await;
         connected.map(halves).map_err(|error| open_error(&error))
     }
 }
@@ -168,6 +172,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::net::Target;
 
     const SOURCE: Source = Source(SocketAddr::new(
         std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),

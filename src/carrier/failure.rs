@@ -30,6 +30,13 @@ const TEXTS: &[(&str, OpenFailure)] = &[
     ("not known", OpenFailure::HostUnreachable),
     ("no such host", OpenFailure::HostUnreachable),
     ("unknown host", OpenFailure::HostUnreachable),
+    // gai_strerror of glibc and of musl, and Go's.
+    ("name resolution", OpenFailure::HostUnreachable),
+    ("no address associated", OpenFailure::HostUnreachable),
+    ("does not resolve", OpenFailure::HostUnreachable),
+    ("no usable address", OpenFailure::HostUnreachable),
+    ("try again", OpenFailure::HostUnreachable),
+    ("server misbehaving", OpenFailure::HostUnreachable),
     ("timed out", OpenFailure::TimedOut),
     ("timeout", OpenFailure::TimedOut),
     // connect() after ICMPv6 1/1 (EACCES), and where the server's own filter stops it (EPERM). The server's

@@ -34,6 +34,7 @@ pub fn doctor_hides(argument: clap::Arg) -> clap::Arg {
         "netns",
         "dns",
         "dns_servers",
+        "dns_names",
         "mtu",
         "tun",
         "dry_run",

@@ -109,6 +109,13 @@ pub struct UpArgs {
     /// With a port as in 10.0.0.2:53. They are asked in this order. Otherwise those that the server itself asks.
     #[arg(long = "dns-server", value_name = "IP", help_heading = NETWORKS, value_hint = ValueHint::Other, hide_short_help = true)]
     pub dns_servers: Vec<String>,
+    /// Have the server look names up as they are connected to
+    ///
+    /// For where no name server of the far side can be asked. Names, those of --dns or all, are answered with addresses that stand
+    /// for them, of these networks; whoever connects to one is connected to the host of that name. A name that nobody has is
+    /// noticed then: no route to host. Other records than addresses are not found.
+    #[arg(long = "dns-names", value_name = "NETS", help_heading = NETWORKS, num_args = 0..=1, require_equals = true, default_missing_value = "default", value_hint = ValueHint::Other, hide_short_help = true)]
+    pub dns_names: Option<String>,
     /// Leave out every IPv6 network
     #[arg(long, help_heading = NETWORKS)]
     pub disable_ipv6: bool,

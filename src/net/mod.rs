@@ -6,7 +6,7 @@ mod either;
 mod failure;
 mod seam;
 
-pub use address::{FlowKey, Source, Target};
+pub use address::{Far, FlowKey, Source, Target};
 pub use either::Either;
 pub use failure::{OpenError, OpenFailure, StreamError};
 pub use seam::{ByteReader, ByteWriter, Carrier, Inbound};

@@ -11,7 +11,7 @@ use std::future::{Future, pending};
 
 use bytes::Bytes;
 
-use super::{OpenError, Source, StreamError, Target};
+use super::{Far, OpenError, Source, StreamError, Target};
 
 /// The reading half of a stream.
 pub trait ByteReader: Send {
@@ -80,24 +80,33 @@ pub trait Carrier: Send + Sync {
     /// The writing half of an opened stream.
     type Writer: ByteWriter;
 
-    /// Opens a stream to `target`; `source` is passed on as the originator (RFC 4254 section 7.2).
+    /// Opens a stream to `far`; `source` is passed on as the originator (RFC 4254 section 7.2).
     /// When the future is dropped, a late success is closed at once.
+    fn open_far(
+        &self,
+        source: Source,
+        far: Far,
+    ) -> impl Future<Output = Result<(Self::Reader, Self::Writer), OpenError>> + Send;
+
+    /// The same to an address.
     fn open(
         &self,
         source: Source,
         target: Target,
-    ) -> impl Future<Output = Result<(Self::Reader, Self::Writer), OpenError>> + Send;
+    ) -> impl Future<Output = Result<(Self::Reader, Self::Writer), OpenError>> + Send {
+        self.open_far(source, target.into())
+    }
 }
 
 impl<C: Carrier> Carrier for &C {
     type Reader = C::Reader;
     type Writer = C::Writer;
 
-    async fn open(
+    async fn open_far(
         &self,
         source: Source,
-        target: Target,
+        far: Far,
     ) -> Result<(Self::Reader, Self::Writer), OpenError> {
-        C::open(self, source, target).await
+        C::open_far(self, source, far).await
     }
 }

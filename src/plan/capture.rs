@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::mapping::{conflict, meet};
 use super::spare::spare;
 use super::subnet::{self, Parsed};
-use super::{CapturePlan, Environment, Mapping, PlanError, PlanWarning, Subnet, whose};
+use super::{CapturePlan, Environment, Mapping, PlanError, PlanWarning, Subnet, dns, whose};
 use crate::cli::UpArgs;
 
 /// What to capture.
@@ -18,6 +18,10 @@ pub(super) fn plan(
     warnings: &mut Vec<PlanWarning>,
 ) -> Result<CapturePlan, PlanError> {
     let mut subnets = subnets(&args.subnets, warnings)?;
+    subnets.extend(for_names(args)?);
+    if subnets.is_empty() {
+        return Err(PlanError::NoSubnets);
+    }
     let excludes = excludes(&args.excludes, warnings)?;
     if args.disable_ipv6 {
         without_v6(&mut subnets, warnings)?;
@@ -77,10 +81,17 @@ fn subnets(typed: &[String], warnings: &mut Vec<PlanWarning>) -> Result<Vec<Subn
             subnets.push(parsed.subnet);
         }
     }
-    if subnets.is_empty() {
-        return Err(PlanError::NoSubnets);
-    }
     Ok(subnets)
+}
+
+/// What stands for names is captured as any network is.
+fn for_names(args: &UpArgs) -> Result<impl Iterator<Item = Subnet>, PlanError> {
+    let nets = dns::pool(args)?.into_iter().flat_map(|pool| pool.nets());
+    Ok(nets.map(|net| Subnet {
+        net,
+        ports: None,
+        far: None,
+    }))
 }
 
 fn excludes(typed: &[String], warnings: &mut Vec<PlanWarning>) -> Result<Vec<IpNet>, PlanError> {

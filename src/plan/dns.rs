@@ -1,13 +1,26 @@
 //! Which names are asked for through the server, and of whom.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::names::DNS;
+use super::subnet::{is_loopback, is_multicast};
 use super::{PlanError, capture};
 use crate::cli::UpArgs;
 
 /// What `--dns` alone stands for.
 const ALL: &str = "all";
+/// What `--dns-names` without networks stands for: beside those of `run` and `up` (RFC 2544), and in the unique local prefix of the
+/// addresses that devices have.
+const DEFAULT: &str = "default";
+const POOL_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 19, 0, 0), 18);
+const POOL_V6: (Ipv6Addr, u8) = (
+    Ipv6Addr::new(0xfd75, 0x6e64, 0x6572, 0x706f, 0, 0, 0, 0),
+    114,
+);
+/// Bits of a network that are its hosts', at least.
+const LEAST_BITS: u8 = 3;
 /// So many name servers are asked at most (`Resolver::new`).
 const MOST_SERVERS: usize = 8;
 
@@ -18,6 +31,67 @@ pub struct DnsPlan {
     pub domains: Vec<String>,
     /// Who is asked, as the SSH server reaches them; where there is none, the server's own.
     pub servers: Vec<SocketAddr>,
+    /// Nobody is asked: addresses of these networks stand for names, and the server looks the names up that are connected to.
+    pub by_name: Option<NamePool>,
+}
+
+/// Networks whose addresses stand for names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamePool {
+    /// For IPv4.
+    pub v4: Ipv4Net,
+    /// For IPv6, where that is captured.
+    pub v6: Option<Ipv6Net>,
+}
+
+impl NamePool {
+    /// Both of them.
+    pub fn nets(&self) -> impl Iterator<Item = IpNet> + use<> {
+        let v4 = std::iter::once(IpNet::V4(self.v4));
+        v4.chain(self.v6.map(IpNet::V6))
+    }
+}
+
+/// The networks of `--dns-names`, where that is given.
+pub(super) fn pool(args: &UpArgs) -> Result<Option<NamePool>, PlanError> {
+    let pool = args.dns_names.as_deref().map(read_pool).transpose()?;
+    Ok(pool.map(|pool| NamePool {
+        v6: pool.v6.filter(|_| !args.disable_ipv6),
+        ..pool
+    }))
+}
+
+/// Whether a text is such networks.
+pub(super) fn check_pool(text: &str) -> Result<(), PlanError> {
+    read_pool(text).map(drop)
+}
+
+fn read_pool(text: &str) -> Result<NamePool, PlanError> {
+    // Both always are.
+    let v4 = Ipv4Net::new(POOL_V4.0, POOL_V4.1).unwrap_or_default();
+    let v6 = Ipv6Net::new(POOL_V6.0, POOL_V6.1).ok();
+    let mut pool = NamePool { v4, v6 };
+    if text == DEFAULT {
+        return Ok(pool);
+    }
+    let wrong = |reason| PlanError::BadNamePool {
+        text: text.to_owned(),
+        reason,
+    };
+    for word in text.split(',') {
+        let net: IpNet = word.trim().parse().map_err(|_| wrong("it is no network"))?;
+        if net.max_prefix_len() - net.prefix_len() < LEAST_BITS || net.prefix_len() == 0 {
+            return Err(wrong("it is of the wrong size"));
+        }
+        if is_loopback(&net) || is_multicast(&net) {
+            return Err(wrong("nobody connects to that"));
+        }
+        match net.trunc() {
+            IpNet::V4(net) => pool.v4 = net,
+            IpNet::V6(net) => pool.v6 = Some(net),
+        }
+    }
+    Ok(pool)
 }
 
 /// Takes networks that stand behind `--dns` for what they are: `--dns 10.0.0.0/16` is a habit of sshuttle's users.
@@ -38,11 +112,15 @@ pub fn give_back_networks(args: &mut UpArgs) {
 
 /// What `--dns` and `--dns-server` say.
 pub(super) fn plan(args: &UpArgs) -> Result<Option<DnsPlan>, PlanError> {
-    if args.dns.is_empty() {
+    let by_name = pool(args)?;
+    if args.dns.is_empty() && by_name.is_none() {
         return match args.dns_servers.first() {
             Some(_) => Err(PlanError::ServerWithoutNames),
             None => Ok(None),
         };
+    }
+    if by_name.is_some() && !args.dns_servers.is_empty() {
+        return Err(PlanError::ServerBesideNames);
     }
     let words = args.dns.iter().flat_map(|words| words.split(','));
     let words: Vec<&str> = words
@@ -59,7 +137,11 @@ pub(super) fn plan(args: &UpArgs) -> Result<Option<DnsPlan>, PlanError> {
         true => Vec::new(),
         false => words.into_iter().map(str::to_owned).collect(),
     };
-    Ok(Some(DnsPlan { domains, servers }))
+    Ok(Some(DnsPlan {
+        domains,
+        servers,
+        by_name,
+    }))
 }
 
 /// Whether a text is a name server.
@@ -143,6 +225,49 @@ mod tests {
             plan(&args(&[], &["10.0.0.2"])),
             Err(PlanError::ServerWithoutNames)
         );
+    }
+
+    #[test]
+    fn addresses_that_stand_for_names_are_of_networks_of_their_own() {
+        let by_name = |text: &str, dns: &[&str]| {
+            let args = UpArgs {
+                dns_names: Some(text.to_owned()),
+                ..args(dns, &[])
+            };
+            plan(&args).map(Option::unwrap)
+        };
+        let nets = |text: &str| {
+            let pool = by_name(text, &[])?.by_name.unwrap();
+            let nets: Vec<String> = pool.nets().map(|net| net.to_string()).collect();
+            Ok(nets.join(" "))
+        };
+        let default = "198.19.0.0/18 fd75:6e64:6572:706f::/114";
+        let moved = default.replace("198.19.0.0/18", "10.9.0.0/24");
+        assert_eq!(nets(DEFAULT), Ok(default.to_owned()));
+        assert_eq!(nets("10.9.0.1/24"), Ok(moved));
+        let both = Ok("10.9.0.0/29 fd99::/64".to_owned());
+        assert_eq!(nets("fd99::/64, 10.9.0.0/29"), both);
+        for text in [
+            "",
+            "x",
+            "10.9.0.1",
+            "10.9.0.0/30",
+            "0.0.0.0/0",
+            "127.0.0.0/8",
+            "ff00::/64",
+            "10.9.0.0/24,",
+        ] {
+            let wrong = matches!(nets(text), Err(PlanError::BadNamePool { .. }));
+            assert!(wrong, "{text}");
+        }
+        assert!(by_name(DEFAULT, &[]).unwrap().domains.is_empty());
+        let some = by_name(DEFAULT, &["corp.internal"]).unwrap();
+        assert_eq!(some.domains, ["corp.internal"]);
+        let mut args = args(&["all"], &["10.0.0.2"]);
+        args.dns_names = Some(DEFAULT.to_owned());
+        assert_eq!(plan(&args), Err(PlanError::ServerBesideNames));
+        args.disable_ipv6 = true;
+        assert_eq!(pool(&args).unwrap().unwrap().v6, None);
     }
 
     #[test]

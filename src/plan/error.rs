@@ -152,6 +152,21 @@ pub enum PlanError {
         /// How many there may be.
         most: usize,
     },
+    /// `--dns-server` beside `--dns-names`.
+    #[error(
+        "--dns-server beside --dns-names: nobody is asked where the SSH server itself looks names up; leave one of them out"
+    )]
+    ServerBesideNames,
+    /// Networks that no addresses for names can be of.
+    #[error(
+        "--dns-names {text:?}: {reason}; write networks that nobody uses, for example --dns-names=198.19.0.0/18,fd99::/64"
+    )]
+    BadNamePool {
+        /// As typed.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// `--dns-server` without `--dns`.
     #[error(
         "--dns-server: no name is looked up through the server without --dns; add --dns, or --dns corp.internal for the names below that"

@@ -33,7 +33,7 @@ use ipnet::IpNet;
 
 pub use audit_log::AuditLog;
 pub use carrier::{CarrierKind, CarrierPlan, SshClient};
-pub use dns::DnsPlan;
+pub use dns::{DnsPlan, NamePool};
 pub use environment::Environment;
 pub use error::{PlanError, PlanWarning};
 pub use instance::InstancePlan;

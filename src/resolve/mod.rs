@@ -26,11 +26,14 @@
 //! | remembered answers | 8 MiB and 16,384 of them; the ones not used longest go |
 //! | how long an answer is remembered | its TTL, a day at most; that there is none, 3 hours at most |
 //! | how long one resolver may take | 1.5 s, then the next one is asked too; after 4.5 s in all the answer is SERVFAIL |
+//! | names that addresses stand for, where nobody is asked | 16,384; each keeps its address for 5 minutes at least, then the one not needed longest goes; a further one is answered SERVFAIL |
 //! | clients' streams | 256, each with 64 questions that wait, and ended after 30 s of silence |
 
 mod answer;
+mod by_name;
 mod cache;
 mod frame;
+mod pool;
 mod proxy;
 mod question;
 mod resolver;
@@ -39,7 +42,8 @@ mod view;
 mod zones;
 
 pub use frame::{Deframer, frame};
-pub use proxy::{Proxy, Respond};
+pub use pool::{Named, Pools};
+pub use proxy::{Held, Proxy, Respond};
 pub use question::Way;
 pub use resolver::{Config, Counters, Reply, Resolver, Taken};
 pub use view::{AsItIs, View};

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::frame::{Deframer, frame};
+use super::pool::{Named, Pools};
 use super::question::Way;
 use super::resolver::{Config, Counters, Reply, Resolver, Taken};
 use super::upstream;
@@ -47,6 +49,18 @@ pub(super) struct Server {
     pub(super) bell: Notify,
 }
 
+/// An address that a connection uses.
+pub struct Held<'a, R: Respond> {
+    proxy: &'a Proxy<R>,
+    ip: IpAddr,
+}
+
+impl<R: Respond> Drop for Held<'_, R> {
+    fn drop(&mut self) {
+        self.proxy.with(|resolver| resolver.leave(now(), self.ip));
+    }
+}
+
 /// The name server.
 #[derive(Debug)]
 pub struct Proxy<R> {
@@ -59,10 +73,12 @@ pub struct Proxy<R> {
 }
 
 impl<R: Respond> Proxy<R> {
-    /// One that asks `far` for the names of `zones`, in this order, and `near` for all others; addresses are as `view` shows them.
+    /// One that asks `far` for the names of `zones`, in this order, and `near` for all others; addresses are as `view` shows them. With
+    /// `pools` it asks nobody for those of `zones`, and gives them an address of these.
     pub fn new(
         zones: Zones,
         view: Arc<dyn View>,
+        pools: Option<Pools>,
         (far, near): (&[Target], &[Target]),
         respond: R,
     ) -> Self {
@@ -74,6 +90,7 @@ impl<R: Respond> Proxy<R> {
             resolver: Mutex::new(Resolver::new(Config {
                 zones,
                 view,
+                pools,
                 far: far.len(),
                 near: near.len(),
             })),
@@ -83,6 +100,13 @@ impl<R: Respond> Proxy<R> {
             streams: Semaphore::new(STREAMS),
             respond,
         }
+    }
+
+    /// Whom `ip` stands for; a name has it as long as what is returned is held.
+    pub fn enter(&self, ip: IpAddr) -> (Named, Option<Held<'_, R>>) {
+        let named = self.with(|resolver| resolver.enter(now(), ip));
+        let is_held = matches!(named, Named::Name(_));
+        (named, is_held.then_some(Held { proxy: self, ip }))
     }
 
     /// What has happened so far.

@@ -225,15 +225,22 @@ impl Asked {
 
     /// An answer to a question for everything there is: one record, that says so (RFC 8482 section 4.2).
     fn minimal(&self) -> Vec<u8> {
+        // Its two texts.
+        self.with_record(RecordType::HINFO, MINIMAL_TTL, b"\x07RFC8482\0")
+    }
+
+    /// An answer of one record that is made here; `data` has 255 bytes at most.
+    pub(super) fn with_record(&self, kind: RecordType, ttl: u32, data: &[u8]) -> Vec<u8> {
         let mut message = self.made(ResponseCode::NoError, false);
         let opt = message.split_off(HEADER + self.section.len());
         message[ANSWERS] = 1;
-        // The name of the question; HINFO; its class; a TTL; the two texts.
-        message.extend([0xc0, HEADER as u8, 0, 13]);
+        // The name of the question.
+        message.extend([0xc0, HEADER as u8]);
+        message.extend(u16::from(kind).to_be_bytes());
         message.extend(&self.section[self.section.len() - 2..]);
-        message.extend(MINIMAL_TTL.to_be_bytes());
-        message.extend([0, 9]);
-        message.extend(b"\x07RFC8482\0");
+        message.extend(ttl.to_be_bytes());
+        message.extend([0, data.len() as u8]);
+        message.extend(data);
         message.extend(opt);
         message
     }

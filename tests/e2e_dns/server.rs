@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
-use super::common::Lab;
+use super::common::{Lab, eventually, finished};
 
 /// dnsmasq, which answers over UDP and TCP; gone when dropped.
 pub struct NameServer {
@@ -80,4 +80,30 @@ impl Drop for NameServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What sshd runs in: a host that knows names by these files alone.
+const KNOWING: &str = "set -e; mount --bind \"$1/hosts\" /etc/hosts; mount --bind \"$1/nss\" /etc/nsswitch.conf; \
+    exec /usr/sbin/sshd -f \"$2\" -E \"$2.log\"";
+
+/// A further sshd on the bastion, which knows the hosts of `hosts` by name, and nobody else.
+#[allow(dead_code)] // each test file uses its part
+pub fn sshd_that_knows(lab: &Lab, port: u16, hosts: &str) {
+    lab.further_sshd(port, "authorized_keys", "");
+    let pid_file = lab.state.join(format!("sshd-{port}.pid"));
+    // It is there before its text is.
+    let is_written = || fs::read_to_string(&pid_file).is_ok_and(|text| text.ends_with('\n'));
+    eventually("sshd has written its pid", is_written);
+    lab.kill_sshd_at(port);
+    fs::remove_file(&pid_file).unwrap();
+    fs::write(lab.file("hosts"), hosts).unwrap();
+    fs::write(lab.file("nss"), "passwd: files\nhosts: files\n").unwrap();
+    let mut sshd = lab.command("bastion", "unshare");
+    sshd.args(["-m", "sh", "-c", KNOWING, "sh"]).args([
+        &lab.state.display().to_string(),
+        &lab.file(&format!("sshd-{port}.conf")),
+    ]);
+    let started = finished(sshd);
+    assert!(started.status.success(), "{started:?}");
+    eventually("sshd listens", is_written);
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use underpass::resolve::{Config, Deframer, Resolver, Taken, View, Way, Zones};
+use underpass::resolve::{Config, Deframer, Pools, Resolver, Taken, View, Way, Zones};
 
 /// Two far resolvers and a near one.
 const SERVERS: usize = 3;
@@ -42,12 +42,20 @@ impl View for Moved {
     }
 }
 
+fn pools() -> Pools {
+    Pools {
+        v4: "198.19.0.0/29".parse().unwrap(),
+        v6: Some("fd75::/64".parse().unwrap()),
+    }
+}
+
 /// Plays a story: each step is a kind, a length, and as many bytes. How many answers clients got; nobody gets two.
 pub(crate) fn drive(story: &[u8]) -> usize {
     let zones = Zones::below(&["corp.internal"], &["100.0.0.0/8".parse().unwrap()]).unwrap();
     let mut resolver = Resolver::new(Config {
         zones,
         view: Arc::new(Moved),
+        pools: (story.len() % 2 == 1).then(pools),
         far: 2,
         near: 1,
     });

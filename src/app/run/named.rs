@@ -3,24 +3,22 @@
 use std::net::SocketAddr;
 
 use super::network::NameServer;
-use crate::app::up::names::{Names, NamesError, far_servers, zones};
-use crate::app::up::shown::Shown;
+use crate::app::up::names::{Names, NamesError, World, far_servers};
 use crate::carrier::AnyCarrier;
 use crate::inlet::tun::{NameServers, Tun};
 use crate::os::TunDevice;
 use crate::plan::{DnsPlan, RunPlan};
-use crate::resolve::Zones;
 
 /// What is known before the login.
 pub(super) struct Wanted {
     dns: DnsPlan,
-    view: (Zones, Shown),
+    world: World,
     own: NameServer,
 }
 
 /// And after it.
 pub(super) struct Known {
-    view: (Zones, Shown),
+    world: World,
     own: NameServer,
     far: Vec<SocketAddr>,
 }
@@ -31,19 +29,18 @@ impl Wanted {
         let (Some(dns), Some(own)) = (&plan.plan.dns, own) else {
             return Ok(None);
         };
-        let capture = &plan.plan.capture;
         Ok(Some(Self {
             dns: dns.clone(),
-            view: (zones(dns, capture)?, Shown::new(dns, capture)),
+            world: World::new(dns, &plan.plan.capture)?,
             own,
         }))
     }
 
     /// Finds out who is to be asked.
     pub(super) async fn ask(self, link: &AnyCarrier) -> Result<Known, NamesError> {
-        let Self { dns, view, own } = self;
+        let Self { dns, world, own } = self;
         let far = far_servers(&dns, link).await?;
-        Ok(Known { view, own, far })
+        Ok(Known { world, own, far })
     }
 }
 
@@ -56,7 +53,7 @@ impl Known {
     /// The name server behind `inlet`.
     pub(super) fn behind(self, inlet: &Tun<TunDevice>) -> Names {
         let at = at(Some(&self));
-        let Self { view, own, far } = self;
-        Names::new(inlet, at, own.client, view, (&far, &own.near))
+        let Self { world, own, far } = self;
+        Names::new(inlet, at, own.client, world, (&far, &own.near))
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::carrier::direct::{self, TcpReader, TcpWriter};
-use crate::net::{Carrier, Inbound, OpenError, OpenFailure, Source, Target};
+use crate::net::{Carrier, Far, Inbound, OpenError, OpenFailure, Source, Target};
 use crate::os::namespace::Sockets;
 use crate::plan::Publish;
 use crate::relay::{Traffic, relay};
@@ -140,7 +140,7 @@ async fn carry(stream: TcpStream, from: SocketAddr, within: &Within) {
         target: SocketAddr::new(INSIDE[0], inside),
     };
     let target = inbound.target();
-    let outcome = relay(inbound, within, target, &Traffic::default()).await;
+    let outcome = relay(inbound, within, target.into(), &Traffic::default()).await;
     debug!("published port {inside}: {outcome}");
 }
 
@@ -191,10 +191,10 @@ impl Carrier for Within {
     type Writer = TcpWriter;
 
     /// To whichever loopback somebody listens on.
-    async fn open(&self, _: Source, target: Target) -> Result<(TcpReader, TcpWriter), OpenError> {
+    async fn open_far(&self, _: Source, far: Far) -> Result<(TcpReader, TcpWriter), OpenError> {
         let mut failure = OpenError::new(OpenFailure::Refused, "");
         for ip in INSIDE {
-            match self.connect(SocketAddr::new(ip, target.0.port())).await {
+            match self.connect(SocketAddr::new(ip, far.target.0.port())).await {
                 Ok(stream) => return Ok(direct::halves(stream)),
                 Err(error) => failure = direct::open_error(&error),
             }

@@ -6,7 +6,7 @@ use crate::app::up::leads::{Leads, far};
 use crate::carrier::direct::{Direct, TcpReader, TcpWriter};
 use crate::carrier::steady::{SteadyReader, SteadyWriter};
 use crate::carrier::{AnyCarrier, AnyReader, AnyWriter, Steady};
-use crate::net::{Carrier, Either, OpenError, OpenFailure, Source, Target};
+use crate::net::{Carrier, Either, Far, OpenError, OpenFailure, Source, Target};
 use crate::plan::names::{DNS, StandIn};
 use crate::plan::{Mapping, RunPlan, Way};
 
@@ -65,14 +65,14 @@ impl Carrier for Out<'_> {
     type Reader = WayReader;
     type Writer = WayWriter;
 
-    async fn open(
+    async fn open_far(
         &self,
         source: Source,
-        target: Target,
+        far: Far,
     ) -> Result<(WayReader, WayWriter), OpenError> {
         match self {
-            Self::Server(server) => server.open(source, target).await.map(Either::left),
-            Self::Host => Direct.open(source, target).await.map(Either::right),
+            Self::Server(server) => server.open_far(source, far).await.map(Either::left),
+            Self::Host => Direct.open_far(source, far).await.map(Either::right),
             Self::Nowhere => Err(OpenError::new(
                 OpenFailure::NetworkUnreachable,
                 "not captured, and --isolate is set",

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::app::control::report::{Bytes, FlowReport, now};
-use crate::net::{FlowKey, Target};
+use crate::net::{Far, FlowKey};
 use crate::relay::{Meter, Traffic};
 
 /// All of them, by number.
@@ -20,7 +20,7 @@ pub(in crate::app) struct Flows {
 struct Flow {
     key: FlowKey,
     /// Whom the target stands for.
-    mapped_to: Option<Target>,
+    mapped_to: Option<Far>,
     /// In seconds since 1970.
     since: u64,
     traffic: Traffic,
@@ -35,7 +35,7 @@ impl Flows {
     }
 
     /// One that begins now, until what is returned is dropped. `mapped_to` is whom its target stands for, if that is another.
-    pub(super) fn begin(&self, key: FlowKey, mapped_to: Option<Target>) -> Listed<'_> {
+    pub(super) fn begin(&self, key: FlowKey, mapped_to: Option<Far>) -> Listed<'_> {
         let number = 1 + self.begun.fetch_add(1, Relaxed);
         let flow = Arc::new(Flow {
             key,
@@ -77,7 +77,7 @@ impl Flow {
             is_open: connection.is_some(),
             source: self.key.source.0.to_string(),
             target: self.key.target.0.to_string(),
-            mapped_to: self.mapped_to.map(|far| far.to_string()),
+            mapped_to: self.mapped_to.as_ref().map(ToString::to_string),
             since: self.since,
             bytes: Bytes {
                 up: self.traffic.up.load(Relaxed),
@@ -119,7 +119,7 @@ impl Drop for Listed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Source;
+    use crate::net::{Source, Target};
 
     #[test]
     fn pages_have_each_flow_once_and_none_that_has_ended() {

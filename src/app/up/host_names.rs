@@ -8,14 +8,12 @@ use thiserror::Error;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::names::{Names, NamesError, far_servers, zones};
-use super::shown::Shown;
+use super::names::{Names, NamesError, World, far_servers};
 use crate::app::doctor::resolver;
 use crate::carrier::AnyCarrier;
 use crate::inlet::tun::{NameServers, Tun};
 use crate::os::TunDevice;
 use crate::plan::{DnsPlan, Plan, names};
-use crate::resolve::Zones;
 
 /// How long a program's question may take.
 const LOOKUP: Duration = Duration::from_secs(5);
@@ -26,7 +24,7 @@ pub(in crate::app) enum HostNamesError {
     /// Some names alone.
     #[error(
         "--dns {0}: resolv.conf(5) has name servers for all names only, and this host has nobody who could part them; \
-         write --dns for all names, or: underpass run --dns {0} ... -- COMMAND"
+         write --dns for all names, add --dns-names to have the server look those up, or: underpass run --dns {0} ... -- COMMAND"
     )]
     Split(String),
     /// Somebody looks after names here.
@@ -49,7 +47,8 @@ pub(in crate::app) fn check(dns: &DnsPlan, is_elsewhere: bool) -> Result<(), Hos
     if is_elsewhere {
         return Err(HostNamesError::Elsewhere);
     }
-    if !dns.domains.is_empty() {
+    // Who has the server look names up has all of them asked of us: those of others are asked further from here.
+    if !dns.domains.is_empty() && dns.by_name.is_none() {
         return Err(HostNamesError::Split(dns.domains.join(",")));
     }
     match resolver::keeper() {
@@ -68,8 +67,7 @@ pub(super) async fn are_asked(names: &Names) -> bool {
 
 /// Who is asked for what.
 pub(super) struct HostNames {
-    zones: Zones,
-    shown: Shown,
+    world: World,
     far: Vec<SocketAddr>,
     near: Vec<SocketAddr>,
 }
@@ -88,8 +86,7 @@ impl HostNames {
             .collect();
         let text = std::fs::read_to_string(resolver::RESOLV_CONF).unwrap_or_default();
         Ok(Self {
-            zones: zones(dns, &plan.capture)?.except(&hosts),
-            shown: Shown::new(dns, &plan.capture),
+            world: World::new(dns, &plan.capture)?.except(&hosts),
             far: far_servers(dns, carrier).await?,
             near: names::servers(&text, |name| if_nametoindex(name).ok()),
         })
@@ -104,7 +101,7 @@ impl HostNames {
     /// The name server at `address`, behind `inlet`.
     pub(super) fn behind(self, inlet: &Tun<TunDevice>, address: IpAddr) -> Names {
         let at = NameServers([Some(address), None]);
-        let view = (self.zones, self.shown);
-        Names::new(inlet, at, address, view, (&self.far, &self.near))
+        let Self { world, far, near } = self;
+        Names::new(inlet, at, address, world, (&far, &near))
     }
 }

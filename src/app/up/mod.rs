@@ -5,6 +5,7 @@
 //! with this process.
 
 mod board;
+mod by_name;
 mod error;
 pub(super) mod flows;
 pub(super) mod host_names;

@@ -5,16 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tracing::info;
 
+use super::by_name::Turns;
 use super::shown::Shown;
 use crate::carrier::examine::{Answer, Request};
 use crate::carrier::{AnyCarrier, Direct};
 use crate::inlet::tun::{Answers, NameServers, Tun};
 use crate::net::{Carrier, Inbound, Source, Target};
 use crate::os::TunDevice;
-use crate::plan::{CapturePlan, DnsPlan, Mapping, names};
-use crate::resolve::{Counters, NameError, Proxy, Respond, View, Zones};
+use crate::plan::{CapturePlan, DnsPlan, Mapping, NamePool, names};
+use crate::resolve::{Counters, Held, NameError, Named, Pools, Proxy, Respond, View, Zones};
 
 /// Prints which name servers a host asks (resolv.conf(5)).
 const COMMAND: &str = "cat /etc/resolv.conf";
@@ -35,13 +37,35 @@ pub(in crate::app) enum NamesError {
     NoServer(&'static str),
 }
 
-/// The names that are looked up through the server.
-///
-/// # Errors
-/// [`NamesError::Domain`].
-pub(in crate::app) fn zones(dns: &DnsPlan, capture: &CapturePlan) -> Result<Zones, NamesError> {
-    let networks: Vec<_> = capture.subnets.iter().map(|subnet| subnet.net).collect();
-    Ok(Zones::below(&dns.domains, &networks)?)
+/// Which names are the far side's, and how that is shown.
+pub(in crate::app) struct World {
+    zones: Zones,
+    shown: Shown,
+    pools: Option<Pools>,
+}
+
+impl World {
+    /// What `dns` says of the far side, while `capture` is captured.
+    ///
+    /// # Errors
+    /// [`NamesError::Domain`].
+    pub(in crate::app) fn new(dns: &DnsPlan, capture: &CapturePlan) -> Result<Self, NamesError> {
+        let networks: Vec<_> = capture.subnets.iter().map(|subnet| subnet.net).collect();
+        let pools = dns.by_name.map(|NamePool { v4, v6 }| Pools { v4, v6 });
+        Ok(Self {
+            zones: Zones::below(&dns.domains, &networks)?,
+            shown: Shown::new(dns, capture),
+            pools,
+        })
+    }
+
+    /// But for `names`, each as it is: those of who leads to the far side.
+    pub(super) fn except(self, names: &[&str]) -> Self {
+        Self {
+            zones: self.zones.except(names),
+            ..self
+        }
+    }
 }
 
 /// The name servers to ask: those of the plan, else those that the SSH server asks.
@@ -52,7 +76,7 @@ pub(in crate::app) async fn far_servers(
     dns: &DnsPlan,
     link: &AnyCarrier,
 ) -> Result<Vec<SocketAddr>, NamesError> {
-    if !dns.servers.is_empty() {
+    if !dns.servers.is_empty() || dns.by_name.is_some() {
         return Ok(dns.servers.clone());
     }
     let answer = link.ask(Request::Exec(COMMAND)).await;
@@ -87,12 +111,21 @@ fn read_answer(answer: &Answer) -> Result<Vec<SocketAddr>, NamesError> {
 }
 
 /// Sends answers as packets.
-struct Datagrams(Answers<TunDevice>);
+pub(super) struct Datagrams(Answers<TunDevice>);
 
 impl Respond for Datagrams {
     fn respond(&self, from: Target, to: Source, message: &[u8]) {
         self.0.send(from, to, message);
     }
+}
+
+/// A connection to a host by its name.
+pub(super) struct Guest<'a> {
+    /// `None` where the address stands for nobody any more.
+    pub(super) name: Option<Arc<str>>,
+    /// To be waited for before the server is asked.
+    pub(super) turn: &'a Semaphore,
+    _held: Option<Held<'a, Datagrams>>,
 }
 
 /// The name server.
@@ -101,36 +134,57 @@ pub(in crate::app) struct Names {
     at: NameServers,
     source: Source,
     shown: Arc<Shown>,
+    turns: Turns,
 }
 
 impl Names {
-    /// One at `at`, for the host that is `client` on the device; it asks `far` for `zones`, and `near` for all other names. What is
-    /// captured is `shown`.
+    /// One at `at`, for the host that is `client` on the device; it asks `far` for names of the far side, and `near` for all others.
     pub(in crate::app) fn new(
         inlet: &Tun<TunDevice>,
         at: NameServers,
         client: IpAddr,
-        (zones, shown): (Zones, Shown),
+        world: World,
         (far, near): (&[SocketAddr], &[SocketAddr]),
     ) -> Self {
         let targets = |servers: &[SocketAddr]| -> Vec<Target> {
             servers.iter().map(|server| Target(*server)).collect()
         };
         let answers = Datagrams(inlet.answers());
+        let World {
+            zones,
+            shown,
+            pools,
+        } = world;
         let shown = Arc::new(shown);
         let view: Arc<dyn View> = Arc::<Shown>::clone(&shown);
         let servers = (&*targets(far), &*targets(near));
         Self {
-            proxy: Proxy::new(zones, view, servers, answers),
+            proxy: Proxy::new(zones, view, pools, servers, answers),
             at,
             source: Source(SocketAddr::new(client, PORT)),
             shown,
+            turns: Turns::default(),
         }
     }
 
     /// `capture` is shown from here on, by `mapping`.
     pub(super) fn change(&self, mapping: Mapping, capture: &CapturePlan) {
         self.shown.change(mapping, capture);
+    }
+
+    /// For a connection to `target`: the host whose name that stands for. `None` where it stands for none.
+    pub(super) fn guest(&self, target: Target) -> Option<Guest<'_>> {
+        let (named, held) = self.proxy.enter(target.0.ip());
+        let name = match named {
+            Named::Other => return None,
+            Named::Nobody => None,
+            Named::Name(name) => Some(name),
+        };
+        Some(Guest {
+            turn: self.turns.of(target.0.ip()),
+            name,
+            _held: held,
+        })
     }
 
     /// Whether who connects to `target` asks us.

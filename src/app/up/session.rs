@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{debug, warn};
 
+use super::by_name::InTurn;
 use super::flows::Flows;
 use super::leads::Leads;
 use super::life::Activity;
@@ -14,7 +15,7 @@ use super::names::Names;
 use super::records::Metered;
 use crate::audit::Audit;
 use crate::inlet::tun::{Tun, TunInbound};
-use crate::net::{FlowKey, Inbound, OpenFailure, Target};
+use crate::net::{Far, FlowKey, Inbound, OpenError, OpenFailure, Target};
 use crate::os::TunDevice;
 use crate::relay::{Outcome, relay};
 use crate::stats::Stats;
@@ -95,14 +96,30 @@ impl<L: Leads + 'static> Session<L> {
         let _active = self.activity.begin();
         let (source, target) = (inbound.source(), inbound.target());
         let key = FlowKey { source, target };
-        let (carrier, far) = self.leads.lead(target);
-        let mapped_to = (far != target).then_some(far);
+        let (carrier, whom) = self.leads.lead(target);
+        let guest = self.names.as_ref().and_then(|names| names.guest(target));
+        let far = Far {
+            target: whom,
+            name: guest.as_ref().and_then(|guest| guest.name.clone()),
+        };
         let entry = self.audit.as_ref();
-        let entry = entry.map(|audit| audit.flow(key, mapped_to));
-        let listed = self.flows.begin(key, mapped_to);
+        let entry = entry.map(|audit| {
+            let mapped_to = (whom != target).then_some(whom);
+            audit.flow(key, mapped_to, far.name.clone())
+        });
+        let listed = self
+            .flows
+            .begin(key, (far != target.into()).then(|| far.clone()));
         let meter = Metered(&self.stats.traffic, &listed, entry.as_ref());
         // Boxed: awaited in place, a future is kept twice.
-        let outcome = Box::pin(relay(inbound, &carrier, far, &meter)).await;
+        let turn = guest.as_ref().map(|guest| guest.turn);
+        let is_nobody = guest.as_ref().is_some_and(|guest| guest.name.is_none());
+        let outcome = if is_nobody {
+            refuse(inbound)
+        } else {
+            let carrier = InTurn(carrier, turn);
+            Box::pin(relay(inbound, &carrier, far.clone(), &meter)).await
+        };
         self.stats.count(&outcome);
         let is_ours =
             matches!(outcome, Outcome::Broken(_)) && self.is_stopping.load(Ordering::Relaxed);
@@ -110,17 +127,17 @@ impl<L: Leads + 'static> Session<L> {
         if let Some(entry) = entry.filter(|_| !is_ours) {
             entry.end(&outcome);
         }
-        let far = Far { far, here: target };
+        let far = Whom { far, here: target };
         debug!("{far}: {outcome}");
         if let Outcome::Refused(error) = &outcome
             && error.failure == OpenFailure::Prohibited
         {
-            self.tell_of_policy(far);
+            self.tell_of_policy(&far);
         }
     }
 
     /// Once: an application that tries again must not fill the log.
-    fn tell_of_policy(&self, far: Far) {
+    fn tell_of_policy(&self, far: &Whom) {
         if !self.told_of_policy.swap(true, Ordering::Relaxed) {
             warn!(
                 "the SSH server forbids {far}; its administrator can allow it with PermitOpen or \
@@ -130,17 +147,26 @@ impl<L: Leads + 'static> Session<L> {
     }
 }
 
+/// Refuses a connection to an address that stands for nobody.
+fn refuse(inbound: impl Inbound) -> Outcome {
+    let error = OpenError::new(
+        OpenFailure::HostUnreachable,
+        "the address stands for no name any more",
+    );
+    inbound.refuse(&error);
+    Outcome::Refused(error)
+}
+
 /// A target as the server knows it, and as it is here where that differs.
-#[derive(Clone, Copy)]
-struct Far {
-    far: Target,
+struct Whom {
+    far: Far,
     here: Target,
 }
 
-impl fmt::Display for Far {
+impl fmt::Display for Whom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { far, here } = self;
-        match far == here {
+        match *far == Far::from(*here) {
             true => far.fmt(f),
             false => write!(f, "{far} ({here} here)"),
         }

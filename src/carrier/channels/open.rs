@@ -1,6 +1,6 @@
 //! What a channel is asked for with: its type, and what the type adds to CHANNEL_OPEN.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::BufMut;
 
@@ -19,12 +19,13 @@ impl ChannelType {
     }
 
     /// A TCP connection that the server makes (RFC 4254 section 7.2).
-    pub fn direct_tcpip(target: SocketAddr, originator: SocketAddr) -> Self {
+    pub fn direct_tcpip(host: &str, port: u16, originator: SocketAddr) -> Self {
         let mut specific = Vec::new();
-        for end in [target, originator] {
-            // A server that looks the text up sees an IPv4 address as such.
-            put_address(&mut specific, end.ip().to_canonical());
-            specific.put_u32(end.port().into());
+        // A server that looks the text up sees an IPv4 address as such.
+        let source = originator.ip().to_canonical().to_string();
+        for (host, port) in [(host, port), (&source, originator.port())] {
+            put_host(&mut specific, host);
+            specific.put_u32(port.into());
         }
         Self::new("direct-tcpip", specific)
     }
@@ -53,9 +54,8 @@ impl ChannelType {
     }
 }
 
-fn put_address(out: &mut Vec<u8>, address: IpAddr) {
-    let text = address.to_string();
-    // An address has at most 45 characters.
+fn put_host(out: &mut Vec<u8>, text: &str) {
+    // An address has at most 45 characters, a name 253.
     out.put_u32(u32::try_from(text.len()).unwrap_or_default());
     out.put_slice(text.as_bytes());
 }
@@ -90,14 +90,30 @@ impl From<u32> for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{Far, Target};
 
     #[test]
-    fn a_connection_is_asked_for_by_address() {
-        let target = "[::ffff:10.0.0.1]:443".parse().unwrap();
+    fn a_connection_is_asked_for_by_address_or_by_name() {
+        let target = Target("[::ffff:10.0.0.1]:443".parse().unwrap());
         let originator = "[fd00::2]:5000".parse().unwrap();
-        let asked = ChannelType::direct_tcpip(target, originator);
-        let expected = b"\0\0\0\x0810.0.0.1\0\0\x01\xbb\0\0\0\x07fd00::2\0\0\x13\x88";
-        assert_eq!(asked.specific, expected);
+        let by_address = Far::from(target);
+        let by_name = Far {
+            name: Some("db.test".into()),
+            ..by_address.clone()
+        };
+        for (far, expected) in [
+            (
+                by_address,
+                &b"\0\0\0\x0810.0.0.1\0\0\x01\xbb\0\0\0\x07fd00::2\0\0\x13\x88"[..],
+            ),
+            (
+                by_name,
+                b"\0\0\0\x07db.test\0\0\x01\xbb\0\0\0\x07fd00::2\0\0\x13\x88",
+            ),
+        ] {
+            let asked = ChannelType::direct_tcpip(&far.host(), 443, originator);
+            assert_eq!(asked.specific, expected);
+        }
     }
 
     #[test]

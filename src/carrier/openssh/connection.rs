@@ -26,7 +26,7 @@ use crate::carrier::error::LostReason;
 use crate::carrier::expired::Expiry;
 use crate::carrier::link::next_number;
 use crate::carrier::processes;
-use crate::net::{OpenError, OpenFailure, Source, Target};
+use crate::net::{Far, OpenError, OpenFailure, Source};
 
 /// How long the first session may take to be answered, and to end.
 const SESSION: Duration = Duration::from_secs(3);
@@ -127,7 +127,7 @@ impl Connection {
     pub(super) fn open(
         self: &Arc<Self>,
         source: Source,
-        target: Target,
+        far: &Far,
         permit: DialPermit,
     ) -> Result<Asked, OpenError> {
         let flow = Arc::new(Flow::new(permit));
@@ -135,7 +135,7 @@ impl Connection {
             if shared.is_lost {
                 return Err(OpenError::new(OpenFailure::ConnectionLost, ""));
             }
-            let kind = ChannelType::direct_tcpip(target.0, source.0);
+            let kind = ChannelType::direct_tcpip(&far.host(), far.target.0.port(), source.0);
             let full = || OpenError::new(OpenFailure::NoResources, "");
             if shared.burden().is_full() {
                 return Err(full());

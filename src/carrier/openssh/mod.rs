@@ -63,7 +63,7 @@ use super::dial::DialBudget;
 use super::error::{ConnectError, LostReason};
 use super::link::{Description, Link, distinct};
 use super::prompt;
-use crate::net::{Carrier, OpenError, Source, Target};
+use crate::net::{Carrier, Far, OpenError, Source};
 use crate::plan::{SshClient, SshPlan};
 
 pub use self::client::SshError;
@@ -174,13 +174,13 @@ impl Carrier for OpensshCarrier {
     type Reader = OpensshReader;
     type Writer = OpensshWriter;
 
-    async fn open(
+    async fn open_far(
         &self,
         source: Source,
-        target: Target,
+        far: Far,
     ) -> Result<(OpensshReader, OpensshWriter), OpenError> {
-        let permit = self.dial.acquire(target.0.ip()).await;
+        let permit = self.dial.acquire(far.target.0.ip()).await;
         let connection = self.pool.place()?;
-        connection.open(source, target, permit)?.await
+        connection.open(source, &far, permit)?.await
     }
 }

@@ -17,7 +17,7 @@ use super::stream::{RusshReader, RusshWriter, halves};
 use super::vigil::Vigil;
 use crate::carrier::error::LostReason;
 use crate::carrier::link::LIFE;
-use crate::net::{OpenError, Source, Target};
+use crate::net::{Far, OpenError, Source};
 
 /// Payload after which a connection takes no new flows, in bytes. Far below where a key is worn out
 /// (2^32 packets of one key, RFC 4344 section 3.1), even for flows of tiny packets.
@@ -89,13 +89,13 @@ impl Connection {
     pub(super) async fn open(
         &self,
         source: Source,
-        target: Target,
+        far: &Far,
         place: ChannelGuard,
         store: &Arc<Store>,
     ) -> Result<(RusshReader, RusshWriter), OpenError> {
         let open = self.handle.channel_open_direct_tcpip(
-            target.0.ip().to_canonical().to_string(),
-            u32::from(target.0.port()),
+            far.host(),
+            u32::from(far.target.0.port()),
             source.0.ip().to_canonical().to_string(),
             u32::from(source.0.port()),
         );

@@ -52,7 +52,7 @@ use super::dial::DialBudget;
 use super::error::{ConnectError, LostReason};
 use super::link::{Description, Link, distinct};
 use super::prompt::Prompter;
-use crate::net::{Carrier, OpenError, Source, Target};
+use crate::net::{Carrier, Far, OpenError, Source};
 use crate::plan::SshPlan;
 
 pub use self::algorithms::has_algorithm;
@@ -171,16 +171,16 @@ impl Carrier for RusshCarrier {
     type Reader = RusshReader;
     type Writer = RusshWriter;
 
-    async fn open(
+    async fn open_far(
         &self,
         source: Source,
-        target: Target,
+        far: Far,
     ) -> Result<(RusshReader, RusshWriter), OpenError> {
-        let permit = self.dial.acquire(target.0.ip()).await;
+        let permit = self.dial.acquire(far.target.0.ip()).await;
         let Place { connection, place } = self.pool.place().await?;
         let store = Arc::clone(self.pool.store());
         detached(async move {
-            let opened = connection.open(source, target, place, &store).await;
+            let opened = connection.open(source, &far, place, &store).await;
             permit.give_back(opened.as_ref().err());
             opened
         })

@@ -40,7 +40,7 @@ use tokio::time::{Instant, sleep};
 use self::count::{Streams, counted};
 use super::error::ConnectError;
 use super::link::Link;
-use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
+use crate::net::{Carrier, Far, OpenError, OpenFailure, Source};
 
 pub use self::count::{SteadyReader, SteadyWriter};
 
@@ -196,14 +196,14 @@ impl<L: Link> Carrier for Steady<L> {
     type Reader = SteadyReader<L::Reader>;
     type Writer = SteadyWriter<L::Writer>;
 
-    async fn open(
+    async fn open_far(
         &self,
         source: Source,
-        target: Target,
+        far: Far,
     ) -> Result<(Self::Reader, Self::Writer), OpenError> {
         loop {
             let Current { link, streams, .. } = self.current().await;
-            match link.open(source, target).await {
+            match link.open_far(source, far.clone()).await {
                 Ok((reader, writer)) => return Ok(counted(reader, writer, &streams)),
                 // Nothing was promised to the application yet: it need not know.
                 Err(error) if error.failure == OpenFailure::ConnectionLost => {

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::carrier::error::{self, CommandEnd, HostKeyError, LostReason};
 use crate::carrier::link::{Description, LIFE};
-use crate::net::{ByteReader, ByteWriter, StreamError};
+use crate::net::{ByteReader, ByteWriter, StreamError, Target};
 use crate::plan::SshPlan;
 
 /// A link whose end is in the test's hand. Clones are one.
@@ -78,7 +78,7 @@ impl Carrier for Fake {
     type Reader = Half;
     type Writer = Half;
 
-    async fn open(&self, _: Source, _: Target) -> Result<(Half, Half), OpenError> {
+    async fn open_far(&self, _: Source, _: Far) -> Result<(Half, Half), OpenError> {
         if *self.lost.borrow() {
             return Err(OpenError::new(OpenFailure::ConnectionLost, ""));
         }

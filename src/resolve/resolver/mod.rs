@@ -4,6 +4,7 @@ mod line;
 mod values;
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +15,10 @@ use self::line::{Line, Ticket};
 use self::values::Tried;
 pub use self::values::{Config, Counters, Reply, Taken};
 use super::answer::{Answer, Mismatch};
+use super::by_name;
 use super::cache::Cache;
 use super::frame::frame;
+use super::pool::{Named, Pool};
 use super::question::{self, Asked, Question, Unfit, Way};
 use super::view::View;
 use super::zones::{Side, Zones};
@@ -37,6 +40,7 @@ const STEPS: u8 = 3;
 pub struct Resolver<C> {
     zones: Zones,
     view: Arc<dyn View>,
+    pool: Option<Pool>,
     sides: [Range<usize>; 2],
     lines: Vec<Line>,
     waiting: HashMap<Arc<Question>, Waiting<C>>,
@@ -80,6 +84,7 @@ impl<C> Resolver<C> {
         Self {
             zones: config.zones,
             view: config.view,
+            pool: config.pools.map(Pool::new),
             sides: [0..config.far, config.far..all],
             lines: (0..all).map(|_| Line::default()).collect(),
             waiting: HashMap::new(),
@@ -108,6 +113,15 @@ impl<C> Resolver<C> {
         };
         self.counters.questions += 1;
         question::place(&mut question, &mut asked, &self.zones, &*self.view);
+        if question.side == Side::Far
+            && let Some(pool) = &mut self.pool
+        {
+            let made = by_name::answer(pool, now, &question, &asked);
+            return Taken::Answered(match made {
+                Some(message) => Reply { client, message },
+                None => self.failed(client, &asked),
+            });
+        }
         if let Some((answer, age)) = self.cache.get(&question, now) {
             self.counters.remembered += 1;
             let message = answer.copy_for(&asked, age, &*self.view);
@@ -181,6 +195,19 @@ impl<C> Resolver<C> {
             waiting.tried.add(server);
         }
         self.lines[server].queue(ticket, |ticket| is_current(&self.waiting, ticket));
+    }
+
+    /// Whom `ip` stands for, for a connection that uses it until [`leave`](Self::leave).
+    pub fn enter(&mut self, now: Instant, ip: IpAddr) -> Named {
+        let pool = self.pool.as_mut();
+        pool.map_or(Named::Other, |pool| pool.enter(now, ip))
+    }
+
+    /// A connection to `ip`, which stood for a name, has ended.
+    pub fn leave(&mut self, now: Instant, ip: IpAddr) {
+        if let Some(pool) = &mut self.pool {
+            pool.leave(now, ip);
+        }
     }
 
     /// Whether there is something to be written to `server`.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::resolve::pool::Pools;
 use crate::resolve::view::View;
 use crate::resolve::zones::Zones;
 
@@ -12,6 +13,8 @@ pub struct Config {
     pub zones: Zones,
     /// How addresses of the far side are shown.
     pub view: Arc<dyn View>,
+    /// Where names of the far side are not asked for: the addresses that stand for them.
+    pub pools: Option<Pools>,
     /// How many far resolvers there are; they have the numbers from 0.
     pub far: usize,
     /// How many near ones; they have the numbers behind.

@@ -1,6 +1,7 @@
 //! What the tests share: messages put together by hand, so that no parser is checked against itself.
 
 mod answer;
+mod by_name;
 mod cache;
 mod proxy;
 mod question;

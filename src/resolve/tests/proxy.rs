@@ -16,7 +16,8 @@ use super::super::view::AsItIs;
 use super::super::zones::Zones;
 use super::*;
 use crate::net::{
-    ByteReader, ByteWriter, Carrier, Inbound, OpenError, OpenFailure, Source, StreamError, Target,
+    ByteReader, ByteWriter, Carrier, Far, Inbound, OpenError, OpenFailure, Source, StreamError,
+    Target,
 };
 
 const API: &str = "api.corp.internal";
@@ -115,11 +116,11 @@ impl Carrier for Streams {
     type Reader = Reader;
     type Writer = Writer;
 
-    async fn open(&self, _: Source, target: Target) -> Result<(Reader, Writer), OpenError> {
+    async fn open_far(&self, _: Source, far: Far) -> Result<(Reader, Writer), OpenError> {
         let refused = || OpenError::new(OpenFailure::Refused, "");
         let opened = self.opened.as_ref().ok_or_else(refused)?;
         let (ours, theirs) = pipes();
-        opened.send((target, theirs)).map_err(|_| refused())?;
+        opened.send((far.target, theirs)).map_err(|_| refused())?;
         Ok(halves(ours))
     }
 }
@@ -189,6 +190,7 @@ impl Rig {
         let proxy = Proxy::new(
             zones,
             Arc::new(AsItIs),
+            None,
             (&[far()], &[near()]),
             Datagrams(respond),
         );

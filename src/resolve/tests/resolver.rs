@@ -27,6 +27,7 @@ impl Rig {
             resolver: Resolver::new(Config {
                 zones,
                 view: Arc::new(AsItIs),
+                pools: None,
                 far,
                 near,
             }),

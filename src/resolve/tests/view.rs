@@ -60,6 +60,7 @@ fn through(asked: &[u8], server: usize, answer: impl Fn(&[u8]) -> Vec<u8>) -> (V
     let mut resolver = Resolver::new(Config {
         zones: Zones::below(&["corp.internal"], &networks).unwrap(),
         view: Arc::new(Moved),
+        pools: None,
         far: 1,
         near: 1,
     });
