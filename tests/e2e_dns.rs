@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::{V4, V6, finished};
 use rig::Rig;
-use server::{NameServer, sshd_that_knows};
+use server::{NameServer, sshd_in, sshd_that_knows};
 
 /// The far name server.
 const FAR: &str = "10.0.1.20";
@@ -285,6 +285,45 @@ fn the_servers_own_name_servers_are_asked_where_none_is_named() {
         let args = format!("--carrier {carrier} -p 2210 --dns {}", V4.subnet);
         let printed = names.prints(&args, &dig("", &["+short two.corp.internal A"]));
         assert_eq!(printed.trim(), "10.0.1.21");
+    }
+}
+
+/// As many accounts that are for files alone.
+#[test]
+fn the_servers_own_name_servers_are_read_where_no_command_runs() {
+    let names = Names::new();
+    sshd_in(
+        &names.rig.lab,
+        2212,
+        "Subsystem sftp internal-sftp\nForceCommand internal-sftp",
+        &[("/etc/resolv.conf", &format!("nameserver {FAR}\n"))],
+    );
+    fs::copy(
+        names.rig.lab.file("known_hosts"),
+        names.rig.file("known_hosts"),
+    )
+    .unwrap();
+    for carrier in ["russh", "openssh"] {
+        let args = format!("--carrier {carrier} -p 2212 --dns {}", V4.subnet);
+        let printed = names.prints(&args, &dig("", &["+short two.corp.internal A"]));
+        assert_eq!(printed.trim(), "10.0.1.21", "{carrier}");
+    }
+    // Without sftp, too, nobody knows.
+    names
+        .rig
+        .lab
+        .further_sshd(2213, "authorized_keys", "ForceCommand false");
+    fs::copy(
+        names.rig.lab.file("known_hosts"),
+        names.rig.file("known_hosts"),
+    )
+    .unwrap();
+    for carrier in ["russh", "openssh"] {
+        let args = format!("--carrier {carrier} -p 2213 --dns {}", V4.subnet);
+        let output = names.rig.run(&args, &["true"]);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(125), "{text}");
+        assert!(text.contains("--dns-server IP"), "{text}");
     }
 }
 

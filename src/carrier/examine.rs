@@ -1,4 +1,4 @@
-//! What a doctor asks of a server beside carrying flows, over either carrier.
+//! What is asked of a server beside carrying flows, over either carrier: by a doctor, and to find its name servers.
 
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub enum Request<'a> {
     Exec(&'a str),
     /// To start a subsystem, such as `sftp`.
     Subsystem(&'a str),
+    /// To read a file over sftp.
+    File(&'a str),
     /// To have a terminal; nothing is started in it.
     Terminal,
 }
@@ -23,9 +25,9 @@ pub enum Request<'a> {
 /// What the server says to that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Granted. For a command: its output.
+    /// Granted. For a command: its output; for a file: what is in it.
     Granted(Vec<u8>),
-    /// The request is refused.
+    /// The request is refused, or there is no such file.
     Refused,
     /// No session is opened at all.
     NoSession,

@@ -11,7 +11,7 @@
 //! - `processes`: what a carrier has started.
 //! - `failure`: what a server's words for a refused open mean.
 //! - `expired`: a password that lets in, but only to be changed.
-//! - [`examine`]: what a doctor asks of a server.
+//! - [`examine`]: what is asked of a server beside flows. `sftp`: reading a file for that, without I/O.
 //! - [`prompt`]: the questions that a login asks of a person.
 
 mod any;
@@ -27,6 +27,7 @@ pub mod openssh;
 mod processes;
 pub mod prompt;
 pub mod russh;
+mod sftp;
 pub mod steady;
 
 pub use self::any::{AnyCarrier, AnyReader, AnyWriter};

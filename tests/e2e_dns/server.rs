@@ -82,28 +82,37 @@ impl Drop for NameServer {
     }
 }
 
-/// What sshd runs in: a host that knows names by these files alone.
-const KNOWING: &str = "set -e; mount --bind \"$1/hosts\" /etc/hosts; mount --bind \"$1/nss\" /etc/nsswitch.conf; \
-    exec /usr/sbin/sshd -f \"$2\" -E \"$2.log\"";
+/// What sshd runs in: these files are mounted over the host's.
+const MOUNTED: &str = "set -e; conf=$1; shift; while [ $# -gt 0 ]; do mount --bind \"$1\" \"$2\"; shift 2; done; \
+    exec /usr/sbin/sshd -f \"$conf\" -E \"$conf.log\"";
 
-/// A further sshd on the bastion, which knows the hosts of `hosts` by name, and nobody else.
+/// A further sshd on the bastion, with `more` in its configuration, where these files have these texts.
 #[allow(dead_code)] // each test file uses its part
-pub fn sshd_that_knows(lab: &Lab, port: u16, hosts: &str) {
-    lab.further_sshd(port, "authorized_keys", "");
+pub fn sshd_in(lab: &Lab, port: u16, more: &str, files: &[(&str, &str)]) {
+    lab.further_sshd(port, "authorized_keys", more);
     let pid_file = lab.state.join(format!("sshd-{port}.pid"));
     // It is there before its text is.
     let is_written = || fs::read_to_string(&pid_file).is_ok_and(|text| text.ends_with('\n'));
     eventually("sshd has written its pid", is_written);
     lab.kill_sshd_at(port);
     fs::remove_file(&pid_file).unwrap();
-    fs::write(lab.file("hosts"), hosts).unwrap();
-    fs::write(lab.file("nss"), "passwd: files\nhosts: files\n").unwrap();
     let mut sshd = lab.command("bastion", "unshare");
-    sshd.args(["-m", "sh", "-c", KNOWING, "sh"]).args([
-        &lab.state.display().to_string(),
-        &lab.file(&format!("sshd-{port}.conf")),
-    ]);
+    sshd.args(["-m", "sh", "-c", MOUNTED, "sh"])
+        .arg(lab.file(&format!("sshd-{port}.conf")));
+    for (number, (path, text)) in files.iter().enumerate() {
+        let file = lab.file(&format!("sshd-{port}-{number}"));
+        fs::write(&file, text).unwrap();
+        sshd.args([&file, *path]);
+    }
     let started = finished(sshd);
     assert!(started.status.success(), "{started:?}");
     eventually("sshd listens", is_written);
+}
+
+/// One that knows the hosts of `hosts` by name, and nobody else.
+#[allow(dead_code)] // each test file uses its part
+pub fn sshd_that_knows(lab: &Lab, port: u16, hosts: &str) {
+    let nss = "passwd: files\nhosts: files\n";
+    let files = [("/etc/hosts", hosts), ("/etc/nsswitch.conf", nss)];
+    sshd_in(lab, port, "", &files);
 }

@@ -18,6 +18,8 @@ use crate::os::TunDevice;
 use crate::plan::{CapturePlan, DnsPlan, Mapping, NamePool, names};
 use crate::resolve::{Counters, Held, NameError, Named, Pools, Proxy, Respond, View, Zones};
 
+/// Where a host has written down which name servers it asks (resolv.conf(5)).
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Prints which name servers a host asks (resolv.conf(5)).
 const COMMAND: &str = "cat /etc/resolv.conf";
 /// The port that questions are sent from, where a server writes that down.
@@ -79,8 +81,12 @@ pub(in crate::app) async fn far_servers(
     if !dns.servers.is_empty() || dns.by_name.is_some() {
         return Ok(dns.servers.clone());
     }
-    let answer = link.ask(Request::Exec(COMMAND)).await;
-    let servers = read_answer(&answer)?;
+    let by_command = read_answer(&link.ask(Request::Exec(COMMAND)).await);
+    // Many that run no command let files be read.
+    let servers = match by_command {
+        Ok(servers) => servers,
+        Err(error) => read_answer(&link.ask(Request::File(RESOLV_CONF)).await).or(Err(error))?,
+    };
     let shown: Vec<String> = servers.iter().map(ToString::to_string).collect();
     info!(
         "names are asked of {}, as the SSH server does",
@@ -93,7 +99,7 @@ fn read_answer(answer: &Answer) -> Result<Vec<SocketAddr>, NamesError> {
     let output = match answer {
         Answer::Granted(output) => output,
         Answer::Refused | Answer::NoSession => {
-            let why = "the SSH server runs no command that could tell its name servers";
+            let why = "the SSH server runs no command, and lets no file be read, that could tell its name servers";
             return Err(NamesError::NoServer(why));
         }
         Answer::Silent => {

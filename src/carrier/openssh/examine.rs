@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::shared::Owner;
 use crate::carrier::channels::{Budget, ChannelType};
 use crate::carrier::examine::{Answer, MOST_OUTPUT, PATIENCE, Request, TERMINAL};
+use crate::carrier::sftp::{End, Reading, SFTP};
 
 /// A session that somebody asks something of.
 pub(super) struct Question {
@@ -21,6 +22,9 @@ pub(super) struct Question {
     wants_output: bool,
     is_granted: bool,
     output: Vec<u8>,
+    /// The file that is read, and what is to be said first for that.
+    file: Option<Reading>,
+    first: Vec<u8>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -28,6 +32,11 @@ impl Question {
     /// The request (RFC 4254 sections 6.2 and 6.5).
     fn new(request: Request<'_>, answer: oneshot::Sender<Answer>) -> Self {
         let mut specific = Vec::new();
+        let begun = match request {
+            Request::File(path) => Some(Reading::begin(path)),
+            _ => None,
+        };
+        let (file, first) = begun.unzip();
         let name = match request {
             Request::Exec(command) => {
                 put_text(&mut specific, command);
@@ -35,6 +44,10 @@ impl Question {
             }
             Request::Subsystem(subsystem) => {
                 put_text(&mut specific, subsystem);
+                "subsystem"
+            }
+            Request::File(_) => {
+                put_text(&mut specific, SFTP);
                 "subsystem"
             }
             Request::Terminal => {
@@ -53,6 +66,8 @@ impl Question {
             wants_output: matches!(request, Request::Exec(_)),
             is_granted: false,
             output: Vec::new(),
+            file,
+            first: first.unwrap_or_default(),
             answer,
         }
     }
@@ -66,30 +81,51 @@ impl Question {
         self.tell(Answer::NoSession);
     }
 
-    /// The request is answered; whether nothing more is wanted.
-    pub(super) fn answered(&mut self, success: bool) -> bool {
+    /// The request is answered: what is to be said to that, and whether nothing more is wanted.
+    pub(super) fn answered(&mut self, success: bool) -> (Vec<u8>, bool) {
         self.is_granted = success;
-        if success && self.wants_output {
-            return false;
+        if success && (self.wants_output || self.file.is_some()) {
+            return (std::mem::take(&mut self.first), false);
         }
-        let (nobody, _) = oneshot::channel();
-        let answer = std::mem::replace(&mut self.answer, nobody);
-        // Who has asked may have stopped waiting.
-        let _ = answer.send(match success {
+        self.end(match success {
             true => Answer::Granted(Vec::new()),
             false => Answer::Refused,
         });
-        true
+        (Vec::new(), true)
     }
 
-    pub(super) fn hear(&mut self, data: &[u8]) {
-        let room = MOST_OUTPUT.saturating_sub(self.output.len());
-        self.output.extend_from_slice(&data[..data.len().min(room)]);
+    /// What the server says: what is to be said to that, and whether nothing more is wanted.
+    pub(super) fn hear(&mut self, data: &[u8]) -> (Vec<u8>, bool) {
+        let Some(file) = &mut self.file else {
+            let room = MOST_OUTPUT.saturating_sub(self.output.len());
+            self.output.extend_from_slice(&data[..data.len().min(room)]);
+            return (Vec::new(), false);
+        };
+        let (reply, end) = file.hear(data);
+        match end {
+            None => (reply, false),
+            // The file is closed with the channel.
+            Some(End::File(file)) => {
+                self.end(Answer::Granted(file));
+                (Vec::new(), true)
+            }
+            Some(End::Failed) => {
+                self.end(Answer::Refused);
+                (Vec::new(), true)
+            }
+        }
+    }
+
+    fn end(&mut self, with: Answer) {
+        let (nobody, _) = oneshot::channel();
+        // Who has asked may have stopped waiting.
+        let _ = std::mem::replace(&mut self.answer, nobody).send(with);
     }
 
     /// The server has closed the session.
     pub(super) fn closed(mut self) {
-        let answer = match self.is_granted {
+        // A file has an end of its own.
+        let answer = match self.is_granted && self.file.is_none() {
             true => Answer::Granted(std::mem::take(&mut self.output)),
             false => Answer::Refused,
         };

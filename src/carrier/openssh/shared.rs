@@ -311,18 +311,28 @@ impl Shared {
             after.wake(&mut state.reader);
             return;
         }
-        if let Some(Owner::Question(question)) = self.owners.get_mut(&id) {
-            question.hear(&data);
-        }
         // The session's output.
         self.channels.consumed(now, id, data.len());
+        if let Some(Owner::Question(question)) = self.owners.get_mut(&id) {
+            let heard = question.hear(&data);
+            self.go_on(id, heard);
+        }
     }
 
     /// A request of a question's is granted or refused.
     fn answered(&mut self, id: ChannelId, success: bool) {
-        if let Some(Owner::Question(question)) = self.owners.get_mut(&id)
-            && question.answered(success)
-        {
+        if let Some(Owner::Question(question)) = self.owners.get_mut(&id) {
+            let answered = question.answered(success);
+            self.go_on(id, answered);
+        }
+    }
+
+    /// Says `reply` for a question, or ends it.
+    fn go_on(&mut self, id: ChannelId, (reply, is_over): (Vec<u8>, bool)) {
+        // A server that leaves no room for a few bytes is not waited for.
+        let is_said = reply.is_empty()
+            || (self.channels.send(id, reply.into())).is_ok_and(|left| left.is_empty());
+        if is_over || !is_said {
             self.remove(id);
             self.channels.abort(id);
         }

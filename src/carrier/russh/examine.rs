@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::connection::Connection;
 use super::{RusshCarrier, login};
 use crate::carrier::examine::{Answer, MOST_OUTPUT, PATIENCE, Request, TERMINAL};
+use crate::carrier::sftp::{End, Reading, SFTP};
 
 impl RusshCarrier {
     /// How many bytes the server may send ahead for one flow on a path of this round trip.
@@ -43,6 +44,7 @@ async fn ask(connection: &Connection, request: Request<'_>) -> Answer {
     let asked = match request {
         Request::Exec(command) => channel.exec(true, command).await,
         Request::Subsystem(name) => channel.request_subsystem(true, name).await,
+        Request::File(_) => channel.request_subsystem(true, SFTP).await,
         Request::Terminal => {
             let (columns, rows) = TERMINAL;
             channel
@@ -51,12 +53,46 @@ async fn ask(connection: &Connection, request: Request<'_>) -> Answer {
         }
     };
     let answer = match asked {
-        Ok(()) => heard(&mut channel, matches!(request, Request::Exec(_))).await,
+        Ok(()) => {
+            let answer = heard(&mut channel, matches!(request, Request::Exec(_))).await;
+            match (request, &answer) {
+                (Request::File(path), Answer::Granted(_)) => read(&mut channel, path).await,
+                _ => answer,
+            }
+        }
         Err(_) => Answer::Silent,
     };
     // An error means that the connection is gone, and the channel with it.
     let _ = channel.close().await;
     answer
+}
+
+/// The file at `path`, from whoever speaks sftp on `channel`.
+async fn read(channel: &mut Channel<Msg>, path: &str) -> Answer {
+    let (mut reading, first) = Reading::begin(path);
+    let mut said = first;
+    loop {
+        if !said.is_empty() && channel.data_bytes(std::mem::take(&mut said)).await.is_err() {
+            return Answer::Silent;
+        }
+        let Some(message) = channel.wait().await else {
+            return Answer::Refused;
+        };
+        let ChannelMsg::Data { data } = message else {
+            continue;
+        };
+        let (reply, end) = reading.hear(&data);
+        said = reply;
+        match end {
+            Some(End::File(file)) => {
+                // It is closed with the channel, too.
+                let _ = channel.data_bytes(reading.goodbye()).await;
+                return Answer::Granted(file);
+            }
+            Some(End::Failed) => return Answer::Refused,
+            None => {}
+        }
+    }
 }
 
 /// The answer; with `output` also what follows it, to its end.
