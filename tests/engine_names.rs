@@ -5,15 +5,16 @@
 mod engine_support;
 
 use std::net::{IpAddr, SocketAddr};
+use std::task::Poll;
 
 use proptest::prelude::*;
 use underpass::engine::{Arrival, Checksum, Config, Engine, NameServers};
 use underpass::net::{Source, Target};
 
-use engine_support::by_hand::said;
+use engine_support::by_hand::{give, hold, open, said};
 use engine_support::checksum::{fill_transport, layout};
-use engine_support::craft::{Ends, SYN, Segment, ip};
-use engine_support::{Tap, at, engine};
+use engine_support::craft::{ACK, Ends, SYN, Segment, ip};
+use engine_support::{Bell, Tap, at, engine};
 
 fn servers() -> [IpAddr; 2] {
     ["198.18.0.53", "fd75:6e64:6572:7061::35"].map(|ip| ip.parse().unwrap())
@@ -170,6 +171,38 @@ fn a_connection_to_a_name_server_is_a_flow_as_any() {
     let arrival = engine.handle_packet(at(0), &syn, Checksum::Unverified);
     let flow = arrival.and_then(Arrival::into_flow).unwrap();
     assert_eq!(flow.key().target, Target(ends.target));
+}
+
+/// Datagrams are handed out or dropped: none is kept, and none comes between a packet and what follows from it.
+#[test]
+fn a_flood_of_datagrams_leaves_nothing_and_delays_no_flow() {
+    let engine = with_names(false);
+    let ends = Ends {
+        source: "198.18.0.1:4242".parse().unwrap(),
+        target: "10.0.1.20:7".parse().unwrap(),
+    };
+    let flow = hold(&engine, at(0), ends);
+    let next = open(&engine, at(0), ends, &flow);
+    let due = engine.poll_timeout();
+    let mut handed_out = 0;
+    for number in 0..20_000_u32 {
+        let to = SocketAddr::new(servers()[number as usize % 2], 53);
+        let packet = datagram(to, 4243, &number.to_be_bytes());
+        let arrival = engine.handle_packet(at(1), &packet, Checksum::Unverified);
+        handed_out += usize::from(matches!(arrival, Some(Arrival::Name(_))));
+    }
+    assert_eq!(handed_out, 20_000);
+    assert_eq!(said(&engine), "nothing");
+    assert_eq!((engine.flow_count(), engine.poll_timeout()), (1, due));
+    let bell = Bell::fresh();
+    let read = || bell.poll(|cx| engine.poll_read(at(1), &flow, 100, cx));
+    assert!(read().is_pending());
+    let echo = Segment::new(ACK, 1001, next).with_payload(b"echo");
+    assert!(give(&engine, at(1), &echo.packet(ends)).is_none());
+    let Poll::Ready(Ok(Some(bytes))) = read() else {
+        panic!("not there at once");
+    };
+    assert_eq!(&bytes[..], b"echo");
 }
 
 proptest! {

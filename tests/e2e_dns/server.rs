@@ -1,6 +1,6 @@
 //! A real name server on a host of the lab.
 
-#![allow(unreachable_pub)] // as in the other fixtures
+#![allow(dead_code, unreachable_pub)] // as in the other fixtures, and each test file uses its part
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
@@ -87,7 +87,6 @@ const MOUNTED: &str = "set -e; conf=$1; shift; while [ $# -gt 0 ]; do mount --bi
     exec /usr/sbin/sshd -f \"$conf\" -E \"$conf.log\"";
 
 /// A further sshd on the bastion, with `more` in its configuration, where these files have these texts.
-#[allow(dead_code)] // each test file uses its part
 pub fn sshd_in(lab: &Lab, port: u16, more: &str, files: &[(&str, &str)]) {
     lab.further_sshd(port, "authorized_keys", more);
     let pid_file = lab.state.join(format!("sshd-{port}.pid"));
@@ -110,7 +109,6 @@ pub fn sshd_in(lab: &Lab, port: u16, more: &str, files: &[(&str, &str)]) {
 }
 
 /// One that knows the hosts of `hosts` by name, and nobody else.
-#[allow(dead_code)] // each test file uses its part
 pub fn sshd_that_knows(lab: &Lab, port: u16, hosts: &str) {
     let nss = "passwd: files\nhosts: files\n";
     let files = [("/etc/hosts", hosts), ("/etc/nsswitch.conf", nss)];
