@@ -6,7 +6,7 @@
 //! `{"event":"done",...}` with the figures, `{"event":"error","what":...}` (and exit code 1) when there are none.
 
 use std::io::{self, BufRead, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -58,6 +58,21 @@ enum Load {
     },
     /// Open so many connections, one byte echoed on each (port 7); at a line on standard input echo again on all
     Idle { addr: SocketAddr, count: usize },
+    /// Ask a name server for addresses below bench.test
+    Names {
+        addr: SocketAddr,
+        /// Over TCP, on one connection
+        #[arg(long)]
+        tcp: bool,
+        /// Each name once; otherwise one name
+        #[arg(long)]
+        fresh: bool,
+        /// Questions under way at a time
+        #[arg(long, default_value_t = 1)]
+        window: u16,
+        #[arg(long, default_value_t = 3000)]
+        measure_ms: u64,
+    },
     /// Try until the first byte of an answer (port 5007)
     First { addr: SocketAddr },
 }
@@ -103,6 +118,13 @@ fn run(load: Load) -> Result<()> {
             Duration::from_millis(pause_ms),
         ),
         Load::Idle { addr, count } => idle(addr, count),
+        Load::Names {
+            addr,
+            tcp,
+            fresh,
+            window,
+            measure_ms,
+        } => names(addr, tcp, fresh, window, Duration::from_millis(measure_ms)),
         Load::First { addr } => first(addr),
     }
 }
@@ -286,6 +308,117 @@ fn first(addr: SocketAddr) -> Result<()> {
         thread::sleep(Duration::from_millis(2));
     }
     say("done", "");
+    Ok(())
+}
+
+// --- names ---------------------------------------------------------------------------------------------------
+
+/// Somebody who asks a name server.
+enum Asking {
+    Udp(UdpSocket),
+    Tcp(io::BufReader<TcpStream>),
+}
+
+impl Asking {
+    fn new(addr: SocketAddr, tcp: bool) -> io::Result<Self> {
+        if tcp {
+            return connect(addr).map(io::BufReader::new).map(Self::Tcp);
+        }
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect(addr)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self::Udp(socket))
+    }
+
+    fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Udp(socket) => socket.send(message).map(drop),
+            Self::Tcp(stream) => {
+                let len = u16::try_from(message.len()).unwrap_or_default();
+                let frame = [&len.to_be_bytes()[..], message].concat();
+                stream.get_mut().write_all(&frame)
+            }
+        }
+    }
+
+    /// The next answer's number.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<u16> {
+        let len = match self {
+            Self::Udp(socket) => socket.recv(buffer).map_err(named)?,
+            Self::Tcp(stream) => {
+                let mut len = [0; 2];
+                stream.read_exact(&mut len).map_err(named)?;
+                let len = usize::from(u16::from_be_bytes(len));
+                let message = buffer.get_mut(..len).ok_or(ErrorKind::InvalidData)?;
+                stream.read_exact(message).map_err(named)?;
+                len
+            }
+        };
+        // No error, and one answer at least.
+        let is_answer = len > 12 && buffer[3] & 15 == 0 && buffer[7] > 0;
+        match is_answer {
+            true => Ok(u16::from_be_bytes([buffer[0], buffer[1]])),
+            false => Err(io::Error::other("no address in an answer")),
+        }
+    }
+}
+
+/// Asks for the address of `label`.bench.test.
+fn question(id: u16, label: &str) -> Vec<u8> {
+    let head = [&id.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
+    let label = [&[label.len() as u8], label.as_bytes()].concat();
+    [&head, &label[..], b"\x05bench\x04test\0\0\x01\0\x01"].concat()
+}
+
+fn names(addr: SocketAddr, tcp: bool, fresh: bool, window: u16, measure: Duration) -> Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    let mut asking = Asking::new(addr, tcp).context("connect")?;
+    asking.send(&question(0, "warm"))?;
+    asking.receive(&mut buffer).context("first question")?;
+    say("start", "");
+    // A name of an earlier run is known by now.
+    let run = std::process::id();
+    let (began, mut times, mut number) = (Instant::now(), Vec::new(), 0_u64);
+    let mut sent = vec![began; usize::from(window)];
+    let mut ask = |asking: &mut Asking, id: u16, sent: &mut [Instant]| {
+        number += 1;
+        let label = match fresh {
+            true => format!("n{run}x{number}"),
+            false => "warm".to_owned(),
+        };
+        sent[usize::from(id)] = Instant::now();
+        asking.send(&question(id, &label))
+    };
+    for id in 0..window {
+        ask(&mut asking, id, &mut sent)?;
+    }
+    while began.elapsed() < measure {
+        let id = match asking.receive(&mut buffer) {
+            Ok(id) => id,
+            // Name servers take so many questions on one connection, and end it then.
+            Err(error) if tcp && error.kind() != ErrorKind::TimedOut => {
+                asking = Asking::new(addr, tcp).context("connect again")?;
+                for id in 0..window {
+                    ask(&mut asking, id, &mut sent)?;
+                }
+                continue;
+            }
+            Err(error) => return Err(error).context("answer"),
+        };
+        let at = sent.get(usize::from(id)).context("nobody's answer")?;
+        times.push(at.elapsed());
+        match ask(&mut asking, id, &mut sent) {
+            // That it has ended shows at the next answer.
+            Err(error) if !tcp => return Err(error.into()),
+            _ => {}
+        }
+    }
+    ensure!(!times.is_empty(), "no answer");
+    let rate = times.len() as f64 / began.elapsed().as_secs_f64();
+    say(
+        "done",
+        &format!(",\"rate\":{rate:.1}{}", spread(&mut times)),
+    );
     Ok(())
 }
 

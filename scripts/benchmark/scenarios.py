@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Callable
 
-from .lab import Failed, Load, Probe
+from .lab import SERVICES, Failed, Load, Probe
 
 ECHO, DISCARD, SOURCE, SOURCE_OF, SHORT = 7, 9, 19, 5001, 5007
 # Opening thousands of connections takes the slow ones minutes, but not more.
@@ -196,6 +196,25 @@ class Attempt:
             raise self._error
 
 
+def names(*options):
+    """Questions to a name server of the far network: over UDP to the tunnel's own, which asks that one and remembers its
+    answers, or over TCP through a forwarded port."""
+    def run(tool, length):
+        tool.spawn("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts",
+                   "--bind-interfaces", "--pid-file=", f"--listen-address={SERVICES}", "--log-facility=-",
+                   f"--address=/bench.test/{SERVICES}", "--local-ttl=3600", role="vpc", ready="started, version")
+        if tool.name == "ssh-L":
+            where = [tool.address(53), "--tcp"]
+        else:
+            tool.options = ("--dns", "--dns-server", SERVICES)
+            where = [f"{tool.NAME_SERVER}:53"]
+        with Load(tool, "names", *where, *options, "--measure-ms", length.measure) as load:
+            load.wait("start", 30)
+            done = load.wait("done", length.measure / 1e3 + 30)
+        return {"answers/s": done["rate"], "p50 ms": done["p50_ms"], "p99 ms": done["p99_ms"]}
+    return run
+
+
 def at_rtt(rtt_ms, scenarios):
     return {f"{name}-{rtt_ms}ms": Scenario(run, rtt_ms) for name, run in scenarios.items()}
 
@@ -203,6 +222,9 @@ def at_rtt(rtt_ms, scenarios):
 BULK = {f"{direction}{flows}": bulk(direction, flows)
         for direction in ("download", "upload") for flows in (1, 8)}
 SHORTS = {f"short{parallel}": short(parallel) for parallel in (1, 32)}
+
+# Names are looked up where a command has a network of its own, and over a forwarded port.
+NAMES_TOOLS = ("ssh-L", "underpass-run")
 
 SCENARIOS = {
     **{name: Scenario(run) for name, run in {**BULK, **SHORTS}.items()},
@@ -215,6 +237,8 @@ SCENARIOS = {
     "idle5000": Scenario(idle(5000), crowd=True),
     "idle10000": Scenario(idle(10000), crowd=True),
     "beside9000": Scenario(beside_idle(9000), crowd=True),
+    "names-known": Scenario(names("--window", 16), tools=NAMES_TOOLS),
+    "names-fresh": Scenario(names("--fresh"), tools=NAMES_TOOLS),
     "startup": Scenario(startup, starts=True),
     "run-true": Scenario(once, tools=("ssh-L", "underpass-run")),
     **at_rtt(20, BULK),

@@ -128,6 +128,10 @@ class UnderpassRun(Tool):
     """`underpass run`: the load is its command."""
 
     name = "underpass-run"
+    # What a scenario needs beside the network.
+    options = ()
+    # Where names are asked for, with --dns.
+    NAME_SERVER = "198.18.0.53"
 
     def start(self):
         """It starts with the load."""
@@ -137,7 +141,7 @@ class UnderpassRun(Tool):
     def wrapper(self):
         state = self.lab.state
         return ["env", f"HOME={state}", self.lab.built / "underpass", "run", "-r", f"root@{BASTION}", "-i",
-                state / "id", "-o", f"UserKnownHostsFile={state / 'known_hosts'}", SUBNET, "--"]
+                state / "id", "-o", f"UserKnownHostsFile={state / 'known_hosts'}", *self.options, SUBNET, "--"]
 
     def once(self):
         return [*self.wrapper(), "true"]
@@ -168,7 +172,7 @@ class SshLocal(Tool):
     def once(self):
         return self.ssh(f"root@{BASTION}", "true")
 
-    PORTS = (7, 9, 19, 5001, 5007)
+    PORTS = (7, 9, 19, 53, 5001, 5007)
 
     def start(self):
         forwards = [f"-L*:{self._local(port)}:{SERVICES}:{port}" for port in self.PORTS]
