@@ -165,7 +165,10 @@ impl Refusal<'_> {
 
     pub(super) fn host_key_error(&self) -> HostKeyError {
         let find = |text: &str| self.words.find(text);
-        let words_of_it = || self.words.lines().find(|line| line.starts_with("SHA256:"));
+        let words_of_it = || {
+            let line = self.words.lines().find(|line| line.starts_with("SHA256:"));
+            line.map(|line| line.trim_end_matches('.'))
+        };
         let known = self.words.facts.host_key.as_deref();
         let offered = known.or_else(words_of_it).unwrap_or("see above");
         let said = if let Some(line) = find("Offending ") {

@@ -277,7 +277,7 @@ fn a_hop_with_another_key_is_named() {
         ),
         (
             &[CHANGED[0], "SHA256:abc.", CHANGED[1], careless],
-            "(offered: SHA256:abc., known: /k h/kh2:1). Somebody may be listening in. If the change is expected: ssh-keygen -R a -f",
+            "(offered: SHA256:abc, known: /k h/kh2:1). Somebody may be listening in. If the change is expected: ssh-keygen -R a -f",
         ),
     ] {
         let error = behind(&["a"], asides);
