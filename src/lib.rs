@@ -61,6 +61,9 @@
 //! leads is decided once, when it begins (`app/up/leads.rs`); the carrier is asked for FAR, and no packet costs more. A reload
 //! changes that for new flows alone. Whatever shows a flow shows both addresses, and what a server forbids is named as the server knows it.
 //!
+//! `up -N` takes further networks from the server's routing table (`plan/far_networks.rs`), asked for once, after the first login: a
+//! command that the server has to permit. What this host has a route of its own for is left alone; a reload keeps what was found.
+//!
 //! # Names
 //!
 //! `run --dns` and `shell --dns` put a name server of ours into the command's network, at 198.18.x.53 beside the network's own

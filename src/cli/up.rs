@@ -97,6 +97,13 @@ pub struct UpArgs {
     /// File of these, one per line; repeatable
     #[arg(short = 'X', long = "exclude-from", value_name = "FILE", help_heading = NETWORKS, value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub exclude_files: Vec<PathBuf>,
+    /// Capture the networks that the server has routes for, too
+    ///
+    /// As its kernel tells (/proc/net/route), by a command that has to be permitted; the log shows them, and with --dry-run
+    /// nothing else is done. Default routes, loopback and link-local do not count, and what this host has a route of its own for
+    /// is left alone.
+    #[arg(short = 'N', long, help_heading = NETWORKS)]
+    pub auto_nets: bool,
     /// Look up names through the server: all, or those below these domains
     ///
     /// Commas between domains; the names of addresses in the networks are looked up there, too. Other names stay with the resolver

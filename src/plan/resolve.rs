@@ -36,6 +36,9 @@ pub fn resolve(
             ..ssh
         },
         capture,
+        auto_nets: args.auto_nets.then_some(super::AutoNets {
+            ipv6: !args.disable_ipv6,
+        }),
         device,
         life: life::plan(args)?,
         audit: args.audit.audit_log.as_deref().map(AuditLog::new),

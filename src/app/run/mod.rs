@@ -118,10 +118,15 @@ pub fn shell(args: &NetworkArgs) -> ExitCode {
 }
 
 /// The options of `up` that say how `up` lives, or whom it captures; why a command has no use for it, and whether it was given.
-fn of_up(up: &UpArgs) -> [(&'static str, &'static str, bool); 10] {
+fn of_up(up: &UpArgs) -> [(&'static str, &'static str, bool); 11] {
     let life = "a command ends when it ends";
     let whose = "nobody but the command is in its network";
     [
+        (
+            "--auto-nets",
+            "a command reaches what is named, or everything with --all",
+            up.auto_nets,
+        ),
         ("--dry-run", life, up.dry_run),
         ("--netns", life, up.netns.is_some()),
         ("--user", whose, !up.users.is_empty()),

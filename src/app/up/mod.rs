@@ -6,6 +6,7 @@
 
 mod board;
 mod error;
+pub(super) mod far_networks;
 pub(super) mod flows;
 pub(super) mod host_names;
 mod instance;
@@ -58,7 +59,8 @@ use crate::os::helper::{Hand, HandError};
 use crate::os::pid_file::PidFile;
 use crate::os::routes::name_server;
 use crate::os::{Netlink, Processes, host, limits, memory, notify, stale};
-use crate::plan::{CapturePlan, Plan, advice};
+use crate::plan::advice::{self, HostNetworks};
+use crate::plan::{CapturePlan, FarNetworks, Plan};
 
 /// Runs until a signal or a request, the end that the plan sets, or something that trying again does not mend. `helper` is
 /// the privileged part.
@@ -185,7 +187,9 @@ async fn with_hand(
     // To its end, also when a signal comes meanwhile: what was made by then would not be taken back.
     let slot = prepared.slot;
     let session = Arc::clone(&prepared.session);
-    let captured = prepared.capture(plan).await;
+    let found = prepared.found.clone();
+    board.captures(&prepared.plan.capture);
+    let captured = prepared.capture().await;
     let mut running = captured.inspect_err(|error| records::end(&session, &error.to_string()))?;
     board.up(&running.session, &running.device);
     if let Some(attached) = instance.attached {
@@ -200,6 +204,7 @@ async fn with_hand(
     notify::ready(&board.line());
     let reloader = Reloader {
         replan: instance.replan,
+        found,
         slot,
         session: Arc::clone(&session),
         setup: Arc::clone(&running.setup),
@@ -244,18 +249,30 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
     if let Some(cleared) = &device.cleared {
         info!("removed what a killed run left: {cleared}");
     }
-    if !hand.is_elsewhere() {
+    // Where there is more to capture, that is warned of when it is known.
+    if !hand.is_elsewhere() && plan.auto_nets.is_none() {
         advise(device.slot, &plan.capture).await?;
     }
     let prompter = prompt::usual(plan.ssh.login.batch, |name| std::env::var_os(name));
     let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, Arc::clone(&prompter)).await?;
     debug!("logged in to {}", carrier.description());
+    let found = far_networks(
+        plan,
+        &carrier,
+        (!hand.is_elsewhere()).then_some(device.slot),
+    )
+    .await?;
+    let mut plan = plan.clone();
+    plan.capture = far_networks::with_found(plan.capture, found.as_ref());
+    if !hand.is_elsewhere() && found.is_some() {
+        advise(device.slot, &plan.capture).await?;
+    }
     let mut exempt = carrier.server_addresses();
     if !hand.is_elsewhere() {
         advise_of_server(device.slot, &plan.capture, &exempt).await?;
     }
     let names = match &plan.dns {
-        Some(dns) => Some(HostNames::find(plan, dns, &carrier).await?),
+        Some(dns) => Some(HostNames::find(&plan, dns, &carrier).await?),
         None => None,
     };
     exempt.extend(names.iter().flat_map(HostNames::near));
@@ -267,7 +284,7 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
         .watch()
         .map_err(io_error("cannot watch the TUN device"))?;
     if let Some(audit) = &audit {
-        records::begin(audit, plan, &name, carrier.description());
+        records::begin(audit, &plan, &name, carrier.description());
     }
     let own = IpAddr::from(name_server(slot));
     let at = NameServers([names.is_some().then_some(own), None]);
@@ -276,6 +293,8 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
     let leads = Mapped::new(Steady::new(carrier), &plan.capture);
     let session = Arc::new(Session::new(inlet, leads, audit, names));
     Ok(Prepared {
+        plan,
+        found,
         began,
         slot,
         device: name,
@@ -285,8 +304,29 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
     })
 }
 
+/// What the server has routes for, where that is wanted. `slot` is ours where what is captured is of this host.
+async fn far_networks(
+    plan: &Plan,
+    carrier: &AnyCarrier,
+    slot: Option<u32>,
+) -> Result<Option<FarNetworks>, UpError> {
+    let Some(wanted) = plan.auto_nets else {
+        return Ok(None);
+    };
+    let here = match slot {
+        Some(slot) => host::networks(&Netlink::new()?, slot).await?,
+        None => HostNetworks::default(),
+    };
+    let found = far_networks::find(plan, wanted, carrier, &here).await?;
+    Ok(Some(found))
+}
+
 /// Logged in, with a device that nothing is routed to yet.
 struct Prepared {
+    /// With what is captured.
+    plan: Plan,
+    /// What the server has added to it.
+    found: Option<FarNetworks>,
     began: Instant,
     /// Number of the slot that is claimed for the device.
     slot: u32,
@@ -299,7 +339,8 @@ struct Prepared {
 
 impl Prepared {
     /// The last stage: packets flow from here on.
-    async fn capture(self, plan: &Plan) -> Result<Running<Reconnect>, UpError> {
+    async fn capture(self) -> Result<Running<Reconnect>, UpError> {
+        let plan = &self.plan;
         let changed = Arc::new(Notify::new());
         // No device of ours is in this network then; loopback stands in for it.
         let device = match self.setup.is_elsewhere() {
