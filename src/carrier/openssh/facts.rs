@@ -139,6 +139,11 @@ impl Facts {
         } else if let Some(rest) = text.strip_prefix("Server host key: ") {
             self.host_key = Some(host_key(rest));
             self.stage = Stage::HostKey;
+        } else if let Some(rest) = text.strip_prefix("Server host certificate: ") {
+            // Whose key it is counts, not who has signed it.
+            let key = rest.split_once(',').map_or(rest, |(key, _)| key);
+            self.host_key = Some(host_key(key));
+            self.stage = Stage::HostKey;
         } else {
             return false;
         }
@@ -243,7 +248,8 @@ fn key_name(text: &str) -> &str {
     name.map_or(text, |(name, _)| name)
 }
 
-/// `ssh-ed25519 SHA256:...` with the type as ssh names it to people.
+/// `ssh-ed25519 SHA256:...`, of a certificate `ssh-ed25519-cert-v01@openssh.com SHA256:...`, with the type as ssh names it to
+/// people.
 fn host_key(text: &str) -> String {
     let (kind, fingerprint) = text.split_once(' ').unwrap_or((text, ""));
     let kind = match kind {
