@@ -68,8 +68,11 @@
 //!
 //! `run --dns` and `shell --dns` put a name server of ours into the command's network, at 198.18.x.53 beside the network's own
 //! address, which is outside what is captured. `up --dns` has one at 198.19.255.53 (and .54 for a second instance, and so on), and
-//! the privileged part has `/etc/resolv.conf` name it, where that is a plain file ([`os::resolv_conf`]): what was there stays beside
-//! it, and is put back at the end, after a SIGKILL by whichever process is left, by the next start or by `cleanup`.
+//! the privileged part brings programs to it ([`os::names`]). Where systemd-resolved looks after names, that asks it by the device, for
+//! the domains that were given or for all names, and all of that goes with the device; who else sets it is overruled. resolvconf is
+//! told of it. Elsewhere `/etc/resolv.conf` names it ([`os::resolv_conf`]), again whenever somebody writes that: what they wrote stays
+//! beside it, and is put back at the end, after a SIGKILL by whichever process is left, by the next start or by `cleanup`. Then a name
+//! that nobody else has is looked up as programs do, and who answers instead is named.
 //!
 //! Datagrams to its port 53 come out of the engine as they are, connections as flows that [`resolve`] answers instead of the relay.
 //! It asks the server's own name servers (`/etc/resolv.conf` over an exec), or those of `--dns-server`, over one stream each. With
@@ -141,10 +144,10 @@
 //!
 //! # Privileges
 //!
-//! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,300 of [`os`] that it
+//! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,300 of [`os`], with --dns 800 more, that it
 //! calls, comments, tests and libraries apart; `tests/architecture.rs` counts them): it has `CAP_NET_ADMIN` alone, can gain
 //! nothing more, and, where the kernel has Landlock, may write only to the TUN device, the terminal and network settings, and with `--dns`
-//! to `/etc`. It takes three requests, in the terms of the plan, works out itself what follows from them, and ends with an undo at anything else. It is two processes that
+//! to `/etc` (resolvconf: also `/run`; systemd-resolved: neither, it is spoken to). It takes three requests, in the terms of the plan, works out itself what follows from them, and ends with an undo at anything else. It is two processes that
 //! watch each other: whichever process of `up` is killed, the host is as before within a second. Both killed at once leave
 //! rules that lead nowhere, for the main process lets the device go then; the next start or `underpass cleanup` removes them.
 //!

@@ -107,8 +107,8 @@ pub struct UpArgs {
     /// Look up names through the server: all, or those below these domains
     ///
     /// Commas between domains; the names of addresses in the networks are looked up there, too. Other names stay with the resolver
-    /// that this host has. Behind --dns a network is a network: --dns 10.0.0.0/16 is --dns with all names. With up it is for all names,
-    /// and for hosts with a plain /etc/resolv.conf, which is put back at the end.
+    /// that this host has. Behind --dns a network is a network: --dns 10.0.0.0/16 is --dns with all names. With up, domains are for hosts
+    /// with systemd-resolved; elsewhere /etc/resolv.conf names underpass for all names, and is put back at the end.
     #[arg(long, value_name = "DOMAINS", help_heading = NETWORKS, num_args = 0..=1, default_missing_value = "all", value_hint = ValueHint::Other)]
     pub dns: Vec<String>,
     /// Name server to ask, as the server reaches it; repeatable

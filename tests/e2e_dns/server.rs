@@ -1,6 +1,6 @@
 //! A real name server on a host of the lab.
 
-#![allow(unreachable_pub)] // as in the other fixtures
+#![allow(dead_code, unreachable_pub)] // as in the other fixtures
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;

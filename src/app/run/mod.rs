@@ -37,7 +37,7 @@ use super::up::{self, records, session::Session};
 use super::{confine, looker, surroundings, warned};
 use crate::audit::{AuditError, Lookup};
 use crate::carrier::prompt;
-use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
+use crate::carrier::{AnyCarrier, ConnectError, Direct, Link, Steady};
 use crate::cli::{CommandArgs, NetworkArgs, UpArgs};
 use crate::inlet::tun::Tun;
 use crate::os::namespace::{self, EnterError, NamespaceError, Private, Sockets, Waiting};
@@ -368,7 +368,7 @@ async fn drive(session: Arc<Session<Ways>>) {
 /// Asks name servers, where names are looked up through the server.
 async fn ask_for_names(session: Arc<Session<Ways>>) {
     if let Some(names) = &session.names {
-        names.run(session.leads.server()).await;
+        names.run(session.leads.server(), &Direct).await;
     }
 }
 

@@ -13,11 +13,14 @@ mod instance;
 pub(super) mod leads;
 pub(super) mod life;
 pub(super) mod names;
+mod near;
 pub(super) mod network;
+mod own_name;
 mod reconnect;
 pub(super) mod records;
 mod reload;
 mod running;
+mod sanity;
 pub(super) mod session;
 mod setup;
 mod signals;
@@ -39,6 +42,7 @@ use self::error::{UpError, io_error};
 use self::host_names::HostNames;
 pub use self::instance::{Apart, Instance, Replan};
 use self::leads::Mapped;
+use self::near::Near;
 use self::reconnect::Reconnect;
 use self::reload::Reloader;
 use self::running::{End, Running};
@@ -56,6 +60,7 @@ use crate::carrier::{AnyCarrier, Link, Steady};
 use crate::inlet::tun::{NameServers, Tun};
 use crate::os::daemon::Attached;
 use crate::os::helper::{Hand, HandError};
+use crate::os::names::Keeper;
 use crate::os::pid_file::PidFile;
 use crate::os::routes::name_server;
 use crate::os::{Netlink, Processes, host, limits, memory, notify, stale};
@@ -175,7 +180,7 @@ async fn with_hand(
     orders: &mut Orders,
 ) -> Result<Exit, UpError> {
     let prepared = tokio::select! {
-        prepared = prepare(plan, instance.apart.processes, hand) => prepared?,
+        prepared = prepare(plan, instance.apart.processes, instance.apart.names, hand) => prepared?,
         () = hand.gone() => return Err(HandError::Gone.into()),
         () = orders.stop() => return Ok(Exit::Success),
     };
@@ -242,7 +247,12 @@ fn leave_terminal(attached: Attached, name: &str, log_file: Option<&Path>) -> io
 
 /// The stages, in order, but for the last. An early return drops what was made before: the device goes with its
 /// descriptor, and routes and rules come last, in [`Prepared::capture`].
-async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
+async fn prepare(
+    plan: &Plan,
+    processes: Processes,
+    keeper: Option<Keeper>,
+    hand: &Arc<Hand>,
+) -> Result<Prepared, UpError> {
     let began = Instant::now();
     let audit = records::open(plan, || Lookup::here(processes))?;
     let device = hand.open(&plan.device).await?;
@@ -271,12 +281,20 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
     if !hand.is_elsewhere() {
         advise_of_server(device.slot, &plan.capture, &exempt).await?;
     }
-    let names = match &plan.dns {
-        Some(dns) => Some(HostNames::find(&plan, dns, &carrier).await?),
+    let own = IpAddr::from(name_server(device.slot));
+    let by = keeper.and_then(Keeper::by);
+    let names = match plan.dns.as_ref().zip(by) {
+        Some((dns, by)) => Some(HostNames::find(&plan, dns, (by, own), &carrier).await?),
         None => None,
     };
-    exempt.extend(names.iter().flat_map(HostNames::near));
-    let setup = Setup::new(Arc::clone(hand), &plan.capture, exempt, names.is_some());
+    let near = names.as_ref().map(HostNames::near);
+    exempt.extend(near.iter().flat_map(Near::addresses));
+    let setup = Setup::new(
+        Arc::clone(hand),
+        &plan.capture,
+        exempt,
+        names.as_ref().map(|names| names.wish().clone()),
+    );
     let name = device.tun.name().to_owned();
     let slot = device.slot;
     let device = device
@@ -286,7 +304,6 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
     if let Some(audit) = &audit {
         records::begin(audit, &plan, &name, carrier.description());
     }
-    let own = IpAddr::from(name_server(slot));
     let at = NameServers([names.is_some().then_some(own), None]);
     let inlet = Tun::new(device, seed(), at);
     let names = names.map(|names| names.behind(&inlet, own));
@@ -299,6 +316,8 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
         slot,
         device: name,
         setup,
+        keeper,
+        near,
         prompter,
         session,
     })
@@ -333,6 +352,9 @@ struct Prepared {
     /// The device's name.
     device: String,
     setup: Setup,
+    /// Looks after the host's names, where those are ours.
+    keeper: Option<Keeper>,
+    near: Option<Near>,
     prompter: Arc<dyn Prompter>,
     session: Arc<Session<Mapped<Steady<AnyCarrier>>>>,
 }
@@ -354,9 +376,9 @@ impl Prepared {
             Arc::clone(&self.session),
             records::Who::new(plan),
         ));
-        tokio::spawn(ask_for_names(Arc::clone(&self.session)));
+        tokio::spawn(ask_for_names(Arc::clone(&self.session), self.near));
         self.setup.apply().await?;
-        tokio::spawn(check_names(Arc::clone(&self.session)));
+        tokio::spawn(check_names(Arc::clone(&self.session), self.keeper));
         let setup = Arc::new(Mutex::new(self.setup));
         whose::of_groups(&plan.capture.whose).for_each(|line| info!("{line}"));
         info!(
@@ -371,7 +393,7 @@ impl Prepared {
         Ok(Running {
             session: self.session,
             driver,
-            connector: Reconnect::new(&plan.ssh, self.prompter, Arc::clone(&setup)),
+            connector: Reconnect::new(&plan.ssh, self.prompter, Arc::clone(&setup), self.near),
             changed,
             watcher: tokio::spawn(watcher),
             setup,
@@ -381,21 +403,25 @@ impl Prepared {
 }
 
 /// Asks name servers, where names are looked up through the server.
-async fn ask_for_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>) {
-    if let Some(names) = &session.names {
-        names.run(session.leads.server()).await;
+async fn ask_for_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>, near: Option<Near>) {
+    if let Some((names, near)) = session.names.as_ref().zip(near) {
+        names.run(session.leads.server(), &near).await;
     }
 }
 
-/// Says where programs ask somebody else although resolv.conf names us.
-async fn check_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>) {
-    if let Some(names) = &session.names
-        && !host_names::are_asked(names).await
-    {
-        warn!(
-            "--dns: programs on this host do not ask the name server of underpass, although /etc/resolv.conf names it; \
-             another one answers them, by what stands behind hosts: in /etc/nsswitch.conf"
+/// Says where programs ask somebody else in spite of all.
+async fn check_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>, keeper: Option<Keeper>) {
+    if let Some(who) = keeper.filter(|keeper| keeper.writes_the_file()) {
+        info!(
+            "--dns: {} writes /etc/resolv.conf, which names underpass from here on, again whenever it is written; the newest that \
+             others wrote comes back at the end",
+            who.name()
         );
+    }
+    if let Some((names, keeper)) = session.names.as_ref().zip(keeper)
+        && let Some(warning) = sanity::check(names, keeper).await
+    {
+        warn!("{warning}");
     }
 }
 

@@ -1,13 +1,15 @@
 //! The name server of a session: it is asked at an address of the device, and asks name servers through the SSH server.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use thiserror::Error;
 use tracing::info;
 
+use super::own_name::OwnName;
+
+use crate::carrier::AnyCarrier;
 use crate::carrier::examine::{Answer, Request};
-use crate::carrier::{AnyCarrier, Direct};
 use crate::inlet::tun::{Answers, NameServers, Tun};
 use crate::net::{Carrier, Inbound, Source, Target};
 use crate::os::TunDevice;
@@ -100,6 +102,8 @@ pub(in crate::app) struct Names {
     proxy: Proxy<Datagrams>,
     at: NameServers,
     source: Source,
+    own_name: OwnName,
+    answers: Datagrams,
 }
 
 impl Names {
@@ -114,11 +118,17 @@ impl Names {
         let targets = |servers: &[SocketAddr]| -> Vec<Target> {
             servers.iter().map(|server| Target(*server)).collect()
         };
-        let answers = Datagrams(inlet.answers());
+        let answers = || Datagrams(inlet.answers());
+        let own_address = match client {
+            IpAddr::V4(address) => address,
+            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+        };
         Self {
-            proxy: Proxy::new(zones, &targets(far), &targets(near), answers),
+            own_name: OwnName::new(&zones.domains(), super::seed(), own_address),
+            proxy: Proxy::new(zones, &targets(far), &targets(near), answers()),
             at,
             source: Source(SocketAddr::new(client, PORT)),
+            answers: answers(),
         }
     }
 
@@ -129,7 +139,15 @@ impl Names {
 
     /// A datagram.
     pub(super) fn ask(&self, from: Source, to: Target, message: &[u8]) {
-        self.proxy.handle_datagram(from, to, message);
+        match self.own_name.answer(message) {
+            Some(answer) => self.answers.respond(to, from, &answer),
+            None => self.proxy.handle_datagram(from, to, message),
+        }
+    }
+
+    /// The name that nobody else knows.
+    pub(super) fn own_name(&self) -> &OwnName {
+        &self.own_name
     }
 
     /// A connection.
@@ -137,9 +155,13 @@ impl Names {
         self.proxy.serve(inbound).await;
     }
 
-    /// Asks as long as it is polled: far ones through `server`, near ones from this host.
-    pub(in crate::app) async fn run(&self, server: &impl Carrier) -> Infallible {
-        self.proxy.run(self.source, server, &Direct).await
+    /// Asks as long as it is polled: far ones through `server`, near ones through `near`, from this host.
+    pub(in crate::app) async fn run(
+        &self,
+        server: &impl Carrier,
+        near: &impl Carrier,
+    ) -> Infallible {
+        self.proxy.run(self.source, server, near).await
     }
 
     /// What has happened so far.
