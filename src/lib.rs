@@ -61,12 +61,18 @@
 //! leads is decided once, when it begins (`app/up/leads.rs`); the carrier is asked for FAR, and no packet costs more. A reload
 //! changes that for new flows alone. Whatever shows a flow shows both addresses, and what a server forbids is named as the server knows it.
 //!
+//! `up -N` takes further networks from the server's routing table (`plan/far_networks.rs`), asked for once, after the first login: a
+//! command that the server has to permit. What this host has a route of its own for is left alone; a reload keeps what was found.
+//!
 //! # Names
 //!
 //! `run --dns` and `shell --dns` put a name server of ours into the command's network, at 198.18.x.53 beside the network's own
 //! address, which is outside what is captured. `up --dns` has one at 198.19.255.53 (and .54 for a second instance, and so on), and
-//! the privileged part has `/etc/resolv.conf` name it, where that is a plain file ([`os::resolv_conf`]): what was there stays beside
-//! it, and is put back at the end, after a SIGKILL by whichever process is left, by the next start or by `cleanup`.
+//! the privileged part brings programs to it ([`os::names`]). Where systemd-resolved looks after names, that asks it by the device, for
+//! the domains that were given or for all names, and all of that goes with the device; who else sets it is overruled. resolvconf is
+//! told of it. Elsewhere `/etc/resolv.conf` names it ([`os::resolv_conf`]), again whenever somebody writes that: what they wrote stays
+//! beside it, and is put back at the end, after a SIGKILL by whichever process is left, by the next start or by `cleanup`. Then a name
+//! that nobody else has is looked up as programs do, and who answers instead is named.
 //!
 //! Datagrams to its port 53 come out of the engine as they are, connections as flows that [`resolve`] answers instead of the relay.
 //! It asks the server's own name servers (`/etc/resolv.conf` over an exec, else over sftp), or those of `--dns-server`, over one stream each. With
@@ -98,8 +104,8 @@
 //!   window opens as its application reads.
 //!
 //! `--carrier auto`, the default, takes the built-in SSH, which costs less CPU for every byte, unless ssh's configuration asks for
-//! what only ssh can do. The log says which one was taken, and why. On a long path openssh may download faster, which differs
-//! from run to run, and has to be asked for.
+//! what only ssh can do. The log says which one was taken, and why. On a long path openssh may download faster, and has to be
+//! asked for.
 //!
 //! Both beside `ssh -L` in the same rounds (`scripts/bench --peers underpass,underpass-openssh,ssh-L`, medians of 3 quick rounds,
 //! OpenSSH 9.2, aes128-gcm, 2 cores shared by everything); in brackets the ratio to `ssh -L`:
@@ -116,6 +122,13 @@
 //! | beside a reader that stops for 20 s, one of 1 MB/s and a download (in a run of its own): echo, p50 ms | 0.44 | 1.37 | 1.12 |
 //! | a download beside those two readers, of that beside an ordinary flow | 2.3 | 2.0 | 2.2 |
 //! | client memory meanwhile, MB; bytes lost | 22, and up to 1 GiB in a file; 0 | 26; 0 | 7; 0 |
+//!
+//! What a download over openssh reaches at 100 ms is decided in ssh: in one turn it reads up to 256 KiB from the network, but its
+//! control socket takes 214 KiB (`net.core.wmem_default`), and the buffer where the rest of a burst waits grows by copying the
+//! whole of it for each packet (sshbuf.c). In the lab, which sends a window at once, that takes most of a first download's 5 to 17 s
+//! of CPU for a GB; a later one of the same connection finds the buffer large, and reaches 2,000 Mbit/s with 1.5. `sysctl -w
+//! net.core.wmem_default=1048576` before the start makes it 2.3 times as fast from the first one on (1,140 instead of 491 Mbit/s,
+//! 1.9 instead of 6.7 s/GB).
 //!
 //! Eight downloads at once over one connection until 40 GB have come (`scripts/soak russh 40`, `scripts/soak openssh 40`): russh
 //! 41 GB in 32 s, openssh 40 GB in 51 s, and all eight go on.
@@ -145,10 +158,10 @@
 //!
 //! # Privileges
 //!
-//! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,300 of [`os`] that it
+//! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,300 of [`os`], with --dns 800 more, that it
 //! calls, comments, tests and libraries apart; `tests/architecture.rs` counts them): it has `CAP_NET_ADMIN` alone, can gain
 //! nothing more, and, where the kernel has Landlock, may write only to the TUN device, the terminal and network settings, and with `--dns`
-//! to `/etc`. It takes three requests, in the terms of the plan, works out itself what follows from them, and ends with an undo at anything else. It is two processes that
+//! to `/etc` (resolvconf: also `/run`; systemd-resolved: neither, it is spoken to). It takes three requests, in the terms of the plan, works out itself what follows from them, and ends with an undo at anything else. It is two processes that
 //! watch each other: whichever process of `up` is killed, the host is as before within a second. Both killed at once leave
 //! rules that lead nowhere, for the main process lets the device go then; the next start or `underpass cleanup` removes them.
 //!

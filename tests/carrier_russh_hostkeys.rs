@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "servers/client.rs"]
+mod client;
 #[path = "carrier_russh/rig.rs"]
 mod rig;
 
@@ -10,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use client::Configured;
 use rig::{Sshd, keygen};
 use tempfile::TempDir;
 use underpass::carrier::{CertificateFault, ConnectError, HostKeyError};
-use underpass::carrier::{Link, NoPrompter, RusshCarrier};
+use underpass::carrier::{Link, NoPrompter, OpensshCarrier, RusshCarrier};
 use underpass::plan::{HostKeyPolicy, SshPlan};
 
 /// A certificate authority.
@@ -128,6 +131,32 @@ async fn a_certificate_is_enough() {
             connect(&plan).await.unwrap();
             assert!(ssh_takes(&plan));
         }
+    }
+}
+
+/// Both carriers know whose key it is, and which one let us in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_ssh_a_certificate_tells_the_key_too() {
+    let ca = Authority::new("ed25519");
+    for host in ["ed25519", "ecdsa", "rsa"] {
+        let sshd = ca.sshd(host, &["-n", "127.0.0.1"]);
+        let plan = ca.plan(&sshd, &format!("@cert-authority * {}", ca.public()));
+        let russh = RusshCarrier::connect(&plan, Arc::new(NoPrompter));
+        let russh = russh.await.unwrap();
+        let ssh = Configured::new(&plan);
+        let openssh = OpensshCarrier::connect(&ssh.plan, &ssh.client);
+        let openssh = openssh.await.unwrap();
+        let (expected, seen) = (russh.description(), openssh.description());
+        assert!(
+            expected.host_key.contains(" SHA256:"),
+            "{}",
+            expected.host_key
+        );
+        assert_eq!(seen.host_key, expected.host_key);
+        assert_eq!(seen.key, expected.key);
+        assert_eq!(seen.server, expected.server);
+        russh.shutdown().await;
+        openssh.shutdown().await;
     }
 }
 

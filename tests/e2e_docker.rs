@@ -4,14 +4,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "e2e_dns/server.rs"]
+mod server;
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use common::{Lab, V4, eventually, finished};
+use common::{Lab, Underpass, V4, eventually, finished};
+use server::NameServer;
 
 /// Debian's.
 const DOCKER: &str = "/usr/bin/docker";
@@ -22,15 +26,22 @@ const LENGTH: &str = "1000003";
 /// A dockerd; it and its containerd are ended when dropped.
 struct Docker<'a> {
     lab: &'a Lab,
+    /// A directory that is its /etc.
+    etc: Option<&'a Path>,
     dir: TempDir,
     daemon: Option<Child>,
 }
 
 impl<'a> Docker<'a> {
     fn start(lab: &'a Lab, options: &[&str]) -> Self {
+        Self::with_etc(lab, options, None)
+    }
+
+    fn with_etc(lab: &'a Lab, options: &[&str], etc: Option<&'a Path>) -> Self {
         let dir = tempfile::Builder::new().prefix("upd").tempdir().unwrap();
         let mut docker = Self {
             lab,
+            etc,
             dir,
             daemon: None,
         };
@@ -51,7 +62,15 @@ impl<'a> Docker<'a> {
     /// Starts it, with what it has on its disk.
     fn again(&mut self, options: &[&str]) {
         let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
-        let mut command = self.lab.command("client", DOCKERD);
+        let mut command = match self.etc {
+            Some(etc) => {
+                let within = within(etc);
+                let mut command = self.lab.command("client", &within[0]);
+                command.args(&within[1..]).arg(DOCKERD);
+                command
+            }
+            None => self.lab.command("client", DOCKERD),
+        };
         command
             .args(["--data-root", &self.path("data")])
             .args(["--exec-root", &self.path("exec")])
@@ -126,6 +145,12 @@ fn succeeds(command: Command) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// Runs what follows where /etc is `etc`.
+fn within(etc: &Path) -> [String; 6] {
+    let script = format!("mount --bind {} /etc && exec \"$@\"", etc.display());
+    ["unshare", "-m", "sh", "-c", &script, "sh"].map(str::to_owned)
+}
+
 /// Containers of the default network, of one that is made meanwhile, and after a restart of dockerd.
 fn containers_reach_it(options: &[&str]) {
     let lab = Lab::up();
@@ -183,6 +208,45 @@ fn one_container_alone() {
         assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
         docker.run(&["rm", "-f", &id]);
     }
+}
+
+/// The default network hands on the host's name servers, others have one of dockerd's that asks them.
+#[test]
+fn containers_find_private_names() {
+    let lab = Lab::up();
+    let records = ["--host-record=api.corp.internal,10.0.1.20".to_owned()];
+    let far = NameServer::start(&lab, "vpc", V4.host, &records);
+    let etc = lab.state.join("etc");
+    let mut copy = Command::new("cp");
+    copy.arg("-a").arg("/etc").arg(&etc);
+    succeeds(copy);
+    std::fs::remove_file(etc.join("resolv.conf")).unwrap();
+    std::fs::write(etc.join("resolv.conf"), "nameserver 192.168.77.1\n").unwrap();
+    let nsswitch = "passwd: files\nhosts: files dns\n";
+    std::fs::write(etc.join("nsswitch.conf"), nsswitch).unwrap();
+
+    let docker = Docker::with_etc(&lab, &[], Some(&etc));
+    let within = within(&etc);
+    let within: Vec<&str> = within.iter().map(String::as_str).collect();
+    let args = format!("--dns --dns-server {} {}", V4.host, V4.subnet);
+    let underpass = Underpass::start(lab.wrapped_up_command(&within, &args));
+    docker.run(&["network", "create", "own"]);
+    eventually("containers of the new network reach it", || {
+        docker.get("own") == LENGTH
+    });
+    for network in ["bridge", "own"] {
+        let page = format!("http://api.corp.internal/bytes/{LENGTH}");
+        let script = format!("{BUSYBOX} wget -qO- {page} | {BUSYBOX} wc -c");
+        let run = ["run", "--rm", "--network", network, "box"];
+        let got = docker.run(&[&run[..], &[BUSYBOX, "sh", "-c", &script]].concat());
+        assert_eq!(got, LENGTH, "{network}");
+    }
+    let asked = far.asked();
+    assert!(
+        asked.iter().any(|name| name.contains("api.corp.internal")),
+        "{asked:?}"
+    );
+    drop(underpass);
 }
 
 #[test]

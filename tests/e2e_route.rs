@@ -110,3 +110,53 @@ fn the_key_of_the_address_counts_where_that_is_asked_for() {
     let mut underpass = Underpass::start(command("no"));
     assert!(underpass.stop(Signal::SIGTERM).success());
 }
+
+/// `-N`.
+#[test]
+fn what_the_server_has_routes_for() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    let mut underpass = lab.underpass("-N -v");
+    let says = |underpass: &mut Underpass, words: &str| {
+        let said = underpass.log().iter().find(|line| line.contains(words));
+        said.unwrap_or_else(|| panic!("nothing of {words}")).clone()
+    };
+    let there = says(&mut underpass, "the server has routes for");
+    for net in ["10.0.1.0/24", "10.0.2.0/24", "fd00:10:0:2::/64"] {
+        assert!(there.contains(net), "{there}");
+    }
+    let own = says(&mut underpass, "not captured, as this host has");
+    assert!(own.contains("192.168.77.0/24"), "{own}");
+    for net in [V4, V6] {
+        assert_ok(&lab.probe("client", &format!("get {} 5001 1000003", net.host)));
+    }
+    assert!(underpass.stop(Signal::SIGTERM).success());
+    assert_eq!(lab.network_state("client"), before);
+
+    let dry = finished(lab.up_command("-N --dry-run -x 10.0.2.0/24"));
+    let routes = String::from_utf8(dry.stdout).unwrap();
+    assert!(
+        dry.status.success() && routes.contains("10.0.1.0/24"),
+        "{routes}"
+    );
+    assert!(!routes.contains("192.168.77.0/24"), "{routes}");
+    assert_eq!(lab.network_state("client"), before);
+
+    let dry = finished(lab.up_command("-N --dry-run --disable-ipv6 10.0.0.0/16"));
+    let routes = String::from_utf8(dry.stdout).unwrap();
+    assert!(routes.contains("10.0.0.0/16"), "{routes}");
+    assert!(
+        !routes.contains("10.0.1.0/24") && !routes.contains("fd00"),
+        "{routes}"
+    );
+}
+
+#[test]
+fn a_server_that_opens_no_session_tells_no_networks() {
+    let lab = Lab::up();
+    let failed = finished(lab.up_command("-N -p 2203 -o HostKeyAlias=192.168.77.1"));
+    let said = String::from_utf8(failed.stderr).unwrap();
+    assert!(!failed.status.success(), "{said}");
+    let why = "-N: the SSH server runs no command that could tell its networks; name the networks instead";
+    assert!(said.contains(why), "{said}");
+}

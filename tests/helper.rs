@@ -87,7 +87,7 @@ struct Helper {
     device: Option<OwnedFd>,
 }
 
-const HELLO: &str = r#"{"protocol":3,"log":{"verbose":0,"quiet":true,"json":false,"plain":true}}"#;
+const HELLO: &str = r#"{"protocol":4,"log":{"verbose":0,"quiet":true,"json":false,"plain":true}}"#;
 
 impl Helper {
     fn start() -> Self {
@@ -234,6 +234,9 @@ fn senseless_requests_end_it_and_leave_nothing() {
         r#"{"Open":{"name":"../../etc","mtu":null}}"#,
         r#"{"Open":{"name":"underpass1","mtu":null}}"#, // a second one
         r#"{"Hold":{"subnets":[{"net":"127.0.0.0/8","ports":null}],"excludes":[],"exempt":[]}}"#,
+        // Names, which were not greeted for.
+        r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"names":{"by":"Resolved","domains":[],"networks":[]}}}"#,
+        r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"names":{"by":"File","domains":[],"networks":[]}}}"#,
         r#"{"Run":{"command":"sh"}}"#,
         HELLO,
         "{",
@@ -263,7 +266,7 @@ fn senseless_requests_end_it_and_leave_nothing() {
 fn it_ends_when_the_first_message_is_none_or_of_another_version() {
     for first in [
         "{}",
-        &HELLO.replace("\"protocol\":3", "\"protocol\":0"),
+        &HELLO.replace("\"protocol\":4", "\"protocol\":0"),
         "\u{0}",
     ] {
         let mut helper = Helper::start();

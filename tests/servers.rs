@@ -29,14 +29,16 @@ mod small;
 mod ways;
 
 use check::{Forwards, Row};
-use client::runs_again_with_answers;
+use client::{Configured, runs_again_with_answers};
 use forwarder::Forwarder;
 use openssh::{Openssh, PASSWORD};
 use person::Person;
 use python::Asyncssh;
 use rig::{Echo, Sshd};
 use small::{Dropbear, Tinysshd};
+use underpass::carrier::{ConnectError, Link, OpensshCarrier, RusshCarrier};
 use underpass::net::{OpenError, OpenFailure};
+use underpass::plan::SshPlan;
 
 const REFUSED: &str = "Connection refused";
 
@@ -114,6 +116,35 @@ async fn openssh_that_asks_by_keyboard_interactive_only() {
     if !runs_again_with_answers("openssh_that_asks_by_keyboard_interactive_only", PASSWORD) {
         holds_for_who_knows_the_password(&Openssh::of_questions()).await;
     }
+}
+
+/// Each try that comes to nothing counts as a wrong login there, and none may be taken for the end of the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_to_answer_and_does_not_is_refused() {
+    let sshd = Openssh::of_questions();
+    let plan = sshd.plan();
+    let carrier = RusshCarrier::connect(&plan, Person::saying(&[PASSWORD])).await;
+    let carrier = carrier.unwrap();
+    let nobody = carrier.again(None).await.err().unwrap();
+    let silent = RusshCarrier::connect(&plan, Person::saying(&[])).await;
+    for (error, why) in [
+        (nobody, "keyboard-interactive (nobody to ask)"),
+        (silent.err().unwrap(), "keyboard-interactive (not answered)"),
+    ] {
+        assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    carrier.shutdown().await;
+    let ssh = Configured::new(&SshPlan {
+        login: underpass::plan::Login {
+            batch: true,
+            ..plan.login.clone()
+        },
+        ..plan
+    });
+    let error = OpensshCarrier::connect(&ssh.plan, &ssh.client).await;
+    let error = error.err().unwrap();
+    assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
 }
 
 async fn holds_for_who_knows_the_password(sshd: &Openssh) {

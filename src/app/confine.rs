@@ -78,6 +78,7 @@ mod tests {
             home: Some("/home/me".into()),
             logged_in_from: None,
             is_krl: |_| false,
+            is_hardware_key: |_| false,
             has_algorithm: |_, _| true,
             exists: |_| false,
             variable: |_| None,

@@ -6,8 +6,12 @@ use std::net::IpAddr;
 use anyhow::Context;
 
 use super::exit::Exit;
+use super::up::far_networks;
+use crate::carrier::AnyCarrier;
+use crate::carrier::prompt;
 use crate::os::{self, DEFAULT_MTU, Netlink, Slot, first_free_name, host, routes};
-use crate::plan::{Plan, PlanError, advice};
+use crate::plan::advice::{self, HostNetworks};
+use crate::plan::{CapturePlan, Plan, PlanError};
 
 /// Prints the set-up of `plan` on stdout and its warnings on stderr.
 pub async fn run(plan: &Plan) -> Exit {
@@ -31,14 +35,15 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
         .await
         .context("could not read the host's networks")?;
     let from = super::surroundings::logged_in_from();
-    for line in advice::advise(&plan.capture, &networks, from)? {
+    let capture = &captured(plan, &networks).await?;
+    for line in advice::advise(capture, &networks, from)? {
         tracing::warn!("{line}");
     }
-    let source = host::source(&netlink, &slot, &plan.capture).await?;
+    let source = host::source(&netlink, &slot, capture).await?;
     let exempt = server_addresses(plan).await;
     let device = plan.device.name.clone().unwrap_or_else(first_free_name);
     let entries = routes::desired(
-        &plan.capture,
+        capture,
         &routes::Setting {
             device: &device,
             mtu: plan.device.mtu.unwrap_or(DEFAULT_MTU),
@@ -49,7 +54,7 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
         },
     );
     let mut text = String::new();
-    for subnet in &plan.capture.subnets {
+    for subnet in &capture.subnets {
         if let Some(far) = subnet.far {
             writeln!(text, "# {} here is {far} behind the server", subnet.net)?;
         }
@@ -58,6 +63,17 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
         writeln!(text, "{entry}")?;
     }
     Ok(text)
+}
+
+/// What is captured. Only where the server has to be asked for that is it logged in to.
+async fn captured(plan: &Plan, here: &HostNetworks) -> anyhow::Result<CapturePlan> {
+    let Some(wanted) = plan.auto_nets else {
+        return Ok(plan.capture.clone());
+    };
+    let prompter = prompt::usual(plan.ssh.login.batch, |name| std::env::var_os(name));
+    let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, prompter).await?;
+    let found = far_networks::find(plan, wanted, &carrier, here).await?;
+    Ok(found.added_to(&plan.capture))
 }
 
 /// Resolved as the real run would; a name that does not resolve only costs its `throw` routes here.

@@ -16,6 +16,7 @@ use crate::os::helper::{
     Hand, HandError, Hello, LogWish, Process, StartError, Way, greeted, guarded, program,
     socket_on_stdin,
 };
+use crate::os::names::By;
 use crate::os::namespace::existing;
 
 /// Serves whoever started us, and holds the other end of stdin.
@@ -39,7 +40,7 @@ pub(super) fn run() -> Exit {
             hint(&error)
         ));
     }
-    match confine::helper(hello.names).and_then(|()| guarded(socket)) {
+    match confine::helper(hello.names).and_then(|()| guarded(socket, hello.names)) {
         Ok(true) => Exit::Success,
         Ok(false) => Exit::Failure,
         Err(error) => super::failed(&format_args!(
@@ -81,8 +82,8 @@ pub struct Helper {
     /// What it says, where our own stderr will not stay what it is.
     words: Option<PipeReader>,
     namespace: Option<OwnedFd>,
-    /// Whether the host's names will be asked for.
-    names: bool,
+    /// How the host's names will be asked for, if they will.
+    names: Option<By>,
 }
 
 /// Where it says what it has to say.
@@ -131,7 +132,7 @@ impl Helper {
             log,
             words,
             namespace: None,
-            names: false,
+            names: None,
         })
     }
 
@@ -140,8 +141,8 @@ impl Helper {
         Self { namespace, ..self }
     }
 
-    /// For the host's names too, if `names`.
-    pub(super) fn with_names(self, names: bool) -> Self {
+    /// For the host's names too, if they are asked for.
+    pub(super) fn with_names(self, names: Option<By>) -> Self {
         Self { names, ..self }
     }
 

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use crate::cli::{self, Command, LogArgs, Unparsed};
 use crate::os::Processes;
 use crate::os::daemon::Attached;
+use crate::os::names;
 use crate::os::namespace::existing;
 use crate::os::pid_file::Keeper;
 use crate::plan;
@@ -125,7 +126,7 @@ fn dry_run(typed: &cli::UpArgs) -> Result<Exit, Exit> {
         return Err(said(&elsewhere, Exit::Usage));
     }
     become_person()?;
-    let plan = prepare_up(typed, false)?;
+    let (plan, _) = prepare_up(typed, false)?;
     Ok(block_on(dry_run::run(&plan)))
 }
 
@@ -143,17 +144,18 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
     let namespace = namespace.map_err(|error| said(&error, Exit::Usage))?;
     let keeper = keeper(typed)?;
     become_person()?;
-    let plan = prepare_up(typed, namespace.is_some())?;
-    let names = plan.dns.is_some();
+    let (plan, names) = prepare_up(typed, namespace.is_some())?;
+    let by = names.and_then(names::Keeper::by);
     let apart = up::Apart {
         keeper,
         processes: looker(&plan),
+        names,
     };
     let instance = instance(typed, &plan, apart, attached)?;
     let helper = early.map_or_else(|| Helper::late(log, words), Ok);
     let helper = helper.map_err(|error| said(&error, (&error).into()))?;
     confine::main_process(&plan, instance.writes()).map_err(|error| failed(&error))?;
-    let helper = helper.working_in(namespace.flatten()).with_names(names);
+    let helper = helper.working_in(namespace.flatten()).with_names(by);
     Ok(up::run(&plan, instance, helper))
 }
 
@@ -220,13 +222,16 @@ fn planned(args: &cli::UpArgs) -> anyhow::Result<Resolved> {
     })?)
 }
 
-/// The plan of what captures on the whole host.
-fn prepare_up(typed: &cli::UpArgs, is_elsewhere: bool) -> Result<plan::Plan, Exit> {
+/// The plan of what captures on the whole host, and who looks after its names where they are to be looked up through the
+/// server.
+fn prepare_up(
+    typed: &cli::UpArgs,
+    is_elsewhere: bool,
+) -> Result<(plan::Plan, Option<names::Keeper>), Exit> {
     let plan = prepare(typed)?;
-    if let Some(dns) = &plan.dns {
-        up::host_names::check(dns, is_elsewhere).map_err(|error| said(&error, Exit::Usage))?;
-    }
-    Ok(plan)
+    let keeper = up::host_names::keeper(&plan, is_elsewhere);
+    let keeper = keeper.map_err(|error| said(&error, Exit::Usage))?;
+    Ok((plan, keeper))
 }
 
 /// The plan with those of its warnings said that matter.

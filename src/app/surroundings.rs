@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::sudo::{self, SudoError};
-use crate::carrier::russh::has_algorithm;
+use crate::carrier::russh::{KeyLock, has_algorithm, key_facts};
 use crate::os::accounts;
 use crate::os::privilege::{Caller, become_caller};
 use crate::plan::{Environment, quoted};
@@ -47,6 +47,7 @@ pub fn environment(person: &Person) -> Environment {
         logged_in_from: logged_in_from(),
         exists: Path::exists,
         is_krl,
+        is_hardware_key,
         has_algorithm,
         variable,
         without_sudo: without_sudo(person),
@@ -105,6 +106,10 @@ fn is_krl(file: &Path) -> bool {
     let mut head = [0; KRL.len()];
     let read = File::open(file).and_then(|mut file| file.read_exact(&mut head));
     read.is_ok() && head == KRL
+}
+
+fn is_hardware_key(file: &Path) -> bool {
+    file.exists() && key_facts(file).is_ok_and(|key| key.lock == KeyLock::Hardware)
 }
 
 /// Who called sudo, by name, also where that is root.

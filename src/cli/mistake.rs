@@ -43,7 +43,7 @@ const SSHUTTLE: &[(&[&str], &str)] = &[
     ),
     (
         &["-H", "--auto-hosts", "--seed-hosts"],
-        "/etc/hosts is never written; use addresses, or names that your resolver knows",
+        "/etc/hosts is never written; --dns has names looked up through the server",
     ),
     (
         &[
@@ -68,10 +68,6 @@ const SSHUTTLE: &[(&[&str], &str)] = &[
     (
         &["--ns-hosts", "--to-ns"],
         "--dns-server IP names who is asked for names, as the server reaches them",
-    ),
-    (
-        &["-N", "--auto-nets"],
-        "networks are not asked of the server; name them, or list them in a file for -s",
     ),
     (
         &["--syslog"],

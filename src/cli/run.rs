@@ -71,6 +71,7 @@ Whatever the subnets say: it is reached as from this host, and with --isolate no
 /// `#[command(mut_args(run_hides))]`.
 pub fn run_hides(argument: clap::Arg) -> clap::Arg {
     let only_up = [
+        "auto_nets",
         "name",
         "daemon",
         "pidfile",

@@ -97,11 +97,18 @@ pub struct UpArgs {
     /// File of these, one per line; repeatable
     #[arg(short = 'X', long = "exclude-from", value_name = "FILE", help_heading = NETWORKS, value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub exclude_files: Vec<PathBuf>,
+    /// Capture the networks that the server has routes for, too
+    ///
+    /// As its kernel tells (/proc/net/route), by a command that has to be permitted; the log shows them, and with --dry-run
+    /// nothing else is done. Default routes, loopback and link-local do not count, and what this host has a route of its own for
+    /// is left alone.
+    #[arg(short = 'N', long, help_heading = NETWORKS)]
+    pub auto_nets: bool,
     /// Look up names through the server: all, or those below these domains
     ///
     /// Commas between domains; the names of addresses in the networks are looked up there, too. Other names stay with the resolver
-    /// that this host has. Behind --dns a network is a network: --dns 10.0.0.0/16 is --dns with all names. With up it is for all names,
-    /// and for hosts with a plain /etc/resolv.conf, which is put back at the end.
+    /// that this host has. Behind --dns a network is a network: --dns 10.0.0.0/16 is --dns with all names. With up, domains are for hosts
+    /// with systemd-resolved; elsewhere /etc/resolv.conf names underpass for all names, and is put back at the end.
     #[arg(long, value_name = "DOMAINS", help_heading = NETWORKS, num_args = 0..=1, default_missing_value = "all", value_hint = ValueHint::Other)]
     pub dns: Vec<String>,
     /// Name server to ask, as the server reaches it; repeatable

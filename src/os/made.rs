@@ -1,7 +1,7 @@
-//! Tells when a file is made.
+//! Tells when a file is made, or changed.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -13,16 +13,23 @@ use tokio::io::unix::AsyncFd;
 /// Room for a few events; more are read by and by (inotify(7)).
 const EVENTS: usize = 4096;
 
+/// What makes a file.
+const MADE: AddWatchFlags = AddWatchFlags::IN_CREATE.union(AddWatchFlags::IN_MOVED_TO);
+/// What changes one.
+const CHANGED: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_MOVED_FROM);
+
 /// Hears of what is made in a directory.
 #[derive(Debug)]
 pub struct Made(AsyncFd<Watch>);
 
 #[derive(Debug)]
-struct Watch(OwnedFd);
+struct Watch(Inotify);
 
 impl AsRawFd for Watch {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.0.as_fd().as_raw_fd()
     }
 }
 
@@ -31,14 +38,32 @@ impl Made {
     ///
     /// # Errors
     /// As inotify_init1(2) and inotify_add_watch(2).
-    #[expect(unsafe_code, reason = "a promise about a descriptor")]
     pub fn watch(directory: &Path) -> io::Result<Self> {
+        Self::of(directory, MADE)
+    }
+
+    /// The same, and of what is changed there, from now on.
+    ///
+    /// # Errors
+    /// As [`Made::watch`].
+    pub(super) fn watch_changes(directory: &Path) -> io::Result<Self> {
+        Self::of(directory, MADE | CHANGED)
+    }
+
+    /// And of what is written to `file`, which something else may be mounted on.
+    ///
+    /// # Errors
+    /// As inotify_add_watch(2).
+    pub(super) fn watch_also(&self, file: &Path) -> io::Result<()> {
+        self.0.get_ref().0.add_watch(file, CHANGED)?;
+        Ok(())
+    }
+
+    #[expect(unsafe_code, reason = "a promise about a descriptor")]
+    fn of(directory: &Path, what: AddWatchFlags) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        inotify.add_watch(
-            directory,
-            AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO,
-        )?;
-        let watch = Watch(inotify.into());
+        inotify.add_watch(directory, what)?;
+        let watch = Watch(inotify);
         // SAFETY: the descriptor is the watch's own, always the same one, and is closed with it, which the `AsyncFd`
         // owns.
         let registered = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) };
@@ -51,13 +76,24 @@ impl Made {
     /// As read(2).
     pub async fn until(&self, path: &Path) -> io::Result<()> {
         while !path.exists() {
+            self.any().await?;
+        }
+        Ok(())
+    }
+
+    /// Until something has happened. Cancel safe.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub(super) async fn any(&self) -> io::Result<()> {
+        loop {
             let mut ready = self.0.readable().await?;
             match read(ready.get_inner().0.as_fd(), &mut [0; EVENTS]) {
                 Err(Errno::EAGAIN) => ready.clear_ready(),
-                read => _ = read?,
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(()),
             }
         }
-        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ pub mod host;
 pub mod limits;
 mod made;
 pub mod memory;
+pub mod names;
 pub mod namespace;
 mod netlink;
 pub mod notify;

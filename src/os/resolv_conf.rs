@@ -7,7 +7,9 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::made::Made;
 
 const PLACE: &str = "/etc/resolv.conf";
 /// What was there before.
@@ -56,6 +58,16 @@ impl Owner {
         Self::here(self.slot).is_ok_and(|here| here.boot != self.boot)
     }
 
+    /// Who has written `file`.
+    pub(super) fn of(file: &Path) -> Option<Self> {
+        Self::read(&read(file).ok()?)
+    }
+
+    /// Whether somebody has written `text` for one of us.
+    pub(super) fn is_in(text: &str) -> bool {
+        Self::read(text).is_some()
+    }
+
     fn read(text: &str) -> Option<Self> {
         let mut words = text.lines().next()?.strip_prefix(MARK)?.split(' ');
         Some(Self {
@@ -85,16 +97,18 @@ impl Default for ResolvConf {
 }
 
 impl ResolvConf {
-    /// Has it name `server` and nobody else, on behalf of `owner`. What it says besides, of domains to look in for
-    /// example, it goes on saying.
+    /// Has it name `server` and nobody else, on behalf of `owner`; whether it did not before. What it says besides, of domains
+    /// to look in for example, it goes on saying.
     ///
     /// # Errors
     /// `AlreadyExists` where another instance has replaced it; those of the file system, with everything as it was.
-    pub fn replace(&self, owner: &Owner, server: Ipv4Addr) -> io::Result<()> {
+    pub fn replace(&self, owner: &Owner, server: Ipv4Addr) -> io::Result<bool> {
         let before = self.text()?;
         match Owner::read(&before) {
             Some(other) if other != *owner => return Err(ErrorKind::AlreadyExists.into()),
-            Some(_) => {}
+            Some(_) => return Ok(false),
+            // Somebody has removed ours: what was kept stays kept.
+            None if self.is_missing() && fs::symlink_metadata(&self.kept).is_ok() => {}
             None => self.keep()?,
         }
         let done = self.put(&text_for(owner, server, &before));
@@ -103,7 +117,24 @@ impl ResolvConf {
             self.restore().ok();
             fs::remove_file(&self.new).ok();
         }
-        done
+        done.map(|()| true)
+    }
+
+    /// What was there before, and comes back; `None` where nothing is kept.
+    pub(super) fn kept(&self) -> Option<String> {
+        fs::metadata(&self.kept).ok()?;
+        read(&self.kept).ok()
+    }
+
+    /// Hears of whoever writes it, also where it is mounted.
+    pub(super) fn watch(&self) -> io::Result<Made> {
+        let made = Made::watch_changes(self.place.parent().unwrap_or(&self.place))?;
+        made.watch_also(&self.place)?;
+        Ok(made)
+    }
+
+    fn is_missing(&self) -> bool {
+        fs::symlink_metadata(&self.place).is_err()
     }
 
     /// Puts back what was there, unless somebody else has written since; whether something was put back.
@@ -135,14 +166,16 @@ impl ResolvConf {
         Owner::read(&self.text().ok()?)
     }
 
+    /// What would name `server`, without writing it.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub(super) fn text_of(&self, owner: &Owner, server: Ipv4Addr) -> io::Result<String> {
+        Ok(text_for(owner, server, &self.text()?))
+    }
+
     fn text(&self) -> io::Result<String> {
-        let file = match File::open(&self.place) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
-            file => file?,
-        };
-        let mut bytes = Vec::new();
-        file.take(MOST).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        read(&self.place)
     }
 
     /// Gives what is there a second name; a link gets it itself.
@@ -178,6 +211,17 @@ fn is_mounted(error: &io::Error) -> bool {
         error.kind(),
         ErrorKind::ResourceBusy | ErrorKind::CrossesDevices
     )
+}
+
+/// The text of `file`; none where it is not there.
+pub(super) fn read(file: &Path) -> io::Result<String> {
+    let file = match File::open(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        file => file?,
+    };
+    let mut bytes = Vec::new();
+    file.take(MOST).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn text_for(owner: &Owner, server: Ipv4Addr, before: &str) -> String {
@@ -252,7 +296,7 @@ mod tests {
         assert_eq!(fs::metadata(&conf.place).unwrap().mode() & 0o777, 0o644);
         assert_eq!(conf.owner(), Some(slot(3)));
         // Once more changes nothing, another instance is refused.
-        conf.replace(&slot(3), SERVER).unwrap();
+        assert!(!conf.replace(&slot(3), SERVER).unwrap());
         let error = conf.replace(&slot(4), SERVER).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&conf.place).unwrap(), ours);
@@ -286,6 +330,47 @@ mod tests {
         let text = fs::read_to_string(&conf.place).unwrap();
         assert_eq!(text, "nameserver 192.0.2.2\n");
         assert_eq!(files(&dir), ["resolv.conf"]);
+    }
+
+    /// As a DHCP client does.
+    #[test]
+    fn what_somebody_writes_meanwhile_is_what_comes_back() {
+        let (dir, conf) = rig();
+        fs::write(&conf.place, "nameserver 192.0.2.1\n").unwrap();
+        assert!(conf.replace(&slot(0), SERVER).unwrap());
+        let new = dir.path().join("dhclient-new");
+        fs::write(&new, "nameserver 192.0.2.2\nsearch b.test\n").unwrap();
+        fs::rename(&new, &conf.place).unwrap();
+        assert!(conf.replace(&slot(0), SERVER).unwrap());
+        let ours = fs::read_to_string(&conf.place).unwrap();
+        assert!(
+            ours.ends_with("\nnameserver 198.19.255.53\nsearch b.test\n"),
+            "{ours}"
+        );
+        assert!(conf.restore().unwrap());
+        let text = fs::read_to_string(&conf.place).unwrap();
+        assert_eq!(text, "nameserver 192.0.2.2\nsearch b.test\n");
+        // Who removes it has written nothing.
+        conf.replace(&slot(0), SERVER).unwrap();
+        fs::remove_file(&conf.place).unwrap();
+        assert!(conf.replace(&slot(0), SERVER).unwrap());
+        assert!(conf.restore().unwrap());
+        assert_eq!(fs::read_to_string(&conf.place).unwrap(), text);
+        assert_eq!(files(&dir), ["resolv.conf"]);
+    }
+
+    #[tokio::test]
+    async fn who_writes_it_is_heard() {
+        let (dir, conf) = rig();
+        fs::write(&conf.place, "nameserver 192.0.2.1\n").unwrap();
+        let watch = conf.watch().unwrap();
+        fs::write(&conf.place, "nameserver 192.0.2.2\n").unwrap();
+        watch.any().await.unwrap();
+        let new = dir.path().join("b");
+        fs::write(&new, "").unwrap();
+        watch.any().await.unwrap();
+        fs::rename(&new, &conf.place).unwrap();
+        watch.any().await.unwrap();
     }
 
     /// Killed between two steps.

@@ -5,13 +5,11 @@ use std::fmt;
 
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
-use tracing::warn;
 
 use super::apply::is_gone;
-use super::resolv_conf::ResolvConf;
 use super::routes::{MAIN, PROTOCOL};
 use super::slot::{Slot, Tables};
-use super::{Netlink, NetlinkError, orphan};
+use super::{Netlink, NetlinkError, names, orphan};
 
 /// What was found and removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,27 +73,8 @@ pub async fn clear(netlink: &Netlink, own: Option<&Slot>) -> Result<Cleared, Net
         }
     }
     cleared.devices = orphan::clear(netlink).await?;
-    if is_name_left(own)? {
-        match ResolvConf::default().restore() {
-            Ok(restored) => cleared.resolvers = usize::from(restored),
-            Err(error) => warn!(
-                "/etc/resolv.conf, which a killed run replaced, could not be put back: {error}; run: sudo underpass cleanup"
-            ),
-        }
-    }
+    cleared.resolvers = names::left::put_back(own).await;
     Ok(cleared)
-}
-
-/// Whether the name servers that programs ask are those of an instance that is gone, or of `own`.
-fn is_name_left(own: Option<&Slot>) -> Result<bool, NetlinkError> {
-    let Some(owner) = ResolvConf::default().owner() else {
-        return Ok(false);
-    };
-    if owner.is_elsewhere() || owner.is_of_another_boot() {
-        return Ok(owner.is_of_another_boot());
-    }
-    let claim = Slot::try_claim(owner.slot).map_err(NetlinkError::Socket)?;
-    Ok(claim.is_some() || own.is_some_and(|slot| slot.number() == owner.slot))
 }
 
 /// What nobody claims, without removing it; devices are not counted.
@@ -113,7 +92,7 @@ pub async fn left(netlink: &Netlink) -> Result<Cleared, NetlinkError> {
             found.routes += left.routes.len();
         }
     }
-    found.resolvers = usize::from(is_name_left(None)?);
+    found.resolvers = names::left::count();
     Ok(found)
 }
 

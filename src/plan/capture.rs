@@ -19,12 +19,15 @@ pub(super) fn plan(
 ) -> Result<CapturePlan, PlanError> {
     let mut subnets = subnets(&args.subnets, warnings)?;
     subnets.extend(for_names(args)?);
-    if subnets.is_empty() {
+    if subnets.is_empty() && !args.auto_nets {
         return Err(PlanError::NoSubnets);
     }
     let excludes = excludes(&args.excludes, warnings)?;
     if args.disable_ipv6 {
-        without_v6(&mut subnets, warnings)?;
+        without_v6(&mut subnets, warnings);
+        if subnets.is_empty() && !args.auto_nets {
+            return Err(PlanError::OnlyIpv6);
+        }
     }
     let plan = CapturePlan {
         subnets,
@@ -35,7 +38,11 @@ pub(super) fn plan(
         return Err(two_meanings(&plan, wider, narrower));
     }
     warnings.extend(excludes_far(&plan));
-    if plan.subnets.iter().all(|subnet| plan.excluded(&subnet.net)) {
+    let is_any_left = plan
+        .subnets
+        .iter()
+        .any(|subnet| !plan.excluded(&subnet.net));
+    if !is_any_left && !args.auto_nets {
         return Err(PlanError::NothingLeft);
     }
     Ok(plan)
@@ -107,15 +114,11 @@ fn excludes(typed: &[String], warnings: &mut Vec<PlanWarning>) -> Result<Vec<IpN
 }
 
 /// As sshuttle's `--disable-ipv6`.
-fn without_v6(subnets: &mut Vec<Subnet>, warnings: &mut Vec<PlanWarning>) -> Result<(), PlanError> {
+fn without_v6(subnets: &mut Vec<Subnet>, warnings: &mut Vec<PlanWarning>) {
     let left_out = |subnet: &Subnet| matches!(subnet.net, IpNet::V6(_));
     let nets = subnets.iter().filter(|subnet| left_out(subnet));
     warnings.extend(nets.map(|subnet| PlanWarning::Ipv6LeftOut { net: subnet.net }));
     subnets.retain(|subnet| !left_out(subnet));
-    if subnets.is_empty() {
-        return Err(PlanError::OnlyIpv6);
-    }
-    Ok(())
 }
 
 fn read_subnet(text: &str) -> Result<Parsed, PlanError> {

@@ -20,6 +20,9 @@ pub struct Environment {
     pub exists: fn(&Path) -> bool,
     /// Whether a file is a binary key revocation list (PROTOCOL.krl). Only asked for RevokedHostKeys.
     pub is_krl: fn(&Path) -> bool,
+    /// Whether a file is the private half of a key in hardware, which ssh alone can sign with where no agent has it. Only asked for
+    /// key files.
+    pub is_hardware_key: fn(&Path) -> bool,
     /// Whether the embedded carrier has an algorithm: the option of ssh_config(5) that names it, and its name there.
     pub has_algorithm: fn(&str, &str) -> bool,
     /// The value of an environment variable, for `${NAME}` in ssh's configuration.

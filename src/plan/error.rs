@@ -53,7 +53,9 @@ pub enum PlanError {
     #[error("the login name on the server is not known; write -r user@host")]
     NoUser,
     /// Nothing to capture was named.
-    #[error("no subnet is named; add what to capture, for example 10.0.1.0/24 or 0/0")]
+    #[error(
+        "no subnet is named; add what to capture, for example 10.0.1.0/24 or 0/0, or -N for what the server has routes for"
+    )]
     NoSubnets,
     /// A subnet that cannot be read.
     #[error(

@@ -9,6 +9,7 @@ mod device;
 pub mod dns;
 mod environment;
 mod error;
+pub mod far_networks;
 mod instance;
 mod life;
 pub mod mapping;
@@ -36,6 +37,7 @@ pub use carrier::{CarrierKind, CarrierPlan, SshClient};
 pub use dns::{DnsPlan, NamePool};
 pub use environment::Environment;
 pub use error::{PlanError, PlanWarning};
+pub use far_networks::{AutoNets, FarNetworks};
 pub use instance::InstancePlan;
 pub use mapping::Mapping;
 pub use resolve::resolve;
@@ -57,6 +59,8 @@ pub struct Plan {
     pub carrier: CarrierPlan,
     /// What to capture.
     pub capture: CapturePlan,
+    /// Whether the networks that the server has routes for are captured, too.
+    pub auto_nets: Option<AutoNets>,
     /// The device to make.
     pub device: DevicePlan,
     /// When to end.

@@ -36,6 +36,9 @@ pub fn resolve(
             ..ssh
         },
         capture,
+        auto_nets: args.auto_nets.then_some(super::AutoNets {
+            ipv6: !args.disable_ipv6,
+        }),
         device,
         life: life::plan(args)?,
         audit: args.audit.audit_log.as_deref().map(AuditLog::new),
@@ -116,6 +119,7 @@ mod tests {
             home: Some("/home/me".into()),
             logged_in_from: None,
             is_krl: |_| false,
+            is_hardware_key: |_| false,
             has_algorithm: |_, _| true,
             exists: |path| {
                 let there = [
@@ -200,6 +204,50 @@ mod tests {
                 ..SshPlan::new("bastion", 22, "me")
             }
         );
+    }
+
+    #[test]
+    fn a_key_in_hardware_is_for_ssh_unless_there_is_another_or_an_agent() {
+        let taken = |named: &[&str], environment: &Environment| {
+            let mut typed = args("h", &["10/8"]);
+            typed.identities = named.iter().map(|&name| name.into()).collect();
+            let ask = &mut |query: &Query| Ok(from(Source::Ssh, query.settings()));
+            let (plan, _) = resolve(&typed, environment, ask).unwrap();
+            (plan.carrier.kind, plan.carrier.why)
+        };
+        let one = Environment {
+            is_hardware_key: |path| path.ends_with("k"),
+            ..environment()
+        };
+        let (kind, why) = taken(&["~/k"], &one);
+        assert_eq!(kind, CarrierKind::Openssh);
+        assert_eq!(why, "only ssh signs with the hardware key /home/me/k");
+        let (kind, _) = taken(&["~/k", "~/.ssh/id_rsa"], &one);
+        assert_eq!(kind, CarrierKind::Russh);
+
+        let all = Environment {
+            is_hardware_key: |_| true,
+            ..environment()
+        };
+        let with_agent = Environment {
+            variable: |name| (name == "SSH_AUTH_SOCK").then(|| "/a".to_owned()),
+            ..all.clone()
+        };
+        assert_eq!(taken(&["~/k"], &with_agent).0, CarrierKind::Openssh);
+        let usual = |environment: &Environment| {
+            let typed = args("h", &["10/8"]);
+            let ask = &mut |query: &Query| {
+                let mut settings = query.settings();
+                settings.fill_up(Settings::parse("identityfile ~/.ssh/id_rsa"));
+                let mut all = from(Source::Ssh, settings);
+                all.defaults = Settings::parse("identityfile ~/.ssh/id_rsa");
+                Ok(all)
+            };
+            let (plan, _) = resolve(&typed, environment, ask).unwrap();
+            plan.carrier.kind
+        };
+        assert_eq!(usual(&all), CarrierKind::Openssh);
+        assert_eq!(usual(&with_agent), CarrierKind::Russh);
     }
 
     #[test]

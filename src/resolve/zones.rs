@@ -61,6 +61,13 @@ impl Zones {
         }
     }
 
+    /// The domains in ASCII, without a dot at the end; none where every name is far.
+    pub fn domains(&self) -> Vec<String> {
+        let ascii = self.far.iter().map(|zone| Name::from(zone).to_ascii());
+        let bare = ascii.map(|name| name.trim_end_matches('.').to_owned());
+        bare.collect()
+    }
+
     /// Who is asked for `name`.
     pub fn side(&self, name: &LowerName) -> Side {
         let is_far = !self.near.contains(name)
@@ -104,6 +111,8 @@ mod tests {
     #[test]
     fn a_zone_has_what_is_below_it_in_any_case_and_no_more() {
         let zones = Zones::below(&["corp.Internal", "*.Example.com.", "büro.test"], &[]).unwrap();
+        let domains = ["corp.internal", "example.com", "xn--bro-hoa.test"];
+        assert_eq!(zones.domains(), domains);
         for name in [
             "corp.internal.",
             "a.b.CORP.internal.",

@@ -33,6 +33,7 @@ use super::{arguments, ssh_config, surroundings};
 use crate::carrier::prompt;
 use crate::carrier::russh::agent_key_facts;
 use crate::cli::{DoctorArgs, UpArgs};
+use crate::os::names::Facts;
 use crate::os::{Netlink, Slot, host as os_host, stale};
 use crate::plan::sources::Use;
 use crate::plan::{self, Plan};
@@ -133,7 +134,7 @@ impl Planned {
 
 async fn look(args: &DoctorArgs, facts: &host::Facts, planned: Option<Planned>) -> Report {
     let mut checks = host::checks(facts);
-    checks.push(resolver::check(&resolver::Facts::read()));
+    checks.push(resolver::check(&Facts::read().await));
     let capture = planned
         .as_ref()
         .filter(|planned| planned.has_subnets)

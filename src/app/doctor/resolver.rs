@@ -1,46 +1,9 @@
 //! Who is in charge of names on this host. Only looked at, never changed.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
 use super::check::Check;
+use crate::os::names::{Facts, Keeper, RESOLV_CONF};
 
-pub(in crate::app) const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Nobody.
-const PLAIN: &str = "a plain /etc/resolv.conf";
-/// More of a file is not read, in bytes.
-const MOST: usize = 64 << 10;
-
-/// What is read from the host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Facts {
-    /// Where /etc/resolv.conf leads, where it is a link.
-    link: Option<PathBuf>,
-    /// Its text; `None` where it cannot be read.
-    text: Option<String>,
-}
-
-impl Facts {
-    pub(super) fn read() -> Self {
-        let text = fs::read(RESOLV_CONF).ok();
-        Self {
-            link: fs::canonicalize(RESOLV_CONF)
-                .ok()
-                .filter(|path| path != Path::new(RESOLV_CONF)),
-            text: text.map(|text| String::from_utf8_lossy(&text[..text.len().min(MOST)]).into()),
-        }
-    }
-}
-
-/// Who looks after names here and would write over what somebody else writes; `None` where that is nobody.
-pub(in crate::app) fn keeper() -> Option<&'static str> {
-    let facts = Facts::read();
-    let text = facts.text.unwrap_or_default();
-    let who = manager(facts.link.as_deref(), &text, &nameservers(&text));
-    (who != PLAIN).then_some(who)
-}
-
-/// Who writes resolv.conf, by what it says of itself (resolv.conf(5)).
+/// Who is asked, and whom `up --dns` has to do with.
 pub(super) fn check(facts: &Facts) -> Check {
     let Some(text) = &facts.text else {
         return Check::warn(
@@ -57,31 +20,15 @@ pub(super) fn check(facts: &Facts) -> Check {
             "names are then looked for on this host itself: see resolv.conf(5)",
         );
     }
-    let who = manager(facts.link.as_deref(), text, &servers);
-    Check::pass(
-        "resolver",
-        format!("{who}; servers: {}", servers.join(", ")),
-    )
-}
-
-fn manager(link: Option<&Path>, text: &str, servers: &[&str]) -> &'static str {
-    let leads_to = |part: &str| link.is_some_and(|link| link.to_string_lossy().contains(part));
-    let says = |words: &str| {
-        text.lines()
-            .any(|l| l.starts_with('#') && l.contains(words))
-    };
-    if leads_to("systemd/resolve") || servers.contains(&"127.0.0.53") {
-        "systemd-resolved"
-    } else if leads_to("NetworkManager") || says("NetworkManager") {
-        "NetworkManager"
-    } else if leads_to("resolvconf") || says("resolvconf") {
-        "resolvconf"
-    } else if says("tailscale") || servers.contains(&"100.100.100.100") {
-        "Tailscale"
-    } else if says("dhcpcd") || says("dhclient") {
-        "the DHCP client"
-    } else {
-        PLAIN
+    let keeper = facts.keeper();
+    let found = format!("{}; servers: {}", keeper.name(), servers.join(", "));
+    match keeper {
+        Keeper::SilentResolved => Check::warn(
+            "resolver",
+            format!("{found}; it does not answer on D-Bus"),
+            "up --dns needs that: systemctl start systemd-resolved; run --dns does not",
+        ),
+        _ => Check::pass("resolver", found),
     }
 }
 
@@ -97,6 +44,8 @@ pub(super) fn nameservers(text: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use proptest::prelude::*;
 
     use super::super::check::Verdict::{Pass, Warn};
@@ -106,6 +55,8 @@ mod tests {
         check(&Facts {
             link: link.map(PathBuf::from),
             text: Some(text.to_owned()),
+            resolved_answers: true,
+            ..Facts::default()
         })
     }
 
@@ -144,6 +95,11 @@ mod tests {
             assert!(check.found.starts_with(expected), "{}", check.found);
         }
         assert_eq!(found(None, "# nothing").verdict, Warn);
+        let silent = Facts {
+            text: Some("nameserver 127.0.0.53\n".to_owned()),
+            ..Facts::default()
+        };
+        assert_eq!(check(&silent).verdict, Warn);
         assert_eq!(check(&Facts::default()).verdict, Warn);
     }
 

@@ -37,7 +37,7 @@ use super::up::{self, records, session::Session};
 use super::{confine, looker, surroundings, warned};
 use crate::audit::{AuditError, Lookup};
 use crate::carrier::prompt;
-use crate::carrier::{AnyCarrier, ConnectError, Link, Steady};
+use crate::carrier::{AnyCarrier, ConnectError, Direct, Link, Steady};
 use crate::cli::{CommandArgs, NetworkArgs, UpArgs};
 use crate::inlet::tun::Tun;
 use crate::os::namespace::{self, EnterError, NamespaceError, Private, Sockets, Waiting};
@@ -118,10 +118,15 @@ pub fn shell(args: &NetworkArgs) -> ExitCode {
 }
 
 /// The options of `up` that say how `up` lives, or whom it captures; why a command has no use for it, and whether it was given.
-fn of_up(up: &UpArgs) -> [(&'static str, &'static str, bool); 10] {
+fn of_up(up: &UpArgs) -> [(&'static str, &'static str, bool); 11] {
     let life = "a command ends when it ends";
     let whose = "nobody but the command is in its network";
     [
+        (
+            "--auto-nets",
+            "a command reaches what is named, or everything with --all",
+            up.auto_nets,
+        ),
         ("--dry-run", life, up.dry_run),
         ("--netns", life, up.netns.is_some()),
         ("--user", whose, !up.users.is_empty()),
@@ -363,7 +368,7 @@ async fn drive(session: Arc<Session<Ways>>) {
 /// Asks name servers, where names are looked up through the server.
 async fn ask_for_names(session: Arc<Session<Ways>>) {
     if let Some(names) = &session.names {
-        names.run(session.leads.server()).await;
+        names.run(session.leads.server(), &Direct).await;
     }
 }
 

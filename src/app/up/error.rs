@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use super::far_networks::FarNetworksError;
 use super::names::NamesError;
 use crate::app::exit::Exit;
 use crate::audit::AuditError;
@@ -26,6 +27,8 @@ pub(super) enum UpError {
     Hand(#[from] HandError),
     #[error(transparent)]
     Names(#[from] NamesError),
+    #[error(transparent)]
+    FarNetworks(#[from] FarNetworksError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("could not read the host's networks: {0}")]

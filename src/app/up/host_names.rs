@@ -1,75 +1,107 @@
 //! Names of the whole host: whether they can be looked up through the server, and who is asked for those that must not be.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 use thiserror::Error;
-use tokio::net::lookup_host;
-use tokio::time::timeout;
 
 use super::names::{Names, NamesError, World, far_servers};
-use crate::app::doctor::resolver;
+use super::near::Near;
 use crate::carrier::AnyCarrier;
 use crate::inlet::tun::{NameServers, Tun};
 use crate::os::TunDevice;
+use crate::os::names::{By, Facts, Keeper, RESOLV_CONF, Wish};
 use crate::plan::{DnsPlan, Plan, names};
-
-/// How long a program's question may take.
-const LOOKUP: Duration = Duration::from_secs(5);
 
 /// Why names of the whole host cannot be looked up through the server.
 #[derive(Debug, Error)]
 pub(in crate::app) enum HostNamesError {
     /// Some names alone.
     #[error(
-        "--dns {0}: resolv.conf(5) has name servers for all names only, and this host has nobody who could part them; \
-         write --dns for all names, add --dns-names to have the server look those up, or: underpass run --dns {0} ... -- COMMAND"
+        "--dns {domains}: names can be parted by systemd-resolved alone, and here {keeper} looks after them: resolv.conf(5) has name \
+         servers for all names only; write --dns for all names, add --dns-names to have the server look those up, or: underpass run --dns {domains} ... -- COMMAND"
     )]
-    Split(String),
-    /// Somebody looks after names here.
+    Split {
+        /// What was typed.
+        domains: String,
+        /// Who looks after names.
+        keeper: &'static str,
+    },
+    /// Somebody looks after names here who leaves them to nobody.
     #[error(
-        "--dns: {0} looks after the names of this host, and is not spoken to yet; write: underpass run --dns ... -- COMMAND"
+        "--dns: {0} looks after the names of this host, and cannot be asked to ask us; write: underpass run --dns ... -- COMMAND"
     )]
     Managed(&'static str),
+    /// It does not answer.
+    #[error(
+        "--dns: systemd-resolved looks after the names of this host, and does not answer on D-Bus; start it: sudo systemctl start \
+         dbus systemd-resolved, or write: underpass run --dns ... -- COMMAND"
+    )]
+    Silent,
+    /// Name servers are for everybody.
+    #[error(
+        "--dns is for every user of this host, and --user and --group capture for some alone; leave one of them out"
+    )]
+    Users,
     /// Elsewhere there is another file.
     #[error(
         "--dns and --netns: name servers are a matter of files, which that network has of its own; leave one of them out"
     )]
     Elsewhere,
+    /// The system would not.
+    #[error("--dns: it cannot be found out who looks after the names of this host: {0}")]
+    Io(#[from] io::Error),
 }
 
-/// Whether it can be done here.
+/// Who looks after the host's names, where `plan` wants them looked up through the server, and that can be done here.
 ///
 /// # Errors
 /// [`HostNamesError`].
-pub(in crate::app) fn check(dns: &DnsPlan, is_elsewhere: bool) -> Result<(), HostNamesError> {
+pub(in crate::app) fn keeper(
+    plan: &Plan,
+    is_elsewhere: bool,
+) -> Result<Option<Keeper>, HostNamesError> {
+    let Some(dns) = &plan.dns else {
+        return Ok(None);
+    };
     if is_elsewhere {
         return Err(HostNamesError::Elsewhere);
     }
-    // Who has the server look names up has all of them asked of us: those of others are asked further from here.
-    if !dns.domains.is_empty() && dns.by_name.is_none() {
-        return Err(HostNamesError::Split(dns.domains.join(",")));
+    if !plan.capture.whose.users.is_empty() {
+        return Err(HostNamesError::Users);
     }
-    match resolver::keeper() {
-        Some(who) => Err(HostNamesError::Managed(who)),
-        None => Ok(()),
+    // A runtime that is gone again before anything else begins.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let keeper = runtime.block_on(Facts::read()).keeper();
+    match keeper.by() {
+        None if keeper == Keeper::SilentResolved => Err(HostNamesError::Silent),
+        None => Err(HostNamesError::Managed(keeper.name())),
+        // Who has the server look names up has all of them asked of us.
+        Some(By::File | By::Program) if !dns.domains.is_empty() && dns.by_name.is_none() => {
+            Err(HostNamesError::Split {
+                domains: dns.domains.join(","),
+                keeper: keeper.name(),
+            })
+        }
+        Some(_) => Ok(Some(keeper)),
     }
 }
 
-/// Looks a name up as any program does: whether the question has come to `names`. Nobody has the name (RFC 6761 section 6.4).
-pub(super) async fn are_asked(names: &Names) -> bool {
-    let before = names.counters().questions;
-    // That there is no such host is the answer.
-    let _ = timeout(LOOKUP, lookup_host(("check.underpass.invalid", 53))).await;
-    names.counters().questions != before
+/// Whom `/etc/resolv.conf` names.
+pub(super) fn servers_now() -> Vec<SocketAddr> {
+    let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    names::servers(&text, |name| if_nametoindex(name).ok())
 }
 
 /// Who is asked for what.
 pub(super) struct HostNames {
     world: World,
     far: Vec<SocketAddr>,
-    near: Vec<SocketAddr>,
+    near: Near,
+    wish: Wish,
 }
 
 impl HostNames {
@@ -77,6 +109,7 @@ impl HostNames {
     pub(super) async fn find(
         plan: &Plan,
         dns: &DnsPlan,
+        (by, own): (By, IpAddr),
         carrier: &AnyCarrier,
     ) -> Result<Self, NamesError> {
         let hosts: Vec<&str> = plan
@@ -84,24 +117,46 @@ impl HostNames {
             .servers()
             .map(|server| server.host.as_str())
             .collect();
-        let text = std::fs::read_to_string(resolver::RESOLV_CONF).unwrap_or_default();
+        let world = World::new(dns, &plan.capture)?;
+        // Who cannot part names asks us for all of them: for others we ask further, from here.
+        let domains = match by {
+            By::Resolved => world.domains(),
+            By::File | By::Program => Vec::new(),
+        };
+        let wish = Wish {
+            by,
+            domains,
+            networks: plan
+                .capture
+                .subnets
+                .iter()
+                .map(|subnet| subnet.net)
+                .collect(),
+        };
         Ok(Self {
-            world: World::new(dns, &plan.capture)?.except(&hosts),
+            wish,
+            world: world.except(&hosts),
             far: far_servers(dns, carrier).await?,
-            near: names::servers(&text, |name| if_nametoindex(name).ok()),
+            near: Near::new(by, own),
         })
     }
 
-    /// Who is asked from this host, so that their addresses must not be captured.
-    pub(super) fn near(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let addresses = self.near.iter().map(SocketAddr::ip);
-        addresses.filter(|ip| !ip.is_loopback())
+    /// What programs are to ask us for.
+    pub(super) fn wish(&self) -> &Wish {
+        &self.wish
+    }
+
+    /// Who is asked from this host.
+    pub(super) fn near(&self) -> Near {
+        self.near
     }
 
     /// The name server at `address`, behind `inlet`.
     pub(super) fn behind(self, inlet: &Tun<TunDevice>, address: IpAddr) -> Names {
         let at = NameServers([Some(address), None]);
-        let Self { world, far, near } = self;
-        Names::new(inlet, at, address, world, (&far, &near))
+        let Self {
+            world, far, near, ..
+        } = self;
+        Names::new(inlet, at, address, world, (&far, &near.servers()))
     }
 }

@@ -11,6 +11,7 @@ use crate::app::exit::Exit;
 use crate::os::Processes;
 use crate::os::confine::Writes;
 use crate::os::daemon::Attached;
+use crate::os::names;
 use crate::os::pid_file::Keeper;
 use crate::os::run_dir::{Claim, ClaimError};
 use crate::plan::{CapturePlan, InstancePlan};
@@ -19,13 +20,15 @@ use crate::plan::{CapturePlan, InstancePlan};
 /// for a person.
 pub type Replan = Arc<dyn Fn() -> Result<CapturePlan, String> + Send + Sync>;
 
-/// What is done for us by processes apart.
+/// What is done for us by others.
 #[derive(Debug, Default)]
 pub struct Apart {
     /// Writes the pid file, where we may not.
     pub keeper: Option<Keeper>,
     /// Finds who opens a connection, for the audit log.
     pub processes: Processes,
+    /// Looks after the host's names, where they are to be looked up through the server.
+    pub names: Option<names::Keeper>,
 }
 
 /// What an instance is, apart from what it does.

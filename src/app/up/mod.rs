@@ -7,17 +7,21 @@
 mod board;
 mod by_name;
 mod error;
+pub(super) mod far_networks;
 pub(super) mod flows;
 pub(super) mod host_names;
 mod instance;
 pub(super) mod leads;
 pub(super) mod life;
 pub(super) mod names;
+mod near;
 pub(super) mod network;
+mod own_name;
 mod reconnect;
 pub(super) mod records;
 mod reload;
 mod running;
+mod sanity;
 pub(super) mod session;
 mod setup;
 pub(super) mod shown;
@@ -40,6 +44,7 @@ use self::error::{UpError, io_error};
 use self::host_names::HostNames;
 pub use self::instance::{Apart, Instance, Replan};
 use self::leads::Mapped;
+use self::near::Near;
 use self::reconnect::Reconnect;
 use self::reload::Reloader;
 use self::running::{End, Running};
@@ -57,10 +62,12 @@ use crate::carrier::{AnyCarrier, Link, Steady};
 use crate::inlet::tun::{NameServers, Tun};
 use crate::os::daemon::Attached;
 use crate::os::helper::{Hand, HandError};
+use crate::os::names::Keeper;
 use crate::os::pid_file::PidFile;
 use crate::os::routes::name_server;
 use crate::os::{Netlink, Processes, host, limits, memory, notify, stale};
-use crate::plan::{CapturePlan, Plan, advice};
+use crate::plan::advice::{self, HostNetworks};
+use crate::plan::{CapturePlan, FarNetworks, Plan};
 
 /// Runs until a signal or a request, the end that the plan sets, or something that trying again does not mend. `helper` is
 /// the privileged part.
@@ -175,7 +182,7 @@ async fn with_hand(
     orders: &mut Orders,
 ) -> Result<Exit, UpError> {
     let prepared = tokio::select! {
-        prepared = prepare(plan, instance.apart.processes, hand) => prepared?,
+        prepared = prepare(plan, instance.apart.processes, instance.apart.names, hand) => prepared?,
         () = hand.gone() => return Err(HandError::Gone.into()),
         () = orders.stop() => return Ok(Exit::Success),
     };
@@ -187,7 +194,9 @@ async fn with_hand(
     // To its end, also when a signal comes meanwhile: what was made by then would not be taken back.
     let slot = prepared.slot;
     let session = Arc::clone(&prepared.session);
-    let captured = prepared.capture(plan).await;
+    let found = prepared.found.clone();
+    board.captures(&prepared.plan.capture);
+    let captured = prepared.capture().await;
     let mut running = captured.inspect_err(|error| records::end(&session, &error.to_string()))?;
     board.up(&running.session, &running.device);
     if let Some(attached) = instance.attached {
@@ -202,6 +211,7 @@ async fn with_hand(
     notify::ready(&board.line());
     let reloader = Reloader {
         replan: instance.replan,
+        found,
         slot,
         session: Arc::clone(&session),
         setup: Arc::clone(&running.setup),
@@ -239,29 +249,54 @@ fn leave_terminal(attached: Attached, name: &str, log_file: Option<&Path>) -> io
 
 /// The stages, in order, but for the last. An early return drops what was made before: the device goes with its
 /// descriptor, and routes and rules come last, in [`Prepared::capture`].
-async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<Prepared, UpError> {
+async fn prepare(
+    plan: &Plan,
+    processes: Processes,
+    keeper: Option<Keeper>,
+    hand: &Arc<Hand>,
+) -> Result<Prepared, UpError> {
     let began = Instant::now();
     let audit = records::open(plan, || Lookup::here(processes))?;
     let device = hand.open(&plan.device).await?;
     if let Some(cleared) = &device.cleared {
         info!("removed what a killed run left: {cleared}");
     }
-    if !hand.is_elsewhere() {
+    // Where there is more to capture, that is warned of when it is known.
+    if !hand.is_elsewhere() && plan.auto_nets.is_none() {
         advise(device.slot, &plan.capture).await?;
     }
     let prompter = prompt::usual(plan.ssh.login.batch, |name| std::env::var_os(name));
     let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, Arc::clone(&prompter)).await?;
     debug!("logged in to {}", carrier.description());
+    let found = far_networks(
+        plan,
+        &carrier,
+        (!hand.is_elsewhere()).then_some(device.slot),
+    )
+    .await?;
+    let mut plan = plan.clone();
+    plan.capture = far_networks::with_found(plan.capture, found.as_ref());
+    if !hand.is_elsewhere() && found.is_some() {
+        advise(device.slot, &plan.capture).await?;
+    }
     let mut exempt = carrier.server_addresses();
     if !hand.is_elsewhere() {
         advise_of_server(device.slot, &plan.capture, &exempt).await?;
     }
-    let names = match &plan.dns {
-        Some(dns) => Some(HostNames::find(plan, dns, &carrier).await?),
+    let own = IpAddr::from(name_server(device.slot));
+    let by = keeper.and_then(Keeper::by);
+    let names = match plan.dns.as_ref().zip(by) {
+        Some((dns, by)) => Some(HostNames::find(&plan, dns, (by, own), &carrier).await?),
         None => None,
     };
-    exempt.extend(names.iter().flat_map(HostNames::near));
-    let setup = Setup::new(Arc::clone(hand), &plan.capture, exempt, names.is_some());
+    let near = names.as_ref().map(HostNames::near);
+    exempt.extend(near.iter().flat_map(Near::addresses));
+    let setup = Setup::new(
+        Arc::clone(hand),
+        &plan.capture,
+        exempt,
+        names.as_ref().map(|names| names.wish().clone()),
+    );
     let name = device.tun.name().to_owned();
     let slot = device.slot;
     let device = device
@@ -269,39 +304,67 @@ async fn prepare(plan: &Plan, processes: Processes, hand: &Arc<Hand>) -> Result<
         .watch()
         .map_err(io_error("cannot watch the TUN device"))?;
     if let Some(audit) = &audit {
-        records::begin(audit, plan, &name, carrier.description());
+        records::begin(audit, &plan, &name, carrier.description());
     }
-    let own = IpAddr::from(name_server(slot));
     let at = NameServers([names.is_some().then_some(own), None]);
     let inlet = Tun::new(device, seed(), at);
     let names = names.map(|names| names.behind(&inlet, own));
     let leads = Mapped::new(Steady::new(carrier), &plan.capture);
     let session = Arc::new(Session::new(inlet, leads, audit, names));
     Ok(Prepared {
+        plan,
+        found,
         began,
         slot,
         device: name,
         setup,
+        keeper,
+        near,
         prompter,
         session,
     })
 }
 
+/// What the server has routes for, where that is wanted. `slot` is ours where what is captured is of this host.
+async fn far_networks(
+    plan: &Plan,
+    carrier: &AnyCarrier,
+    slot: Option<u32>,
+) -> Result<Option<FarNetworks>, UpError> {
+    let Some(wanted) = plan.auto_nets else {
+        return Ok(None);
+    };
+    let here = match slot {
+        Some(slot) => host::networks(&Netlink::new()?, slot).await?,
+        None => HostNetworks::default(),
+    };
+    let found = far_networks::find(plan, wanted, carrier, &here).await?;
+    Ok(Some(found))
+}
+
 /// Logged in, with a device that nothing is routed to yet.
 struct Prepared {
+    /// With what is captured.
+    plan: Plan,
+    /// What the server has added to it.
+    found: Option<FarNetworks>,
     began: Instant,
     /// Number of the slot that is claimed for the device.
     slot: u32,
     /// The device's name.
     device: String,
     setup: Setup,
+    /// Looks after the host's names, where those are ours.
+    keeper: Option<Keeper>,
+    near: Option<Near>,
     prompter: Arc<dyn Prompter>,
     session: Arc<Session<Mapped<Steady<AnyCarrier>>>>,
 }
 
 impl Prepared {
     /// The last stage: packets flow from here on.
-    async fn capture(self, plan: &Plan) -> Result<Running<Reconnect>, UpError> {
+    async fn capture(self) -> Result<Running<Reconnect>, UpError> {
+        let plan = &self.plan;
         let changed = Arc::new(Notify::new());
         // No device of ours is in this network then; loopback stands in for it.
         let device = match self.setup.is_elsewhere() {
@@ -315,9 +378,9 @@ impl Prepared {
             Arc::clone(&self.session),
             records::Who::new(plan),
         ));
-        tokio::spawn(ask_for_names(Arc::clone(&self.session)));
+        tokio::spawn(ask_for_names(Arc::clone(&self.session), self.near));
         self.setup.apply().await?;
-        tokio::spawn(check_names(Arc::clone(&self.session)));
+        tokio::spawn(check_names(Arc::clone(&self.session), self.keeper));
         let setup = Arc::new(Mutex::new(self.setup));
         whose::of_groups(&plan.capture.whose).for_each(|line| info!("{line}"));
         info!(
@@ -332,7 +395,7 @@ impl Prepared {
         Ok(Running {
             session: self.session,
             driver,
-            connector: Reconnect::new(&plan.ssh, self.prompter, Arc::clone(&setup)),
+            connector: Reconnect::new(&plan.ssh, self.prompter, Arc::clone(&setup), self.near),
             changed,
             watcher: tokio::spawn(watcher),
             setup,
@@ -342,21 +405,25 @@ impl Prepared {
 }
 
 /// Asks name servers, where names are looked up through the server.
-async fn ask_for_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>) {
-    if let Some(names) = &session.names {
-        names.run(session.leads.server()).await;
+async fn ask_for_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>, near: Option<Near>) {
+    if let Some((names, near)) = session.names.as_ref().zip(near) {
+        names.run(session.leads.server(), &near).await;
     }
 }
 
-/// Says where programs ask somebody else although resolv.conf names us.
-async fn check_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>) {
-    if let Some(names) = &session.names
-        && !host_names::are_asked(names).await
-    {
-        warn!(
-            "--dns: programs on this host do not ask the name server of underpass, although /etc/resolv.conf names it; \
-             another one answers them, by what stands behind hosts: in /etc/nsswitch.conf"
+/// Says where programs ask somebody else in spite of all.
+async fn check_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>, keeper: Option<Keeper>) {
+    if let Some(who) = keeper.filter(|keeper| keeper.writes_the_file()) {
+        info!(
+            "--dns: {} writes /etc/resolv.conf, which names underpass from here on, again whenever it is written; the newest that \
+             others wrote comes back at the end",
+            who.name()
         );
+    }
+    if let Some((names, keeper)) = session.names.as_ref().zip(keeper)
+        && let Some(warning) = sanity::check(names, keeper).await
+    {
+        warn!("{warning}");
     }
 }
 

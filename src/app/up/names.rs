@@ -1,7 +1,7 @@
 //! The name server of a session: it is asked at an address of the device, and asks name servers through the SSH server.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -9,9 +9,10 @@ use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::by_name::Turns;
+use super::own_name::OwnName;
 use super::shown::Shown;
+use crate::carrier::AnyCarrier;
 use crate::carrier::examine::{Answer, Request};
-use crate::carrier::{AnyCarrier, Direct};
 use crate::inlet::tun::{Answers, NameServers, Tun};
 use crate::net::{Carrier, Inbound, Source, Target};
 use crate::os::TunDevice;
@@ -59,6 +60,11 @@ impl World {
             shown: Shown::new(dns, capture),
             pools,
         })
+    }
+
+    /// The domains whose names are the far side's; none where all are.
+    pub(super) fn domains(&self) -> Vec<String> {
+        self.zones.domains()
     }
 
     /// But for `names`, each as it is: those of who leads to the far side.
@@ -141,6 +147,8 @@ pub(in crate::app) struct Names {
     source: Source,
     shown: Arc<Shown>,
     turns: Turns,
+    own_name: OwnName,
+    answers: Datagrams,
 }
 
 impl Names {
@@ -155,7 +163,11 @@ impl Names {
         let targets = |servers: &[SocketAddr]| -> Vec<Target> {
             servers.iter().map(|server| Target(*server)).collect()
         };
-        let answers = Datagrams(inlet.answers());
+        let answers = || Datagrams(inlet.answers());
+        let own_address = match client {
+            IpAddr::V4(address) => address,
+            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+        };
         let World {
             zones,
             shown,
@@ -165,11 +177,13 @@ impl Names {
         let view: Arc<dyn View> = Arc::<Shown>::clone(&shown);
         let servers = (&*targets(far), &*targets(near));
         Self {
-            proxy: Proxy::new(zones, view, pools, servers, answers),
+            own_name: OwnName::new(&zones.domains(), super::seed(), own_address),
+            proxy: Proxy::new(zones, view, pools, servers, answers()),
             at,
             source: Source(SocketAddr::new(client, PORT)),
             shown,
             turns: Turns::default(),
+            answers: answers(),
         }
     }
 
@@ -200,7 +214,15 @@ impl Names {
 
     /// A datagram.
     pub(super) fn ask(&self, from: Source, to: Target, message: &[u8]) {
-        self.proxy.handle_datagram(from, to, message);
+        match self.own_name.answer(message) {
+            Some(answer) => self.answers.respond(to, from, &answer),
+            None => self.proxy.handle_datagram(from, to, message),
+        }
+    }
+
+    /// The name that nobody else knows.
+    pub(super) fn own_name(&self) -> &OwnName {
+        &self.own_name
     }
 
     /// A connection.
@@ -208,9 +230,13 @@ impl Names {
         self.proxy.serve(inbound).await;
     }
 
-    /// Asks as long as it is polled: far ones through `server`, near ones from this host.
-    pub(in crate::app) async fn run(&self, server: &impl Carrier) -> Infallible {
-        self.proxy.run(self.source, server, &Direct).await
+    /// Asks as long as it is polled: far ones through `server`, near ones through `near`, from this host.
+    pub(in crate::app) async fn run(
+        &self,
+        server: &impl Carrier,
+        near: &impl Carrier,
+    ) -> Infallible {
+        self.proxy.run(self.source, server, near).await
     }
 
     /// What has happened so far.

@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::near::Near;
 use super::setup::Setup;
 use crate::carrier::prompt::Prompter;
 use crate::carrier::steady::Connector;
@@ -24,6 +25,8 @@ pub(super) struct Reconnect {
     plan: SshPlan,
     prompter: Arc<dyn Prompter>,
     setup: Arc<Mutex<Setup>>,
+    /// Who knows the server's name, where others are asked of us.
+    near: Option<Near>,
 }
 
 impl Reconnect {
@@ -31,11 +34,13 @@ impl Reconnect {
         plan: &SshPlan,
         prompter: Arc<dyn Prompter>,
         setup: Arc<Mutex<Setup>>,
+        near: Option<Near>,
     ) -> Self {
         Self {
             plan: plan.clone(),
             prompter,
             setup,
+            near,
         }
     }
 
@@ -44,6 +49,12 @@ impl Reconnect {
         let Some(server) = self.plan.dialled() else {
             return;
         };
+        if let Some(near) = &self.near {
+            let near = near.addresses();
+            if let Err(error) = self.setup.lock().await.exempt(&near).await {
+                warn!("this host has new name servers, which are still captured: {error}");
+            }
+        }
         let lookup = lookup_host((server.host.as_str(), server.port));
         // Whoever connects says so, too.
         let Ok(Ok(found)) = timeout(LOOKUP, lookup).await else {

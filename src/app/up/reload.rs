@@ -7,18 +7,21 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
 use super::board::Board;
+use super::far_networks::with_found;
 use super::leads::Mapped;
 use super::session::Session;
 use super::setup::Setup;
 use super::{Captured, Replan, advise, advise_of_server, whose};
 use crate::carrier::{AnyCarrier, Steady};
 use crate::os::notify;
-use crate::plan::{CapturePlan, Mapping};
+use crate::plan::{CapturePlan, FarNetworks, Mapping};
 
 /// Reloads. Connections that are captured before and after are not touched; those that no longer are lose their way.
 #[derive(Clone)]
 pub(super) struct Reloader {
     pub(super) replan: Replan,
+    /// What the server has added at the start.
+    pub(super) found: Option<FarNetworks>,
     pub(super) slot: u32,
     pub(super) session: Arc<Session<Mapped<Steady<AnyCarrier>>>>,
     pub(super) setup: Arc<Mutex<Setup>>,
@@ -45,6 +48,7 @@ impl Reloader {
         let replan = Arc::clone(&self.replan);
         let capture = spawn_blocking(move || replan()).await;
         let capture = capture.map_err(|error| error.to_string())??;
+        let capture = with_found(capture, self.found.as_ref());
         let before = self.board.capture();
         if capture == before {
             return Ok("captures the same as before".to_owned());

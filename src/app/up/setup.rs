@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tracing::debug;
 
 use crate::os::helper::{Hand, HandError};
+use crate::os::names::Wish;
 use crate::plan::CapturePlan;
 
 /// What is captured, or shall be.
@@ -14,8 +15,8 @@ pub(super) struct Setup {
     capture: CapturePlan,
     /// Never captured.
     exempt: Vec<IpAddr>,
-    /// Whether names of the host are asked of us.
-    names: bool,
+    /// What programs ask us for.
+    names: Option<Wish>,
 }
 
 impl Setup {
@@ -24,7 +25,7 @@ impl Setup {
         hand: Arc<Hand>,
         capture: &CapturePlan,
         exempt: Vec<IpAddr>,
-        names: bool,
+        names: Option<Wish>,
     ) -> Self {
         Self {
             hand,
@@ -53,7 +54,7 @@ impl Setup {
     /// [`HandError`].
     pub(super) async fn apply(&self) -> Result<(), HandError> {
         let (capture, exempt) = (&self.capture, self.exempted());
-        self.hand.hold(capture, exempt, self.names).await
+        self.hand.hold(capture, exempt, self.names.as_ref()).await
     }
 
     /// Captures none of `addresses` from here on, as it does with those of the server that are known already.

@@ -139,6 +139,11 @@ impl Facts {
         } else if let Some(rest) = text.strip_prefix("Server host key: ") {
             self.host_key = Some(host_key(rest));
             self.stage = Stage::HostKey;
+        } else if let Some(rest) = text.strip_prefix("Server host certificate: ") {
+            // Whose key it is counts, not who has signed it.
+            let key = rest.split_once(',').map_or(rest, |(key, _)| key);
+            self.host_key = Some(host_key(key));
+            self.stage = Stage::HostKey;
         } else {
             return false;
         }
@@ -165,6 +170,8 @@ impl Facts {
                 self.has_tried(path);
             }
         } else if let Some(rest) = text.strip_prefix("Server accepts key: ") {
+            // Where the key is from: that of a file that was named needs no word.
+            let rest = rest.strip_suffix(" explicit").unwrap_or(rest);
             self.key = Some(rest.to_owned());
         } else if let Some(rest) = text.strip_prefix("Authenticated to ") {
             self.method = rest.split('"').nth(1).map(str::to_owned);
@@ -241,7 +248,8 @@ fn key_name(text: &str) -> &str {
     name.map_or(text, |(name, _)| name)
 }
 
-/// `ssh-ed25519 SHA256:...` with the type as ssh names it to people.
+/// `ssh-ed25519 SHA256:...`, of a certificate `ssh-ed25519-cert-v01@openssh.com SHA256:...`, with the type as ssh names it to
+/// people.
 fn host_key(text: &str) -> String {
     let (kind, fingerprint) = text.split_once(' ').unwrap_or((text, ""));
     let kind = match kind {
@@ -269,7 +277,7 @@ mod tests {
         "debug1: sshconnect.c:verify_host_key():1477 (pid=7): Server host key: ssh-ed25519 SHA256:eHV4",
         "debug1: sshconnect2.c:input_userauth_failure():743 (pid=7): Authentications that can continue: publickey",
         "debug1: sshconnect2.c:userauth_pubkey():2066 (pid=7): Offering public key: /a b/id ED25519 SHA256:2BPI agent",
-        "debug1: sshconnect2.c:input_userauth_pk_ok():840 (pid=7): Server accepts key: /a b/id ED25519 SHA256:2BPI agent",
+        "debug1: sshconnect2.c:input_userauth_pk_ok():840 (pid=7): Server accepts key: /a b/id ED25519 SHA256:2BPI explicit",
         "sshconnect2.c:ssh_userauth2():580 (pid=7): Authenticated to 127.0.0.1 ([127.0.0.1]:2299) using \"publickey\".",
     ];
 
@@ -286,7 +294,7 @@ mod tests {
         let facts = facts(LOGIN);
         assert_eq!(
             facts.description().to_string(),
-            "127.0.0.1:2299 (host key ED25519 SHA256:eHV4, aes128-gcm@openssh.com, key /a b/id ED25519 SHA256:2BPI agent)"
+            "127.0.0.1:2299 (host key ED25519 SHA256:eHV4, aes128-gcm@openssh.com, key /a b/id ED25519 SHA256:2BPI)"
         );
         assert_eq!((facts.stage, facts.refusals), (Stage::Done, 1));
         assert_eq!(facts.tried(), ["/a b/id"]);

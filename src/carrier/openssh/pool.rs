@@ -253,7 +253,8 @@ impl Pool {
         let mut lost = ended.iter().filter(|(_, was_stopped)| !was_stopped);
         let count = lost.clone().count();
         if let Some((reason, _)) = lost.next() {
-            warn!("lost {count} of the SSH connections, and the flows there: {reason}");
+            let server = &self.client.plan().alias;
+            warn!("{server}: lost {count} of the SSH connections, and the flows there: {reason}");
         }
         None
     }

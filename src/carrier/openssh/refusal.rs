@@ -128,6 +128,20 @@ impl Refusal<'_> {
         Some(self.handshake(detail))
     }
 
+    /// `bind 192.0.2.1: Cannot assign requested address`, or `getaddrinfo: NAME: ...` (sshconnect.c `ssh_create_socket`).
+    fn not_bound(&self) -> Option<ConnectError> {
+        let begins = ["bind ", "getaddrinfo: "];
+        let mut lines = self.words.lines();
+        let (address, why) = lines.find_map(|line| {
+            let rest = begins.iter().find_map(|begin| line.strip_prefix(begin));
+            rest?.split_once(": ")
+        })?;
+        Some(ConnectError::BindAddress {
+            address: address.to_owned(),
+            source: io::Error::other(why.to_owned()),
+        })
+    }
+
     /// The words of ssh before it has spoken with the server, or while.
     pub(super) fn unreached(&self, last: &str) -> Option<ConnectError> {
         if let Some((_, rest)) = last.split_once(NO_NAME) {
@@ -144,6 +158,11 @@ impl Refusal<'_> {
             let server = peer.unwrap_or_else(|| named(place));
             if why.contains("timed out") {
                 return Some(self.timed_out(WaitedFor::Connecting, server));
+            }
+            if why == "failure"
+                && let Some(error) = self.not_bound()
+            {
+                return Some(error);
             }
             let source = io::Error::other(why.to_owned());
             return Some(ConnectError::Unreachable { server, source });
@@ -165,7 +184,10 @@ impl Refusal<'_> {
 
     pub(super) fn host_key_error(&self) -> HostKeyError {
         let find = |text: &str| self.words.find(text);
-        let words_of_it = || self.words.lines().find(|line| line.starts_with("SHA256:"));
+        let words_of_it = || {
+            let line = self.words.lines().find(|line| line.starts_with("SHA256:"));
+            line.map(|line| line.trim_end_matches('.'))
+        };
         let known = self.words.facts.host_key.as_deref();
         let offered = known.or_else(words_of_it).unwrap_or("see above");
         let said = if let Some(line) = find("Offending ") {

@@ -92,6 +92,22 @@ fn servers_that_are_not_reached() {
             &[CONNECTING, refused],
             "cannot connect to 127.0.0.1:2299: Connection refused. Nothing listens on port 2299",
         ),
+        (
+            &[
+                CONNECTING,
+                "bind 1.2.3.4: Cannot assign requested address",
+                "ssh: connect to host prod port 2299: failure",
+            ],
+            "cannot connect from 1.2.3.4 (BindAddress): Cannot assign requested address. The addresses of this host",
+        ),
+        (
+            &[
+                CONNECTING,
+                "getaddrinfo: nope.invalid: Name or service not known",
+                "ssh: connect to host prod port 2299: failure",
+            ],
+            "cannot connect from nope.invalid (BindAddress): Name or service not known",
+        ),
         // An ssh before 8.5 tells no address.
         (
             &[refused],
@@ -277,7 +293,7 @@ fn a_hop_with_another_key_is_named() {
         ),
         (
             &[CHANGED[0], "SHA256:abc.", CHANGED[1], careless],
-            "(offered: SHA256:abc., known: /k h/kh2:1). Somebody may be listening in. If the change is expected: ssh-keygen -R a -f",
+            "(offered: SHA256:abc, known: /k h/kh2:1). Somebody may be listening in. If the change is expected: ssh-keygen -R a -f",
         ),
     ] {
         let error = behind(&["a"], asides);

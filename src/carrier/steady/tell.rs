@@ -66,6 +66,9 @@ impl Teller {
             tries => format!("{tries} tries"),
         };
         let (down, wait) = ((now - self.since).as_secs_f32(), wait.as_secs_f32());
+        let error = error.to_string();
+        // Most of them begin with it, too.
+        let error = error.strip_prefix(&format!("{server}: ")).unwrap_or(&error);
         format!("{server}: down for {down:.1} s, {tries}, reconnecting in {wait:.1} s: {error}")
     }
 

@@ -13,12 +13,11 @@ use caps::Capability;
 use nix::unistd::Uid;
 use tracing::debug;
 
+use super::names::By;
 use super::privilege::{keep_capabilities, no_core_dumps, no_new_privileges};
 
 /// What the privileged part writes to: the device, and settings of the device.
 const HELPER_WRITES: [&str; 2] = ["/dev/net/tun", "/proc/sys/net"];
-/// And where it is to replace /etc/resolv.conf.
-const NAMES_WRITES: &str = "/etc";
 /// What everybody may write to: the terminal, to ask somebody.
 const WRITES: [&str; 2] = ["/dev/null", "/dev/tty"];
 
@@ -108,18 +107,17 @@ fn confine_thread(writes: &Writes) {
     tell("seccomp", calls::deny());
 }
 
-/// Confines the privileged part: it keeps `CAP_NET_ADMIN` alone, and what root may write, but for what it is for; `names` is that
-/// as well.
+/// Confines the privileged part: it keeps `CAP_NET_ADMIN` alone, and what root may write, but for what it is for; to bring
+/// programs to a name server is that as well, where it is to do that.
 ///
 /// # Errors
 /// As [`main_process`].
-pub fn helper(names: bool) -> io::Result<()> {
+pub fn helper(names: Option<By>) -> io::Result<()> {
     no_core_dumps()?;
     keep_capabilities(&[Capability::CAP_NET_ADMIN])?;
     no_new_privileges()?;
-    let paths = HELPER_WRITES
-        .into_iter()
-        .chain(names.then_some(NAMES_WRITES));
+    let names = names.map_or(&[][..], By::writes);
+    let paths = HELPER_WRITES.iter().chain(names);
     confine_thread(&Writes {
         below: paths.map(PathBuf::from).collect(),
         own: Vec::new(),

@@ -14,6 +14,7 @@ use tracing::debug;
 use super::line::{Line, Takes};
 use super::wire::{Hello, Opened, Refusal, Reply, Request};
 use crate::os::TunDevice;
+use crate::os::names::Wish;
 use crate::plan::{CapturePlan, DevicePlan};
 
 /// How long the privileged end may take to end after all was said.
@@ -157,7 +158,7 @@ impl Hand {
         &self,
         capture: &CapturePlan,
         exempt: &[IpAddr],
-        names: bool,
+        names: Option<&Wish>,
     ) -> Result<(), HandError> {
         let request = Request::hold(capture, exempt, names);
         match self.ask(Some(request)).await? {

@@ -13,14 +13,15 @@ use tokio::io::AsyncReadExt;
 use tracing::{debug, error, warn};
 
 use super::serve::serve;
+use crate::os::names::By;
 use crate::os::{Netlink, NetlinkError, signals, stale};
 
-/// Becomes guard and worker, and serves the other end of `socket`, which has greeted. Returns in both processes; whether
+/// Becomes guard and worker, and serves the other end of `socket`, which has greeted and may ask for `names`. Returns in both processes; whether
 /// everything went in order. To be called before there is a second thread.
 ///
 /// # Errors
 /// fork(2) and the like; nothing was changed then.
-pub fn guarded(socket: UnixStream) -> io::Result<bool> {
+pub fn guarded(socket: UnixStream, names: Option<By>) -> io::Result<bool> {
     // The end that asks decides when this ends.
     signals::ignore()?;
     let (lifeline, guards) = UnixStream::pair()?;
@@ -29,7 +30,7 @@ pub fn guarded(socket: UnixStream) -> io::Result<bool> {
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(guards);
-            Ok(work(socket, lifeline))
+            Ok(work(socket, names, lifeline))
         }
         ForkResult::Parent { child } => {
             drop(lifeline);
@@ -40,7 +41,7 @@ pub fn guarded(socket: UnixStream) -> io::Result<bool> {
     }
 }
 
-fn work(socket: UnixStream, lifeline: UnixStream) -> bool {
+fn work(socket: UnixStream, names: Option<By>, lifeline: UnixStream) -> bool {
     // Out of the terminal's reach. Fails only for the leader of a process group, which a forked process is not.
     if let Err(errno) = setsid() {
         debug!("setsid: {errno}");
@@ -53,7 +54,7 @@ fn work(socket: UnixStream, lifeline: UnixStream) -> bool {
             let _ = lifeline.read(&mut [0]).await;
             warn!("the guard of the privileged part was killed; undoing everything");
         };
-        serve(socket, guard_is_gone).await
+        serve(socket, names, guard_is_gone).await
     });
     match served {
         Ok(()) => true,

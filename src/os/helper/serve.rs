@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::line::{self, Line, Takes};
 use super::wire::{self, Hello, Opened, Order, PREFIX, Refusal, RefusalKind, Reply, Request};
-use crate::os::resolv_conf::{Owner, ResolvConf};
+use crate::os::names::{At, By, Names, NamesError, Wish};
 use crate::os::routes::{self, Setting, Source, name_server};
 use crate::os::{
     ApplyError, Changes, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, Undo, apply,
@@ -50,7 +50,7 @@ pub fn greeted(mut socket: &UnixStream) -> io::Result<(Hello, Option<OwnedFd>)> 
     }
     match (hello.elsewhere, descriptor) {
         // There the file is another one.
-        (true, _) if hello.names => Err(io::ErrorKind::InvalidData.into()),
+        (true, _) if hello.names.is_some() => Err(io::ErrorKind::InvalidData.into()),
         (true, Some(namespace)) => Ok((hello, Some(namespace))),
         (true, None) => Err(io::ErrorKind::InvalidData.into()),
         (false, _) => Ok((hello, None)),
@@ -58,11 +58,16 @@ pub fn greeted(mut socket: &UnixStream) -> io::Result<(Hello, Option<OwnedFd>)> 
 }
 
 /// Serves the other end of `socket`, which has greeted, until it goes, asks for something senseless, or `until` resolves.
-/// Then everything is as before. Works in the network namespace of this thread.
+/// Then everything is as before. Works in the network namespace of this thread, and brings programs to our name server by `names`
+/// alone, as was greeted.
 ///
 /// # Errors
 /// When the kernel cannot be talked to; nothing was changed then.
-pub async fn serve(socket: UnixStream, until: impl Future<Output = ()>) -> io::Result<()> {
+pub async fn serve(
+    socket: UnixStream,
+    names: Option<By>,
+    until: impl Future<Output = ()>,
+) -> io::Result<()> {
     let line = Line::new(socket, Takes::Nothing)?;
     let netlink = Netlink::new().map_err(io::Error::other)?;
     let mut links = Changes::of_links()?;
@@ -71,7 +76,8 @@ pub async fn serve(socket: UnixStream, until: impl Future<Output = ()>) -> io::R
         slot: None,
         device: None,
         held: None,
-        names: false,
+        names: None,
+        names_by: names,
     };
     tokio::select! {
         () = server.converse(line, &mut links) => {}
@@ -87,8 +93,10 @@ struct Server {
     slot: Option<Slot>,
     device: Option<Device>,
     held: Option<Held>,
-    /// `/etc/resolv.conf` names our name server.
-    names: bool,
+    /// Programs ask our name server.
+    names: Option<Names>,
+    /// How that may be done.
+    names_by: Option<By>,
 }
 
 /// The device; its descriptor is at the other end alone, so that it goes with that.
@@ -121,6 +129,10 @@ impl Server {
                     // One seldom comes alone.
                     tokio::time::sleep(TOGETHER).await;
                     self.follow_bridges().await;
+                    continue;
+                }
+                names = Names::changed(&mut self.names) => {
+                    names.assert_again().await;
                     continue;
                 }
             };
@@ -177,9 +189,15 @@ impl Server {
                 exempt,
                 names,
             } => {
-                self.hold(capture, exempt, names).await?;
-                if names && !self.names {
-                    self.replace_names()?;
+                if names
+                    .as_ref()
+                    .is_some_and(|wish| Some(wish.by) != self.names_by)
+                {
+                    return Err(out_of_turn());
+                }
+                self.hold(capture, exempt, names.is_some()).await?;
+                if let Some(wish) = names.filter(|_| self.names.is_none()) {
+                    self.hold_names(&wish).await?;
                 }
                 Ok((Reply::Held, None))
             }
@@ -281,41 +299,32 @@ impl Server {
             Err(error) => debug!("cannot list links: {error}"),
         }
         let (capture, exempt) = (held.capture.clone(), held.exempt.clone());
-        let names = self.names;
+        let names = self.names.is_some();
         if let Err(refusal) = self.hold(capture, exempt, names).await {
             warn!("containers of new networks may not reach the subnets: {refusal}");
         }
     }
 
-    /// Has programs ask our name server, and nobody else.
-    fn replace_names(&mut self) -> Result<(), Refusal> {
-        let Some(slot) = &self.slot else {
+    /// Has programs ask our name server.
+    async fn hold_names(&mut self, wish: &Wish) -> Result<(), Refusal> {
+        let (Some(slot), Some(device)) = (&self.slot, &self.device) else {
             return Err(out_of_turn());
         };
-        let number = slot.number();
-        let replaced = Owner::here(number)
-            .and_then(|owner| ResolvConf::default().replace(&owner, name_server(number)));
-        replaced.map_err(|error| {
-            let text = format!(
-                "/etc/resolv.conf cannot be replaced: {error}; leave --dns out, or take run --dns"
-            );
-            Refusal::new(RefusalKind::Failed, text)
-        })?;
-        self.names = true;
+        let at = At {
+            slot: slot.number(),
+            device: &device.name,
+            index: device.index,
+        };
+        self.names = Some(Names::hold(wish, at).await?);
         Ok(())
     }
 
     /// A line for each part that could not be taken back.
     async fn release(&mut self) -> Vec<String> {
-        let names = match std::mem::take(&mut self.names) {
-            true => ResolvConf::default().restore().map(drop),
-            false => Ok(()),
-        };
-        let left = names.err();
-        let mut left: Vec<String> = left
-            .map(|error| format!("/etc/resolv.conf: {error}"))
-            .into_iter()
-            .collect();
+        let mut left = Vec::new();
+        if let Some(names) = self.names.take() {
+            left.extend(names.release().await.err());
+        }
         if let Some(mut held) = self.held.take() {
             left.extend(held.undo.undo().await);
         }
@@ -393,6 +402,18 @@ impl From<ApplyError> for Refusal {
             ApplyError::NotPermitted => RefusalKind::Privilege,
             ApplyError::Nothing => RefusalKind::Nothing,
             ApplyError::Entry { .. } | ApplyError::Device(_) => RefusalKind::Failed,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<NamesError> for Refusal {
+    fn from(error: NamesError) -> Self {
+        let kind = match error {
+            NamesError::NotRoot => RefusalKind::Privilege,
+            NamesError::File(_) | NamesError::Program(_) | NamesError::Resolved(_) => {
+                RefusalKind::Failed
+            }
         };
         Self::new(kind, error)
     }

@@ -12,10 +12,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::os::names::{By, Wish};
 use crate::plan::{CapturePlan, DevicePlan, Forwarded, Subnet, Whose};
 
 /// What both ends must speak; to be counted up with every change of the messages below.
-pub(super) const PROTOCOL: u32 = 3;
+pub(super) const PROTOCOL: u32 = 4;
 /// The longest message, in bytes: some 20,000 subnets.
 pub(super) const MOST_BYTES: usize = 1 << 20;
 /// Length of the length, in bytes.
@@ -31,9 +32,9 @@ pub struct Hello {
     /// Whether a network namespace comes along, to work in.
     #[serde(default)]
     pub(super) elsewhere: bool,
-    /// Whether names will be asked for.
+    /// How names will be asked for, if they will.
     #[serde(default)]
-    pub names: bool,
+    pub names: Option<By>,
 }
 
 /// How much to log, and how.
@@ -57,12 +58,12 @@ impl Hello {
             protocol: PROTOCOL,
             log,
             elsewhere: false,
-            names: false,
+            names: None,
         }
     }
 
     /// With the host's names.
-    pub fn with_names(self, names: bool) -> Self {
+    pub fn with_names(self, names: Option<By>) -> Self {
         Self { names, ..self }
     }
 
@@ -101,7 +102,7 @@ pub(super) enum Request {
         forwarded: Carried,
         /// Also have programs ask our name server, which is captured then.
         #[serde(default)]
-        names: bool,
+        names: Option<Wish>,
     },
     /// Capture nothing any more.
     Release {},
@@ -151,7 +152,7 @@ pub(super) enum Order {
         capture: CapturePlan,
         /// Addresses of the SSH server.
         exempt: Vec<IpAddr>,
-        names: bool,
+        names: Option<Wish>,
     },
     Release,
 }
@@ -272,7 +273,7 @@ impl Request {
         }
     }
 
-    pub(super) fn hold(capture: &CapturePlan, exempt: &[IpAddr], names: bool) -> Self {
+    pub(super) fn hold(capture: &CapturePlan, exempt: &[IpAddr], names: Option<&Wish>) -> Self {
         let selector = |subnet: &Subnet| Selector {
             net: subnet.net,
             ports: subnet.ports.as_ref().map(|p| (*p.start(), *p.end())),
@@ -283,7 +284,7 @@ impl Request {
             exempt: exempt.to_vec(),
             users: capture.whose.users.clone(),
             forwarded: Carried::of(&capture.whose.forwarded),
-            names,
+            names: names.cloned(),
         }
     }
 
@@ -317,6 +318,10 @@ impl Request {
                     },
                 };
                 capture.check().map_err(senseless)?;
+                if let Some(names) = names.as_ref().filter(|names| !names.is_sound()) {
+                    let text = format!("names of {:?} and {:?}", names.domains, names.networks);
+                    return Err(WireError::Senseless(text));
+                }
                 Ok(Order::Hold {
                     capture,
                     exempt,
@@ -373,14 +378,19 @@ mod tests {
             },
         };
         let exempt = vec!["192.0.2.1".parse().unwrap()];
-        let bytes = encode(&Request::hold(&capture, &exempt, true)).unwrap();
+        let names = Some(Wish {
+            by: By::Resolved,
+            domains: vec!["corp.internal".into()],
+            networks: vec!["10.0.0.0/8".parse().unwrap()],
+        });
+        let bytes = encode(&Request::hold(&capture, &exempt, names.as_ref())).unwrap();
         let (prefix, body) = bytes.split_first_chunk().unwrap();
         assert_eq!(length(*prefix).unwrap(), body.len());
         let arrived = decode::<Request>(body).unwrap().check().unwrap();
         let expected = Order::Hold {
             capture,
             exempt,
-            names: true,
+            names,
         };
         assert_eq!(arrived, expected);
     }
@@ -398,6 +408,10 @@ mod tests {
             r#"{"Open":{}} {"Open":{}}"#,
             r#"{"Hold":{"subnets":[],"excludes":[],"exempt":[]}}"#,
             r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"names":"192.0.2.1"}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"names":{"by":"File","domains":["a b"],"networks":[]}}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"names":{"by":"File","domains":["a"],"networks":[]}}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"names":{"by":"Resolved","domains":[],"networks":["10.0.0.1/8"]}}}"#,
+            r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"names":{"by":"Hosts","domains":[],"networks":[]}}}"#,
             r#"{"Hold":{"subnets":[{"net":"10.0.0.1/8","ports":null}],"excludes":[],"exempt":[]}}"#,
             r#"{"Hold":{"subnets":[{"net":"127.0.0.0/8","ports":null}],"excludes":[],"exempt":[]}}"#,
             r#"{"Hold":{"subnets":[{"net":"224.0.0.0/4","ports":null}],"excludes":[],"exempt":[]}}"#,

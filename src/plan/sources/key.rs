@@ -182,6 +182,7 @@ pub(super) const KEYS: &[Key] = &[
     key!("subnets-from", Networks, Files, subnet_files, any),
     key!("exclude", Added, Networks, excludes, capture::check_exclude),
     key!("exclude-from", Added, Files, exclude_files, any),
+    key!("auto-nets", One, Flag, auto_nets, any),
     key!("dns", One, Texts, dns, any),
     key!("dns-names", One, Text, dns_names, dns::check_pool),
     key!("dns-server", One, Texts, dns_servers, dns::check_server),
@@ -207,7 +208,8 @@ pub(super) const KEYS: &[Key] = &[
 /// Those that `up` has no use for, and those that `run` has none for. Of a profile, which both may take, they are left to the
 /// other command.
 const OF_RUN: [&str; 3] = ["all", "isolate", "publish"];
-const OF_UP: [&str; 7] = [
+const OF_UP: [&str; 8] = [
+    "auto-nets",
     "user",
     "group",
     "gateway",

@@ -78,12 +78,46 @@ pub(in super::super) fn read(
         only_by_ssh: methods::only_by_ssh(effective, environment)
             .map(|option| format!("logs in by {option}")),
     };
+    let plan = with_hardware_keys(plan, query, effective, environment);
     let plan = with_krls(plan, environment);
     let plan = with_algorithms(plan, environment);
     Ok(Read {
         plan,
         through: query.last_hop(&hops),
     })
+}
+
+/// A key in hardware signs by way of ssh, or of an agent. ssh is taken where the configuration names no other key; for the files
+/// that ssh tries anyway only where there is no agent, which may have what lets us in.
+fn with_hardware_keys(
+    mut plan: SshPlan,
+    query: &Query,
+    effective: &Effective,
+    environment: &Environment,
+) -> SshPlan {
+    let there = plan
+        .identities
+        .iter()
+        .filter(|file| (environment.exists)(file));
+    let hardware = there
+        .clone()
+        .filter(|file| (environment.is_hardware_key)(file));
+    let (is_all, first) = (
+        there.count() == hardware.clone().count(),
+        hardware.clone().next(),
+    );
+    let is_named = !query.identities.is_empty() || effective.is_set("identityfile");
+    let has_agent = match &plan.login.agent {
+        Agent::Environment => (environment.variable)("SSH_AUTH_SOCK").is_some(),
+        Agent::Socket(_) => true,
+        Agent::None => false,
+    };
+    let file = first.cloned();
+    if let Some(file) = file.filter(|_| is_all && (is_named || !has_agent)) {
+        let way = format!("signs with the hardware key {}", file.display());
+        plan.only_by_ssh.get_or_insert(way);
+    }
+    plan
 }
 
 /// The embedded carrier reads lists of plain keys, and takes no key where it cannot read one.

@@ -75,6 +75,11 @@ fn shown(text: &str) -> String {
 impl Authentication<'_> {
     /// Goes through the server's questions, as often as NumberOfPasswordPrompts allows.
     pub(super) async fn dialog(&mut self) -> Result<Progress, ConnectError> {
+        if self.prompter.is_none() {
+            // Not even begun: sshd counts every one that comes to nothing as a wrong login.
+            self.tried.unusable(METHOD, "nobody to ask");
+            return Ok(Progress::Exhausted);
+        }
         while self.dialogs < self.plan.login.password_prompts {
             self.dialogs += 1;
             let mut was_asked = false;
@@ -119,15 +124,17 @@ impl Authentication<'_> {
                 }) => (name, instructions, prompts),
                 Err(_) => return Err(self.ended().await),
             };
-            let answers = match self.round(&name, &instructions, &prompts).await {
-                Some(answers) => answers,
-                None => {
-                    self.tried.unusable(METHOD, "not answered");
-                    gave_up = true;
-                    // russh waits for answers: too few are a failure (RFC 4256 section 3.4).
-                    Vec::new()
-                }
+            let answers = match gave_up {
+                true => None,
+                false => self.round(&name, &instructions, &prompts).await,
             };
+            if answers.is_none() && !gave_up {
+                self.tried.unusable(METHOD, "not answered");
+                gave_up = true;
+            }
+            // russh waits for answers, and sshd ends the connection where there are not as many as it has questions
+            // (auth2-chall.c, `input_userauth_info_response`): as ssh, empty ones.
+            let answers = answers.unwrap_or_else(|| vec![String::new(); prompts.len()]);
             *was_asked |= !prompts.is_empty();
             let responded = self
                 .handle

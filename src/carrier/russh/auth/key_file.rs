@@ -36,6 +36,10 @@ pub(super) enum KeyError {
     HostCertificate,
     #[error("its private key is not that of its public key file")]
     OtherKey,
+    #[error(
+        "locked with {0}, which is not known here; ssh-keygen -p -f FILE writes it anew, or use --carrier openssh"
+    )]
+    Cipher(String),
     #[error("no passphrase given")]
     NoPassphrase,
     #[error("wrong passphrase")]
@@ -245,6 +249,9 @@ fn open(text: Zeroizing<String>) -> Result<(Secret, Option<PublicKey>), KeyError
         };
         return Ok((secret, Some(public)));
     }
+    if let Some(cipher) = unknown_cipher(&text) {
+        return Err(KeyError::Cipher(cipher.to_owned()));
+    }
     match decode_secret_key(&text, None) {
         Ok(key) => {
             let public = key.public_key().clone();
@@ -254,6 +261,15 @@ fn open(text: Zeroizing<String>) -> Result<(Secret, Option<PublicKey>), KeyError
         Err(_) if text.contains("ENCRYPTED") => Ok((Secret::Locked(text), None)),
         Err(_) => Err(KeyError::Malformed),
     }
+}
+
+/// The cipher of a key in the old format (RFC 1421 section 4.6.1.3), where russh does not know it: whatever was typed would be a
+/// wrong passphrase.
+fn unknown_cipher(text: &str) -> Option<&str> {
+    let mut lines = text.lines();
+    let cipher = lines.find_map(|line| line.strip_prefix("DEK-Info: "))?;
+    let name = cipher.split(',').next()?;
+    (name != "AES-128-CBC").then_some(name)
 }
 
 /// Signs with a key file. russh calls it only when the server has said that it would take the key, so a
@@ -300,4 +316,25 @@ fn sign(key: &PrivateKey, hash: Option<HashAlg>, data: &[u8]) -> Result<Vec<u8>,
         .encode_prefixed(&mut bytes)
         .map_err(|_| KeyError::CannotSign)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cipher_that_is_not_known_is_no_wrong_passphrase() {
+        let key = |cipher: &str| {
+            format!(
+                "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: {cipher},0011\n\nAAAA\n"
+            )
+        };
+        let error = open(Zeroizing::new(key("DES-EDE3-CBC"))).err().unwrap();
+        assert!(
+            error.to_string().starts_with("locked with DES-EDE3-CBC,"),
+            "{error}"
+        );
+        let (secret, _) = open(Zeroizing::new(key("AES-128-CBC"))).unwrap();
+        assert!(matches!(secret, Secret::Locked(_)));
+    }
 }

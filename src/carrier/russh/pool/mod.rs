@@ -310,7 +310,10 @@ impl Pool {
             let mut losses = pool.losses.lock().unwrap_or_else(PoisonError::into_inner);
             let Losses { count, reason, .. } = std::mem::take(&mut *losses);
             if let (false, Some(reason)) = (pool.is_over(), reason) {
-                warn!("lost {count} of the SSH connections, and the flows there: {reason}");
+                let server = &pool.plan.alias;
+                warn!(
+                    "{server}: lost {count} of the SSH connections, and the flows there: {reason}"
+                );
             }
         });
     }

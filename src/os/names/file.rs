@@ -1,0 +1,74 @@
+//! `/etc/resolv.conf`, and who else writes it.
+
+use std::future::pending;
+use std::io;
+use std::net::Ipv4Addr;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::At;
+use super::patience::{Patience, Said};
+use crate::os::made::Made;
+use crate::os::resolv_conf::{Owner, ResolvConf};
+
+/// It names our name server.
+#[derive(Debug)]
+pub(in crate::os) struct File {
+    conf: ResolvConf,
+    owner: Owner,
+    server: Ipv4Addr,
+    /// `None` where there is no way to hear of it.
+    watch: Option<Made>,
+    patience: Patience,
+}
+
+impl File {
+    pub(super) fn hold(at: At<'_>) -> io::Result<Self> {
+        let (conf, owner, server) = (ResolvConf::default(), Owner::here(at.slot)?, at.server());
+        conf.replace(&owner, server)?;
+        let watch = conf.watch().inspect_err(|error| {
+            warn!("who writes /etc/resolv.conf meanwhile goes unnoticed: {error}");
+        });
+        Ok(Self {
+            conf,
+            owner,
+            server,
+            watch: watch.ok(),
+            patience: Patience::new(Instant::now()),
+        })
+    }
+
+    pub(super) async fn changed(&mut self) {
+        let Some(watch) = &self.watch else {
+            return pending().await;
+        };
+        if let Err(error) = watch.any().await {
+            warn!("who writes /etc/resolv.conf goes unnoticed from here on: {error}");
+            self.watch = None;
+        }
+        sleep_until(self.patience.next()).await;
+    }
+
+    pub(super) fn assert_again(&mut self) {
+        match self.conf.replace(&self.owner, self.server) {
+            Ok(false) => {}
+            Ok(true) => match self.patience.count(Instant::now()) {
+                Said::Plainly => info!(
+                    "somebody has written /etc/resolv.conf: it names the name server of underpass again, and what they \
+                         wrote comes back at the end"
+                ),
+                Said::Last => warn!(
+                    "somebody writes /etc/resolv.conf again and again, and underpass once a minute from here on; \
+                         have them leave it alone, or take run --dns"
+                ),
+                Said::Nothing => {}
+            },
+            Err(error) => debug!("/etc/resolv.conf: {error}"),
+        }
+    }
+
+    pub(super) fn release(self) -> io::Result<()> {
+        self.conf.restore().map(drop)
+    }
+}

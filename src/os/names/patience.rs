@@ -1,0 +1,94 @@
+//! How often something is set again that somebody else undoes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Between two times.
+const APART: Duration = Duration::from_secs(1);
+/// So many times in [`PERIOD`] are somebody who happens to; more are somebody who means it.
+const MOST: u32 = 10;
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Sets bounds to it.
+#[derive(Debug)]
+pub(super) struct Patience {
+    began: Instant,
+    times: u32,
+    /// Not to be looked at before.
+    next: Instant,
+}
+
+/// What is to be said of a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// That it was.
+    Plainly,
+    /// That it is once a minute from here on.
+    Last,
+    /// Nothing.
+    Nothing,
+}
+
+impl Patience {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            times: 0,
+            next: now,
+        }
+    }
+
+    /// When to look next, at the earliest.
+    pub(super) fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// It was set again.
+    pub(super) fn count(&mut self, now: Instant) -> Said {
+        let is_calm = now.duration_since(self.began) >= PERIOD;
+        // Who was told that it goes on is not told again before a quiet minute.
+        if is_calm && self.times <= MOST || now.duration_since(self.next) >= PERIOD {
+            (self.began, self.times) = (now, 0);
+        }
+        self.times += 1;
+        self.next = now + if self.times > MOST { PERIOD } else { APART };
+        match self.times {
+            times if times <= MOST => Said::Plainly,
+            times if times == MOST + 1 => Said::Last,
+            _ => Said::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_goes_on_undoing_is_followed_once_a_minute() {
+        let mut now = Instant::now();
+        let mut patience = Patience::new(now);
+        let mut said = Vec::new();
+        for _ in 0..13 {
+            now = now.max(patience.next());
+            said.push(patience.count(now));
+        }
+        let (plain, rest) = said.split_at(10);
+        assert!(plain.iter().all(|said| *said == Said::Plainly));
+        assert_eq!(rest, [Said::Last, Said::Nothing, Said::Nothing]);
+        assert_eq!(patience.next(), now + PERIOD);
+        // A quiet time makes up for it.
+        assert_eq!(patience.count(now + 3 * PERIOD), Said::Plainly);
+    }
+
+    #[test]
+    fn who_does_it_now_and_then_is_told_of_each_time() {
+        let mut now = Instant::now();
+        let mut patience = Patience::new(now);
+        for _ in 0..100 {
+            now += PERIOD / 4;
+            assert_eq!(patience.count(now), Said::Plainly);
+        }
+    }
+}
