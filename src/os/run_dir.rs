@@ -146,10 +146,8 @@ fn clear_place(place: &Path) -> usize {
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let locks = paths.filter(|path| path.extension().is_some_and(|end| end == "lock"));
     let cleared = locks.filter(|lock| remove_stale(lock).is_some()).count();
-    if cleared > 0 {
-        // Somebody may live there still.
-        let _ = fs::remove_dir(place);
-    }
+    // Also one that its instance had just made. Somebody may live there still; who is about to makes it again.
+    let _ = fs::remove_dir(place);
     cleared
 }
 
@@ -369,6 +367,10 @@ mod tests {
         fs::create_dir(&place).unwrap();
         fs::write(place.join("a.lock"), "").unwrap();
         assert_eq!(clear(std::slice::from_ref(&place)), 1);
+        assert!(!place.exists());
+        // Killed before it had its name.
+        fs::create_dir(&place).unwrap();
+        assert_eq!(clear(std::slice::from_ref(&place)), 0);
         assert!(!place.exists());
     }
 
