@@ -114,7 +114,7 @@ fn a_server_behind_a_jump_host() {
 
 #[test]
 fn a_server_behind_a_command() {
-    comes_back("tool", 22, "tool: the ProxyCommand ended");
+    comes_back("tool", 22, " s: the ProxyCommand ended");
 }
 
 /// A session tool of a cloud: it starts slowly, has much to say, and closes after some seconds.
