@@ -102,7 +102,7 @@ pub struct UpArgs {
     /// As its kernel tells (/proc/net/route), by a command that has to be permitted; the log shows them, and with --dry-run
     /// nothing else is done. Default routes, loopback and link-local do not count, and what this host has a route of its own for
     /// is left alone.
-    #[arg(short = 'N', long, help_heading = NETWORKS)]
+    #[arg(short = 'N', long, help_heading = NETWORKS, hide_short_help = true)]
     pub auto_nets: bool,
     /// Look up names through the server: all, or those below these domains
     ///
