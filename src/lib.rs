@@ -17,7 +17,7 @@
 //!   |           |------------------------------>| resolve |----------------->|           |
 //!   +-----+-----+<---------- answer ------------+---------+<==== stream =====+-----------+
 //!         | handle_* / poll_*              plan: what was meant      app: who is wired to whom
-//!   +-----v---------------------------+    os:   the only privileged room (tun, routes, rules, resolv.conf)
+//!   +-----v---------------------------+    os:   the only privileged room (tun, routes, rules, names)
 //!   | engine/   no clock, no sockets, | <- the sans-IO line
 //!   | packet flow tcp route reject    |
 //!   | datagram                        |
@@ -39,7 +39,7 @@
 //! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::openssh`] over [`carrier::channels`]; [`carrier::direct`] for what `run` reaches without a server | inlets, engine |
 //! | [`resolve`] | a name server whose questions travel as DNS over TCP in a carrier's streams: sans-IO [`resolve::Resolver`] with cache, joins and retries; [`resolve::Proxy`] gives it streams and a clock | engine, inlets, which carrier |
 //! | [`audit`] | who connected where and when, one JSON line each: handed over by a flow, written by a thread of its own | carriers, inlets, engine |
-//! | [`os`] | [`os::helper`], the privileged part; tun, netlink, namespaces, changes of the network, children that end with us, confinement, run directories, systemd, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
+//! | [`os`] | [`os::helper`], the privileged part; [`os::names`]: whom programs ask for names; tun, netlink, namespaces, changes of the network, children that end with us, confinement, run directories, systemd, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
 //! | [`stats`] | counters of how flows ended, and their bytes | deciding anything |
 //!
 //! `tests/architecture.rs` holds the table of who may name whom. To come: further inlets as one file each.
@@ -56,42 +56,46 @@
 //!
 //! # Other addresses
 //!
-//! `FAR=LOCAL` shows a network behind the server under other addresses here, one for one ([`plan::mapping`]): for a host whose own
-//! network has the same ones. Device, rules, privileged part and engine know LOCAL alone, and so does an exclusion. Where a flow
-//! leads is decided once, when it begins (`app/up/leads.rs`); the carrier is asked for FAR, and no packet costs more. A reload
-//! changes that for new flows alone. Whatever shows a flow shows both addresses, and what a server forbids is named as the server knows it.
+//! `FAR=LOCAL` shows a network behind the server under other addresses here, one for one ([`plan::mapping`]): for a host whose
+//! own network has the same ones. Device, rules, privileged part and engine know LOCAL alone, and so does an exclusion. Where a
+//! flow leads is decided once, when it begins (`app/up/leads.rs`); the carrier is asked for FAR, and no packet costs more. A
+//! reload changes that for new flows alone. Whatever shows a flow shows both addresses, and what a server forbids is named as
+//! the server knows it.
 //!
-//! `up -N` takes further networks from the server's routing table (`plan/far_networks.rs`), asked for once, after the first login: a
-//! command that the server has to permit. What this host has a route of its own for is left alone; a reload keeps what was found.
+//! `up -N` takes further networks from the server's routing table (`plan/far_networks.rs`), asked for once, after the first
+//! login: a command that the server has to permit. What this host has a route of its own for is left alone; a reload keeps what
+//! was found.
 //!
 //! # Names
 //!
 //! `run --dns` and `shell --dns` put a name server of ours into the command's network, at 198.18.x.53 beside the network's own
-//! address, which is outside what is captured. `up --dns` has one at 198.19.255.53 (and .54 for a second instance, and so on), and
-//! the privileged part brings programs to it ([`os::names`]). Where systemd-resolved looks after names, that asks it by the device, for
-//! the domains that were given or for all names, and all of that goes with the device; who else sets it is overruled. resolvconf is
-//! told of it. Elsewhere `/etc/resolv.conf` names it ([`os::resolv_conf`]), again whenever somebody writes that: what they wrote stays
-//! beside it, and is put back at the end, after a SIGKILL by whichever process is left, by the next start or by `cleanup`. Then a name
-//! that nobody else has is looked up as programs do, and who answers instead is named.
+//! address, which is outside what is captured. `up --dns` has one at 198.19.255.53 (and .54 for a second instance, and so on),
+//! and the privileged part brings programs to it ([`os::names`]). Where systemd-resolved looks after names, that asks it by the
+//! device, for the domains that were given or for all names, and all of that goes with the device; who else sets it is
+//! overruled. resolvconf is told of it. Elsewhere `/etc/resolv.conf` names it ([`os::resolv_conf`]), again whenever somebody
+//! writes that: what they wrote stays beside it, and is put back at the end, after a SIGKILL by whichever process is left, by
+//! the next start or by `cleanup`. Then a name that nobody else has is looked up as programs do, and who answers instead is
+//! named.
 //!
-//! Datagrams to its port 53 come out of the engine as they are, connections as flows that [`resolve`] answers instead of the relay.
-//! It asks the server's own name servers (`/etc/resolv.conf` over an exec, else over sftp), or those of `--dns-server`, over one stream each. With
-//! domains, other names go to the resolver that the host has, from the host. A name that belongs to the far side is never asked
-//! elsewhere, but for the SSH server's own, without which there is no far side: while there is no connection the answer is SERVFAIL.
+//! Datagrams to its port 53 come out of the engine as they are, connections as flows that [`resolve`] answers instead of the
+//! relay. It asks the server's own name servers (`/etc/resolv.conf` over an exec, else over sftp), or those of `--dns-server`,
+//! over one stream each. With domains, other names go to the resolver that the host has, from the host. A name that belongs to
+//! the far side is never asked elsewhere, but for the SSH server's own, without which there is no far side: while there is no
+//! connection the answer is SERVFAIL.
 //!
 //! Where a network is shown as another one, addresses in answers are written over where they stand, hints of HTTPS records with
 //! them, and the name of an address is asked for as that of the one it stands for. The answer no longer says that its signatures
 //! are good, and who checks them finds that they are not: records of a mapped network cannot be signed for where it is shown.
 //!
-//! Where no network of a family is captured, a name of the far side has no address of that family, so that nobody waits for one that
-//! leads nowhere: below the domains of `--dns` no address at all, with all names none that is private. A name that has others only
-//! has none then.
+//! Where no network of a family is captured, a name of the far side has no address of that family, so that nobody waits for one
+//! that leads nowhere: below the domains of `--dns` no address at all, with all names none that is private. A name that has
+//! others only has none then.
 //!
-//! Where nobody can be asked, `--dns-names` answers for the names of the far side with addresses of networks of its own (198.19.0.0/18
-//! and fd75:6e64:6572:706f::/114, or those that it says), which are captured as others are. A connection to one is opened by the name
-//! that it stands for, which the server looks up; where it finds none, the application hears that there is no route to the host. A
-//! name keeps its address while a connection uses it, and for five minutes after it was asked for. sshd looks names up one by one and
-//! does nothing else meanwhile, so few are under way at a time.
+//! Where nobody can be asked, `--dns-names` answers for the names of the far side with addresses of networks of its own
+//! (198.19.0.0/18 and fd75:6e64:6572:706f::/114, or those that it says), which are captured as others are. A connection to one
+//! is opened by the name that it stands for, which the server looks up; where it finds none, the application hears that there
+//! is no route to the host. A name keeps its address while a connection uses it, and for five minutes after it was asked for.
+//! sshd looks names up one by one and does nothing else meanwhile, so few are under way at a time.
 //!
 //! # The carriers
 //!
@@ -123,12 +127,12 @@
 //! | a download beside those two readers, of that beside an ordinary flow | 2.3 | 2.0 | 2.2 |
 //! | client memory meanwhile, MB; bytes lost | 22, and up to 1 GiB in a file; 0 | 26; 0 | 7; 0 |
 //!
-//! What a download over openssh reaches at 100 ms is decided in ssh: in one turn it reads up to 256 KiB from the network, but its
-//! control socket takes 214 KiB (`net.core.wmem_default`), and the buffer where the rest of a burst waits grows by copying the
-//! whole of it for each packet (sshbuf.c). In the lab, which sends a window at once, that takes most of a first download's 5 to 17 s
-//! of CPU for a GB; a later one of the same connection finds the buffer large, and reaches 2,000 Mbit/s with 1.5. `sysctl -w
-//! net.core.wmem_default=1048576` before the start makes it 2.3 times as fast from the first one on (1,140 instead of 491 Mbit/s,
-//! 1.9 instead of 6.7 s/GB).
+//! What a download over openssh reaches at 100 ms is decided in ssh: in one turn it reads up to 256 KiB from the network, but
+//! its control socket takes 214 KiB (`net.core.wmem_default`), and the buffer where the rest of a burst waits grows by copying
+//! the whole of it for each packet (sshbuf.c). In the lab, which sends a window at once, that takes most of a first download's
+//! 5 to 17 s of CPU for a GB; a later one of the same connection finds the buffer large, and reaches 2,000 Mbit/s with 1.5.
+//! `sysctl -w net.core.wmem_default=1048576` before the start makes it 2.3 times as fast from the first one on (1,140 instead
+//! of 491 Mbit/s, 1.9 instead of 6.7 s/GB).
 //!
 //! Eight downloads at once over one connection until 40 GB have come (`scripts/soak russh 40`, `scripts/soak openssh 40`): russh
 //! 41 GB in 32 s, openssh 40 GB in 51 s, and all eight go on.
@@ -158,12 +162,14 @@
 //!
 //! # Privileges
 //!
-//! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,300 of [`os`], with --dns 800 more, that it
-//! calls, comments, tests and libraries apart; `tests/architecture.rs` counts them): it has `CAP_NET_ADMIN` alone, can gain
-//! nothing more, and, where the kernel has Landlock, may write only to the TUN device, the terminal and network settings, and with `--dns`
-//! to `/etc` (resolvconf: also `/run`; systemd-resolved: neither, it is spoken to). It takes three requests, in the terms of the plan, works out itself what follows from them, and ends with an undo at anything else. It is two processes that
-//! watch each other: whichever process of `up` is killed, the host is as before within a second. Both killed at once leave
-//! rules that lead nowhere, for the main process lets the device go then; the next start or `underpass cleanup` removes them.
+//! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,300 of [`os`] that it
+//! calls, and with `--dns` 800 more for names; comments, tests and libraries apart; `tests/architecture.rs` counts them): it
+//! has `CAP_NET_ADMIN` alone, can gain nothing more, and, where the kernel has Landlock, may write only to the TUN device, the
+//! terminal and network settings, and with `--dns` to `/etc` (resolvconf: also `/run`; systemd-resolved: neither, it is spoken
+//! to). It takes three requests, in the terms of the plan, works out itself what follows from them, and ends with an undo at
+//! anything else. It is two processes that watch each other: whichever process of `up` is killed, the host is as before within
+//! a second. Both killed at once leave rules that lead nowhere, for the main process lets the device go then; the next start or
+//! `underpass cleanup` removes them.
 //!
 //! Keys, agent, configuration and packets belong to the user; started by sudo, underpass becomes who called. The main process
 //! leaves no core dump and, unless it is root, has no capabilities. Where it runs no program of the user's (ProxyCommand, the
@@ -209,11 +215,11 @@
 //! | channels | 1 | 900 per connection where thousands come at once, 16,000 at most (sshd: 16,384) | `carrier/russh/pool/choice.rs` |
 //! | masters (`ssh -M`) | 1 | as many as `--connections` says, else a further one at 900 channels, or after 8,000 refused opens; 16 at most | `carrier/openssh/pool.rs`, `shared.rs` |
 //!
-//! Rings are committed as they are first touched, and the one to the application is given back when nothing was written to
-//! it for 250 ms: a flow that carries little holds little, an idle one about 12 KB in all (measured with 10,000). The file has no name; it
-//! is in `$TMPDIR`, else in `/var/tmp`. A SYN beyond a bound is dropped and counted as `no_room`: the kernel sends it
-//! again. A connection that has carried 32 GiB, is 6 hours old, or has made russh keep 16 MiB takes no new flows
-//! once another can, and is let go with its last one.
+//! Rings are committed as they are first touched, and the one to the application is given back when nothing was written to it
+//! for 250 ms: a flow that carries little holds little, an idle one about 12 KB in all (measured with 10,000). The file has no
+//! name; it is in `$TMPDIR`, else in `/var/tmp`. A SYN beyond a bound is dropped and counted as `no_room`: the kernel sends it
+//! again. A connection that has carried 32 GiB, is 6 hours old, or has made russh keep 16 MiB takes no new flows once another
+//! can, and is let go with its last one.
 //!
 //! What isolation the embedded carrier lacks, since russh gives the server new window on receipt and one task reads for
 //! all flows of a connection:

@@ -109,7 +109,7 @@ fn is_krl(file: &Path) -> bool {
 }
 
 fn is_hardware_key(file: &Path) -> bool {
-    file.exists() && key_facts(file).is_ok_and(|key| key.lock == KeyLock::Hardware)
+    key_facts(file).is_ok_and(|key| key.lock == KeyLock::Hardware)
 }
 
 /// Who called sudo, by name, also where that is root.

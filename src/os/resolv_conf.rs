@@ -215,12 +215,19 @@ fn is_mounted(error: &io::Error) -> bool {
 
 /// The text of `file`; none where it is not there.
 pub(super) fn read(file: &Path) -> io::Result<String> {
-    let file = match File::open(file) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
-        file => file?,
-    };
+    match beginning(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        text => text,
+    }
+}
+
+/// The beginning of `file`.
+///
+/// # Errors
+/// As open(2), also where it is not there.
+pub(super) fn beginning(file: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    file.take(MOST).read_to_end(&mut bytes)?;
+    File::open(file)?.take(MOST).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

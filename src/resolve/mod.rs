@@ -11,10 +11,10 @@
 //! ```
 //! [`Resolver`] is sans-IO: messages and `now` in, messages out. [`Proxy`] gives it streams, clients and a clock.
 //!
-//! Messages are taken apart by hickory-proto and not put together again by it, but where the name of a mapped address was asked for
-//! ([`View`]): an answer goes to who asked as the bytes that the
-//! far resolver sent, with id, the question's spelling and the TTLs written over. So types that nobody here knows, signatures and
-//! compression arrive as they were. hickory-resolver would give parsed records instead.
+//! Messages are taken apart by hickory-proto and not put together again by it, but where the name of a mapped address was asked
+//! for ([`View`]): an answer goes to who asked as the bytes that the far resolver sent, with id, the question's spelling, the TTLs
+//! and the addresses of mapped networks written over. So types that nobody here knows, signatures and compression arrive as they
+//! were. hickory-resolver would give parsed records instead.
 //!
 //! # Bounds
 //!

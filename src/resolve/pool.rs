@@ -36,6 +36,11 @@ impl Pools {
         most(v4).min(most(v6)).min(MOST)
     }
 
+    /// Whether `ip` is one of their addresses.
+    pub(super) fn has(&self, ip: IpAddr) -> bool {
+        self.index(ip).is_some()
+    }
+
     fn index(&self, ip: IpAddr) -> Option<u32> {
         let offset = match ip.to_canonical() {
             IpAddr::V4(ip) if self.v4.contains(&ip) => {

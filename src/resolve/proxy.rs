@@ -65,6 +65,7 @@ impl<R: Respond> Drop for Held<'_, R> {
 #[derive(Debug)]
 pub struct Proxy<R> {
     resolver: Mutex<Resolver<Client>>,
+    pools: Option<Pools>,
     pub(super) servers: Vec<Server>,
     far: usize,
     timer: Notify,
@@ -94,6 +95,7 @@ impl<R: Respond> Proxy<R> {
                 far: far.len(),
                 near: near.len(),
             })),
+            pools,
             servers: far.iter().chain(near).map(server).collect(),
             far: far.len(),
             timer: Notify::new(),
@@ -104,6 +106,10 @@ impl<R: Respond> Proxy<R> {
 
     /// Whom `ip` stands for; a name has it as long as what is returned is held.
     pub fn enter(&self, ip: IpAddr) -> (Named, Option<Held<'_, R>>) {
+        // Every connection comes by here; those to hosts wait for no lock that questions hold.
+        if !self.pools.is_some_and(|pools| pools.has(ip)) {
+            return (Named::Other, None);
+        }
         let named = self.with(|resolver| resolver.enter(now(), ip));
         let is_held = matches!(named, Named::Name(_));
         (named, is_held.then_some(Held { proxy: self, ip }))

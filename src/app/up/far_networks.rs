@@ -38,7 +38,7 @@ pub(in crate::app) async fn find(
     let answer = carrier.ask(Request::Exec(COMMAND)).await;
     let found = FarNetworks::read(&text(&answer)?, wanted, &here.routes);
     tell(&found);
-    match found.added_to(&plan.capture).subnets.is_empty() {
+    match found.captured.is_empty() && plan.capture.subnets.is_empty() {
         true => Err(FarNetworksError::Nothing),
         false => Ok(found),
     }
@@ -87,7 +87,10 @@ fn words(networks: &[impl ToString]) -> String {
 
 /// What a reload captures: `named`, and what was found at the start.
 pub(in crate::app) fn with_found(named: CapturePlan, found: Option<&FarNetworks>) -> CapturePlan {
-    found.map_or(named.clone(), |found| found.added_to(&named))
+    match found {
+        Some(found) => found.added_to(&named),
+        None => named,
+    }
 }
 
 #[cfg(test)]

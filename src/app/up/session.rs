@@ -111,13 +111,13 @@ impl<L: Leads + 'static> Session<L> {
             .flows
             .begin(key, (far != target.into()).then(|| far.clone()));
         let meter = Metered(&self.stats.traffic, &listed, entry.as_ref());
-        // Boxed: awaited in place, a future is kept twice.
         let turn = guest.as_ref().map(|guest| guest.turn);
         let is_nobody = guest.as_ref().is_some_and(|guest| guest.name.is_none());
         let outcome = if is_nobody {
             refuse(inbound)
         } else {
             let carrier = InTurn(carrier, turn);
+            // Boxed: awaited in place, a future is kept twice.
             Box::pin(relay(inbound, &carrier, far.clone(), &meter)).await
         };
         self.stats.count(&outcome);

@@ -4,19 +4,17 @@
 //! signed the file. A NetworkManager that leaves it to systemd-resolved names that one's address in a file of its own.
 
 use std::fs;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use super::{By, bus, program};
+use crate::os::resolv_conf::beginning;
 use crate::plan::names;
 
 /// Whom programs ask (resolv.conf(5)).
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Who is asked for hosts (nsswitch.conf(5)).
 const NSSWITCH: &str = "/etc/nsswitch.conf";
-/// More of a file is not read, in bytes.
-const MOST: usize = 64 << 10;
 /// Where systemd-resolved is asked.
 const STUBS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)),
@@ -108,8 +106,8 @@ impl Facts {
         let link = fs::canonicalize(RESOLV_CONF).ok();
         let mut facts = Self {
             link: link.filter(|path| path != Path::new(RESOLV_CONF)),
-            text: read(RESOLV_CONF).ok(),
-            nsswitch: read(NSSWITCH).unwrap_or_default(),
+            text: beginning(RESOLV_CONF.as_ref()).ok(),
+            nsswitch: beginning(NSSWITCH.as_ref()).unwrap_or_default(),
             resolved_answers: false,
             has_resolvconf: program::find().is_some(),
         };
@@ -167,12 +165,6 @@ impl Facts {
         let servers = names::servers(self.text.as_deref().unwrap_or_default(), |_| None);
         servers.iter().map(|server| server.ip()).collect()
     }
-}
-
-/// The beginning of a file.
-pub(super) fn read(path: &str) -> io::Result<String> {
-    let text = fs::read(path)?;
-    Ok(String::from_utf8_lossy(&text[..text.len().min(MOST)]).into())
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use self::domains::are_sound;
 use self::file::File;
 use self::program::Entry;
 use self::resolved::Link;
-use super::resolv_conf::ResolvConf;
+use super::resolv_conf::{ResolvConf, beginning};
 use super::routes::name_server;
 
 pub use self::keeper::{Facts, Keeper, RESOLV_CONF};
@@ -68,11 +68,11 @@ pub enum By {
 /// What resolv.conf(5) would say without us, now: whom this host asks for what is not for our name server.
 pub fn upstream(by: By) -> String {
     let text = match by {
-        By::Resolved => keeper::read(UPLINK).ok(),
+        By::Resolved => beginning(UPLINK.as_ref()).ok(),
         By::Program => Some(program::others()).filter(|text| !text.is_empty()),
         By::File => ResolvConf::default().kept(),
     };
-    text.or_else(|| keeper::read(RESOLV_CONF).ok())
+    text.or_else(|| beginning(RESOLV_CONF.as_ref()).ok())
         .unwrap_or_default()
 }
 
