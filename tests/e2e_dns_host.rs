@@ -254,6 +254,42 @@ fn what_cannot_be_done_here_is_said_before_a_login() {
     }
 }
 
+/// Without --dns: hosts are named where networks are.
+#[test]
+fn hosts_are_captured_by_their_names() {
+    let host = Host::new();
+    let hosts = "10.0.1.20 api.names.test\n10.0.1.20 a.svc.test\n";
+    sshd_that_knows(&host.lab, 2211, hosts);
+    let known = fs::read_to_string(host.lab.file("known_hosts")).unwrap();
+    let known = known.replace("[192.168.77.1]:2211", "192.168.77.1");
+    fs::write(host.lab.file("known_hosts"), known).unwrap();
+    let mut underpass = host.up_with("-p 2211 api.names.test:80 *.svc.test");
+    underpass.wait_for_line("captured by name: api.names.test:80, *.svc.test");
+    let found = host.prints(
+        &underpass,
+        "for url in api.names.test/ a.svc.test/ a.svc.test:5001/ gone.svc.test/; do \
+         curl -sS -m 5 -o /dev/null -w \"$url %{http_code}\\n\" http://$url 2>&1; done; \
+         curl -v -m 5 http://api.names.test:5001/ 2>&1; getent hosts bastion.test",
+    );
+    for part in [
+        "api.names.test/ 200\n",
+        "a.svc.test/ 200\n",
+        "Network is unreachable",
+        "No route to host",
+        "192.168.77.1 ",
+    ] {
+        assert!(found.contains(part), "{part}: {found}");
+    }
+    assert!(underpass.stop(Signal::SIGTERM).success());
+    assert!(host.is_as_before(), "{}", host.conf());
+    let near = host.near.asked().join("\n");
+    assert!(
+        !near.contains("names.test") && !near.contains("svc.test"),
+        "{near}"
+    );
+    assert!(near.contains("bastion.test"), "{near}");
+}
+
 /// Some names by the server, the others as before.
 #[test]
 fn some_names_are_connected_to_and_others_looked_up_as_before() {

@@ -59,6 +59,9 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
             writeln!(text, "# {} here is {far} behind the server", subnet.net)?;
         }
     }
+    for host in plan.dns.iter().flat_map(|dns| &dns.hosts) {
+        writeln!(text, "# {host} by its name")?;
+    }
     for entry in entries {
         writeln!(text, "{entry}")?;
     }

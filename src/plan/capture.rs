@@ -8,7 +8,9 @@ use ipnet::IpNet;
 use super::mapping::{conflict, meet};
 use super::spare::spare;
 use super::subnet::{self, Parsed};
-use super::{CapturePlan, Environment, Mapping, PlanError, PlanWarning, Subnet, dns, whose};
+use super::{
+    CapturePlan, Environment, Mapping, PlanError, PlanWarning, Subnet, dns, host_target, whose,
+};
 use crate::cli::UpArgs;
 
 /// What to capture.
@@ -80,7 +82,10 @@ impl CapturePlan {
 
 fn subnets(typed: &[String], warnings: &mut Vec<PlanWarning>) -> Result<Vec<Subnet>, PlanError> {
     let mut subnets: Vec<Subnet> = Vec::new();
-    for text in typed {
+    let networks = typed
+        .iter()
+        .filter(|text| host_target::parse(text).is_none());
+    for text in networks {
         let parsed = read_subnet(text)?;
         note_masked(text, &parsed.subnet, parsed.masked, warnings);
         if !subnets.contains(&parsed.subnet) {
@@ -192,6 +197,11 @@ fn excludes_far(plan: &CapturePlan) -> Vec<PlanWarning> {
 /// Whether a text is a subnet.
 pub(super) fn check_subnet(text: &str) -> Result<(), PlanError> {
     read_subnet(text).map(drop)
+}
+
+/// Whether a text is a subnet or a host's name.
+pub(super) fn check_target(text: &str) -> Result<(), PlanError> {
+    host_target::parse(text).map_or_else(|| check_subnet(text), |read| read.map(drop))
 }
 
 /// Whether a text is an exclusion.

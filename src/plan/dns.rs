@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::names::DNS;
 use super::subnet::{is_loopback, is_multicast};
-use super::{PlanError, capture};
+use super::{HostTarget, PlanError, capture, host_target};
 use crate::cli::UpArgs;
 
 /// What `--dns` alone stands for.
@@ -31,8 +31,15 @@ pub struct DnsPlan {
     pub domains: Vec<String>,
     /// Who is asked, as the SSH server reaches them; where there is none, the server's own.
     pub servers: Vec<SocketAddr>,
-    /// Nobody is asked: addresses of these networks stand for names, and the server looks the names up that are connected to.
+    /// Addresses of these networks stand for names, and the server looks the names up that are connected to: for all of these names, or
+    /// for `hosts`.
     pub by_name: Option<NamePool>,
+    /// Whether they stand for all of them.
+    pub is_all_by_name: bool,
+    /// Hosts that are captured by their names.
+    pub hosts: Vec<HostTarget>,
+    /// Whether no name server of the far side is needed.
+    pub is_nobody_asked: bool,
 }
 
 /// Networks whose addresses stand for names.
@@ -52,9 +59,11 @@ impl NamePool {
     }
 }
 
-/// The networks of `--dns-names`, where that is given.
+/// The networks of `--dns-names`, where that is given, or hosts are named.
 pub(super) fn pool(args: &UpArgs) -> Result<Option<NamePool>, PlanError> {
-    let pool = args.dns_names.as_deref().map(read_pool).transpose()?;
+    let has_hosts = !host_target::among(args)?.is_empty();
+    let typed = args.dns_names.as_deref().or(has_hosts.then_some(DEFAULT));
+    let pool = typed.map(read_pool).transpose()?;
     Ok(pool.map(|pool| NamePool {
         v6: pool.v6.filter(|_| !args.disable_ipv6),
         ..pool
@@ -113,14 +122,15 @@ pub fn give_back_networks(args: &mut UpArgs) {
 /// What `--dns` and `--dns-server` say.
 pub(super) fn plan(args: &UpArgs) -> Result<Option<DnsPlan>, PlanError> {
     let by_name = pool(args)?;
-    if args.dns.is_empty() && by_name.is_none() {
-        return match args.dns_servers.first() {
-            Some(_) => Err(PlanError::ServerWithoutNames),
-            None => Ok(None),
-        };
-    }
-    if by_name.is_some() && !args.dns_servers.is_empty() {
+    let is_all_by_name = args.dns_names.is_some();
+    if !args.dns_servers.is_empty() && is_all_by_name {
         return Err(PlanError::ServerBesideNames);
+    }
+    if !args.dns_servers.is_empty() && args.dns.is_empty() {
+        return Err(PlanError::ServerWithoutNames);
+    }
+    if args.dns.is_empty() && by_name.is_none() {
+        return Ok(None);
     }
     let words = args.dns.iter().flat_map(|words| words.split(','));
     let words: Vec<&str> = words
@@ -133,14 +143,20 @@ pub(super) fn plan(args: &UpArgs) -> Result<Option<DnsPlan>, PlanError> {
         return Err(PlanError::TooManyServers { most: MOST_SERVERS });
     }
     // Who wants all names wants those of the domains, too.
-    let domains = match words.contains(&ALL) {
+    let is_all = words.contains(&ALL) || (words.is_empty() && is_all_by_name);
+    let hosts = host_target::among(args)?;
+    let named = hosts.iter().map(|host| host.name.as_str());
+    let domains = match is_all {
         true => Vec::new(),
-        false => words.into_iter().map(str::to_owned).collect(),
+        false => words.into_iter().chain(named).map(str::to_owned).collect(),
     };
     Ok(Some(DnsPlan {
         domains,
         servers,
         by_name,
+        is_all_by_name,
+        hosts,
+        is_nobody_asked: is_all_by_name || args.dns.is_empty(),
     }))
 }
 
@@ -177,6 +193,29 @@ mod tests {
 
     fn domains(dns: &[&str]) -> Vec<String> {
         plan(&args(dns, &[])).unwrap().unwrap().domains
+    }
+
+    #[test]
+    fn hosts_among_the_networks_have_addresses_that_stand_for_them() {
+        let typed = |dns: &[&str], names: bool| {
+            let mut args = args(dns, &[]);
+            args.subnets = ["10.0.0.0/16", "db.example.com:5432"]
+                .map(str::to_owned)
+                .into();
+            args.dns_names = names.then(|| DEFAULT.to_owned());
+            plan(&args).unwrap().unwrap()
+        };
+        let alone = typed(&[], false);
+        assert_eq!(alone.domains, ["db.example.com"]);
+        assert!(alone.by_name.is_some() && !alone.is_all_by_name && alone.is_nobody_asked);
+        let beside = typed(&["corp.internal"], false);
+        assert_eq!(beside.domains, ["corp.internal", "db.example.com"]);
+        assert!(!beside.is_all_by_name && !beside.is_nobody_asked);
+        assert_eq!(beside.hosts[0].to_string(), "db.example.com:5432");
+        let all = typed(&["all"], false);
+        assert!(all.domains.is_empty() && !all.is_all_by_name && !all.is_nobody_asked);
+        let by_name = typed(&[], true);
+        assert!(by_name.domains.is_empty() && by_name.is_all_by_name && by_name.is_nobody_asked);
     }
 
     #[test]

@@ -57,6 +57,16 @@ pub enum PlanError {
         "no subnet is named; add what to capture, for example 10.0.1.0/24 or 0/0, or -N for what the server has routes for"
     )]
     NoSubnets,
+    /// A host's name that cannot be read.
+    #[error(
+        "host {text:?}: {reason}; write NAME[:PORT[-PORT]], for example db.example.com:5432 or *.internal.example.com"
+    )]
+    BadHost {
+        /// As typed.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A subnet that cannot be read.
     #[error(
         "subnet {text:?}: {reason}; write ADDRESS[/WIDTH][:PORT[-PORT]], for example 10.0.1.0/24:80-443 or [fd00::/64]:443"

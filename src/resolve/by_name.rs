@@ -47,6 +47,11 @@ pub(super) fn answer(
     })
 }
 
+/// Whether `name` is that of an address of the pool.
+pub(super) fn is_of(pool: &Pool, name: &LowerName) -> bool {
+    address(name).is_some_and(|ip| pool.name(ip) != Named::Other)
+}
+
 fn pointer(asked: &Asked, name: &str) -> Vec<u8> {
     let data = Name::from_ascii(name).map(|mut name| {
         name.set_fqdn(true);

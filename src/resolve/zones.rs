@@ -27,6 +27,8 @@ pub struct Zones {
     networks: Vec<IpNet>,
     /// Names that are asked near whatever zone they are in.
     near: Vec<LowerName>,
+    /// Of the far side's names those that addresses may stand for, each as it is, or what is below it; all where it is `None`.
+    stood_for: Option<Vec<(LowerName, bool)>>,
 }
 
 impl Zones {
@@ -36,6 +38,7 @@ impl Zones {
             far: Vec::new(),
             networks: Vec::new(),
             near: Vec::new(),
+            stood_for: None,
         }
     }
 
@@ -49,7 +52,33 @@ impl Zones {
             far: far.collect::<Result<_, _>>()?,
             networks: networks.to_vec(),
             near: Vec::new(),
+            stood_for: None,
         })
+    }
+
+    /// Addresses stand for `hosts` alone: each is a name, and whether what is below it is meant.
+    ///
+    /// # Errors
+    /// [`NameError`] for what is no name.
+    pub fn standing_for(self, hosts: &[(&str, bool)]) -> Result<Self, NameError> {
+        let hosts = hosts
+            .iter()
+            .map(|(name, is_below)| Ok((read(name)?, *is_below)));
+        Ok(Self {
+            stood_for: Some(hosts.collect::<Result<_, _>>()?),
+            ..self
+        })
+    }
+
+    /// Whether an address may stand for `name`, which is one of the far side's.
+    pub(super) fn may_stand_for(&self, name: &LowerName) -> bool {
+        let is_one = |(own, is_below): &(LowerName, bool)| match is_below {
+            true => own.zone_of(name) && own != name,
+            false => own == name,
+        };
+        self.stood_for
+            .as_ref()
+            .is_none_or(|all| all.iter().any(is_one))
     }
 
     /// But for `names`, each as it is: whom the far side is reached through cannot be found there. What is no name is none.

@@ -67,7 +67,7 @@ use crate::os::pid_file::PidFile;
 use crate::os::routes::name_server;
 use crate::os::{Netlink, Processes, host, limits, memory, notify, stale};
 use crate::plan::advice::{self, HostNetworks};
-use crate::plan::{CapturePlan, FarNetworks, Plan};
+use crate::plan::{CapturePlan, DnsPlan, FarNetworks, Plan};
 
 /// Runs until a signal or a request, the end that the plan sets, or something that trying again does not mend. `helper` is
 /// the privileged part.
@@ -383,6 +383,7 @@ impl Prepared {
         tokio::spawn(check_names(Arc::clone(&self.session), self.keeper));
         let setup = Arc::new(Mutex::new(self.setup));
         whose::of_groups(&plan.capture.whose).for_each(|line| info!("{line}"));
+        tell_hosts(plan.dns.as_ref());
         info!(
             "ready: {}{} through {}@{} on {} in {:.2} s",
             Captured(&plan.capture),
@@ -401,6 +402,15 @@ impl Prepared {
             setup,
             device: self.device,
         })
+    }
+}
+
+/// Which hosts are captured by their names: of them, what is ready shows only what stands for them.
+fn tell_hosts(dns: Option<&DnsPlan>) {
+    let hosts = dns.map_or(&[][..], |dns| &dns.hosts);
+    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    if !hosts.is_empty() {
+        info!("captured by name: {}", hosts.join(", "));
     }
 }
 

@@ -16,7 +16,7 @@ use crate::carrier::examine::{Answer, Request};
 use crate::inlet::tun::{Answers, NameServers, Tun};
 use crate::net::{Carrier, Inbound, Source, Target};
 use crate::os::TunDevice;
-use crate::plan::{CapturePlan, DnsPlan, Mapping, NamePool, names};
+use crate::plan::{CapturePlan, DnsPlan, HostTarget, Mapping, NamePool, names};
 use crate::resolve::{Counters, Held, NameError, Named, Pools, Proxy, Respond, View, Zones};
 
 /// Where a host has written down which name servers it asks (resolv.conf(5)).
@@ -45,6 +45,7 @@ pub(in crate::app) struct World {
     zones: Zones,
     shown: Shown,
     pools: Option<Pools>,
+    hosts: Vec<HostTarget>,
 }
 
 impl World {
@@ -55,10 +56,20 @@ impl World {
     pub(in crate::app) fn new(dns: &DnsPlan, capture: &CapturePlan) -> Result<Self, NamesError> {
         let networks: Vec<_> = capture.subnets.iter().map(|subnet| subnet.net).collect();
         let pools = dns.by_name.map(|NamePool { v4, v6 }| Pools { v4, v6 });
+        let zones = Zones::below(&dns.domains, &networks)?;
+        let hosts = dns
+            .hosts
+            .iter()
+            .map(|host| (host.name.as_str(), host.is_below));
+        let zones = match dns.is_all_by_name {
+            true => zones,
+            false => zones.standing_for(&hosts.collect::<Vec<_>>())?,
+        };
         Ok(Self {
-            zones: Zones::below(&dns.domains, &networks)?,
+            zones,
             shown: Shown::new(dns, capture),
             pools,
+            hosts: dns.hosts.clone(),
         })
     }
 
@@ -84,7 +95,7 @@ pub(in crate::app) async fn far_servers(
     dns: &DnsPlan,
     link: &AnyCarrier,
 ) -> Result<Vec<SocketAddr>, NamesError> {
-    if !dns.servers.is_empty() || dns.by_name.is_some() {
+    if !dns.servers.is_empty() || dns.is_nobody_asked {
         return Ok(dns.servers.clone());
     }
     let by_command = read_answer(&link.ask(Request::Exec(COMMAND)).await);
@@ -131,10 +142,19 @@ impl Respond for Datagrams {
     }
 }
 
+/// Why nobody is asked for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// The address stands for nobody any more.
+    Nobody,
+    /// The host's other ports are captured.
+    Port,
+}
+
 /// A connection to a host by its name.
 pub(super) struct Guest<'a> {
-    /// `None` where the address stands for nobody any more.
-    pub(super) name: Option<Arc<str>>,
+    /// The host.
+    pub(super) name: Result<Arc<str>, Unfit>,
     /// To be waited for before the server is asked.
     pub(super) turn: &'a Semaphore,
     _held: Option<Held<'a, Datagrams>>,
@@ -146,6 +166,7 @@ pub(in crate::app) struct Names {
     at: NameServers,
     source: Source,
     shown: Arc<Shown>,
+    hosts: Vec<HostTarget>,
     turns: Turns,
     own_name: OwnName,
     answers: Datagrams,
@@ -172,6 +193,7 @@ impl Names {
             zones,
             shown,
             pools,
+            hosts,
         } = world;
         let shown = Arc::new(shown);
         let view: Arc<dyn View> = Arc::<Shown>::clone(&shown);
@@ -182,6 +204,7 @@ impl Names {
             at,
             source: Source(SocketAddr::new(client, PORT)),
             shown,
+            hosts,
             turns: Turns::default(),
             answers: answers(),
         }
@@ -197,14 +220,21 @@ impl Names {
         let (named, held) = self.proxy.enter(target.0.ip());
         let name = match named {
             Named::Other => return None,
-            Named::Nobody => None,
-            Named::Name(name) => Some(name),
+            Named::Nobody => Err(Unfit::Nobody),
+            Named::Name(name) if !self.has_port(&name, target.0.port()) => Err(Unfit::Port),
+            Named::Name(name) => Ok(name),
         };
         Some(Guest {
             turn: self.turns.of(target.0.ip()),
             name,
             _held: held,
         })
+    }
+
+    /// Whether a port of a host is captured: any, unless the host was named with some.
+    fn has_port(&self, name: &str, port: u16) -> bool {
+        let mut named = self.hosts.iter().filter(|host| host.has(name)).peekable();
+        named.peek().is_none() || named.any(|host| host.has_port(port))
     }
 
     /// Whether who connects to `target` asks us.

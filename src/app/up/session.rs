@@ -11,7 +11,7 @@ use super::by_name::InTurn;
 use super::flows::Flows;
 use super::leads::Leads;
 use super::life::Activity;
-use super::names::Names;
+use super::names::{Names, Unfit};
 use super::records::Metered;
 use crate::audit::Audit;
 use crate::inlet::tun::{Tun, TunInbound};
@@ -100,7 +100,7 @@ impl<L: Leads + 'static> Session<L> {
         let guest = self.names.as_ref().and_then(|names| names.guest(target));
         let far = Far {
             target: whom,
-            name: guest.as_ref().and_then(|guest| guest.name.clone()),
+            name: guest.as_ref().and_then(|guest| guest.name.clone().ok()),
         };
         let entry = self.audit.as_ref();
         let entry = entry.map(|audit| {
@@ -112,9 +112,9 @@ impl<L: Leads + 'static> Session<L> {
             .begin(key, (far != target.into()).then(|| far.clone()));
         let meter = Metered(&self.stats.traffic, &listed, entry.as_ref());
         let turn = guest.as_ref().map(|guest| guest.turn);
-        let is_nobody = guest.as_ref().is_some_and(|guest| guest.name.is_none());
-        let outcome = if is_nobody {
-            refuse(inbound)
+        let unfit = guest.as_ref().and_then(|guest| guest.name.as_ref().err());
+        let outcome = if let Some(unfit) = unfit {
+            refuse(inbound, *unfit)
         } else {
             let carrier = InTurn(carrier, turn);
             // Boxed: awaited in place, a future is kept twice.
@@ -147,12 +147,18 @@ impl<L: Leads + 'static> Session<L> {
     }
 }
 
-/// Refuses a connection to an address that stands for nobody.
-fn refuse(inbound: impl Inbound) -> Outcome {
-    let error = OpenError::new(
-        OpenFailure::HostUnreachable,
-        "the address stands for no name any more",
-    );
+/// Refuses a connection to an address that stands for nobody, or for a host by other ports.
+fn refuse(inbound: impl Inbound, unfit: Unfit) -> Outcome {
+    let error = match unfit {
+        Unfit::Nobody => OpenError::new(
+            OpenFailure::HostUnreachable,
+            "the address stands for no name any more",
+        ),
+        Unfit::Port => OpenError::new(
+            OpenFailure::NetworkUnreachable,
+            "this port of the host is not captured",
+        ),
+    };
     inbound.refuse(&error);
     Outcome::Refused(error)
 }

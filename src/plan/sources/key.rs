@@ -177,7 +177,7 @@ pub(super) const KEYS: &[Key] = &[
         Networks,
         Networks,
         subnets,
-        capture::check_subnet
+        capture::check_target
     ),
     key!("subnets-from", Networks, Files, subnet_files, any),
     key!("exclude", Added, Networks, excludes, capture::check_exclude),

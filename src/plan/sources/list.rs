@@ -10,7 +10,7 @@ use super::{Origin, SourceError};
 /// # Errors
 /// [`SourceError`] with the line that is no network.
 pub fn subnets(path: &Path, text: &str) -> Result<Vec<String>, SourceError> {
-    networks(path, text, capture::check_subnet)
+    networks(path, text, capture::check_target)
 }
 
 /// The networks of a file of `-X`, as typed there.

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::Subnet;
 
 pub(super) use mapped::parse_mapped;
-pub(super) use parse::{Parsed, parse, parse_network};
+pub(super) use parse::{Parsed, parse, parse_network, port_range};
 
 /// Why a network of multicast addresses is no target.
 const NO_HOSTS: &str = "nobody connects to multicast";

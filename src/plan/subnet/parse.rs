@@ -184,7 +184,7 @@ fn canonical(net: IpNet) -> IpNet {
     }
 }
 
-fn port_range(text: &str) -> Result<RangeInclusive<u16>, Reason> {
+pub(in crate::plan) fn port_range(text: &str) -> Result<RangeInclusive<u16>, Reason> {
     let (first, last) = cut(text, '-');
     let first = port(first)?;
     let last = last.map_or(Ok(first), port)?;

@@ -115,6 +115,7 @@ impl<C> Resolver<C> {
         question::place(&mut question, &mut asked, &self.zones, &*self.view);
         if question.side == Side::Far
             && let Some(pool) = &mut self.pool
+            && (self.zones.may_stand_for(&question.name) || by_name::is_of(pool, &question.name))
         {
             let made = by_name::answer(pool, now, &question, &asked);
             return Taken::Answered(match made {

@@ -55,6 +55,41 @@ fn a_name_is_answered_with_an_address_that_stands_for_it() {
     assert_eq!(other, Taken::Waits);
 }
 
+/// Others of the far side's names go to its name servers.
+#[test]
+fn an_address_stands_for_the_hosts_that_were_named_alone() {
+    let networks = ["198.19.0.0/29"].map(|net| net.parse().unwrap());
+    let zones = Zones::below(&["corp.internal"], &networks).unwrap();
+    let hosts = [(API, false), ("svc.corp.internal", true)];
+    let mut resolver = Resolver::new(Config {
+        zones: zones.standing_for(&hosts).unwrap(),
+        view: Arc::new(AsItIs),
+        pools: Some(Pools {
+            v4: "198.19.0.0/29".parse().unwrap(),
+            v6: None,
+        }),
+        far: 1,
+        near: 1,
+    });
+    let now = Instant::now();
+    for (asked, last) in [("API.corp.internal", 1), ("a.svc.corp.internal", 2)] {
+        let asked = query(7, asked, A);
+        let expected = record(A, 60, &[198, 19, 0, last]);
+        let expected = answer(&asked, NOERROR, [&[expected], &[], &[]]);
+        assert_eq!(says(&mut resolver, now, &asked), expected);
+    }
+    let asked = query(7, "1.0.19.198.in-addr.arpa", PTR);
+    assert_eq!(code(&says(&mut resolver, now, &asked)), NOERROR);
+    for other in [
+        "x.api.corp.internal",
+        "svc.corp.internal",
+        "db.corp.internal",
+    ] {
+        let taken = resolver.ask(now, 1, Way::Datagram, &query(7, other, A));
+        assert_eq!(taken, Taken::Waits, "{other}");
+    }
+}
+
 #[test]
 fn what_no_host_has_is_not_given_a_place() {
     let (mut resolver, now) = (resolver(false), Instant::now());
