@@ -97,6 +97,11 @@
 //! is no route to the host. A name keeps its address while a connection uses it, and for five minutes after it was asked for.
 //! sshd looks names up one by one and does nothing else meanwhile, so few are under way at a time.
 //!
+//! Targets that are names (`up -r prod db.example.com:5432 '*.internal.example.com'`) are captured so as well, the other names of
+//! the far side as `--dns` says, if at all. Routes for what a name server answers would have to follow each TTL, and would lead
+//! whatever else a shared address serves through the server; an address that stands for one name does neither, and lets a port
+//! be captured for one host alone. A reload leaves names as they are, and says so.
+//!
 //! # The carriers
 //!
 //! A [`net::Carrier`] opens streams; a [`carrier::Link`] is one that is logged in, and may be lost. There are two:

@@ -43,7 +43,11 @@ fn a_mistake_gets_one_line_that_says_what_to_change() {
         ),
         (&["up", "-r", "h", "10.0.0.0/33"], "width is over 32"),
         (&["up", "-r", "h", "10.0.0.0/8:90-80"], "runs backwards"),
-        (&["up", "-r", "h", "db.internal"], "getent ahosts"),
+        (&["up", "-r", "h", "db:5432"], "getent ahosts"),
+        (
+            &["up", "-r", "h", "db.*.internal"],
+            "*.internal.example.com",
+        ),
         (&["up", "-r", "h", "127.0.0.0/8"], "loopback"),
         (
             &["up", "-r", "h", "10/8", "-x", "10.0.0.0/8:80"],

@@ -438,6 +438,7 @@ fn names_are_connected_to_where_nobody_can_be_asked_for_them() {
         for (args, other) in [
             ("--dns-names", "198.19.0.3"),
             ("--dns names.test --dns-names", "203.0.113.7"),
+            ("api.names.test *.names.test:80", "203.0.113.7"),
         ] {
             let printed = names.prints(&format!("--carrier {carrier} -p 2211 {args}"), &script);
             let lines: Vec<&str> = printed.lines().collect();

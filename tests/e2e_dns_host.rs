@@ -263,13 +263,16 @@ fn hosts_are_captured_by_their_names() {
     let known = fs::read_to_string(host.lab.file("known_hosts")).unwrap();
     let known = known.replace("[192.168.77.1]:2211", "192.168.77.1");
     fs::write(host.lab.file("known_hosts"), known).unwrap();
-    let mut underpass = host.up_with("-p 2211 api.names.test:80 *.svc.test");
+    let file = host.lab.file("targets");
+    fs::write(&file, "api.names.test:80\n*.svc.test # all of them\n").unwrap();
+    let mut underpass = host.up_with(&format!("-p 2211 -s {file}"));
     underpass.wait_for_line("captured by name: api.names.test:80, *.svc.test");
     let found = host.prints(
         &underpass,
-        "for url in api.names.test/ a.svc.test/ a.svc.test:5001/ gone.svc.test/; do \
+        "for url in api.names.test/ a.svc.test/; do \
          curl -sS -m 5 -o /dev/null -w \"$url %{http_code}\\n\" http://$url 2>&1; done; \
-         curl -v -m 5 http://api.names.test:5001/ 2>&1; getent hosts bastion.test",
+         for url in api.names.test:5001 gone.svc.test; do curl -v -m 5 http://$url/ 2>&1; done; \
+         getent hosts bastion.test",
     );
     for part in [
         "api.names.test/ 200\n",
@@ -280,6 +283,11 @@ fn hosts_are_captured_by_their_names() {
     ] {
         assert!(found.contains(part), "{part}: {found}");
     }
+    fs::write(&file, "10.0.1.0/24\n").unwrap();
+    underpass.signal(Signal::SIGHUP);
+    underpass.wait_for_line("hosts by name) cannot change while it runs; start underpass again");
+    let found = host.prints(&underpass, "getent ahostsv4 api.names.test");
+    assert!(found.starts_with("198.19.0."), "{found}");
     assert!(underpass.stop(Signal::SIGTERM).success());
     assert!(host.is_as_before(), "{}", host.conf());
     let near = host.near.asked().join("\n");

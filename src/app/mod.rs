@@ -166,8 +166,13 @@ fn instance(
     apart: up::Apart,
     attached: Option<Attached>,
 ) -> Result<up::Instance, Exit> {
-    let typed = typed.clone();
+    let (typed, dns) = (typed.clone(), plan.dns.clone());
     let replan = move || match resolve(&typed) {
+        // The resolver of the host has been told which names are ours.
+        Ok((plan, _)) if plan.dns != dns => Err(
+            "names (--dns, hosts by name) cannot change while it runs; start underpass again"
+                .into(),
+        ),
         Ok((plan, _)) => Ok(plan.capture),
         Err(error) => Err(error.to_string()),
     };

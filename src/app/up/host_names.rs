@@ -41,7 +41,8 @@ pub(in crate::app) enum HostNamesError {
     Silent,
     /// Name servers are for everybody.
     #[error(
-        "--dns is for every user of this host, and --user and --group capture for some alone; leave one of them out"
+        "names (--dns, hosts by name) are looked up for every user of this host, and --user and --group capture for some alone; leave one of \
+         them out"
     )]
     Users,
     /// Elsewhere there is another file.
