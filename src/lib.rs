@@ -92,7 +92,7 @@
 //! others only has none then.
 //!
 //! Where nobody can be asked, `--dns-names` answers for the names of the far side with addresses of networks of its own
-//! (198.19.0.0/18 and fd75:6e64:6572:706f::/114, or those that it says), which are captured as others are. A connection to one
+//! (198.19.0.0/20 and fd75:6e64:6572:706f::/116, the next for a second instance, or those that it says), which are captured as others are. A connection to one
 //! is opened by the name that it stands for, which the server looks up; where it finds none, the application hears that there
 //! is no route to the host. A name keeps its address while a connection uses it, and for five minutes after it was asked for.
 //! sshd looks names up one by one and does nothing else meanwhile, so few are under way at a time.

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 
 use common::{V4, eventually, finished};
 use host::{FAR, Host, MANAGER, script};
+use server::sshd_that_knows;
 
 fn resolved() -> Host {
     let host = Host::new(&[("nsswitch.conf", "passwd: files\nhosts: files dns\n")]);
@@ -70,6 +71,49 @@ fn names_below_a_domain_go_through_the_server_and_others_as_before() {
     assert!(names.contains("www.example.com"), "{names}");
     assert!(
         !names.contains("corp.internal") && !names.contains("1.0.10.in-addr"),
+        "{names}"
+    );
+}
+
+/// Each has addresses of its own that stand for its hosts.
+#[test]
+fn two_instances_capture_hosts_by_their_names() {
+    let mut host = resolved();
+    sshd_that_knows(
+        &host.lab,
+        2211,
+        "10.0.1.20 a.one.test\n10.0.1.20 a.two.test\n",
+    );
+    let before = host.all_links();
+    let captured = host.capture();
+    let mut one = host.up("-p 2211 --name one *.one.test");
+    let mut two = host.up("-p 2211 --name two a.two.test:80");
+    for (underpass, networks) in [
+        (&mut one, "ready: 198.19.0.0/20, fd75:6e64:6572:706f::/116"),
+        (
+            &mut two,
+            "ready: 198.19.16.0/20, fd75:6e64:6572:706f::1000/116",
+        ),
+    ] {
+        underpass.wait_for_line(networks);
+    }
+    let found = host.prints(
+        "for name in a.one.test a.two.test; do curl -sS -o /dev/null -w \"$name %{http_code}\\n\" http://$name/; done; \
+         getent ahostsv4 www.example.com",
+    );
+    assert!(
+        found.starts_with("a.one.test 200\na.two.test 200\n192.0.2.80 "),
+        "{found}"
+    );
+    for underpass in [&mut one, &mut two] {
+        let status = underpass.stop(Signal::SIGTERM);
+        let log = underpass.log().join("\n");
+        assert!(status.success() && !log.contains("warning"), "{log}");
+    }
+    assert_eq!(host.all_links(), before);
+    let names = captured.names();
+    assert!(
+        names.contains("www.example.com") && !names.contains(".test"),
         "{names}"
     );
 }

@@ -21,7 +21,7 @@ pub(super) const RUN: &str = "Run";
 /// The arguments of `up`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct UpArgs {
-    /// Networks to capture, and the profile of config.toml to take
+    /// Networks, or hosts by name, to capture, and the profile of config.toml to take
     ///
     /// A bare address is one host, 10.0/16 is 10.0.0.0/16, 0/0 and ::/0 are everything. With a port or a range, TCP to
     /// those ports only; otherwise every port and protocol. IPv6 with ports stands in brackets: [fd00::/64]:443.
@@ -124,7 +124,8 @@ pub struct UpArgs {
     ///
     /// For where no name server of the far side can be asked. Names, those of --dns or all, are answered with addresses that stand
     /// for them, of these networks; whoever connects to one is connected to the host of that name. A name that nobody has is
-    /// noticed then: no route to host. Other records than addresses are not found.
+    /// noticed then: no route to host. Other records than addresses are not found. Beside hosts by name and without --dns: those
+    /// alone.
     #[arg(long = "dns-names", value_name = "NETS", help_heading = NETWORKS, num_args = 0..=1, require_equals = true, default_missing_value = "default", value_hint = ValueHint::Other, hide_short_help = true)]
     pub dns_names: Option<String>,
     /// Leave out every IPv6 network

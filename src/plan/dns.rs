@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::names::DNS;
 use super::subnet::{is_loopback, is_multicast};
-use super::{HostTarget, PlanError, capture, host_target};
+use super::{CapturePlan, HostTarget, Plan, PlanError, capture, host_target};
 use crate::cli::UpArgs;
 
 /// What `--dns` alone stands for.
@@ -14,11 +14,13 @@ const ALL: &str = "all";
 /// What `--dns-names` without networks stands for: beside those of `run` and `up` (RFC 2544), and in the unique local prefix of the
 /// addresses that devices have.
 const DEFAULT: &str = "default";
-const POOL_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 19, 0, 0), 18);
+const POOL_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 19, 0, 0), 20);
 const POOL_V6: (Ipv6Addr, u8) = (
     Ipv6Addr::new(0xfd75, 0x6e64, 0x6572, 0x706f, 0, 0, 0, 0),
-    114,
+    116,
 );
+/// So many networks like that lie in a row: more do not fit below the addresses of name servers, 198.19.192.0 and up.
+const POOLS: u32 = 12;
 /// Bits of a network that are its hosts', at least.
 const LEAST_BITS: u8 = 3;
 /// So many name servers are asked at most (`Resolver::new`).
@@ -52,6 +54,18 @@ pub struct NamePool {
 }
 
 impl NamePool {
+    /// What is taken where none is named, by the instance in a slot: instances side by side have their own, until there are too many.
+    fn of_slot(slot: u32) -> Self {
+        let place = slot % POOLS;
+        let v4 = u32::from(POOL_V4.0) + (place << (32 - u32::from(POOL_V4.1)));
+        let v6 = u128::from(POOL_V6.0) + (u128::from(place) << (128 - u32::from(POOL_V6.1)));
+        Self {
+            // Both always are.
+            v4: Ipv4Net::new(v4.into(), POOL_V4.1).unwrap_or_default(),
+            v6: Ipv6Net::new(v6.into(), POOL_V6.1).ok(),
+        }
+    }
+
     /// Both of them.
     pub fn nets(&self) -> impl Iterator<Item = IpNet> + use<> {
         let v4 = std::iter::once(IpNet::V4(self.v4));
@@ -70,16 +84,52 @@ pub(super) fn pool(args: &UpArgs) -> Result<Option<NamePool>, PlanError> {
     }))
 }
 
+impl Plan {
+    /// As it is in a slot, where addresses that stand for names are those of the slot unless networks were named for them.
+    pub fn in_slot(self, slot: u32) -> Self {
+        let mut dns = self.dns;
+        if let Some(pool) = dns.as_mut().and_then(|dns| dns.by_name.as_mut()) {
+            for net in pool.nets() {
+                match in_slot(net, slot) {
+                    IpNet::V4(net) => pool.v4 = net,
+                    IpNet::V6(net) => pool.v6 = Some(net),
+                }
+            }
+        }
+        Self {
+            dns,
+            capture: self.capture.in_slot(slot),
+            ..self
+        }
+    }
+}
+
+impl CapturePlan {
+    /// [`Plan::in_slot`].
+    pub fn in_slot(mut self, slot: u32) -> Self {
+        for subnet in &mut self.subnets {
+            subnet.net = in_slot(subnet.net, slot);
+        }
+        self
+    }
+}
+
+fn in_slot(net: IpNet, slot: u32) -> IpNet {
+    let usual = NamePool::of_slot(0).nets();
+    let there = NamePool::of_slot(slot).nets();
+    let mut pairs = usual.zip(there);
+    pairs
+        .find(|(usual, _)| *usual == net)
+        .map_or(net, |(_, there)| there)
+}
+
 /// Whether a text is such networks.
 pub(super) fn check_pool(text: &str) -> Result<(), PlanError> {
     read_pool(text).map(drop)
 }
 
 fn read_pool(text: &str) -> Result<NamePool, PlanError> {
-    // Both always are.
-    let v4 = Ipv4Net::new(POOL_V4.0, POOL_V4.1).unwrap_or_default();
-    let v6 = Ipv6Net::new(POOL_V6.0, POOL_V6.1).ok();
-    let mut pool = NamePool { v4, v6 };
+    let mut pool = NamePool::of_slot(0);
     if text == DEFAULT {
         return Ok(pool);
     }
@@ -122,7 +172,10 @@ pub fn give_back_networks(args: &mut UpArgs) {
 /// What `--dns` and `--dns-server` say.
 pub(super) fn plan(args: &UpArgs) -> Result<Option<DnsPlan>, PlanError> {
     let by_name = pool(args)?;
-    let is_all_by_name = args.dns_names.is_some();
+    let hosts = host_target::among(args)?;
+    // Beside hosts alone it only says which networks.
+    let is_for_hosts = args.dns.is_empty() && !hosts.is_empty();
+    let is_all_by_name = args.dns_names.is_some() && !is_for_hosts;
     if !args.dns_servers.is_empty() && is_all_by_name {
         return Err(PlanError::ServerBesideNames);
     }
@@ -144,7 +197,6 @@ pub(super) fn plan(args: &UpArgs) -> Result<Option<DnsPlan>, PlanError> {
     }
     // Who wants all names wants those of the domains, too.
     let is_all = words.contains(&ALL) || (words.is_empty() && is_all_by_name);
-    let hosts = host_target::among(args)?;
     let named = hosts.iter().map(|host| host.name.as_str());
     let domains = match is_all {
         true => Vec::new(),
@@ -214,8 +266,26 @@ mod tests {
         assert_eq!(beside.hosts[0].to_string(), "db.example.com:5432");
         let all = typed(&["all"], false);
         assert!(all.domains.is_empty() && !all.is_all_by_name && !all.is_nobody_asked);
-        let by_name = typed(&[], true);
+        let by_name = typed(&["all"], true);
         assert!(by_name.domains.is_empty() && by_name.is_all_by_name && by_name.is_nobody_asked);
+        let networks = typed(&[], true);
+        assert_eq!(networks, alone);
+    }
+
+    #[test]
+    fn instances_side_by_side_have_their_own_addresses() {
+        let nets = |slot| NamePool::of_slot(slot).nets().map(|net| net.to_string());
+        let joined = |slot| nets(slot).collect::<Vec<_>>().join(" ");
+        assert_eq!(joined(0), "198.19.0.0/20 fd75:6e64:6572:706f::/116");
+        assert_eq!(joined(11), "198.19.176.0/20 fd75:6e64:6572:706f::b000/116");
+        assert_eq!(joined(12), joined(0));
+        let moved = |net: &str| in_slot(net.parse().unwrap(), 1).to_string();
+        assert_eq!(moved("198.19.0.0/20"), "198.19.16.0/20");
+        assert_eq!(
+            moved("fd75:6e64:6572:706f::/116"),
+            "fd75:6e64:6572:706f::1000/116"
+        );
+        assert_eq!(moved("198.19.0.0/24"), "198.19.0.0/24");
     }
 
     #[test]
@@ -280,8 +350,8 @@ mod tests {
             let nets: Vec<String> = pool.nets().map(|net| net.to_string()).collect();
             Ok(nets.join(" "))
         };
-        let default = "198.19.0.0/18 fd75:6e64:6572:706f::/114";
-        let moved = default.replace("198.19.0.0/18", "10.9.0.0/24");
+        let default = "198.19.0.0/20 fd75:6e64:6572:706f::/116";
+        let moved = default.replace("198.19.0.0/20", "10.9.0.0/24");
         assert_eq!(nets(DEFAULT), Ok(default.to_owned()));
         assert_eq!(nets("10.9.0.1/24"), Ok(moved));
         let both = Ok("10.9.0.0/29 fd99::/64".to_owned());

@@ -171,7 +171,7 @@ pub enum PlanError {
     ServerBesideNames,
     /// Networks that no addresses for names can be of.
     #[error(
-        "--dns-names {text:?}: {reason}; write networks that nobody uses, for example --dns-names=198.19.0.0/18,fd99::/64"
+        "--dns-names {text:?}: {reason}; write networks that nobody uses, for example --dns-names=198.19.0.0/20,fd99::/64"
     )]
     BadNamePool {
         /// As typed.

@@ -261,6 +261,7 @@ async fn prepare(
     if let Some(cleared) = &device.cleared {
         info!("removed what a killed run left: {cleared}");
     }
+    let mut plan = plan.clone().in_slot(device.slot);
     // Where there is more to capture, that is warned of when it is known.
     if !hand.is_elsewhere() && plan.auto_nets.is_none() {
         advise(device.slot, &plan.capture).await?;
@@ -269,12 +270,11 @@ async fn prepare(
     let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, Arc::clone(&prompter)).await?;
     debug!("logged in to {}", carrier.description());
     let found = far_networks(
-        plan,
+        &plan,
         &carrier,
         (!hand.is_elsewhere()).then_some(device.slot),
     )
     .await?;
-    let mut plan = plan.clone();
     plan.capture = far_networks::with_found(plan.capture, found.as_ref());
     if !hand.is_elsewhere() && found.is_some() {
         advise(device.slot, &plan.capture).await?;

@@ -48,7 +48,7 @@ impl Reloader {
         let replan = Arc::clone(&self.replan);
         let capture = spawn_blocking(move || replan()).await;
         let capture = capture.map_err(|error| error.to_string())??;
-        let capture = with_found(capture, self.found.as_ref());
+        let capture = with_found(capture.in_slot(self.slot), self.found.as_ref());
         let before = self.board.capture();
         if capture == before {
             return Ok("captures the same as before".to_owned());
