@@ -8,6 +8,7 @@ mod host;
 #[path = "e2e_dns/server.rs"]
 mod server;
 
+use std::fs;
 use std::os::unix::fs::symlink;
 
 use nix::sys::signal::Signal;
@@ -73,6 +74,27 @@ fn names_below_a_domain_go_through_the_server_and_others_as_before() {
         !names.contains("corp.internal") && !names.contains("1.0.10.in-addr"),
         "{names}"
     );
+}
+
+/// A reload changes which addresses have their names on the far side.
+#[test]
+fn names_of_addresses_follow_a_reload() {
+    let host = resolved();
+    let file = host.lab.file("subnets");
+    fs::write(&file, "10.0.2.0/24\n").unwrap();
+    let mut underpass = host.up(&format!("--dns corp.internal --dns-server {FAR} -s {file}"));
+    let whose = || host.prints("dig +short +time=2 +tries=1 -x 10.0.1.20");
+    assert!(!whose().contains("corp.internal"));
+    assert!(host.link().contains("\"2.0.10.in-addr.arpa\""));
+    fs::write(&file, format!("{}\n", V4.subnet)).unwrap();
+    underpass.signal(Signal::SIGHUP);
+    underpass.wait_for_line("1 subnet added, 1 removed");
+    assert_eq!(whose(), "api.corp.internal.\n");
+    assert!(
+        host.link()
+            .contains("Domains a(sb) 2 \"1.0.10.in-addr.arpa\" true")
+    );
+    assert!(underpass.stop(Signal::SIGTERM).success());
 }
 
 /// Each has addresses of its own that stand for its hosts.

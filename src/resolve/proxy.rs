@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ipnet::IpNet;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -113,6 +114,11 @@ impl<R: Respond> Proxy<R> {
         let named = self.with(|resolver| resolver.enter(now(), ip));
         let is_held = matches!(named, Named::Name(_));
         (named, is_held.then_some(Held { proxy: self, ip }))
+    }
+
+    /// The addresses of `networks` have their names on the far side from here on, and no others.
+    pub fn set_networks(&self, networks: Vec<IpNet>) {
+        self.with(|resolver| resolver.set_networks(networks));
     }
 
     /// What has happened so far.

@@ -70,6 +70,11 @@ impl Zones {
         })
     }
 
+    /// The addresses of `networks` have their names there, and no others.
+    pub(super) fn set_networks(&mut self, networks: Vec<IpNet>) {
+        self.networks = networks;
+    }
+
     /// Whether an address may stand for `name`, which is one of the far side's.
     pub(super) fn may_stand_for(&self, name: &LowerName) -> bool {
         let is_one = |(own, is_below): &(LowerName, bool)| match is_below {
@@ -176,6 +181,7 @@ mod tests {
         ] {
             assert_eq!(side(&zones, name), Side::Far, "{name}");
         }
+        let mut zones = zones;
         for name in [
             "7.32.0.10.in-addr.arpa.",
             "10.in-addr.arpa.",
@@ -185,6 +191,9 @@ mod tests {
         ] {
             assert_eq!(side(&zones, name), Side::Near, "{name}");
         }
+        zones.set_networks(vec!["10.0.32.0/20".parse().unwrap()]);
+        assert_eq!(side(&zones, "7.32.0.10.in-addr.arpa."), Side::Far);
+        assert_eq!(side(&zones, "7.16.0.10.in-addr.arpa."), Side::Near);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use nix::net::if_::if_nametoindex;
 use thiserror::Error;
 
-use super::names::{Names, NamesError, World, far_servers};
+use super::names::{Names, NamesError, World, far_servers, networks};
 use super::near::Near;
 use crate::carrier::AnyCarrier;
 use crate::inlet::tun::{NameServers, Tun};
@@ -127,12 +127,7 @@ impl HostNames {
         let wish = Wish {
             by,
             domains,
-            networks: plan
-                .capture
-                .subnets
-                .iter()
-                .map(|subnet| subnet.net)
-                .collect(),
+            networks: networks(&plan.capture),
         };
         Ok(Self {
             wish,

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tracing::info;
@@ -54,9 +55,8 @@ impl World {
     /// # Errors
     /// [`NamesError::Domain`].
     pub(in crate::app) fn new(dns: &DnsPlan, capture: &CapturePlan) -> Result<Self, NamesError> {
-        let networks: Vec<_> = capture.subnets.iter().map(|subnet| subnet.net).collect();
         let pools = dns.by_name.map(|NamePool { v4, v6 }| Pools { v4, v6 });
-        let zones = Zones::below(&dns.domains, &networks)?;
+        let zones = Zones::below(&dns.domains, &networks(capture))?;
         let hosts = dns
             .hosts
             .iter()
@@ -85,6 +85,11 @@ impl World {
             ..self
         }
     }
+}
+
+/// Whose addresses have their names on the far side.
+pub(super) fn networks(capture: &CapturePlan) -> Vec<IpNet> {
+    capture.subnets.iter().map(|subnet| subnet.net).collect()
 }
 
 /// The name servers to ask: those of the plan, else those that the SSH server asks.
@@ -213,6 +218,7 @@ impl Names {
     /// `capture` is shown from here on, by `mapping`.
     pub(super) fn change(&self, mapping: Mapping, capture: &CapturePlan) {
         self.shown.change(mapping, capture);
+        self.proxy.set_networks(networks(capture));
     }
 
     /// For a connection to `target`: the host whose name that stands for. `None` where it stands for none.

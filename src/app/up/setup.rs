@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tracing::debug;
 
+use super::names::networks;
 use crate::os::helper::{Hand, HandError};
 use crate::os::names::Wish;
 use crate::plan::CapturePlan;
@@ -88,12 +89,21 @@ impl Setup {
     /// [`HandError`]; what was captured before is again, as far as that goes.
     pub(super) async fn capture(&mut self, capture: &CapturePlan) -> Result<(), HandError> {
         let before = std::mem::replace(&mut self.capture, capture.clone());
+        self.wish();
         let Err(error) = self.apply().await else {
             return Ok(());
         };
         self.capture = before;
+        self.wish();
         self.apply().await?;
         Err(error)
+    }
+
+    /// The names of addresses go where the addresses are.
+    fn wish(&mut self) {
+        if let Some(names) = &mut self.names {
+            names.networks = networks(&self.capture);
+        }
     }
 
     /// Takes everything back; a line for each part that could not be.

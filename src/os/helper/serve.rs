@@ -196,8 +196,10 @@ impl Server {
                     return Err(out_of_turn());
                 }
                 self.hold(capture, exempt, names.is_some()).await?;
-                if let Some(wish) = names.filter(|_| self.names.is_none()) {
-                    self.hold_names(&wish).await?;
+                match (names, &mut self.names) {
+                    (Some(wish), None) => self.hold_names(&wish).await?,
+                    (Some(wish), Some(names)) => names.change(&wish).await?,
+                    (None, _) => {}
                 }
                 Ok((Reply::Held, None))
             }

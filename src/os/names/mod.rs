@@ -151,6 +151,18 @@ impl Names {
         })
     }
 
+    /// Brings programs to it for what is wished now.
+    ///
+    /// # Errors
+    /// [`NamesError`].
+    pub(super) async fn change(&mut self, wish: &Wish) -> Result<(), NamesError> {
+        match self {
+            Self::Resolved(link) => link.change(wish).await,
+            // It is asked for all names.
+            Self::Program(_) | Self::File(_) => Ok(()),
+        }
+    }
+
     /// Waits until somebody may have changed it; for ever where there is nothing to change. Cancel safe.
     pub(super) async fn changed(names: &mut Option<Self>) -> &mut Self {
         let Some(names) = names else {

@@ -33,6 +33,15 @@ struct Settings {
 }
 
 impl Settings {
+    fn new(wish: &Wish, servers: Vec<(i32, Vec<u8>)>) -> Self {
+        let all = Self {
+            servers,
+            domains: domains::routed(wish),
+            default_route: wish.domains.is_empty(),
+        };
+        all.sorted()
+    }
+
     /// As far as they matter: resolved orders domains as it likes.
     fn sorted(mut self) -> Self {
         self.domains.sort();
@@ -54,12 +63,10 @@ impl Link {
     pub(super) async fn hold(wish: &Wish, at: At<'_>) -> Result<Self, NamesError> {
         let mut link = Self {
             index: at.index as i32,
-            wanted: Settings {
-                servers: vec![(nix::libc::AF_INET, at.server().octets().to_vec())],
-                domains: domains::routed(wish),
-                default_route: wish.domains.is_empty(),
-            }
-            .sorted(),
+            wanted: Settings::new(
+                wish,
+                vec![(nix::libc::AF_INET, at.server().octets().to_vec())],
+            ),
             bus: None,
             patience: Patience::new(Instant::now()),
         };
@@ -70,6 +77,22 @@ impl Link {
         link.warn_of_rivals(&bus).await;
         link.bus = Some(bus);
         Ok(link)
+    }
+
+    /// Has it asked for what is wished now.
+    pub(super) async fn change(&mut self, wish: &Wish) -> Result<(), NamesError> {
+        let wanted = Settings::new(wish, self.wanted.servers.clone());
+        if wanted == self.wanted {
+            return Ok(());
+        }
+        self.wanted = wanted;
+        let bus = match self.bus.take() {
+            Some(bus) => bus,
+            None => Bus::open().await?,
+        };
+        let set = self.set(&bus).await;
+        self.bus = Some(bus);
+        set.map_err(refused)
     }
 
     /// Waits until resolved knows of the device, which it hears of from the kernel as we do.

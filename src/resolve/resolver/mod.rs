@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
+use ipnet::IpNet;
 
 use self::line::{Line, Ticket};
 use self::values::Tried;
@@ -99,6 +100,11 @@ impl<C> Resolver<C> {
     /// What has happened so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// The addresses of `networks` have their names on the far side from here on, and no others.
+    pub fn set_networks(&mut self, networks: Vec<IpNet>) {
+        self.zones.set_networks(networks);
     }
 
     /// A client's message.
