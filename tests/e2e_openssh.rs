@@ -16,6 +16,8 @@ mod common;
 mod control;
 #[path = "e2e_daemon.rs"]
 mod daemon;
+#[path = "e2e_dns.rs"]
+mod dns;
 #[path = "e2e_docker.rs"]
 mod docker;
 #[path = "e2e_doctor.rs"]
