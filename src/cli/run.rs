@@ -52,13 +52,16 @@ pub struct CommandArgs {
 
 /// `0/0` and `-x` in a network where nothing else is: no route of the host's, and no way to the SSH server itself.
 const SUBNETS: &str = "\
-Networks to take through the server, and the profile of config.toml to take
+Networks, or hosts by name, to take through the server, and the profile of config.toml to take
 
 A bare address is one host, 10.0/16 is 10.0.0.0/16, 0/0 and ::/0 are everything. With a port or a range, TCP to those ports \
 only; otherwise every port. IPv6 with ports stands in brackets: [fd00::/64]:443.
 
 FAR=NET shows a network behind the server under other addresses: with 10.0.0.0/16=100.64.0.0/16, 100.64.1.20 here is \
 10.0.1.20 there. The two are of one size; -x is by the addresses here.
+
+A name with a dot is a host that the server looks up, *.internal.example.com every host below a domain, with ports as above. \
+Their names are answered with addresses that stand for them; all other names stay with the resolver that this host has.
 
 A word that begins with a letter and has no dot, colon or slash names a profile. Networks that are typed beside it replace \
 those of the profile.";
