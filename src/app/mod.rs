@@ -11,7 +11,8 @@ pub mod down;
 pub mod dry_run;
 pub mod exit;
 mod flows;
-pub mod helper;
+mod helper;
+pub mod helping;
 pub mod log;
 mod man;
 mod profiles;
@@ -40,7 +41,7 @@ use crate::os::pid_file::Keeper;
 use crate::plan;
 use crate::plan::sources::Use;
 use exit::Exit;
-use helper::{Helper, Words};
+use helping::{Helper, Words};
 
 /// Runs a command line to its end. Whatever went wrong has been said on stderr.
 pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {

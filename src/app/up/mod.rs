@@ -54,7 +54,7 @@ use self::signals::Orders;
 use self::whose::For;
 use super::control::Server;
 use super::exit::Exit;
-use super::helper::Helper;
+use super::helping::Helper;
 use super::{log, surroundings};
 use crate::audit::Lookup;
 use crate::carrier::prompt::{self, Prompter};
