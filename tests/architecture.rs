@@ -495,6 +495,15 @@ const NAMES: [&str; 8] = [
     "src/os/names/resolved.rs",
 ];
 
+/// And in another network.
+const NETNS: [&str; 5] = [
+    "src/os/names/netns/left.rs",
+    "src/os/names/netns/mod.rs",
+    "src/os/names/netns/named.rs",
+    "src/os/names/netns/process.rs",
+    "src/os/names/netns/written.rs",
+];
+
 /// Lines of code, comments and tests apart.
 fn lines_of_code(files: &[&str]) -> usize {
     let text = |file: &&str| std::fs::read_to_string(root().join(file)).unwrap();
@@ -514,4 +523,6 @@ fn the_privileged_part_is_small() {
     assert!(called < 2300, "{called} lines that it calls");
     let names = lines_of_code(&NAMES);
     assert!(names < 800, "{names} lines for names");
+    let netns = lines_of_code(&NETNS);
+    assert!(netns < 650, "{netns} lines for those of another network");
 }

@@ -6,7 +6,8 @@ use super::exit::Exit;
 use super::log;
 use crate::cli::{LogArgs, LogFormat};
 use crate::os::confine;
-use crate::os::helper::{LogWish, greeted, guarded, program, socket_on_stdin};
+use crate::os::helper::{LogWish, greeted, guarded, program, refused, socket_on_stdin};
+use crate::os::names::{Apart, Place};
 use crate::os::namespace::existing;
 
 /// Serves whoever started us, and holds the other end of stdin.
@@ -30,7 +31,17 @@ pub(super) fn run() -> Exit {
             hint(&error)
         ));
     }
-    match confine::helper(hello.names).and_then(|()| guarded(socket, hello.names)) {
+    let place = match hello.apart.as_ref().map(Place::find).transpose() {
+        Ok(place) => place,
+        Err(error) => {
+            return match refused(&socket, error) {
+                Ok(()) => Exit::Failure,
+                Err(error) => not_begun(&error),
+            };
+        }
+    };
+    let names = hello.names.or(hello.apart.as_ref().map(Apart::by));
+    match confine::helper(names).and_then(|()| guarded(socket, names, place)) {
         Ok(true) => Exit::Success,
         Ok(false) => Exit::Failure,
         Err(error) => super::failed(&format_args!(

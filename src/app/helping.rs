@@ -11,7 +11,7 @@ use tracing::info;
 use super::log;
 use crate::cli::{LogArgs, LogFormat};
 use crate::os::helper::{Hand, HandError, Hello, LogWish, Process, StartError, Way};
-use crate::os::names::By;
+use crate::os::names::{Apart, By};
 
 /// The privileged part: it waits for a greeting, or for the password that somebody is asked for.
 pub struct Helper {
@@ -23,6 +23,8 @@ pub struct Helper {
     namespace: Option<OwnedFd>,
     /// How the host's names will be asked for, if they will.
     names: Option<By>,
+    /// The resolv.conf of another network, if names there will be.
+    apart: Option<Apart>,
 }
 
 /// Where it says what it has to say.
@@ -72,12 +74,17 @@ impl Helper {
             words,
             namespace: None,
             names: None,
+            apart: None,
         })
     }
 
-    /// In `namespace`, if one is given.
-    pub(super) fn working_in(self, namespace: Option<OwnedFd>) -> Self {
-        Self { namespace, ..self }
+    /// In `namespace`, if one is given, and for the names of programs there.
+    pub(super) fn working_in(self, namespace: Option<OwnedFd>, apart: Option<Apart>) -> Self {
+        Self {
+            namespace,
+            apart,
+            ..self
+        }
     }
 
     /// For the host's names too, if they are asked for.
@@ -88,7 +95,7 @@ impl Helper {
     /// Talks to it.
     pub(super) async fn greet(self) -> Result<Hand, HandError> {
         let plain = self.words.is_some() || !log::wants_colour();
-        let hello = Hello::new(wish(self.log, plain)).with_names(self.names);
+        let hello = Hello::new(wish(self.log, plain)).with_names(self.names, self.apart);
         if let Some(words) = self.words {
             thread::Builder::new()
                 .name("helper's words".to_owned())

@@ -38,8 +38,8 @@ use crate::os::daemon::Attached;
 use crate::os::names;
 use crate::os::namespace::existing;
 use crate::os::pid_file::Keeper;
-use crate::plan;
 use crate::plan::sources::Use;
+use crate::plan::{self, netns::Netns};
 use exit::Exit;
 use helping::{Helper, Words};
 
@@ -116,9 +116,11 @@ fn dispatch(command: Command, log: LogArgs) -> ExitCode {
     done.unwrap_or_else(|exit| exit).into()
 }
 
-/// The network namespace that is meant; `None` for our own.
-fn namespace(text: &str) -> anyhow::Result<Option<OwnedFd>> {
-    Ok(existing::open(&plan::netns::path(text)?)?)
+/// The network namespace that is meant, as it was named; `None` for our own.
+fn namespace(text: &str) -> anyhow::Result<Option<(Netns, OwnedFd)>> {
+    let netns = Netns::parse(text)?;
+    let opened = existing::open(&netns.file())?;
+    Ok(opened.map(|namespace| (netns, namespace)))
 }
 
 fn dry_run(typed: &cli::UpArgs) -> Result<Exit, Exit> {
@@ -127,7 +129,7 @@ fn dry_run(typed: &cli::UpArgs) -> Result<Exit, Exit> {
         return Err(said(&elsewhere, Exit::Usage));
     }
     become_person()?;
-    let (plan, _) = prepare_up(typed, false)?;
+    let (plan, ..) = prepare_up(typed, None)?;
     Ok(block_on(dry_run::run(&plan)))
 }
 
@@ -143,10 +145,12 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
     // With all rights that we were given: they say what may be named.
     let namespace = typed.netns.as_deref().map(namespace).transpose();
     let namespace = namespace.map_err(|error| said(&error, Exit::Usage))?;
+    let (netns, namespace) = namespace.flatten().unzip();
     let keeper = keeper(typed)?;
     become_person()?;
-    let (plan, names) = prepare_up(typed, namespace.is_some())?;
+    let (plan, names, place) = prepare_up(typed, netns.as_ref())?;
     let by = names.and_then(names::Keeper::by);
+    let by = by.filter(|_| place.is_none());
     let apart = up::Apart {
         keeper,
         processes: looker(&plan),
@@ -156,7 +160,7 @@ fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
     let helper = early.map_or_else(|| Helper::late(log, words), Ok);
     let helper = helper.map_err(|error| said(&error, (&error).into()))?;
     confine::main_process(&plan, instance.writes()).map_err(|error| failed(&error))?;
-    let helper = helper.working_in(namespace.flatten()).with_names(by);
+    let helper = helper.working_in(namespace, place).with_names(by);
     Ok(up::run(&plan, instance, helper))
 }
 
@@ -228,16 +232,16 @@ fn planned(args: &cli::UpArgs) -> anyhow::Result<Resolved> {
     })?)
 }
 
-/// The plan of what captures on the whole host, and who looks after its names where they are to be looked up through the
-/// server.
+/// The plan of what captures on the whole host, or in another network; and who looks after the names there where they are to be
+/// looked up through the server, in another network by whose file.
 fn prepare_up(
     typed: &cli::UpArgs,
-    is_elsewhere: bool,
-) -> Result<(plan::Plan, Option<names::Keeper>), Exit> {
+    netns: Option<&Netns>,
+) -> Result<(plan::Plan, Option<names::Keeper>, Option<names::Apart>), Exit> {
     let plan = prepare(typed)?;
-    let keeper = up::host_names::keeper(&plan, is_elsewhere);
-    let keeper = keeper.map_err(|error| said(&error, Exit::Usage))?;
-    Ok((plan, keeper))
+    let keeper = up::host_names::keeper(&plan, netns);
+    let (keeper, place) = keeper.map_err(|error| said(&error, Exit::Usage))?;
+    Ok((plan, keeper, place))
 }
 
 /// The plan with those of its warnings said that matter.

@@ -52,7 +52,8 @@ pub(super) fn rule(user: &str, command: &str) -> String {
          # of this host, and in every other network namespace that {user} can open: those of ip netns, and of {user}'s own\n\
          # processes. So {user} can have any address lead to a server of their choice: for themselves, for every other\n\
          # user, for containers, and for hosts that this one forwards for. It takes no arguments, runs no program, and\n\
-         # writes to no file but the settings of its devices in /proc/sys/net.\n\
+         # writes to no file but the settings of its devices in /proc/sys/net and, for --dns, the resolv.conf of this host or\n\
+         # of such a namespace, which names underpass then.\n\
          # Printed by underpass sudoers; to be kept as /etc/sudoers.d/underpass, mode 0440.\n\
          {user} ALL=(root) NOPASSWD: {command} {SUBCOMMAND}\n"
     )

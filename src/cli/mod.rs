@@ -108,7 +108,8 @@ pub enum Command {
     /// Remove the routing rules that a killed run left behind
     ///
     /// Such rules capture nothing, for the device went with the process; the next start removes them too, and so
-    /// it does with a device that was killed in the making, and with name servers of --dns in /etc/resolv.conf and resolvconf. What
+    /// it does with a device that was killed in the making, and with name servers of --dns in /etc/resolv.conf, those of namespaces and of
+    /// containers (as root) too, and resolvconf. What
     /// belongs to a run that is alive, or to other programs, is left alone.
     #[command(after_help = "Example:\n  sudo underpass cleanup")]
     Cleanup,

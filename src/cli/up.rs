@@ -112,7 +112,8 @@ pub struct UpArgs {
     ///
     /// Commas between domains; the names of addresses in the networks are looked up there, too. Other names stay with the resolver
     /// that this host has. Behind --dns a network is a network: --dns 10.0.0.0/16 is --dns with all names. With up, domains are for hosts
-    /// with systemd-resolved; elsewhere /etc/resolv.conf names underpass for all names, and is put back at the end.
+    /// with systemd-resolved; elsewhere /etc/resolv.conf names underpass for all names, and is put back at the end. With --netns the
+    /// resolv.conf of that network does, for all names or for domains.
     #[arg(long, value_name = "DOMAINS", help_heading = NETWORKS, num_args = 0..=1, default_missing_value = "all", value_hint = ValueHint::Other)]
     pub dns: Vec<String>,
     /// Name server to ask, as the server reaches it; repeatable
@@ -179,7 +180,8 @@ pub struct UpArgs {
     /// Capture in this network namespace
     ///
     /// SSH leaves from the one where underpass is started. A name of ip-netns(8), a path, or pid:N for that of a process: a container's, for example.
-    /// The process of another user takes sudo in front.
+    /// The process of another user takes sudo in front. With --dns its own resolv.conf is written, that of /etc/netns/NAME or the
+    /// container's, and this host's is not.
     #[arg(long, value_name = "NETNS", help_heading = RUN, value_hint = ValueHint::Other)]
     pub netns: Option<String>,
     /// Name of the device [default: underpass0, ...]

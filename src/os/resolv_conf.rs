@@ -231,7 +231,7 @@ pub(super) fn beginning(file: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn text_for(owner: &Owner, server: Ipv4Addr, before: &str) -> String {
+pub(super) fn text_for(owner: &Owner, server: Ipv4Addr, before: &str) -> String {
     let Owner {
         slot,
         namespace,

@@ -16,7 +16,7 @@ use underpass::os::helper::{greeted, serve};
 
 /// What a client of ours says first.
 pub(crate) const HELLO: &str =
-    r#"{"protocol":4,"log":{"verbose":0,"quiet":true,"json":false,"plain":true}}"#;
+    r#"{"protocol":5,"log":{"verbose":0,"quiet":true,"json":false,"plain":true}}"#;
 
 /// A message as the privileged part's socket carries it.
 pub(crate) fn framed(body: &[u8]) -> Vec<u8> {
@@ -40,7 +40,7 @@ pub(crate) fn ask_helper(bytes: &[u8]) -> Vec<String> {
     std::thread::scope(|scope| {
         let served = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("a network of its own");
-            block_on(serve(theirs, None, std::future::pending())).unwrap();
+            block_on(serve(theirs, None, None, std::future::pending())).unwrap();
             // Nobody asks any more, so nothing is there but what was before.
             let devices = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
             assert_eq!(devices.lines().count(), 3, "{devices}");

@@ -26,7 +26,8 @@ const PROCESSES: &[(&str, &str)] = &[
         "root, with CAP_NET_ADMIN alone, and nothing that it can gain; it writes only to /dev/net/tun, the terminal and below \
          /proc/sys/net, and with --dns to /etc (Landlock). up starts it, with a socket and without arguments. It makes one TUN \
          device, and routes and rules that lead to it, sets rp_filter and addr_gen_mode of it, with --dns the name server in \
-         /etc/resolv.conf, and removes what a killed run has left. Asked for \
+         /etc/resolv.conf, or with --netns in the resolv.conf of that network, which it opens with the rights of root as that \
+         container has them, and removes what a killed run has left. Asked for \
          anything else, or when up has ended, however it ended, it takes everything back and ends. It is two processes, so \
          that one can be killed.",
     ),

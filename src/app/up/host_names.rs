@@ -2,17 +2,20 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use nix::net::if_::if_nametoindex;
 use thiserror::Error;
+use tracing::warn;
 
 use super::names::{Names, NamesError, World, far_servers, networks};
 use super::near::Near;
 use crate::carrier::AnyCarrier;
 use crate::inlet::tun::{NameServers, Tun};
 use crate::os::TunDevice;
-use crate::os::names::{By, Facts, Keeper, RESOLV_CONF, Wish};
-use crate::plan::{DnsPlan, Plan, names};
+use crate::os::names::{Apart, By, Facts, Keeper, RESOLV_CONF, Wish, asks_resolved};
+use crate::plan::netns::Netns;
+use crate::plan::{CapturePlan, DnsPlan, Plan, names};
 
 /// Why names of the whole host cannot be looked up through the server.
 #[derive(Debug, Error)]
@@ -45,33 +48,63 @@ pub(in crate::app) enum HostNamesError {
          them out"
     )]
     Users,
-    /// Elsewhere there is another file.
+    /// Elsewhere there is another file, and it is not known which.
     #[error(
-        "--dns and --netns: name servers are a matter of files, which that network has of its own; leave one of them out"
+        "--dns in {path}: which resolv.conf programs there read is known by a name or a process alone; write --netns NAME (ip netns attach \
+         NAME PID gives it one) or --netns pid:N, for a container: --netns pid:$(docker inspect -f '{{{{.State.Pid}}}}' CONTAINER)",
+        path = .0.display()
     )]
-    Elsewhere,
+    Elsewhere(PathBuf),
     /// The system would not.
     #[error("--dns: it cannot be found out who looks after the names of this host: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Who looks after the host's names, where `plan` wants them looked up through the server, and that can be done here.
+/// Who looks after the names of this host, or of `netns`, where `plan` wants them looked up through the server, and that can be
+/// done there.
 ///
 /// # Errors
 /// [`HostNamesError`].
 pub(in crate::app) fn keeper(
     plan: &Plan,
-    is_elsewhere: bool,
-) -> Result<Option<Keeper>, HostNamesError> {
+    netns: Option<&Netns>,
+) -> Result<(Option<Keeper>, Option<Apart>), HostNamesError> {
     let Some(dns) = &plan.dns else {
-        return Ok(None);
+        return Ok((None, None));
     };
-    if is_elsewhere {
-        return Err(HostNamesError::Elsewhere);
-    }
     if !plan.capture.whose.users.is_empty() {
         return Err(HostNamesError::Users);
     }
+    match netns {
+        Some(netns) => elsewhere(netns).map(|(keeper, apart)| (Some(keeper), Some(apart))),
+        None => here(dns).map(|keeper| (Some(keeper), None)),
+    }
+}
+
+fn elsewhere(netns: &Netns) -> Result<(Keeper, Apart), HostNamesError> {
+    match netns {
+        Netns::Named(name) => {
+            if asks_resolved(&nsswitch_of(name)) {
+                warn!(
+                    "--dns: programs in {name} ask the systemd-resolved of this host, whatever their resolv.conf says; have them not: \
+                     sed -E 's/ resolve( \\[[^]]*\\])?//' /etc/nsswitch.conf | sudo tee /etc/netns/{name}/nsswitch.conf"
+                );
+            }
+            Ok((Keeper::Netns, Apart::Named(name.clone())))
+        }
+        Netns::Process(pid) => Ok((Keeper::Process, Apart::Process(*pid))),
+        Netns::File(path) => Err(HostNamesError::Elsewhere(path.clone())),
+    }
+}
+
+/// What programs read there (ip-netns(8), nsswitch.conf(5)).
+fn nsswitch_of(name: &str) -> String {
+    let own = std::fs::read_to_string(format!("/etc/netns/{name}/nsswitch.conf"));
+    own.or_else(|_| std::fs::read_to_string("/etc/nsswitch.conf"))
+        .unwrap_or_default()
+}
+
+fn here(dns: &DnsPlan) -> Result<Keeper, HostNamesError> {
     // A runtime that is gone again before anything else begins.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -87,7 +120,19 @@ pub(in crate::app) fn keeper(
                 keeper: keeper.name(),
             })
         }
-        Some(_) => Ok(Some(keeper)),
+        Some(_) => Ok(keeper),
+    }
+}
+
+/// Whether the other names can be looked up, where some are the far side's alone.
+///
+/// # Errors
+/// [`NamesError::NoNear`].
+pub(super) fn check(dns: &DnsPlan, capture: &CapturePlan, near: &Near) -> Result<(), NamesError> {
+    let is_parted = !World::new(dns, capture)?.domains().is_empty();
+    match near.is_elsewhere() && is_parted && near.servers().is_empty() {
+        true => Err(NamesError::NoNear),
+        false => Ok(()),
     }
 }
 
@@ -110,7 +155,7 @@ impl HostNames {
     pub(super) async fn find(
         plan: &Plan,
         dns: &DnsPlan,
-        (by, own): (By, IpAddr),
+        (by, near): (By, Near),
         carrier: &AnyCarrier,
     ) -> Result<Self, NamesError> {
         let hosts: Vec<&str> = plan
@@ -122,7 +167,7 @@ impl HostNames {
         // Who cannot part names asks us for all of them: for others we ask further, from here.
         let domains = match by {
             By::Resolved => world.domains(),
-            By::File | By::Program => Vec::new(),
+            By::File | By::Program | By::Netns | By::Process => Vec::new(),
         };
         let wish = Wish {
             by,
@@ -131,9 +176,13 @@ impl HostNames {
         };
         Ok(Self {
             wish,
-            world: world.except(&hosts),
+            // Elsewhere nobody connects to the server for us.
+            world: match near.is_elsewhere() {
+                true => world,
+                false => world.except(&hosts),
+            },
             far: far_servers(dns, carrier).await?,
-            near: Near::new(by, own),
+            near,
         })
     }
 
@@ -142,9 +191,9 @@ impl HostNames {
         &self.wish
     }
 
-    /// Who is asked from this host.
+    /// Who is asked without the server.
     pub(super) fn near(&self) -> Near {
-        self.near
+        self.near.clone()
     }
 
     /// The name server at `address`, behind `inlet`.

@@ -30,7 +30,7 @@ mod whose;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ use crate::carrier::{AnyCarrier, Link, Steady};
 use crate::inlet::tun::{NameServers, Tun};
 use crate::os::daemon::Attached;
 use crate::os::helper::{Hand, HandError};
-use crate::os::names::Keeper;
+use crate::os::names::{By, Keeper};
 use crate::os::pid_file::PidFile;
 use crate::os::routes::name_server;
 use crate::os::{Netlink, Processes, host, limits, memory, notify, stale};
@@ -262,6 +262,12 @@ async fn prepare(
         info!("removed what a killed run left: {cleared}");
     }
     let mut plan = plan.clone().in_slot(device.slot);
+    let own = IpAddr::from(name_server(device.slot));
+    let by = keeper.and_then(Keeper::by);
+    let near = by.map(|by| near(hand, by, own, device.near));
+    if let Some((dns, near)) = plan.dns.as_ref().zip(near.as_ref()) {
+        host_names::check(dns, &plan.capture, near)?;
+    }
     // Where there is more to capture, that is warned of when it is known.
     if !hand.is_elsewhere() && plan.auto_nets.is_none() {
         advise(device.slot, &plan.capture).await?;
@@ -279,14 +285,13 @@ async fn prepare(
     if !hand.is_elsewhere() && found.is_some() {
         advise(device.slot, &plan.capture).await?;
     }
-    let mut exempt = carrier.server_addresses();
+    let mut exempt = Vec::new();
     if !hand.is_elsewhere() {
+        exempt = carrier.server_addresses();
         advise_of_server(device.slot, &plan.capture, &exempt).await?;
     }
-    let own = IpAddr::from(name_server(device.slot));
-    let by = keeper.and_then(Keeper::by);
-    let names = match plan.dns.as_ref().zip(by) {
-        Some((dns, by)) => Some(HostNames::find(&plan, dns, (by, own), &carrier).await?),
+    let names = match plan.dns.as_ref().zip(by.zip(near)) {
+        Some((dns, of)) => Some(HostNames::find(&plan, dns, of, &carrier).await?),
         None => None,
     };
     let near = names.as_ref().map(HostNames::near);
@@ -323,6 +328,17 @@ async fn prepare(
         prompter,
         session,
     })
+}
+
+/// Whom programs asked before; `servers` are those of another network.
+fn near(hand: &Arc<Hand>, by: By, own: IpAddr, servers: Vec<SocketAddr>) -> Near {
+    match hand.is_elsewhere() {
+        true => Near::Elsewhere {
+            hand: Arc::clone(hand),
+            servers,
+        },
+        false => Near::Here { by, own },
+    }
 }
 
 /// What the server has routes for, where that is wanted. `slot` is ours where what is captured is of this host.
@@ -378,7 +394,7 @@ impl Prepared {
             Arc::clone(&self.session),
             records::Who::new(plan),
         ));
-        tokio::spawn(ask_for_names(Arc::clone(&self.session), self.near));
+        tokio::spawn(ask_for_names(Arc::clone(&self.session), self.near.clone()));
         self.setup.apply().await?;
         tokio::spawn(check_names(Arc::clone(&self.session), self.keeper));
         let setup = Arc::new(Mutex::new(self.setup));
@@ -421,7 +437,8 @@ async fn ask_for_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>, near: 
     }
 }
 
-/// Says where programs ask somebody else in spite of all.
+/// Says where programs ask somebody else in spite of all. Of those in another network that is not known: no process of ours is there,
+/// with their files, that could ask as they do.
 async fn check_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>, keeper: Option<Keeper>) {
     if let Some(who) = keeper.filter(|keeper| keeper.writes_the_file()) {
         info!(
@@ -430,6 +447,7 @@ async fn check_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>, keeper: 
             who.name()
         );
     }
+    let keeper = keeper.filter(|keeper| !keeper.is_elsewhere());
     if let Some((names, keeper)) = session.names.as_ref().zip(keeper)
         && let Some(warning) = sanity::check(names, keeper).await
     {

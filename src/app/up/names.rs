@@ -39,6 +39,13 @@ pub(in crate::app) enum NamesError {
          169.254.169.254 (Google) or 168.63.129.16 (Azure)"
     )]
     NoServer(&'static str),
+    /// Nobody in another network is known who could be asked for the other names.
+    #[error(
+        "names can be parted in another network only where others answer the rest: it has no name servers of its own, and those of \
+         this host are on its loopback, where nobody there comes to; give it some, in /etc/netns/NAME/resolv.conf or the container's \
+         /etc/resolv.conf, or write --dns for all names"
+    )]
+    NoNear,
 }
 
 /// Which names are the far side's, and how that is shown.

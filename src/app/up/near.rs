@@ -1,34 +1,54 @@
-//! The name servers that this host asks without us, whoever they are at the moment: with another network come others.
+//! The name servers that this host, or another network, asks without us, whoever they are at the moment: with another network come others.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use nix::net::if_::if_nametoindex;
+use tokio::net::TcpStream;
 
 use crate::carrier::Direct;
-use crate::carrier::direct::{TcpReader, TcpWriter};
-use crate::net::{Carrier, Far, OpenError, Source, Target};
+use crate::carrier::direct::{TcpReader, TcpWriter, halves, open_error};
+use crate::net::{Carrier, Far, OpenError, OpenFailure, Source, Target};
+use crate::os::helper::Hand;
 use crate::os::names::{By, upstream};
 use crate::plan::names;
 
 /// Opens streams to them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Near {
-    by: By,
-    /// Ours, which is among them where all names are asked of us.
-    own: IpAddr,
+#[derive(Clone, Debug)]
+pub(super) enum Near {
+    /// Of this host.
+    Here {
+        /// How its programs are brought to our name server.
+        by: By,
+        /// Ours, which is among them where all names are asked of us.
+        own: IpAddr,
+    },
+    /// Of another network: they are asked from there.
+    Elsewhere {
+        /// Makes connections there.
+        hand: Arc<Hand>,
+        /// Those of the beginning.
+        servers: Vec<SocketAddr>,
+    },
 }
 
 impl Near {
-    /// Of a host whose programs are brought to our name server, at `own`, like this.
-    pub(super) fn new(by: By, own: IpAddr) -> Self {
-        Self { by, own }
+    /// Whether they are asked from another network.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        matches!(self, Self::Elsewhere { .. })
     }
 
     /// Who they are.
     pub(super) fn servers(&self) -> Vec<SocketAddr> {
-        let mut servers = names::servers(&upstream(self.by), |name| if_nametoindex(name).ok());
-        servers.retain(|server| server.ip() != self.own);
-        servers
+        match self {
+            Self::Here { by, own } => {
+                let mut servers = names::servers(&upstream(*by), |name| if_nametoindex(name).ok());
+                servers.retain(|server| server.ip() != *own);
+                servers
+            }
+            Self::Elsewhere { servers, .. } => servers.clone(),
+        }
     }
 
     /// Where they are, so that their addresses must not be captured.
@@ -49,9 +69,30 @@ impl Carrier for Near {
         source: Source,
         far: Far,
     ) -> Result<(TcpReader, TcpWriter), OpenError> {
-        let target = now(far.target.0, &self.servers());
-        Direct.open(source, Target(target)).await
+        match self {
+            Self::Here { .. } => {
+                let target = now(far.target.0, &self.servers());
+                Direct.open(source, Target(target)).await
+            }
+            Self::Elsewhere { hand, .. } => open_there(hand, far.target.0).await,
+        }
     }
+}
+
+/// The privileged part takes another one where that is asked no longer there.
+async fn open_there(hand: &Hand, server: SocketAddr) -> Result<(TcpReader, TcpWriter), OpenError> {
+    let stream = hand.near(server).await;
+    let stream = stream.map_err(|error| OpenError::new(OpenFailure::Other, error.to_string()))?;
+    let connected = async {
+        let stream = TcpStream::from_std(stream)?;
+        stream.writable().await?;
+        match stream.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(stream),
+        }
+    };
+    let connected: io::Result<_> = connected.await;
+    connected.map(halves).map_err(|error| open_error(&error))
 }
 
 fn now(target: SocketAddr, servers: &[SocketAddr]) -> SocketAddr {

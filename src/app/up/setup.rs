@@ -21,7 +21,7 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// Of nothing yet; `exempt` are the addresses of the server.
+    /// Of nothing yet; `exempt` are the addresses of the server, and of name servers that are asked without it.
     pub(super) fn new(
         hand: Arc<Hand>,
         capture: &CapturePlan,
@@ -36,12 +36,9 @@ impl Setup {
         }
     }
 
-    /// The addresses of the server; none where nothing has to be left alone for them.
+    /// What is never captured.
     pub(super) fn exempted(&self) -> &[IpAddr] {
-        match self.is_elsewhere() {
-            true => &[],
-            false => &self.exempt,
-        }
+        &self.exempt
     }
 
     /// Whether it is captured in a network namespace that is not ours: no connection of ours goes through it.
@@ -58,11 +55,15 @@ impl Setup {
         self.hand.hold(capture, exempt, self.names.as_ref()).await
     }
 
-    /// Captures none of `addresses` from here on, as it does with those of the server that are known already.
+    /// Captures none of `addresses` from here on, as it does with those of the server that are known already. Elsewhere no
+    /// connection of ours to them has to be left alone.
     ///
     /// # Errors
     /// [`HandError`].
     pub(super) async fn exempt(&mut self, addresses: &[IpAddr]) -> Result<(), HandError> {
+        if self.is_elsewhere() {
+            return Ok(());
+        }
         let exempt = &mut self.exempt;
         let known = exempt.len();
         for address in addresses.iter().map(IpAddr::to_canonical) {

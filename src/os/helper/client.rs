@@ -1,7 +1,7 @@
 //! The end that asks.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus};
@@ -63,6 +63,8 @@ pub struct Device {
     pub slot: u32,
     /// What a killed run had left and was removed, in words.
     pub cleared: Option<String>,
+    /// The name servers that programs in another network had, where their names are asked of us.
+    pub near: Vec<SocketAddr>,
 }
 
 /// A request, and who waits for its answer. Without a request: the end.
@@ -75,6 +77,7 @@ struct Ask {
 enum Answer {
     Reply(Reply),
     Device(Device),
+    Connection(OwnedFd),
     End,
 }
 
@@ -167,6 +170,17 @@ impl Hand {
         }
     }
 
+    /// Begins a TCP connection to `server`, one of those that programs in the other network had, from there.
+    ///
+    /// # Errors
+    /// Why none was begun.
+    pub async fn near(&self, server: SocketAddr) -> Result<TcpStream, HandError> {
+        match self.ask(Some(Request::Near { server })).await? {
+            Answer::Connection(connection) => Ok(connection.into()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Has nothing captured any more; a line for each part that could not be taken back.
     ///
     /// # Errors
@@ -241,6 +255,10 @@ async fn exchange(line: &mut Line, request: &Request) -> Result<Answer, HandErro
         .map_err(|_| HandError::Gone)?;
     match line.receive().await? {
         Some(Reply::Opened(opened)) => Ok(Answer::Device(device(line, opened)?)),
+        Some(Reply::Near) => match line.take_descriptor() {
+            Some(connection) => Ok(Answer::Connection(connection)),
+            None => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
+        },
         Some(Reply::Refused(refusal)) => Err(refusal.into()),
         Some(reply) => Ok(Answer::Reply(reply)),
         None => Err(HandError::Gone),
@@ -251,6 +269,7 @@ fn device(line: &mut Line, opened: Opened) -> io::Result<Device> {
     let descriptor = line.take_descriptor();
     let descriptor = descriptor.ok_or(io::ErrorKind::InvalidData)?;
     Ok(Device {
+        near: opened.near,
         tun: TunDevice::from_parts(descriptor, opened.name, opened.offload, opened.mtu),
         slot: opened.slot,
         cleared: opened.cleared,

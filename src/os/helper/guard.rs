@@ -13,15 +13,16 @@ use tokio::io::AsyncReadExt;
 use tracing::{debug, error, warn};
 
 use super::serve::serve;
-use crate::os::names::By;
+use crate::os::names::{By, Place};
 use crate::os::{Netlink, NetlinkError, signals, stale};
 
-/// Becomes guard and worker, and serves the other end of `socket`, which has greeted and may ask for `names`. Returns in both processes; whether
+/// Becomes guard and worker, and serves the other end of `socket`, which has greeted and may ask for `names`, in another network in
+/// `place`. Returns in both processes; whether
 /// everything went in order. To be called before there is a second thread.
 ///
 /// # Errors
 /// fork(2) and the like; nothing was changed then.
-pub fn guarded(socket: UnixStream, names: Option<By>) -> io::Result<bool> {
+pub fn guarded(socket: UnixStream, names: Option<By>, place: Option<Place>) -> io::Result<bool> {
     // The end that asks decides when this ends.
     signals::ignore()?;
     let (lifeline, guards) = UnixStream::pair()?;
@@ -30,18 +31,22 @@ pub fn guarded(socket: UnixStream, names: Option<By>) -> io::Result<bool> {
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(guards);
-            Ok(work(socket, names, lifeline))
+            Ok(work(socket, (names, place), lifeline))
         }
         ForkResult::Parent { child } => {
             drop(lifeline);
-            let in_order = watch(child, &socket);
+            let in_order = watch(child, &socket, place.as_ref());
             drop(guards);
             in_order
         }
     }
 }
 
-fn work(socket: UnixStream, names: Option<By>, lifeline: UnixStream) -> bool {
+fn work(
+    socket: UnixStream,
+    (names, place): (Option<By>, Option<Place>),
+    lifeline: UnixStream,
+) -> bool {
     // Out of the terminal's reach. Fails only for the leader of a process group, which a forked process is not.
     if let Err(errno) = setsid() {
         debug!("setsid: {errno}");
@@ -54,7 +59,7 @@ fn work(socket: UnixStream, names: Option<By>, lifeline: UnixStream) -> bool {
             let _ = lifeline.read(&mut [0]).await;
             warn!("the guard of the privileged part was killed; undoing everything");
         };
-        serve(socket, names, guard_is_gone).await
+        serve(socket, names, place, guard_is_gone).await
     });
     match served {
         Ok(()) => true,
@@ -66,7 +71,7 @@ fn work(socket: UnixStream, names: Option<By>, lifeline: UnixStream) -> bool {
 }
 
 /// Waits for the worker's end, and takes back what it left.
-fn watch(worker: Pid, socket: &UnixStream) -> io::Result<bool> {
+fn watch(worker: Pid, socket: &UnixStream, place: Option<&Place>) -> io::Result<bool> {
     let status = loop {
         match waitpid(worker, None) {
             Err(nix::errno::Errno::EINTR) => {}
@@ -75,6 +80,9 @@ fn watch(worker: Pid, socket: &UnixStream) -> io::Result<bool> {
     };
     if status == WaitStatus::Exited(worker, 0) {
         return Ok(true);
+    }
+    if let Some(Err(error)) = place.map(Place::restore) {
+        warn!("the resolv.conf of that network could not be put back: {error}");
     }
     let cleared = block_on(async {
         let netlink = Netlink::new().map_err(io::Error::other)?;

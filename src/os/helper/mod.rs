@@ -20,6 +20,6 @@ mod wire;
 
 pub use client::{Device, Hand, HandError, Process};
 pub use guard::guarded;
-pub use serve::{greeted, serve};
+pub use serve::{greeted, refused, serve};
 pub use start::{Elevator, SUBCOMMAND, StartError, Way, capability, program, socket_on_stdin};
 pub use wire::{Hello, LogWish, Refusal, RefusalKind};

@@ -1,6 +1,6 @@
 //! The privileged end: does what is asked for, one request at a time, and undoes all of it when nobody asks any more.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::line::{self, Line, Takes};
 use super::wire::{self, Hello, Opened, Order, PREFIX, Refusal, RefusalKind, Reply, Request};
-use crate::os::names::{At, By, Names, NamesError, Wish};
+use crate::os::names::{At, By, Names, NamesError, Place, Wish};
 use crate::os::routes::{self, Setting, Source, name_server};
 use crate::os::{
     ApplyError, Changes, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, Undo, apply,
@@ -51,21 +51,32 @@ pub fn greeted(mut socket: &UnixStream) -> io::Result<(Hello, Option<OwnedFd>)> 
     match (hello.elsewhere, descriptor) {
         // There the file is another one.
         (true, _) if hello.names.is_some() => Err(io::ErrorKind::InvalidData.into()),
+        (false, _) if hello.apart.is_some() => Err(io::ErrorKind::InvalidData.into()),
         (true, Some(namespace)) => Ok((hello, Some(namespace))),
         (true, None) => Err(io::ErrorKind::InvalidData.into()),
         (false, _) => Ok((hello, None)),
     }
 }
 
+/// Answers the greeting that what is asked for cannot be.
+///
+/// # Errors
+/// write(2).
+pub fn refused(mut socket: &UnixStream, why: impl ToString) -> io::Result<()> {
+    let reply = Reply::Refused(Refusal::new(RefusalKind::Failed, why));
+    socket.write_all(&wire::encode(&reply)?)
+}
+
 /// Serves the other end of `socket`, which has greeted, until it goes, asks for something senseless, or `until` resolves.
 /// Then everything is as before. Works in the network namespace of this thread, and brings programs to our name server by `names`
-/// alone, as was greeted.
+/// alone, as was greeted, in `place` where that is in another network.
 ///
 /// # Errors
 /// When the kernel cannot be talked to; nothing was changed then.
 pub async fn serve(
     socket: UnixStream,
     names: Option<By>,
+    place: Option<Place>,
     until: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let line = Line::new(socket, Takes::Nothing)?;
@@ -78,6 +89,7 @@ pub async fn serve(
         held: None,
         names: None,
         names_by: names,
+        place,
     };
     tokio::select! {
         () = server.converse(line, &mut links) => {}
@@ -97,6 +109,8 @@ struct Server {
     names: Option<Names>,
     /// How that may be done.
     names_by: Option<By>,
+    /// Where, in another network.
+    place: Option<Place>,
 }
 
 /// The device; its descriptor is at the other end alone, so that it goes with that.
@@ -162,10 +176,13 @@ impl Server {
         }
     }
 
-    /// Sends the answer, with the device's descriptor where there is one.
+    /// Sends the answer, with the descriptor of what was made where there is one.
     async fn answer(&self, line: &mut Line, done: Done) -> io::Result<()> {
         match done {
-            Ok((reply, device)) => line.send(&reply, device.as_ref().map(AsFd::as_fd)).await,
+            Ok((reply, made)) => {
+                line.send(&reply, made.as_ref().map(|made| made.as_fd()))
+                    .await
+            }
             Err(refusal) => {
                 let ends = refusal.kind == RefusalKind::Senseless;
                 line.send(&Reply::Refused(refusal), None).await?;
@@ -182,7 +199,7 @@ impl Server {
         match order {
             Order::Open(plan) => {
                 let (opened, device) = self.open(&plan).await?;
-                Ok((Reply::Opened(opened), Some(device)))
+                Ok((Reply::Opened(opened), Some(Box::new(device))))
             }
             Order::Hold {
                 capture,
@@ -202,6 +219,13 @@ impl Server {
                     (None, _) => {}
                 }
                 Ok((Reply::Held, None))
+            }
+            Order::Near(server) => {
+                let place = self.place.as_ref().ok_or_else(out_of_turn)?;
+                let connection = place.connect(server);
+                let connection =
+                    connection.map_err(|error| Refusal::new(RefusalKind::Failed, error))?;
+                Ok((Reply::Near, Some(Box::new(connection))))
             }
             Order::Release => {
                 let left = self.release().await;
@@ -237,6 +261,7 @@ impl Server {
             offload: device.offload(),
             slot: slot.number(),
             cleared,
+            near: self.place.iter().flat_map(Place::servers).collect(),
         };
         self.device = Some(made);
         Ok((opened, device))
@@ -316,6 +341,7 @@ impl Server {
             slot: slot.number(),
             device: &device.name,
             index: device.index,
+            place: self.place.as_ref(),
         };
         self.names = Some(Names::hold(wish, at).await?);
         Ok(())
@@ -361,8 +387,8 @@ async fn link_changed(links: &mut Changes) {
     }
 }
 
-/// An answer, with the device that was made.
-type Done = Result<(Reply, Option<TunDevice>), Refusal>;
+/// An answer, with what was made.
+type Done = Result<(Reply, Option<Box<dyn AsFd>>), Refusal>;
 
 async fn refuse(line: &mut Line, error: impl std::fmt::Display) {
     let refusal = Refusal::new(RefusalKind::Senseless, error);
@@ -413,9 +439,10 @@ impl From<NamesError> for Refusal {
     fn from(error: NamesError) -> Self {
         let kind = match error {
             NamesError::NotRoot => RefusalKind::Privilege,
-            NamesError::File(_) | NamesError::Program(_) | NamesError::Resolved(_) => {
-                RefusalKind::Failed
-            }
+            NamesError::File(_)
+            | NamesError::Program(_)
+            | NamesError::Elsewhere(_)
+            | NamesError::Resolved(_) => RefusalKind::Failed,
         };
         Self::new(kind, error)
     }

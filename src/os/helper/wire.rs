@@ -5,18 +5,18 @@
 //! came from an enemy.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::os::names::{By, Wish};
+use crate::os::names::{Apart, By, Wish};
 use crate::plan::{CapturePlan, DevicePlan, Forwarded, Subnet, Whose};
 
 /// What both ends must speak; to be counted up with every change of the messages below.
-pub(super) const PROTOCOL: u32 = 4;
+pub(super) const PROTOCOL: u32 = 5;
 /// The longest message, in bytes: some 20,000 subnets.
 pub(super) const MOST_BYTES: usize = 1 << 20;
 /// Length of the length, in bytes.
@@ -35,6 +35,9 @@ pub struct Hello {
     /// How names will be asked for, if they will.
     #[serde(default)]
     pub names: Option<By>,
+    /// By whose resolv.conf, where that is in another network.
+    #[serde(default)]
+    pub apart: Option<Apart>,
 }
 
 /// How much to log, and how.
@@ -59,12 +62,17 @@ impl Hello {
             log,
             elsewhere: false,
             names: None,
+            apart: None,
         }
     }
 
-    /// With the host's names.
-    pub fn with_names(self, names: Option<By>) -> Self {
-        Self { names, ..self }
+    /// With the host's names, or those of another network.
+    pub fn with_names(self, names: Option<By>, apart: Option<Apart>) -> Self {
+        Self {
+            names,
+            apart,
+            ..self
+        }
     }
 
     /// With a network namespace beside it.
@@ -104,6 +112,8 @@ pub(super) enum Request {
         #[serde(default)]
         names: Option<Wish>,
     },
+    /// Connect to one of the name servers that programs in that other network had, from there.
+    Near { server: SocketAddr },
     /// Capture nothing any more.
     Release {},
 }
@@ -154,6 +164,7 @@ pub(super) enum Order {
         exempt: Vec<IpAddr>,
         names: Option<Wish>,
     },
+    Near(SocketAddr),
     Release,
 }
 
@@ -166,6 +177,8 @@ pub(super) enum Reply {
     Opened(Opened),
     /// It is captured.
     Held,
+    /// The connection is begun; its descriptor comes along.
+    Near,
     /// Nothing is captured; a line for each part that could not be taken back.
     Released { left: Vec<String> },
     /// It was not done, and nothing was changed.
@@ -182,6 +195,8 @@ pub(super) struct Opened {
     pub(super) slot: u32,
     /// What a killed run had left and was removed, in words.
     pub(super) cleared: Option<String>,
+    /// The name servers that programs in that other network had.
+    pub(super) near: Vec<SocketAddr>,
 }
 
 /// Why something was not done.
@@ -328,6 +343,7 @@ impl Request {
                     names,
                 })
             }
+            Self::Near { server } => Ok(Order::Near(server)),
             Self::Release {} => Ok(Order::Release),
         }
     }
@@ -426,6 +442,8 @@ mod tests {
             r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"forwarded":{"By":["a b"]}}}"#,
             r#"{"Hold":{"subnets":[{"net":"10.0.0.0/8","ports":null}],"excludes":[],"exempt":[],"forwarded":{"By":["sixteen-bytes-xx"]}}}"#,
             r#""Release""#,
+            r#"{"Near":{"server":"a.test:53"}}"#,
+            r#"{"Near":{}}"#,
             r#"{"Exec":{"command":"sh"}}"#,
             "[[[[",
             "",
@@ -501,7 +519,7 @@ mod tests {
                     prop_assert!(name.len() < 16 && !name.contains(['/', ' ', '%', '\0']));
                     prop_assert!(plan.mtu.is_none_or(|mtu| mtu >= 1280));
                 }
-                Ok(Order::Release) => prop_assert!(false, "nobody asked for it"),
+                Ok(Order::Release | Order::Near(_)) => prop_assert!(false, "nobody asked for it"),
                 Err(_) => {}
             }
         }

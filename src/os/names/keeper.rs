@@ -8,13 +8,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use super::{By, bus, program};
-use crate::os::resolv_conf::beginning;
+use crate::os::resolv_conf::{ResolvConf, beginning};
 use crate::plan::names;
 
 /// Whom programs ask (resolv.conf(5)).
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Who is asked for hosts (nsswitch.conf(5)).
 const NSSWITCH: &str = "/etc/nsswitch.conf";
+/// Those that systemd-resolved asks itself.
+const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
 /// Where systemd-resolved is asked.
 const STUBS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)),
@@ -44,6 +46,10 @@ pub enum Keeper {
     Dhcp,
     /// Nobody.
     Plain,
+    /// Nobody, in a network namespace with a name.
+    Netns,
+    /// Nobody, in that of a process.
+    Process,
 }
 
 impl Keeper {
@@ -59,7 +65,13 @@ impl Keeper {
             Self::Tailscale => "Tailscale",
             Self::Dhcp => "the DHCP client",
             Self::Plain => "a plain /etc/resolv.conf",
+            Self::Netns | Self::Process => "the resolv.conf of that network",
         }
+    }
+
+    /// Whether that is in another network than ours.
+    pub fn is_elsewhere(self) -> bool {
+        matches!(self, Self::Netns | Self::Process)
     }
 
     /// Whether it will write the file that is replaced.
@@ -81,6 +93,8 @@ impl Keeper {
             | Self::NetworkManager
             | Self::Dhcp
             | Self::Plain => Some(By::File),
+            Self::Netns => Some(By::Netns),
+            Self::Process => Some(By::Process),
         }
     }
 }
@@ -145,15 +159,7 @@ impl Facts {
     fn is_resolved_asked(&self) -> bool {
         let servers = self.servers();
         let by_address = !servers.is_empty() && servers.iter().all(|ip| STUBS.contains(ip));
-        by_address || self.leads_to("resolve/stub-resolv.conf") || self.has_nss_resolve()
-    }
-
-    fn has_nss_resolve(&self) -> bool {
-        let hosts = self.nsswitch.lines();
-        let mut hosts = hosts.filter_map(|line| line.trim_start().strip_prefix("hosts:"));
-        let services = hosts.next().unwrap_or_default().split('#').next();
-        let mut services = services.unwrap_or_default().split_whitespace();
-        services.find(|service| matches!(*service, "resolve" | "dns")) == Some("resolve")
+        by_address || self.leads_to("resolve/stub-resolv.conf") || asks_resolved(&self.nsswitch)
     }
 
     fn leads_to(&self, part: &str) -> bool {
@@ -165,6 +171,27 @@ impl Facts {
         let servers = names::servers(self.text.as_deref().unwrap_or_default(), |_| None);
         servers.iter().map(|server| server.ip()).collect()
     }
+}
+
+/// What resolv.conf(5) would say without us, now: whom this host asks for what is not for our name server.
+pub fn upstream(by: By) -> String {
+    let text = match by {
+        By::Resolved => beginning(UPLINK.as_ref()).ok(),
+        By::Program => Some(program::others()).filter(|text| !text.is_empty()),
+        By::File => ResolvConf::default().kept(),
+        By::Netns | By::Process => None,
+    };
+    text.or_else(|| beginning(RESOLV_CONF.as_ref()).ok())
+        .unwrap_or_default()
+}
+
+/// Whether the C library asks systemd-resolved (nss-resolve(8)) before whom a file names, where nsswitch.conf(5) says this.
+pub fn asks_resolved(nsswitch: &str) -> bool {
+    let hosts = nsswitch.lines();
+    let mut hosts = hosts.filter_map(|line| line.trim_start().strip_prefix("hosts:"));
+    let services = hosts.next().unwrap_or_default().split('#').next();
+    let mut services = services.unwrap_or_default().split_whitespace();
+    services.find(|service| matches!(*service, "resolve" | "dns")) == Some("resolve")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::io;
 
 use tracing::warn;
 
-use super::program;
+use super::{netns, program};
 use crate::os::Slot;
 use crate::os::resolv_conf::{Owner, ResolvConf};
 
@@ -25,14 +25,15 @@ pub(in crate::os) async fn put_back(own: Option<&Slot>) -> usize {
         let forgotten = program::forget(&entry).await;
         told("what resolvconf was told", forgotten.map(|()| true));
     }
-    count
+    count + netns::left::put_back()
 }
 
 /// How many things there are to be put back.
 pub(in crate::os) fn count() -> usize {
     let conf = ResolvConf::default().owner();
     let conf = conf.is_some_and(|owner| is_left(&owner, None));
-    usize::from(conf) + program::left(|owner| is_left(owner, None)).len()
+    let told = program::left(|owner| is_left(owner, None)).len();
+    usize::from(conf) + told + netns::left::count()
 }
 
 /// Whether `owner` is an instance that is gone, or `own`.

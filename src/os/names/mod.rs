@@ -2,13 +2,15 @@
 //!
 //! Each way has a file of its own: systemd-resolved over D-Bus, which alone can part names by their domains; resolvconf(8); and
 //! `/etc/resolv.conf`, which is replaced as a whole. NetworkManager without the first writes that file, and can be told of
-//! name servers for the devices alone that it made: its file is replaced, too, and again whenever it writes it.
+//! name servers for the devices alone that it made: its file is replaced, too, and again whenever it writes it. In another network
+//! namespace ([`netns`]) nothing but a file counts, which is its own.
 
 mod bus;
 mod domains;
 mod file;
 mod keeper;
 pub(super) mod left;
+pub(super) mod netns;
 mod patience;
 mod program;
 mod resolved;
@@ -25,13 +27,10 @@ use self::domains::are_sound;
 use self::file::File;
 use self::program::Entry;
 use self::resolved::Link;
-use super::resolv_conf::{ResolvConf, beginning};
 use super::routes::name_server;
 
-pub use self::keeper::{Facts, Keeper, RESOLV_CONF};
-
-/// Those that systemd-resolved asks itself.
-const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
+pub use self::keeper::{Facts, Keeper, RESOLV_CONF, asks_resolved, upstream};
+pub use self::netns::{Apart, ApartError, Place};
 
 /// What programs shall ask our name server for, and how they are brought to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,27 +62,21 @@ pub enum By {
     Program,
     /// `/etc/resolv.conf` names it.
     File,
-}
-
-/// What resolv.conf(5) would say without us, now: whom this host asks for what is not for our name server.
-pub fn upstream(by: By) -> String {
-    let text = match by {
-        By::Resolved => beginning(UPLINK.as_ref()).ok(),
-        By::Program => Some(program::others()).filter(|text| !text.is_empty()),
-        By::File => ResolvConf::default().kept(),
-    };
-    text.or_else(|| beginning(RESOLV_CONF.as_ref()).ok())
-        .unwrap_or_default()
+    /// That of a network namespace with a name does.
+    Netns,
+    /// That which a process elsewhere sees does.
+    Process,
 }
 
 impl By {
     /// What is written to for it, below these directories.
     pub(super) fn writes(self) -> &'static [&'static str] {
         match self {
-            Self::Resolved => &[],
+            // The one is spoken to, the other open.
+            Self::Resolved | Self::Process => &[],
             // Its state, and what it passes it on to.
             Self::Program => &["/etc", "/run"],
-            Self::File => &["/etc"],
+            Self::File | Self::Netns => &["/etc"],
         }
     }
 }
@@ -97,6 +90,9 @@ pub enum NamesError {
     /// resolvconf(8).
     #[error("resolvconf takes no name server from us: {0}; leave --dns out, or take run --dns")]
     Program(#[source] io::Error),
+    /// That of another network.
+    #[error("the resolv.conf of that network cannot be written: {0}; leave --dns out")]
+    Elsewhere(#[source] io::Error),
     /// systemd-resolved would not.
     #[error(
         "systemd-resolved takes no name server from us: {0}; leave --dns out, or take run --dns"
@@ -119,6 +115,8 @@ pub(super) struct At<'a> {
     pub(super) device: &'a str,
     /// The device's index.
     pub(super) index: u32,
+    /// The file, where it is one of another network.
+    pub(super) place: Option<&'a Place>,
 }
 
 impl At<'_> {
@@ -133,6 +131,7 @@ pub(super) enum Names {
     Resolved(Box<Link>),
     Program(Entry),
     File(File),
+    Elsewhere(Box<netns::Held>),
 }
 
 impl Names {
@@ -148,6 +147,7 @@ impl Names {
                 Self::Program(held.map_err(NamesError::Program)?)
             }
             By::File => Self::File(File::hold(at)?),
+            By::Netns | By::Process => Self::Elsewhere(netns::Held::hold(at)?),
         })
     }
 
@@ -159,7 +159,7 @@ impl Names {
         match self {
             Self::Resolved(link) => link.change(wish).await,
             // It is asked for all names.
-            Self::Program(_) | Self::File(_) => Ok(()),
+            Self::Program(_) | Self::File(_) | Self::Elsewhere(_) => Ok(()),
         }
     }
 
@@ -173,6 +173,7 @@ impl Names {
             // It looks after its file itself.
             Self::Program(_) => pending().await,
             Self::File(file) => file.changed().await,
+            Self::Elsewhere(held) => held.changed().await,
         }
         names
     }
@@ -183,6 +184,7 @@ impl Names {
             Self::Resolved(link) => link.assert_again().await,
             Self::Program(_) => {}
             Self::File(file) => file.assert_again(),
+            Self::Elsewhere(held) => held.assert_again(),
         }
     }
 
@@ -198,6 +200,7 @@ impl Names {
             }
             Self::Program(entry) => entry.release().await,
             Self::File(file) => file.release(),
+            Self::Elsewhere(held) => held.release(),
         };
         done.map_err(|error| format!("the name server of programs: {error}"))
     }
