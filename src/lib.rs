@@ -77,14 +77,14 @@
 //! the next start or by `cleanup`. Then a name that nobody else has is looked up as programs do, and who answers instead is
 //! named.
 //!
-//! With `--netns` a resolv.conf of that network names it, and the host's own stays as it is: `/etc/netns/NAME/resolv.conf`, which
-//! ip-netns(8) mounts for programs that it starts there, or what process N of `pid:N` has in a mount namespace of its own, as
-//! containers do. Such a file is written over in place, since who has it mounted sees no other, and holds what was there as
-//! comments, so that whoever finds it can put it back (`os/names/netns`). So `ip netns exec` programs that run already follow it, both ways, where NAME
-//! had a file; where it had none they read the host's, and only those that start later find private names. Programs that only
-//! join the network (nsenter(1)) read the host's always. Names that are not the far side's are asked of whom that file named, over TCP and from that network: Docker's
-//! 127.0.0.11 too. With `--dns` for all names container names are not found; with domains they are. No lookup checks it:
-//! no process of ours has that network's files.
+//! With `--netns` a resolv.conf of that network names it, and the host's own stays as it is: `/etc/netns/NAME/resolv.conf`,
+//! which ip-netns(8) mounts for programs that it starts there, or what process N of `pid:N` has in a mount namespace of its
+//! own, as containers do. Such a file is written over in place, since who has it mounted sees no other, and holds what was
+//! there as comments, so that whoever finds it can put it back (`os/names/netns`). Programs that run already follow it, both
+//! ways, where NAME had a file; where it had none they read the host's, and only those that start later find private names.
+//! Programs that only join the network (nsenter(1)) read the host's always. Names that are not the far side's are asked of whom
+//! that file named, over TCP and from that network: Docker's 127.0.0.11 too. With `--dns` for all names container names are not
+//! found; with domains they are. No lookup checks it: no process of ours has that network's files.
 //!
 //! Datagrams to its port 53 come out of the engine as they are, connections as flows that [`resolve`] answers instead of the
 //! relay. It asks the server's own name servers (`/etc/resolv.conf` over an exec, else over sftp), or those of `--dns-server`,
@@ -177,13 +177,13 @@
 //! # Privileges
 //!
 //! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,300 of [`os`] that it
-//! calls, and with `--dns` 800 more for names, and 650 more with `--netns`; comments, tests and libraries apart; `tests/architecture.rs` counts them): it
-//! has `CAP_NET_ADMIN` alone, can gain nothing more, and, where the kernel has Landlock, may write only to the TUN device, the
-//! terminal and network settings, and with `--dns` to `/etc` (resolvconf: also `/run`; systemd-resolved: neither, it is spoken
-//! to). It takes four requests, in the terms of the plan, works out itself what follows from them, and ends with an undo at
-//! anything else. It is two processes that watch each other: whichever process of `up` is killed, the host is as before within
-//! a second. Both killed at once leave rules that lead nowhere, for the main process lets the device go then; the next start or
-//! `underpass cleanup` removes them.
+//! calls, and with `--dns` 800 more for names, and 650 more with `--netns`; comments, tests and libraries apart;
+//! `tests/architecture.rs` counts them): it has `CAP_NET_ADMIN` alone, can gain nothing more, and, where the kernel has
+//! Landlock, may write only to the TUN device, the terminal and network settings, and with `--dns` to `/etc` (resolvconf: also
+//! `/run`; systemd-resolved: neither, it is spoken to). It takes four requests, in the terms of the plan, works out itself what
+//! follows from them, and ends with an undo at anything else. It is two processes that watch each other: whichever process of
+//! `up` is killed, the host is as before within a second. Both killed at once leave rules that lead nowhere, for the main
+//! process lets the device go then; the next start or `underpass cleanup` removes them.
 //!
 //! Keys, agent, configuration and packets belong to the user; started by sudo, underpass becomes who called. The main process
 //! leaves no core dump and, unless it is root, has no capabilities. Where it runs no program of the user's (ProxyCommand, the

@@ -428,7 +428,7 @@ fn names_are_connected_to_where_nobody_can_be_asked_for_them() {
             "",
             &[
                 "+short api.names.test",
-                "+short -x 198.19.0.1",
+                "+short -x 198.19.2.164",
                 "+short api.names.test TXT",
                 "+short www.example.test"
             ]
@@ -436,7 +436,7 @@ fn names_are_connected_to_where_nobody_can_be_asked_for_them() {
     );
     for carrier in ["russh", "openssh"] {
         for (args, other) in [
-            ("--dns-names", "198.19.0.3"),
+            ("--dns-names", "198.19.2.211"),
             ("--dns names.test --dns-names", "203.0.113.7"),
             ("api.names.test *.names.test:80", "203.0.113.7"),
         ] {
@@ -448,7 +448,7 @@ fn names_are_connected_to_where_nobody_can_be_asked_for_them() {
                 "Connection refused",
                 "No route to host",
                 "No route to host",
-                "198.19.0.1",
+                "198.19.2.164",
                 "api.names.test.",
                 other,
             ];

@@ -60,7 +60,7 @@ only; otherwise every port. IPv6 with ports stands in brackets: [fd00::/64]:443.
 FAR=NET shows a network behind the server under other addresses: with 10.0.0.0/16=100.64.0.0/16, 100.64.1.20 here is \
 10.0.1.20 there. The two are of one size; -x is by the addresses here.
 
-A name with a dot is a host that the server looks up, *.internal.example.com every host below a domain, with ports as above. \
+A name with a dot is a host that the server looks up, *.internal.example.com every host below a domain. With ports as above its others are out of reach. \
 Their names are answered with addresses that stand for them; all other names stay with the resolver that this host has.
 
 A word that begins with a letter and has no dot, colon or slash names a profile. Networks that are typed beside it replace \

@@ -33,7 +33,8 @@ pub struct UpArgs {
     /// 10.0.0.0/16=100.64.0.0/16, 100.64.1.20 here is 10.0.1.20 there. The two are of one size; -x is by the addresses here.
     /// 127.0.0.1=100.64.0.1 shows what listens on the server itself alone.
     ///
-    /// A name with a dot is a host that the server looks up, *.internal.example.com every host below a domain, with ports as above.
+    /// A name with a dot is a host that the server looks up, *.internal.example.com every host below a domain. With ports as above its
+    /// others are out of reach meanwhile.
     /// Their names are answered with addresses that stand for them (--dns-names says of which networks); all other names stay with the
     /// resolver that this host has.
     ///

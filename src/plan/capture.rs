@@ -20,11 +20,13 @@ pub(super) fn plan(
     warnings: &mut Vec<PlanWarning>,
 ) -> Result<CapturePlan, PlanError> {
     let mut subnets = subnets(&args.subnets, warnings)?;
+    let targets: Vec<IpNet> = subnets.iter().map(|subnet| subnet.net).collect();
     subnets.extend(for_names(args)?);
     if subnets.is_empty() && !args.auto_nets {
         return Err(PlanError::NoSubnets);
     }
     let excludes = excludes(&args.excludes, warnings)?;
+    dns::check_place(args, &targets, &excludes)?;
     if args.disable_ipv6 {
         without_v6(&mut subnets, warnings);
         if subnets.is_empty() && !args.auto_nets {

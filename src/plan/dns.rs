@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::mapping::meet;
 use super::names::DNS;
 use super::subnet::{is_loopback, is_multicast};
 use super::{CapturePlan, HostTarget, Plan, PlanError, capture, host_target};
@@ -19,8 +20,10 @@ const POOL_V6: (Ipv6Addr, u8) = (
     Ipv6Addr::new(0xfd75, 0x6e64, 0x6572, 0x706f, 0, 0, 0, 0),
     116,
 );
-/// So many networks like that lie in a row: more do not fit below the addresses of name servers, 198.19.192.0 and up.
-const POOLS: u32 = 12;
+/// So many networks like that lie in a row, in 198.19.0.0/17.
+const POOLS: u32 = 8;
+/// Where the name servers of `up` are (`os::routes::name_server`).
+const SERVERS: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 19, 255, 0), 24);
 /// Bits of a network that are its hosts', at least.
 const LEAST_BITS: u8 = 3;
 /// So many name servers are asked at most (`Resolver::new`).
@@ -29,7 +32,9 @@ const MOST_SERVERS: usize = 8;
 /// Names that are asked for through the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsPlan {
-    /// The domains, as typed; all names where there are none.
+    /// Whether every name is.
+    pub is_all: bool,
+    /// Otherwise those at and below these domains, as typed.
     pub domains: Vec<String>,
     /// Who is asked, as the SSH server reaches them; where there is none, the server's own.
     pub servers: Vec<SocketAddr>,
@@ -42,6 +47,16 @@ pub struct DnsPlan {
     pub hosts: Vec<HostTarget>,
     /// Whether no name server of the far side is needed.
     pub is_nobody_asked: bool,
+}
+
+impl DnsPlan {
+    /// Whose addresses have their names on the far side, while `capture` is captured: where only hosts are, those that stand for them.
+    pub fn networks(&self, capture: &CapturePlan) -> Vec<IpNet> {
+        match self.by_name {
+            Some(pool) if self.is_nobody_asked && !self.is_all_by_name => pool.nets().collect(),
+            _ => capture.subnets.iter().map(|subnet| subnet.net).collect(),
+        }
+    }
 }
 
 /// Networks whose addresses stand for names.
@@ -123,6 +138,67 @@ fn in_slot(net: IpNet, slot: u32) -> IpNet {
         .map_or(net, |(_, there)| there)
 }
 
+/// Whether what stands for names, and our name server, are captured, and in nobody's way.
+///
+/// # Errors
+/// [`PlanError::ExcludesOwn`], [`PlanError::BadNamePool`].
+pub(super) fn check_place(
+    args: &UpArgs,
+    targets: &[IpNet],
+    excludes: &[IpNet],
+) -> Result<(), PlanError> {
+    let servers = IpNet::V4(Ipv4Net::new(SERVERS.0, SERVERS.1).unwrap_or_default());
+    let pool = pool(args)?;
+    let typed = args.dns_names.as_deref().filter(|text| *text != DEFAULT);
+    let stand = pool.into_iter().flat_map(|pool| pool.nets());
+    // Which of the usual ones it will be is not known yet.
+    let stand: Vec<IpNet> = match typed {
+        Some(_) => stand.collect(),
+        None => stand.map(|net| around_usual(&net)).collect(),
+    };
+    let has_server = !args.dns.is_empty() || pool.is_some();
+    let server = has_server.then_some(("its name server", servers));
+    let own = stand
+        .iter()
+        .map(|net| ("addresses that stand for names", *net));
+    for (what, own) in server.into_iter().chain(own) {
+        if let Some(exclude) = excludes.iter().find(|exclude| meet(exclude, &own)) {
+            return Err(PlanError::ExcludesOwn {
+                exclude: *exclude,
+                what,
+                own,
+            });
+        }
+    }
+    let Some(text) = typed else {
+        return Ok(());
+    };
+    let wrong = |reason| {
+        Err(PlanError::BadNamePool {
+            text: text.to_owned(),
+            reason,
+        })
+    };
+    if stand.iter().any(|net| meet(net, &servers)) {
+        return wrong("the name server of underpass has an address of it");
+    }
+    let is_meant = |net: &IpNet| targets.iter().any(|target| net.contains(target));
+    match stand.iter().any(is_meant) {
+        true => wrong("a target has these addresses"),
+        false => Ok(()),
+    }
+}
+
+/// The network of all usual ones of this family.
+fn around_usual(net: &IpNet) -> IpNet {
+    let width = match net {
+        IpNet::V4(_) => POOL_V4.1 - 3,
+        IpNet::V6(_) => POOL_V6.1 - 3,
+    };
+    let wider = IpNet::new(net.addr(), width);
+    wider.map_or(*net, |wider| wider.trunc())
+}
+
 /// Whether a text is such networks.
 pub(super) fn check_pool(text: &str) -> Result<(), PlanError> {
     read_pool(text).map(drop)
@@ -196,13 +272,13 @@ pub(super) fn plan(args: &UpArgs) -> Result<Option<DnsPlan>, PlanError> {
         return Err(PlanError::TooManyServers { most: MOST_SERVERS });
     }
     // Who wants all names wants those of the domains, too.
-    let is_all = words.contains(&ALL) || (words.is_empty() && is_all_by_name);
-    let named = hosts.iter().map(|host| host.name.as_str());
+    let is_all = words.contains(&ALL) || (words.is_empty() && !is_for_hosts);
     let domains = match is_all {
         true => Vec::new(),
-        false => words.into_iter().chain(named).map(str::to_owned).collect(),
+        false => words.into_iter().map(str::to_owned).collect(),
     };
     Ok(Some(DnsPlan {
+        is_all,
         domains,
         servers,
         by_name,
@@ -258,18 +334,70 @@ mod tests {
             plan(&args).unwrap().unwrap()
         };
         let alone = typed(&[], false);
-        assert_eq!(alone.domains, ["db.example.com"]);
+        assert!(alone.domains.is_empty() && !alone.is_all);
+        let capture = CapturePlan {
+            subnets: vec![super::super::Subnet::host("10.0.0.7".parse().unwrap())],
+            ..CapturePlan::default()
+        };
+        let nets = |dns: &DnsPlan| dns.networks(&capture);
+        assert_eq!(
+            nets(&alone),
+            NamePool::of_slot(0).nets().collect::<Vec<_>>()
+        );
         assert!(alone.by_name.is_some() && !alone.is_all_by_name && alone.is_nobody_asked);
         let beside = typed(&["corp.internal"], false);
-        assert_eq!(beside.domains, ["corp.internal", "db.example.com"]);
+        assert_eq!(beside.domains, ["corp.internal"]);
+        assert_eq!(nets(&beside), ["10.0.0.7/32".parse().unwrap()]);
         assert!(!beside.is_all_by_name && !beside.is_nobody_asked);
         assert_eq!(beside.hosts[0].to_string(), "db.example.com:5432");
         let all = typed(&["all"], false);
-        assert!(all.domains.is_empty() && !all.is_all_by_name && !all.is_nobody_asked);
+        assert!(all.is_all && !all.is_all_by_name && !all.is_nobody_asked);
         let by_name = typed(&["all"], true);
-        assert!(by_name.domains.is_empty() && by_name.is_all_by_name && by_name.is_nobody_asked);
+        assert!(by_name.is_all && by_name.is_all_by_name && by_name.is_nobody_asked);
         let networks = typed(&[], true);
         assert_eq!(networks, alone);
+    }
+
+    #[test]
+    fn what_underpass_has_itself_is_neither_excluded_nor_a_target() {
+        let checked = |dns: &[&str], names: Option<&str>, targets: &[&str], excludes: &[&str]| {
+            let mut args = args(dns, &[]);
+            args.dns_names = names.map(str::to_owned);
+            let nets = |texts: &[&str]| -> Vec<IpNet> {
+                texts.iter().map(|text| text.parse().unwrap()).collect()
+            };
+            check_place(&args, &nets(targets), &nets(excludes)).map_err(|error| error.to_string())
+        };
+        let all = ["10.0.1.0/24"];
+        assert_eq!(checked(&[], None, &all, &["198.18.0.0/15"]), Ok(()));
+        assert_eq!(checked(&["all"], None, &all, &["10.0.1.7/32"]), Ok(()));
+        let usual = Some(DEFAULT);
+        for (names, exclude, words) in [
+            (None, "198.18.0.0/15", "its name server in 198.19.255.0/24"),
+            (
+                usual,
+                "198.19.16.0/20",
+                "addresses that stand for names in 198.19.0.0/17",
+            ),
+            (usual, "fd75::/16", "fd75:6e64:6572:706f::/113"),
+            (Some("10.9.0.0/24"), "10.9.0.7/32", "10.9.0.0/24"),
+        ] {
+            let error = checked(&["all"], names, &all, &[exclude]).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+        for (pool, words) in [
+            ("10.0.1.0/24", "a target has"),
+            ("10.0.0.0/16", "a target has"),
+            ("198.19.255.0/26", "name server of underpass"),
+        ] {
+            let error = checked(&["all"], Some(pool), &all, &[]).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+        // A part of a wide network that nobody uses there.
+        assert_eq!(
+            checked(&["all"], Some("10.9.0.0/24"), &["10.0.0.0/8"], &[]),
+            Ok(())
+        );
     }
 
     #[test]
@@ -277,8 +405,8 @@ mod tests {
         let nets = |slot| NamePool::of_slot(slot).nets().map(|net| net.to_string());
         let joined = |slot| nets(slot).collect::<Vec<_>>().join(" ");
         assert_eq!(joined(0), "198.19.0.0/20 fd75:6e64:6572:706f::/116");
-        assert_eq!(joined(11), "198.19.176.0/20 fd75:6e64:6572:706f::b000/116");
-        assert_eq!(joined(12), joined(0));
+        assert_eq!(joined(7), "198.19.112.0/20 fd75:6e64:6572:706f::7000/116");
+        assert_eq!(joined(8), joined(0));
         let moved = |net: &str| in_slot(net.parse().unwrap(), 1).to_string();
         assert_eq!(moved("198.19.0.0/20"), "198.19.16.0/20");
         assert_eq!(

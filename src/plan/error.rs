@@ -204,6 +204,24 @@ pub enum PlanError {
         /// Loopback or multicast.
         what: &'static str,
     },
+    /// Our own addresses are excluded.
+    #[error("-x {exclude}: underpass has {what} in {own}, which has to be captured; exclude less")]
+    ExcludesOwn {
+        /// The exclusion.
+        exclude: IpNet,
+        /// What is there.
+        what: &'static str,
+        /// Where.
+        own: IpNet,
+    },
+    /// The SSH server as a host behind itself.
+    #[error(
+        "{host}: this is the SSH server, which is never captured; write 127.0.0.1=100.64.0.1 for what listens there on loopback, or leave it out"
+    )]
+    HostIsServer {
+        /// As typed.
+        host: String,
+    },
     /// Every subnet is excluded.
     #[error(
         "-x excludes every subnet; nothing is left to capture: take back one -x or add a subnet"

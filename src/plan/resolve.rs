@@ -29,6 +29,13 @@ pub fn resolve(
     };
     let (ssh, source) = ssh(query, environment, ask, &mut warnings)?;
     warnings.extend(command_under_default(&ssh, &capture));
+    let dns = dns::plan(args)?;
+    let mut hosts = dns.iter().flat_map(|dns| &dns.hosts);
+    if let Some(host) = hosts.find(|host| !host.is_below && host.has(&ssh.host)) {
+        return Err(PlanError::HostIsServer {
+            host: host.to_string(),
+        });
+    }
     let plan = Plan {
         carrier: CarrierPlan::new(args.carrier.unwrap_or_default(), &ssh, source, client),
         ssh: SshPlan {
@@ -43,7 +50,7 @@ pub fn resolve(
         life: life::plan(args)?,
         audit: args.audit.audit_log.as_deref().map(AuditLog::new),
         instance,
-        dns: dns::plan(args)?,
+        dns,
     };
     Ok((plan, warnings))
 }
@@ -476,6 +483,16 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn the_server_is_no_host_behind_itself() {
+        let server = |hosts: &[&str]| resolved(&args("bastion.test", hosts), &environment()).err();
+        let error = PlanError::HostIsServer {
+            host: "bastion.test:80".into(),
+        };
+        assert_eq!(server(&["10/8", "bastion.test:80"]), Some(error));
+        assert_eq!(server(&["*.test", "bastion2.test"]), None);
     }
 
     #[test]

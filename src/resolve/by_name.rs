@@ -12,16 +12,19 @@ use super::view::address;
 
 /// The longest name of a host, in letters (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 253;
-/// Names below these are never looked up by a name server (RFC 6761, RFC 6762, RFC 7686), and of the last no host has one.
-const NOT_OURS: [&str; 5] = ["localhost", "local", "invalid", "onion", "arpa"];
+/// Names below these are never looked up by a name server (RFC 6761, RFC 7686).
+const NOBODYS: [&str; 3] = ["localhost", "invalid", "onion"];
+/// These mostly are not (RFC 6762), or have no hosts: but for who says that they do, as many a directory of Microsoft's does.
+const HARDLY: [&str; 2] = ["local", "arpa"];
 
-/// The answer to a question that belongs to the far side; `None` where there is no room for a further name. Whether there is such a
+/// The answer to a question that belongs to the far side, `is_meant` where somebody has said so of this name; `None` where there is no room for a further name. Whether there is such a
 /// host is not known before somebody connects to it.
 pub(super) fn answer(
     pool: &mut Pool,
     now: Instant,
     question: &Question,
     asked: &Asked,
+    is_meant: bool,
 ) -> Option<Vec<u8>> {
     if question.class != DNSClass::IN {
         return Some(asked.answered(ResponseCode::Refused));
@@ -33,7 +36,7 @@ pub(super) fn answer(
             _ => asked.answered(ResponseCode::NXDomain),
         });
     }
-    let Some(name) = host(&question.name) else {
+    let Some(name) = host(&question.name, is_meant) else {
         return Some(asked.answered(ResponseCode::NXDomain));
     };
     if !matches!(question.kind, RecordType::A | RecordType::AAAA) {
@@ -65,7 +68,7 @@ fn pointer(asked: &Asked, name: &str) -> Vec<u8> {
 
 /// The host that the far side is asked for; `None` where no host has the name. A text that reads as an address would be taken for one
 /// there.
-fn host(name: &LowerName) -> Option<String> {
+fn host(name: &LowerName, is_meant: bool) -> Option<String> {
     let text = name.to_string();
     let text = text.strip_suffix('.').unwrap_or(&text);
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -73,7 +76,8 @@ fn host(name: &LowerName) -> Option<String> {
     let is_host = text.len() <= MAX_NAME
         && text.chars().all(is_plain)
         && last.starts_with(|c: char| c.is_ascii_alphabetic())
-        && !NOT_OURS.contains(&last)
+        && !NOBODYS.contains(&last)
+        && (is_meant || !HARDLY.contains(&last))
         && !text.starts_with('-');
     is_host.then(|| text.to_owned())
 }

@@ -3,6 +3,9 @@
 //!
 //! Every name keeps its place as long as that is not needed for another one. The one that was not asked for, or used, longest goes
 //! first; never while a connection uses it, nor as long as somebody may still go by what they were told.
+//!
+//! Where there is room, the place of a name follows from the name: who has kept an address from an earlier run reaches the same host, or
+//! nobody, and hardly ever another one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -72,7 +75,7 @@ pub enum Named {
 #[derive(Debug)]
 pub(super) struct Pool {
     pools: Pools,
-    places: Vec<Place>,
+    places: HashMap<u32, Place>,
     by_name: HashMap<Arc<str>, u32>,
     /// Those that no connection uses, by when they were needed last.
     idle: BTreeMap<u64, u32>,
@@ -92,7 +95,7 @@ impl Pool {
     pub(super) fn new(pools: Pools) -> Self {
         Self {
             pools,
-            places: Vec::new(),
+            places: HashMap::new(),
             by_name: HashMap::new(),
             idle: BTreeMap::new(),
             serial: 0,
@@ -120,31 +123,45 @@ impl Pool {
     }
 
     fn make(&mut self, now: Instant, name: Arc<str>) -> Option<u32> {
-        let index = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
-        let index = if index < self.pools.room() {
-            self.places.push(Place {
-                name: Arc::clone(&name),
-                connections: 0,
-                at: now,
-                serial: 0,
-            });
-            index
-        } else {
-            let (_, &index) = self.idle.first_key_value()?;
-            let place = &mut self.places[index as usize];
-            if now.saturating_duration_since(place.at) < HOLD {
-                return None;
+        let index = match self.free_place(&name) {
+            Some(index) => index,
+            None => {
+                let (_, &index) = self.idle.first_key_value()?;
+                let place = self.places.get(&index)?;
+                if now.saturating_duration_since(place.at) < HOLD {
+                    return None;
+                }
+                self.idle.remove(&place.serial);
+                self.by_name.remove(&place.name);
+                index
             }
-            self.by_name.remove(&place.name);
-            place.name = Arc::clone(&name);
-            index
         };
+        let place = Place {
+            name: Arc::clone(&name),
+            connections: 0,
+            at: now,
+            serial: 0,
+        };
+        self.places.insert(index, place);
         self.by_name.insert(name, index);
         Some(index)
     }
 
+    /// The first place that nobody has, from that on which is the name's.
+    fn free_place(&self, name: &str) -> Option<u32> {
+        let room = self.pools.room();
+        if self.places.len() >= room as usize {
+            return None;
+        }
+        let own = (hash(name) % u64::from(room)) as u32;
+        let mut places = (own..room).chain(0..own);
+        places.find(|index| !self.places.contains_key(index))
+    }
+
     fn touch(&mut self, now: Instant, index: u32) {
-        let place = &mut self.places[index as usize];
+        let Some(place) = self.places.get_mut(&index) else {
+            return;
+        };
         self.idle.remove(&place.serial);
         self.serial += 1;
         (place.serial, place.at) = (self.serial, now);
@@ -156,7 +173,7 @@ impl Pool {
     /// Whom `ip` stands for.
     pub(super) fn name(&self, ip: IpAddr) -> Named {
         match self.pools.index(ip) {
-            Some(index) => match self.places.get(index as usize) {
+            Some(index) => match self.places.get(&index) {
                 Some(place) => Named::Name(Arc::clone(&place.name)),
                 None => Named::Nobody,
             },
@@ -167,8 +184,10 @@ impl Pool {
     /// The same for a connection, which uses it until [`leave`](Self::leave).
     pub(super) fn enter(&mut self, now: Instant, ip: IpAddr) -> Named {
         let named = self.name(ip);
-        if let (Named::Name(_), Some(index)) = (&named, self.pools.index(ip)) {
-            self.places[index as usize].connections += 1;
+        if let Some(index) = self.pools.index(ip)
+            && let Some(place) = self.places.get_mut(&index)
+        {
+            place.connections += 1;
             self.touch(now, index);
         }
         named
@@ -177,12 +196,19 @@ impl Pool {
     /// A connection to `ip`, which had a name, has ended.
     pub(super) fn leave(&mut self, now: Instant, ip: IpAddr) {
         if let Some(index) = self.pools.index(ip)
-            && let Some(place) = self.places.get_mut(index as usize)
+            && let Some(place) = self.places.get_mut(&index)
         {
             place.connections = place.connections.saturating_sub(1);
             self.touch(now, index);
         }
     }
+}
+
+/// FNV-1a: the same in every run, which the hashers of the standard library do not promise.
+fn hash(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -211,28 +237,44 @@ mod tests {
     fn a_name_has_one_address_of_each_family_and_keeps_them() {
         let (mut pool, now) = (pool("198.19.0.0/29"), Instant::now());
         let (db, db_v6) = pool.addresses(now, "db.test").unwrap();
-        assert_eq!(db.to_string(), "198.19.0.1");
-        assert_eq!(db_v6.unwrap().to_string(), "fd75::1");
-        assert_eq!(
-            v4(&mut pool, now, "web.test").unwrap().to_string(),
-            "198.19.0.2"
-        );
+        let place = (hash("db.test") % 6) as u8 + 1;
+        assert_eq!(db.octets(), [198, 19, 0, place]);
+        assert_eq!(db_v6.unwrap().to_string(), format!("fd75::{place}"));
         assert_eq!(pool.addresses(now, "db.test"), Some((db, db_v6)));
+        let web = v4(&mut pool, now, "web.test").unwrap();
         let named = Named::Name("db.test".into());
-        assert_eq!(name(&pool, "198.19.0.1"), named);
-        assert_eq!(name(&pool, "fd75::1"), named);
-        for nobody in [
-            "198.19.0.0",
-            "198.19.0.3",
-            "198.19.0.7",
-            "fd75::",
-            "fd75::ffff:ffff:ffff:ffff",
-        ] {
+        for of_db in [db.into(), IpAddr::from(db_v6.unwrap())] {
+            assert_eq!(pool.name(of_db), named);
+        }
+        let others = (0..8).map(|last| IpAddr::from([198, 19, 0, last]));
+        for nobody in others.filter(|ip| *ip != web && *ip != IpAddr::from(db)) {
+            assert_eq!(pool.name(nobody), Named::Nobody, "{nobody}");
+        }
+        for nobody in ["fd75::", "fd75::ffff:ffff:ffff:ffff"] {
             assert_eq!(name(&pool, nobody), Named::Nobody, "{nobody}");
         }
         for other in ["198.19.0.8", "10.0.0.1", "fd76::1"] {
             assert_eq!(name(&pool, other), Named::Other, "{other}");
         }
+    }
+
+    /// Somebody may have kept an address.
+    #[test]
+    fn another_run_gives_a_name_the_same_address() {
+        let now = Instant::now();
+        let (mut before, mut after) = (pool("198.19.0.0/20"), pool("198.19.0.0/20"));
+        let names: Vec<String> = (0..40).map(|n| format!("host{n}.corp.internal")).collect();
+        let given = |pool: &mut Pool, name: &String| v4(pool, now, name).unwrap();
+        let first: Vec<_> = names.iter().map(|name| given(&mut before, name)).collect();
+        let again: Vec<_> = names
+            .iter()
+            .rev()
+            .map(|name| given(&mut after, name))
+            .collect();
+        let same = first.iter().zip(again.iter().rev()).filter(|(a, b)| a == b);
+        // Two names may have one place.
+        assert!(same.count() >= 38);
+        assert_eq!(hash("db.test"), 0xe094_995c_8410_0083);
     }
 
     #[test]

@@ -21,28 +21,42 @@ pub enum Side {
 /// The names that the far side knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zones {
-    /// In lower case; all names where there are none.
+    /// Every name.
+    is_all: bool,
+    /// In lower case, with all that is below them.
     far: Vec<LowerName>,
     /// Whose addresses have their names there too.
     networks: Vec<IpNet>,
     /// Names that are asked near whatever zone they are in.
     near: Vec<LowerName>,
-    /// Of the far side's names those that addresses may stand for, each as it is, or what is below it; all where it is `None`.
-    stood_for: Option<Vec<(LowerName, bool)>>,
+    /// Names that are the far side's besides, each as it is, or what is below it.
+    hosts: Vec<(LowerName, bool)>,
+    /// Whether addresses may stand for hosts alone, as opposed to whatever is the far side's.
+    is_for_hosts: bool,
 }
 
 impl Zones {
     /// Every name.
     pub fn all() -> Self {
         Self {
-            far: Vec::new(),
-            networks: Vec::new(),
-            near: Vec::new(),
-            stood_for: None,
+            is_all: true,
+            ..Self::none(&[])
         }
     }
 
-    /// Names at and below each of `domains`, and those of the addresses in `networks`; all names where there are no domains.
+    /// None but those of the addresses in `networks`.
+    pub fn none(networks: &[IpNet]) -> Self {
+        Self {
+            is_all: false,
+            far: Vec::new(),
+            networks: networks.to_vec(),
+            near: Vec::new(),
+            hosts: Vec::new(),
+            is_for_hosts: false,
+        }
+    }
+
+    /// Names at and below each of `domains`, and those of the addresses in `networks`.
     ///
     /// # Errors
     /// [`NameError`] for what is no domain name.
@@ -50,22 +64,21 @@ impl Zones {
         let far = domains.iter().map(|domain| read(domain.as_ref()));
         Ok(Self {
             far: far.collect::<Result<_, _>>()?,
-            networks: networks.to_vec(),
-            near: Vec::new(),
-            stood_for: None,
+            ..Self::none(networks)
         })
     }
 
-    /// Addresses stand for `hosts` alone: each is a name, and whether what is below it is meant.
+    /// And `hosts`: each is a name, and whether what is below it is meant. Where addresses stand for names, it is for these alone.
     ///
     /// # Errors
     /// [`NameError`] for what is no name.
-    pub fn standing_for(self, hosts: &[(&str, bool)]) -> Result<Self, NameError> {
+    pub fn with_hosts(self, hosts: &[(&str, bool)]) -> Result<Self, NameError> {
         let hosts = hosts
             .iter()
             .map(|(name, is_below)| Ok((read(name)?, *is_below)));
         Ok(Self {
-            stood_for: Some(hosts.collect::<Result<_, _>>()?),
+            hosts: hosts.collect::<Result<_, _>>()?,
+            is_for_hosts: true,
             ..self
         })
     }
@@ -77,13 +90,20 @@ impl Zones {
 
     /// Whether an address may stand for `name`, which is one of the far side's.
     pub(super) fn may_stand_for(&self, name: &LowerName) -> bool {
+        !self.is_for_hosts || self.has_host(name)
+    }
+
+    /// Whether somebody has named `name`, or what it is below, as the far side's.
+    pub(super) fn is_meant(&self, name: &LowerName) -> bool {
+        self.has_host(name) || self.far.iter().any(|zone| zone.zone_of(name))
+    }
+
+    fn has_host(&self, name: &LowerName) -> bool {
         let is_one = |(own, is_below): &(LowerName, bool)| match is_below {
             true => own.zone_of(name) && own != name,
             false => own == name,
         };
-        self.stood_for
-            .as_ref()
-            .is_none_or(|all| all.iter().any(is_one))
+        self.hosts.iter().any(is_one)
     }
 
     /// But for `names`, each as it is: whom the far side is reached through cannot be found there. What is no name is none.
@@ -95,9 +115,14 @@ impl Zones {
         }
     }
 
-    /// The domains in ASCII, without a dot at the end; none where every name is far.
+    /// The domains that all of these names are below, in ASCII, without a dot at the end; none where every name is far.
     pub fn domains(&self) -> Vec<String> {
-        let ascii = self.far.iter().map(|zone| Name::from(zone).to_ascii());
+        let zones = self
+            .far
+            .iter()
+            .chain(self.hosts.iter().map(|(name, _)| name));
+        let zones = zones.filter(|_| !self.is_all);
+        let ascii = zones.map(|zone| Name::from(zone).to_ascii());
         let bare = ascii.map(|name| name.trim_end_matches('.').to_owned());
         bare.collect()
     }
@@ -105,9 +130,7 @@ impl Zones {
     /// Who is asked for `name`.
     pub fn side(&self, name: &LowerName) -> Side {
         let is_far = !self.near.contains(name)
-            && (self.far.is_empty()
-                || self.far.iter().any(|zone| zone.zone_of(name))
-                || self.has_address(name));
+            && (self.is_all || self.is_meant(name) || self.has_address(name));
         if is_far { Side::Far } else { Side::Near }
     }
 
@@ -196,12 +219,38 @@ mod tests {
         assert_eq!(side(&zones, "7.16.0.10.in-addr.arpa."), Side::Near);
     }
 
+    /// What is above and beside them is as before.
+    #[test]
+    fn hosts_are_no_domains() {
+        let hosts = [("example.com", false), ("svc.corp.internal", true)];
+        let networks = ["198.19.0.0/20".parse().unwrap()];
+        let zones = Zones::none(&networks).with_hosts(&hosts).unwrap();
+        assert_eq!(zones.domains(), ["example.com", "svc.corp.internal"]);
+        for far in [
+            "Example.com.",
+            "a.svc.corp.internal.",
+            "a.b.svc.corp.internal.",
+            "7.0.19.198.in-addr.arpa.",
+        ] {
+            assert_eq!(side(&zones, far), Side::Far, "{far}");
+        }
+        for near in [
+            "www.example.com.",
+            "com.",
+            "svc.corp.internal.",
+            "corp.internal.",
+            "20.1.0.10.in-addr.arpa.",
+            ".",
+        ] {
+            assert_eq!(side(&zones, near), Side::Near, "{near}");
+        }
+    }
+
     #[test]
     fn without_domains_every_name_is_far() {
-        for zones in [Zones::all(), Zones::below::<&str>(&[], &[]).unwrap()] {
-            assert_eq!(side(&zones, "example.com."), Side::Far);
-            assert_eq!(side(&zones, "."), Side::Far);
-        }
+        let zones = Zones::all();
+        assert_eq!(side(&zones, "example.com."), Side::Far);
+        assert_eq!(side(&zones, "."), Side::Far);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use nix::net::if_::if_nametoindex;
 use thiserror::Error;
 use tracing::warn;
 
-use super::names::{Names, NamesError, World, far_servers, networks};
+use super::names::{Names, NamesError, World, far_servers};
 use super::near::Near;
 use crate::carrier::AnyCarrier;
 use crate::inlet::tun::{NameServers, Tun};
@@ -172,7 +172,7 @@ impl HostNames {
         let wish = Wish {
             by,
             domains,
-            networks: networks(&plan.capture),
+            networks: dns.networks(&plan.capture),
         };
         Ok(Self {
             wish,

@@ -301,6 +301,7 @@ async fn prepare(
         &plan.capture,
         exempt,
         names.as_ref().map(|names| names.wish().clone()),
+        plan.dns.clone(),
     );
     let name = device.tun.name().to_owned();
     let slot = device.slot;

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tracing::info;
@@ -17,7 +16,7 @@ use crate::carrier::examine::{Answer, Request};
 use crate::inlet::tun::{Answers, NameServers, Tun};
 use crate::net::{Carrier, Inbound, Source, Target};
 use crate::os::TunDevice;
-use crate::plan::{CapturePlan, DnsPlan, HostTarget, Mapping, NamePool, names};
+use crate::plan::{CapturePlan, DnsPlan, Mapping, NamePool, names};
 use crate::resolve::{Counters, Held, NameError, Named, Pools, Proxy, Respond, View, Zones};
 
 /// Where a host has written down which name servers it asks (resolv.conf(5)).
@@ -53,7 +52,7 @@ pub(in crate::app) struct World {
     zones: Zones,
     shown: Shown,
     pools: Option<Pools>,
-    hosts: Vec<HostTarget>,
+    dns: DnsPlan,
 }
 
 impl World {
@@ -63,20 +62,23 @@ impl World {
     /// [`NamesError::Domain`].
     pub(in crate::app) fn new(dns: &DnsPlan, capture: &CapturePlan) -> Result<Self, NamesError> {
         let pools = dns.by_name.map(|NamePool { v4, v6 }| Pools { v4, v6 });
-        let zones = Zones::below(&dns.domains, &networks(capture))?;
-        let hosts = dns
-            .hosts
-            .iter()
-            .map(|host| (host.name.as_str(), host.is_below));
+        let zones = match dns.is_all {
+            true => Zones::all(),
+            false => Zones::below(&dns.domains, &dns.networks(capture))?,
+        };
+        let hosts = dns.hosts.iter();
+        let hosts: Vec<_> = hosts
+            .map(|host| (host.name.as_str(), host.is_below))
+            .collect();
         let zones = match dns.is_all_by_name {
             true => zones,
-            false => zones.standing_for(&hosts.collect::<Vec<_>>())?,
+            false => zones.with_hosts(&hosts)?,
         };
         Ok(Self {
             zones,
             shown: Shown::new(dns, capture),
             pools,
-            hosts: dns.hosts.clone(),
+            dns: dns.clone(),
         })
     }
 
@@ -92,11 +94,6 @@ impl World {
             ..self
         }
     }
-}
-
-/// Whose addresses have their names on the far side.
-pub(super) fn networks(capture: &CapturePlan) -> Vec<IpNet> {
-    capture.subnets.iter().map(|subnet| subnet.net).collect()
 }
 
 /// The name servers to ask: those of the plan, else those that the SSH server asks.
@@ -178,7 +175,7 @@ pub(in crate::app) struct Names {
     at: NameServers,
     source: Source,
     shown: Arc<Shown>,
-    hosts: Vec<HostTarget>,
+    dns: DnsPlan,
     turns: Turns,
     own_name: OwnName,
     answers: Datagrams,
@@ -205,7 +202,7 @@ impl Names {
             zones,
             shown,
             pools,
-            hosts,
+            dns,
         } = world;
         let shown = Arc::new(shown);
         let view: Arc<dyn View> = Arc::<Shown>::clone(&shown);
@@ -216,7 +213,7 @@ impl Names {
             at,
             source: Source(SocketAddr::new(client, PORT)),
             shown,
-            hosts,
+            dns,
             turns: Turns::default(),
             answers: answers(),
         }
@@ -225,7 +222,7 @@ impl Names {
     /// `capture` is shown from here on, by `mapping`.
     pub(super) fn change(&self, mapping: Mapping, capture: &CapturePlan) {
         self.shown.change(mapping, capture);
-        self.proxy.set_networks(networks(capture));
+        self.proxy.set_networks(self.dns.networks(capture));
     }
 
     /// For a connection to `target`: the host whose name that stands for. `None` where it stands for none.
@@ -246,7 +243,12 @@ impl Names {
 
     /// Whether a port of a host is captured: any, unless the host was named with some.
     fn has_port(&self, name: &str, port: u16) -> bool {
-        let mut named = self.hosts.iter().filter(|host| host.has(name)).peekable();
+        let mut named = self
+            .dns
+            .hosts
+            .iter()
+            .filter(|host| host.has(name))
+            .peekable();
         named.peek().is_none() || named.any(|host| host.has_port(port))
     }
 

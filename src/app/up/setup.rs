@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use tracing::debug;
 
-use super::names::networks;
 use crate::os::helper::{Hand, HandError};
 use crate::os::names::Wish;
-use crate::plan::CapturePlan;
+use crate::plan::{CapturePlan, DnsPlan};
 
 /// What is captured, or shall be.
 pub(super) struct Setup {
@@ -18,6 +17,7 @@ pub(super) struct Setup {
     exempt: Vec<IpAddr>,
     /// What programs ask us for.
     names: Option<Wish>,
+    dns: Option<DnsPlan>,
 }
 
 impl Setup {
@@ -27,12 +27,14 @@ impl Setup {
         capture: &CapturePlan,
         exempt: Vec<IpAddr>,
         names: Option<Wish>,
+        dns: Option<DnsPlan>,
     ) -> Self {
         Self {
             hand,
             capture: capture.clone(),
             exempt,
             names,
+            dns,
         }
     }
 
@@ -102,8 +104,8 @@ impl Setup {
 
     /// The names of addresses go where the addresses are.
     fn wish(&mut self) {
-        if let Some(names) = &mut self.names {
-            names.networks = networks(&self.capture);
+        if let Some((names, dns)) = self.names.as_mut().zip(self.dns.as_ref()) {
+            names.networks = dns.networks(&self.capture);
         }
     }
 

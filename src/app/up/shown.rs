@@ -36,7 +36,7 @@ impl Now {
 impl Shown {
     pub(in crate::app) fn new(dns: &DnsPlan, capture: &CapturePlan) -> Self {
         Self {
-            far_names_only: !dns.domains.is_empty(),
+            far_names_only: !dns.is_all,
             now: RwLock::new(Now::new(Mapping::new(capture), capture)),
         }
     }

@@ -153,9 +153,7 @@ fn address_v4(text: &str, short: bool) -> Result<Ipv4Addr, Reason> {
 
 fn octet(part: &str, whole: &str) -> Result<u8, Reason> {
     if whole.chars().any(|c| c.is_ascii_alphabetic()) {
-        return Err(
-            "a name needs a dot here; give all of it, or its address (getent ahosts NAME shows it)",
-        );
+        return Err("this is a name; give its address (getent ahosts NAME shows it)");
     }
     if part.len() > 1 && part.starts_with('0') {
         // inet_aton(3) would read it as octal.

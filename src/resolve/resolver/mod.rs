@@ -123,7 +123,8 @@ impl<C> Resolver<C> {
             && let Some(pool) = &mut self.pool
             && (self.zones.may_stand_for(&question.name) || by_name::is_of(pool, &question.name))
         {
-            let made = by_name::answer(pool, now, &question, &asked);
+            let is_meant = self.zones.is_meant(&question.name);
+            let made = by_name::answer(pool, now, &question, &asked, is_meant);
             return Taken::Answered(match made {
                 Some(message) => Reply { client, message },
                 None => self.failed(client, &asked),

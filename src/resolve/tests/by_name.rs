@@ -60,9 +60,13 @@ fn a_name_is_answered_with_an_address_that_stands_for_it() {
 fn an_address_stands_for_the_hosts_that_were_named_alone() {
     let networks = ["198.19.0.0/29"].map(|net| net.parse().unwrap());
     let zones = Zones::below(&["corp.internal"], &networks).unwrap();
-    let hosts = [(API, false), ("svc.corp.internal", true)];
+    let hosts = [
+        (API, false),
+        ("svc.corp.internal", true),
+        ("db.ad.local", false),
+    ];
     let mut resolver = Resolver::new(Config {
-        zones: zones.standing_for(&hosts).unwrap(),
+        zones: zones.with_hosts(&hosts).unwrap(),
         view: Arc::new(AsItIs),
         pools: Some(Pools {
             v4: "198.19.0.0/29".parse().unwrap(),
@@ -72,7 +76,12 @@ fn an_address_stands_for_the_hosts_that_were_named_alone() {
         near: 1,
     });
     let now = Instant::now();
-    for (asked, last) in [("API.corp.internal", 1), ("a.svc.corp.internal", 2)] {
+    let names = [
+        ("API.corp.internal", 1),
+        ("a.svc.corp.internal", 6),
+        ("db.ad.local", 2),
+    ];
+    for (asked, last) in names {
         let asked = query(7, asked, A);
         let expected = record(A, 60, &[198, 19, 0, last]);
         let expected = answer(&asked, NOERROR, [&[expected], &[], &[]]);
