@@ -104,7 +104,12 @@
 //! (198.19.0.0/20 and fd75:6e64:6572:706f::/116, the next for a second instance, or those that it says), which are captured as others are. A connection to one
 //! is opened by the name that it stands for, which the server looks up; where it finds none, the application hears that there
 //! is no route to the host. A name keeps its address while a connection uses it, and for five minutes after it was asked for.
-//! sshd looks names up one by one and does nothing else meanwhile, so few are under way at a time.
+//! sshd looks names up one by one, and does nothing else for that connection meanwhile. So names are opened over connections of
+//! their own (`carrier/by_name`): one that was not found before goes where no flow is, as long as there are fewer than four,
+//! and one that took long and was not found is refused at once for as long again. Where the login asks somebody, over a
+//! ProxyCommand and with `--connections 1` there is no further connection: names are looked up one at a time, and one that nobody
+//! answers for holds up everything until the server's resolver gives up (10 s and more, by its resolv.conf). `--connections 2`
+//! helps where the login asks nobody.
 //!
 //! Targets that are names (`up -r prod db.example.com:5432 '*.internal.example.com'`) are captured so as well, the other names of
 //! the far side as `--dns` says, if at all. Routes for what a name server answers would have to follow each TTL, and would lead
@@ -219,7 +224,9 @@
 //! | taken off a connection before other tasks have their turn | 256 KiB alone, 512 KiB of several | 2 MiB | `carrier/russh/turns.rs` |
 //! | waiting to be sent through a jump host or a ProxyCommand | | flows hold back from 512 KiB, 64 MiB per connection at most | `carrier/russh/route/outbox.rs` |
 //! | window granted over ssh's own channels | 1 MiB; on a path longer than 5 ms as the application takes, 32 MiB at most | 4 MiB for the busy ones; 64 MiB on a long path, then 32 KiB for each flow | `carrier/channels/budget.rs` |
-//! | opens in flight by name | 2, with those of every eighth name | 16 | `app/up/by_name.rs` |
+//! | names being looked up | | per connection 4 that were found before, or 1 other; 1 in all where they share the connection | `carrier/by_name/choice.rs` |
+//! | SSH connections for names | | none before the first; up to 4, each as a name needs one, 16 at most where each carries 900 channels | `carrier/by_name/choice.rs` |
+//! | names known as found, and as not to be found | | 16,384 each | `carrier/by_name/memory.rs` |
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
 //! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most; over a ProxyCommand 1; as many as `--connections` says | `carrier/russh/pool/choice.rs` |
 //! | clients of the control socket | | 16; a request 4 KiB, 512 flows in an answer, 1 s to ask, 5 s to take the answer | [`app::control`] |

@@ -1,36 +1,24 @@
-//! One of the carriers, as the plan says.
+//! One of the carriers, as the plan says, and its opens by name apart.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::info;
+use tokio::task::JoinSet;
 
+use super::by_name::ByName;
 use super::error::{ConnectError, LostReason};
 use super::examine::{Answer, Request};
-use super::link::{Description, Link};
-use super::openssh::{OpensshCarrier, OpensshReader, OpensshWriter};
+use super::link::{Description, Link, distinct};
+use super::one::{AnyReader, AnyWriter, One};
 use super::prompt::Prompter;
-use super::russh::{RusshCarrier, RusshReader, RusshWriter};
-use crate::net::{Carrier, Either, Far, OpenError, Source};
-use crate::plan::{CarrierKind, CarrierPlan, SshPlan};
-
-/// Calls the same method of whichever it is.
-macro_rules! either {
-    ($any:ident, $one:ident => $call:expr) => {
-        match $any {
-            Self::Russh($one) => $call,
-            Self::Openssh($one) => $call,
-        }
-    };
-}
+use crate::net::{Carrier, Far, OpenError, Source};
+use crate::plan::{CarrierPlan, SshPlan};
 
 /// A carrier of either kind.
-pub enum AnyCarrier {
-    /// The SSH client that is built in.
-    Russh(RusshCarrier),
-    /// The user's own ssh.
-    Openssh(OpensshCarrier),
+pub struct AnyCarrier {
+    one: Arc<One>,
+    by_name: ByName<One>,
 }
 
 impl AnyCarrier {
@@ -44,19 +32,7 @@ impl AnyCarrier {
         server: &SshPlan,
         prompter: Arc<dyn Prompter>,
     ) -> Result<Self, ConnectError> {
-        match plan.kind {
-            CarrierKind::Russh => {
-                info!("carrier: the built-in SSH ({})", plan.why);
-                RusshCarrier::connect(server, prompter)
-                    .await
-                    .map(Self::Russh)
-            }
-            CarrierKind::Openssh => {
-                info!("carrier: the installed ssh ({})", plan.why);
-                let carrier = OpensshCarrier::connect(server, &plan.client).await;
-                carrier.map(Self::Openssh)
-            }
-        }
+        One::connect(plan, server, prompter).await.map(Self::of)
     }
 
     /// Logs in once more, with what let this one in. Where that asks somebody, or is not taken any more, `prompter` asks, or
@@ -65,53 +41,74 @@ impl AnyCarrier {
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::Refused`], too, where somebody would have to be asked.
     pub async fn again(&self, prompter: Option<Arc<dyn Prompter>>) -> Result<Self, ConnectError> {
-        match self {
-            Self::Russh(carrier) => carrier.again(prompter).await.map(Self::Russh),
-            Self::Openssh(carrier) => carrier.again(prompter.is_some()).await.map(Self::Openssh),
+        self.one.again(prompter).await.map(Self::of)
+    }
+
+    fn of(one: One) -> Self {
+        let one = Arc::new(one);
+        Self {
+            by_name: ByName::new(Arc::clone(&one)),
+            one,
         }
     }
-}
 
-impl AnyCarrier {
     /// Asks the server for something of a session, which is closed again.
     pub async fn ask(&self, request: Request<'_>) -> Answer {
-        either!(self, carrier => carrier.ask(request).await)
+        self.one.ask(request).await
     }
 
     /// How long a question to the server itself takes to be answered. `None` where it is not, within a few seconds.
     pub async fn round_trip(&self) -> Option<Duration> {
-        either!(self, carrier => carrier.round_trip().await)
+        self.one.round_trip().await
     }
 
     /// How many bytes the server may send ahead for one flow on a path of this round trip.
     pub fn window(&self, round_trip: Duration) -> u32 {
-        either!(self, carrier => carrier.window(round_trip))
+        self.one.window(round_trip)
+    }
+
+    /// All that it consists of.
+    fn links(&self) -> Vec<Arc<One>> {
+        let mut links = self.by_name.links();
+        links.push(Arc::clone(&self.one));
+        links
     }
 }
 
 impl Link for AnyCarrier {
     fn description(&self) -> &Description {
-        either!(self, carrier => carrier.description())
+        self.one.description()
     }
 
     fn server_addresses(&self) -> Vec<IpAddr> {
-        either!(self, carrier => carrier.server_addresses())
+        let links = self.links();
+        distinct(links.iter().flat_map(|link| link.server_addresses()))
     }
 
     fn connections(&self) -> usize {
-        either!(self, carrier => carrier.connections())
+        self.links().iter().map(|link| link.connections()).sum()
     }
 
     async fn lost(&self) -> LostReason {
-        either!(self, carrier => carrier.lost().await)
+        self.one.lost().await
     }
 
     async fn check(&self) {
-        either!(self, carrier => carrier.check().await);
+        let mut checks = JoinSet::new();
+        for link in self.by_name.responsive() {
+            checks.spawn(async move { link.check().await });
+        }
+        self.one.check().await;
+        checks.join_all().await;
     }
 
     async fn shutdown(&self) {
-        either!(self, carrier => carrier.shutdown().await);
+        let mut goodbyes = JoinSet::new();
+        for link in self.by_name.close() {
+            goodbyes.spawn(async move { link.shutdown().await });
+        }
+        self.one.shutdown().await;
+        goodbyes.join_all().await;
     }
 }
 
@@ -124,15 +121,9 @@ impl Carrier for AnyCarrier {
         source: Source,
         far: Far,
     ) -> Result<(AnyReader, AnyWriter), OpenError> {
-        match self {
-            Self::Russh(carrier) => carrier.open_far(source, far).await.map(Either::left),
-            Self::Openssh(carrier) => carrier.open_far(source, far).await.map(Either::right),
+        match far.name.clone() {
+            Some(name) => self.by_name.open(source, far, name).await,
+            None => self.one.open_far(source, far).await,
         }
     }
 }
-
-/// The reading half of a channel of either kind.
-pub type AnyReader = Either<RusshReader, OpensshReader>;
-
-/// The writing half of a channel of either kind.
-pub type AnyWriter = Either<RusshWriter, OpensshWriter>;

@@ -4,18 +4,20 @@
 //! - [`RusshCarrier`]: the embedded SSH client, over the russh library.
 //! - [`OpensshCarrier`]: the user's own ssh, over [`channels`]: the SSH connection protocol without I/O.
 //! - [`Direct`]: this host's own TCP, for what is to go around the server.
-//! - [`AnyCarrier`]: one of the two, as the plan says.
+//! - [`AnyCarrier`]: one of the two, as the plan says, and `by_name`: its opens by name, apart from all others.
 //! - [`dial`]: the budget in front of every open, so that hosts that never answer delay no host that does.
 //! - [`link`]: a carrier with a life: it was connected, and may be lost. [`error`]: why it was not, or no longer is.
 //! - [`steady`]: a carrier that stays, over links that are replaced when they are lost.
-//! - `processes`: what a carrier has started.
+//! - `processes`: what a carrier has started. `detach`: what runs to its end, whoever has gone.
 //! - `failure`: what a server's words for a refused open mean.
 //! - `expired`: a password that lets in, but only to be changed.
 //! - [`examine`]: what is asked of a server beside flows. `sftp`: reading a file for that, without I/O.
 //! - [`prompt`]: the questions that a login asks of a person.
 
 mod any;
+mod by_name;
 pub mod channels;
+mod detach;
 pub mod dial;
 pub mod direct;
 pub mod error;
@@ -23,6 +25,7 @@ pub mod examine;
 mod expired;
 mod failure;
 pub mod link;
+mod one;
 pub mod openssh;
 mod processes;
 pub mod prompt;
@@ -30,10 +33,11 @@ pub mod russh;
 mod sftp;
 pub mod steady;
 
-pub use self::any::{AnyCarrier, AnyReader, AnyWriter};
+pub use self::any::AnyCarrier;
 pub use self::direct::Direct;
 pub use self::error::{CertificateFault, CommandEnd, ConnectError, HostKeyError, LostReason};
 pub use self::link::{Description, Link};
+pub use self::one::{AnyReader, AnyWriter};
 pub use self::openssh::OpensshCarrier;
 pub use self::prompt::{AskpassPrompter, NoPrompter, Prompter, TtyPrompter};
 pub use self::russh::RusshCarrier;

@@ -84,7 +84,7 @@ pub struct UpArgs {
     ///
     /// Otherwise 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most for many flows; 1
     /// where each login asks somebody, and over a ProxyCommand. Over --carrier openssh 1, and a further one at 900 flows. A
-    /// connection that is lost resets the flows on it alone.
+    /// connection that is lost resets the flows on it alone. Names that the server looks up have up to 4 more, but with 1.
     #[arg(long, value_name = "N", help_heading = SERVER)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=16))]
     pub connections: Option<u8>,

@@ -126,6 +126,15 @@ impl SshPlan {
         matches!(nearest.route, Route::Direct).then_some(nearest)
     }
 
+    /// Whether there is to be one connection alone: as many as the user asks for. A command may be a cloud session that is slow,
+    /// counted or opens a browser: one where nobody asks for more.
+    pub fn is_one_connection(&self) -> bool {
+        match self.connections {
+            Some(asked) => asked == 1,
+            None => self.dialled().is_none(),
+        }
+    }
+
     /// The file that a new host key is written to.
     pub fn file_for_keys(&self) -> Option<&Path> {
         let first = self.known_hosts.first().map(PathBuf::as_path);

@@ -5,7 +5,6 @@
 //! with this process.
 
 mod board;
-mod by_name;
 mod error;
 pub(super) mod far_networks;
 pub(super) mod flows;

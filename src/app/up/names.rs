@@ -5,10 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::sync::Semaphore;
 use tracing::info;
 
-use super::by_name::Turns;
 use super::own_name::OwnName;
 use super::shown::Shown;
 use crate::carrier::AnyCarrier;
@@ -164,8 +162,6 @@ pub(super) enum Unfit {
 pub(super) struct Guest<'a> {
     /// The host.
     pub(super) name: Result<Arc<str>, Unfit>,
-    /// To be waited for before the server is asked.
-    pub(super) turn: &'a Semaphore,
     _held: Option<Held<'a, Datagrams>>,
 }
 
@@ -176,7 +172,6 @@ pub(in crate::app) struct Names {
     source: Source,
     shown: Arc<Shown>,
     dns: DnsPlan,
-    turns: Turns,
     own_name: OwnName,
     answers: Datagrams,
 }
@@ -214,7 +209,6 @@ impl Names {
             source: Source(SocketAddr::new(client, PORT)),
             shown,
             dns,
-            turns: Turns::default(),
             answers: answers(),
         }
     }
@@ -234,11 +228,7 @@ impl Names {
             Named::Name(name) if !self.has_port(&name, target.0.port()) => Err(Unfit::Port),
             Named::Name(name) => Ok(name),
         };
-        Some(Guest {
-            turn: self.turns.of(target.0.ip()),
-            name,
-            _held: held,
-        })
+        Some(Guest { name, _held: held })
     }
 
     /// Whether a port of a host is captured: any, unless the host was named with some.

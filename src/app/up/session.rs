@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{debug, warn};
 
-use super::by_name::InTurn;
 use super::flows::Flows;
 use super::leads::Leads;
 use super::life::Activity;
@@ -111,12 +110,10 @@ impl<L: Leads + 'static> Session<L> {
             .flows
             .begin(key, (far != target.into()).then(|| far.clone()));
         let meter = Metered(&self.stats.traffic, &listed, entry.as_ref());
-        let turn = guest.as_ref().map(|guest| guest.turn);
         let unfit = guest.as_ref().and_then(|guest| guest.name.as_ref().err());
         let outcome = if let Some(unfit) = unfit {
             refuse(inbound, *unfit)
         } else {
-            let carrier = InTurn(carrier, turn);
             // Boxed: awaited in place, a future is kept twice.
             Box::pin(relay(inbound, &carrier, far.clone(), &meter)).await
         };

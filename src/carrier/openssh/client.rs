@@ -157,6 +157,12 @@ impl Client {
         }
     }
 
+    /// For a carrier of one master alone.
+    pub(super) fn with_one_master(mut self) -> Self {
+        self.plan.connections = Some(1);
+        self
+    }
+
     pub(super) fn plan(&self) -> &SshPlan {
         &self.plan
     }

@@ -59,6 +59,7 @@ use tracing::debug;
 
 use self::client::{Asks, Client};
 use self::pool::Pool;
+use super::by_name::{NoMore, ONE_CONNECTION};
 use super::dial::DialBudget;
 use super::error::{ConnectError, LostReason};
 use super::link::{Description, Link, distinct};
@@ -107,6 +108,33 @@ impl OpensshCarrier {
             Asks::Nobody
         };
         Self::log_in(self.pool.client().clone(), asks).await
+    }
+
+    /// A further one, of one master: see [`super::by_name`].
+    pub(super) async fn apart(&self) -> Result<Self, NoMore> {
+        let client = self.pool.client();
+        if client.plan().is_one_connection() {
+            return Err(NoMore::Ever(ONE_CONNECTION.to_owned()));
+        }
+        let carrier = Self::log_in(client.clone().with_one_master(), Asks::Nobody).await;
+        carrier.map_err(|error| NoMore::of(&error))
+    }
+
+    /// How many channels there are, with those that are to be opened.
+    pub(super) fn channels(&self) -> usize {
+        let masters = self.pool.all();
+        let burdens = masters.iter().filter_map(|master| master.burden());
+        burdens.map(|burden| burden.flows).sum()
+    }
+
+    /// Resolves when the server has done for every master what it was asked for there.
+    pub(super) async fn done(&self) {
+        for master in self.pool.all() {
+            if let Some(answer) = master.ask() {
+                // It resolves with the answer, to whatever.
+                let _ = answer.await;
+            }
+        }
     }
 
     async fn log_in(client: Client, asks: Asks) -> Result<Self, ConnectError> {

@@ -17,7 +17,6 @@ mod auth;
 mod backlog;
 mod connection;
 mod cut;
-mod detach;
 mod examine;
 mod greeting;
 mod handler;
@@ -45,9 +44,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use self::detach::detached;
 use self::login::How;
 use self::pool::{Place, Pool};
+use super::by_name::{NoMore, ONE_CONNECTION};
+use super::detach::detached;
 use super::dial::DialBudget;
 use super::error::{ConnectError, LostReason};
 use super::link::{Description, Link, distinct};
@@ -100,6 +100,44 @@ impl RusshCarrier {
             prompter,
         };
         Self::log_in(self.pool.plan(), how).await
+    }
+
+    /// A further one, of one connection: see [`super::by_name`].
+    pub(super) async fn apart(&self) -> Result<Self, NoMore> {
+        let plan = self.pool.plan();
+        let access = self.pool.access();
+        if !access.is_silent() {
+            return Err(NoMore::Ever(
+                "this login asks somebody each time".to_owned(),
+            ));
+        }
+        if plan.is_one_connection() {
+            return Err(NoMore::Ever(ONE_CONNECTION.to_owned()));
+        }
+        let plan = SshPlan {
+            connections: Some(1),
+            ..plan.clone()
+        };
+        let how = How {
+            before: Some(access),
+            is_further: true,
+            prompter: None,
+        };
+        let carrier = Self::log_in(&plan, how).await;
+        carrier.map_err(|error| NoMore::of(&error))
+    }
+
+    /// How many channels there are, with those that are to be opened.
+    pub(super) fn channels(&self) -> usize {
+        self.pool.all().iter().map(|c| c.load().channels()).sum()
+    }
+
+    /// Resolves when the server has done on every connection what it was asked for there.
+    pub(super) async fn done(&self) {
+        for connection in self.pool.all() {
+            // An error means that the connection is gone, and what was asked for with it.
+            let _ = connection.handle().send_ping().await;
+        }
     }
 
     async fn log_in(plan: &SshPlan, how: How<'_>) -> Result<Self, ConnectError> {

@@ -24,7 +24,7 @@ use super::login::{self, Access};
 use super::vigil;
 use crate::carrier::error::LostReason;
 use crate::net::{OpenError, OpenFailure};
-use crate::plan::{Route, SshPlan};
+use crate::plan::SshPlan;
 
 /// How long an open waits for a connection that is not stalled.
 const STALL_WAIT: Duration = Duration::from_secs(10);
@@ -363,18 +363,9 @@ impl Pool {
     }
 }
 
-/// How many connections there should be: as many as the user asks for. A command may be a cloud session that is slow,
-/// counted or opens a browser: one where nobody asks for more.
+/// How many connections there should be, where that does not depend on the flows.
 fn asked(plan: &SshPlan) -> Option<usize> {
-    plan.connections.or(is_by_command(plan).then_some(1))
-}
-
-fn is_by_command(plan: &SshPlan) -> bool {
-    match &plan.route {
-        Route::Direct => false,
-        Route::Jump(hop) => is_by_command(hop),
-        Route::Command(_) => true,
-    }
+    plan.connections.or(plan.is_one_connection().then_some(1))
 }
 
 fn no_connection() -> LostReason {
