@@ -31,7 +31,7 @@ const MAX_ASKERS: usize = 64;
 const MAX_ALL_ASKERS: usize = 2 * MAX_WAITING;
 /// Steps that may be ahead: those of answered questions stay until they are due.
 const MAX_STEPS: usize = 16 * MAX_WAITING;
-/// How long one resolver may take before the next one is asked, and a silent one is given up.
+/// How long one resolver may take before the next one is asked, and a silent one is given up for that.
 const STEP: Duration = Duration::from_millis(1500);
 /// So many steps, and the client hears that it failed: less than the 5 s after which resolv.conf(5) has clients ask again.
 const STEPS: u8 = 3;
@@ -373,15 +373,18 @@ impl<C> Resolver<C> {
         };
         waiting.steps += 1;
         let (steps, server) = (waiting.steps, waiting.server);
-        self.lines[server].judge(now, STEP);
-        let replies = if steps >= STEPS {
+        let is_last = steps >= STEPS;
+        // Where nobody else is asked, a fresh stream would only have a slow server begin anew.
+        if is_last || self.ask_next(now, &ticket) {
+            self.lines[server].judge(now, STEP);
+        }
+        let replies = if is_last {
             self.give_up(&ticket)
         } else {
             self.steps.push_back(Due {
                 at: now + STEP,
                 ticket: ticket.clone(),
             });
-            self.ask_next(now, &ticket);
             Vec::new()
         };
         let waiting = &self.waiting;

@@ -254,6 +254,41 @@ fn a_silent_server_is_given_up_and_the_next_one_asked_within_the_clients_patienc
     assert_eq!(rig.resolver.poll_timeout(), None);
 }
 
+/// Asked again on a fresh stream it would only begin anew.
+#[test]
+fn a_slow_server_is_waited_for_where_there_is_no_other() {
+    let mut rig = Rig::new(1, 0);
+    for (client, name) in [API, "b.corp.internal", "c.corp.internal"]
+        .iter()
+        .enumerate()
+    {
+        rig.waits(client as u32, &query(7, name, A));
+        let sent = rig.sent(0);
+        assert_eq!(rig.pass(4_000), []);
+        assert!(!rig.resolver.take_silent(0), "{name}");
+        let replies = rig.says(0, &address(&sent[0], 60, 2));
+        assert_eq!(codes(&replies), [(client as u32, NOERROR)]);
+    }
+    // The last of several as well, which is asked 1.5 s after the first.
+    let mut rig = Rig::new(2, 0);
+    rig.waits(0, &query(7, API, A));
+    rig.sent(0);
+    rig.pass(1_500);
+    let sent = rig.sent(1);
+    assert_eq!(rig.pass(2_500), []);
+    assert!(rig.resolver.take_silent(0) && !rig.resolver.take_silent(1));
+    assert_eq!(
+        codes(&rig.says(1, &address(&sent[0], 60, 2))),
+        [(0, NOERROR)]
+    );
+    // A silent one is given up after all.
+    let mut rig = Rig::new(1, 0);
+    rig.waits(0, &query(7, API, A));
+    rig.sent(0);
+    assert_eq!(codes(&rig.pass(4_500)), [(0, SERVFAIL)]);
+    assert!(rig.resolver.take_silent(0));
+}
+
 /// One slow question says nothing of a server that answers others.
 #[test]
 fn a_server_that_answers_others_is_not_silent() {
