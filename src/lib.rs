@@ -88,7 +88,7 @@
 //!
 //! Datagrams to its port 53 come out of the engine as they are, connections as flows that [`resolve`] answers instead of the
 //! relay. It asks the server's own name servers (`/etc/resolv.conf` over an exec, else over sftp), or those of `--dns-server`,
-//! over one stream each. With domains, other names go to the resolver that the host has, from the host. A name that belongs to
+//! over one stream each. With domains, other names go to the resolver that the host has, from the host, by datagrams as programs ask it (`resolve/datagrams.rs`). A name that belongs to
 //! the far side is never asked elsewhere, but for the SSH server's own, without which there is no far side: while there is no
 //! connection the answer is SERVFAIL.
 //!

@@ -16,7 +16,7 @@ use crate::plan::CapturePlan;
 use crate::plan::advice::{Gateway, HostNetworks, Interface};
 
 /// Names of devices that we made begin with this.
-pub(super) const DEVICE_PREFIX: &str = "underpass";
+pub const DEVICE_PREFIX: &str = "underpass";
 /// Absent when the kernel has no IPv6; otherwise whether new devices get none.
 const IPV6_DISABLED: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";

@@ -9,7 +9,8 @@
 //!        answer           cache, joins,     answers in any order
 //!                         zones, retries
 //! ```
-//! [`Resolver`] is sans-IO: messages and `now` in, messages out. [`Proxy`] gives it streams, clients and a clock.
+//! [`Resolver`] is sans-IO: messages and `now` in, messages out. [`Proxy`] gives it streams, clients and a clock. Name servers near
+//! the host, which may speak nothing but UDP, are asked so first: [`DatagramsFirst`] makes a stream of it.
 //!
 //! Messages are taken apart by hickory-proto and not put together again by it, but where the name of a mapped address was asked
 //! for ([`View`]): an answer goes to who asked as the bytes that the far resolver sent, with id, the question's spelling, the TTLs
@@ -23,15 +24,17 @@
 //! | questions that wait for an answer | 4,096; a further one is answered SERVFAIL |
 //! | who waits for them | 8,192, and 64 for the same one; a further one is answered SERVFAIL |
 //! | questions under way on one stream | 128; the rest waits in order |
+//! | datagrams to a name server that wait for their answers | 256, each on a socket of its own, for 5 s |
 //! | remembered answers | 8 MiB and 16,384 of them; the ones not used longest go |
 //! | how long an answer is remembered | its TTL, a day at most; that there is none, 3 hours at most |
-//! | how long one resolver may take | 1.5 s, then the next one is asked too; after 4.5 s in all the answer is SERVFAIL |
+//! | how long one resolver may take | 1.5 s, then the next one is asked too, where there is one; after 4.5 s in all the answer is SERVFAIL |
 //! | names that addresses stand for, where nobody is asked | 16,384; each keeps its address for 5 minutes at least, then the one not needed longest goes; a further one is answered SERVFAIL |
 //! | clients' streams | 256, each with 64 questions that wait, and ended after 30 s of silence |
 
 mod answer;
 mod by_name;
 mod cache;
+mod datagrams;
 mod frame;
 mod pool;
 mod proxy;
@@ -41,6 +44,7 @@ mod upstream;
 mod view;
 mod zones;
 
+pub use datagrams::{Answers, Datagrams, DatagramsFirst, Questions, Socket};
 pub use frame::{Deframer, frame};
 pub use pool::{Named, Pools};
 pub use proxy::{Held, Proxy, Respond};

@@ -151,7 +151,7 @@ pub(super) fn place(question: &mut Question, asked: &mut Asked, zones: &Zones, v
 }
 
 /// The question section, where its name is spelled out.
-fn section(message: &[u8]) -> Option<&[u8]> {
+pub(super) fn section(message: &[u8]) -> Option<&[u8]> {
     let mut end = HEADER;
     loop {
         match *message.get(end)? {
@@ -173,7 +173,7 @@ pub(super) fn lower(section: &[u8]) -> Box<[u8]> {
 }
 
 /// An answer of nothing but a header to a message that cannot be read further.
-fn bare(message: &[u8], code: ResponseCode) -> Vec<u8> {
+pub(super) fn bare(message: &[u8], code: ResponseCode) -> Vec<u8> {
     let mut answer = vec![0; HEADER];
     answer[..2].copy_from_slice(&message[..2]);
     // The operation and whether recursion was desired, as they were.

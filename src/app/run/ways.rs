@@ -9,6 +9,7 @@ use crate::carrier::{AnyCarrier, AnyReader, AnyWriter, Steady};
 use crate::net::{Carrier, Either, Far, OpenError, OpenFailure, Source, Target};
 use crate::plan::names::{DNS, StandIn};
 use crate::plan::{Mapping, RunPlan, Way};
+use crate::resolve::{Answers, DatagramsFirst, Questions};
 
 /// Finds each flow's way.
 pub(super) struct Ways {
@@ -16,6 +17,7 @@ pub(super) struct Ways {
     mapping: Mapping,
     stand_ins: Vec<StandIn>,
     server: Steady<AnyCarrier>,
+    names: DatagramsFirst<Direct>,
 }
 
 impl Ways {
@@ -25,6 +27,7 @@ impl Ways {
             plan,
             stand_ins,
             server,
+            names: DatagramsFirst::new(Direct),
         }
     }
 
@@ -44,7 +47,7 @@ impl Leads for Ways {
 
     fn lead(&self, target: Target) -> (Out<'_>, Target) {
         if let Some(outside) = self.outside(target.0) {
-            return (Out::Host, Target(outside));
+            return (Out::Names(&self.names), Target(outside));
         }
         match self.plan.way(target.0) {
             Way::Server => (Out::Server(&self.server), far(&self.mapping, target)),
@@ -58,6 +61,8 @@ impl Leads for Ways {
 pub(super) enum Out<'a> {
     Server(&'a Steady<AnyCarrier>),
     Host,
+    /// To a name server of this host's. Which speaks UDP at least, so it is not known here whether it would accept a stream.
+    Names(&'a DatagramsFirst<Direct>),
     Nowhere,
 }
 
@@ -72,7 +77,11 @@ impl Carrier for Out<'_> {
     ) -> Result<(WayReader, WayWriter), OpenError> {
         match self {
             Self::Server(server) => server.open_far(source, far).await.map(Either::left),
-            Self::Host => Direct.open_far(source, far).await.map(Either::right),
+            Self::Host => {
+                let opened = Direct.open_far(source, far).await;
+                opened.map(Either::right).map(Either::right)
+            }
+            Self::Names(names) => names.open_far(source, far).await.map(Either::right),
             Self::Nowhere => Err(OpenError::new(
                 OpenFailure::NetworkUnreachable,
                 "not captured, and --isolate is set",
@@ -82,7 +91,7 @@ impl Carrier for Out<'_> {
 }
 
 /// The reading half of a flow: through the server, or from this host.
-type WayReader = Either<SteadyReader<AnyReader>, TcpReader>;
+type WayReader = Either<SteadyReader<AnyReader>, Either<Answers, TcpReader>>;
 
 /// The writing half of a flow.
-type WayWriter = Either<SteadyWriter<AnyWriter>, TcpWriter>;
+type WayWriter = Either<SteadyWriter<AnyWriter>, Either<Questions<Direct>, TcpWriter>>;

@@ -5,6 +5,7 @@
 //! with this process.
 
 mod board;
+mod datagrams;
 mod error;
 pub(super) mod far_networks;
 pub(super) mod flows;
@@ -442,7 +443,7 @@ async fn ask_for_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>, near: 
 async fn check_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>, keeper: Option<Keeper>) {
     if let Some(who) = keeper.filter(|keeper| keeper.writes_the_file()) {
         info!(
-            "--dns: {} writes /etc/resolv.conf, which names underpass from here on, again whenever it is written; the newest that \
+            "names: {} writes /etc/resolv.conf, which names underpass from here on, again whenever it is written; the newest that \
              others wrote comes back at the end",
             who.name()
         );

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tracing::info;
 
+use super::near;
 use super::own_name::OwnName;
 use super::shown::Shown;
 use crate::carrier::AnyCarrier;
@@ -15,7 +16,9 @@ use crate::inlet::tun::{Answers, NameServers, Tun};
 use crate::net::{Carrier, Inbound, Source, Target};
 use crate::os::TunDevice;
 use crate::plan::{CapturePlan, DnsPlan, Mapping, NamePool, names};
-use crate::resolve::{Counters, Held, NameError, Named, Pools, Proxy, Respond, View, Zones};
+use crate::resolve::{
+    Counters, Datagrams, DatagramsFirst, Held, NameError, Named, Pools, Proxy, Respond, View, Zones,
+};
 
 /// Where a host has written down which name servers it asks (resolv.conf(5)).
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -30,6 +33,9 @@ pub(in crate::app) enum NamesError {
     /// A domain of `--dns`.
     #[error("--dns: {0}; write domains with commas between, for example corp.internal,example.com")]
     Domain(#[from] NameError),
+    /// A host by its name.
+    #[error("hosts by name: {0}")]
+    Host(#[source] NameError),
     /// Nobody is known who could be asked.
     #[error(
         "{0}; name one: --dns-server IP, in a cloud usually 169.254.169.253 (AWS, or the VPC's base address + 2), \
@@ -51,6 +57,8 @@ pub(in crate::app) struct World {
     shown: Shown,
     pools: Option<Pools>,
     dns: DnsPlan,
+    /// There are names that are not the far side's.
+    has_near: bool,
 }
 
 impl World {
@@ -70,9 +78,10 @@ impl World {
             .collect();
         let zones = match dns.is_all_by_name {
             true => zones,
-            false => zones.with_hosts(&hosts)?,
+            false => zones.with_hosts(&hosts).map_err(NamesError::Host)?,
         };
         Ok(Self {
+            has_near: !zones.domains().is_empty(),
             zones,
             shown: Shown::new(dns, capture),
             pools,
@@ -87,8 +96,10 @@ impl World {
 
     /// But for `names`, each as it is: those of who leads to the far side.
     pub(super) fn except(self, names: &[&str]) -> Self {
+        let is_name = |name: &&str| name.parse::<IpAddr>().is_err();
         Self {
             zones: self.zones.except(names),
+            has_near: self.has_near || names.iter().any(is_name),
             ..self
         }
     }
@@ -141,9 +152,9 @@ fn read_answer(answer: &Answer) -> Result<Vec<SocketAddr>, NamesError> {
 }
 
 /// Sends answers as packets.
-pub(super) struct Datagrams(Answers<TunDevice>);
+pub(super) struct Replies(Answers<TunDevice>);
 
-impl Respond for Datagrams {
+impl Respond for Replies {
     fn respond(&self, from: Target, to: Source, message: &[u8]) {
         self.0.send(from, to, message);
     }
@@ -162,18 +173,20 @@ pub(super) enum Unfit {
 pub(super) struct Guest<'a> {
     /// The host.
     pub(super) name: Result<Arc<str>, Unfit>,
-    _held: Option<Held<'a, Datagrams>>,
+    _held: Option<Held<'a, Replies>>,
 }
 
 /// The name server.
 pub(in crate::app) struct Names {
-    proxy: Proxy<Datagrams>,
+    proxy: Proxy<Replies>,
     at: NameServers,
     source: Source,
     shown: Arc<Shown>,
     dns: DnsPlan,
     own_name: OwnName,
-    answers: Datagrams,
+    answers: Replies,
+    /// Who is asked from this host, where there is anything to ask.
+    near: Vec<SocketAddr>,
 }
 
 impl Names {
@@ -188,7 +201,7 @@ impl Names {
         let targets = |servers: &[SocketAddr]| -> Vec<Target> {
             servers.iter().map(|server| Target(*server)).collect()
         };
-        let answers = || Datagrams(inlet.answers());
+        let answers = || Replies(inlet.answers());
         let own_address = match client {
             IpAddr::V4(address) => address,
             IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
@@ -198,6 +211,7 @@ impl Names {
             shown,
             pools,
             dns,
+            has_near,
         } = world;
         let shown = Arc::new(shown);
         let view: Arc<dyn View> = Arc::<Shown>::clone(&shown);
@@ -210,6 +224,7 @@ impl Names {
             shown,
             dns,
             answers: answers(),
+            near: near.iter().filter(|_| has_near).copied().collect(),
         }
     }
 
@@ -269,9 +284,16 @@ impl Names {
     pub(in crate::app) async fn run(
         &self,
         server: &impl Carrier,
-        near: &impl Carrier,
+        near: &impl Datagrams,
     ) -> Infallible {
-        self.proxy.run(self.source, server, near).await
+        let near = DatagramsFirst::new(near.clone());
+        let checked = async {
+            if !self.near.is_empty() {
+                near::check(&near, self.source, &self.near).await;
+            }
+        };
+        let (never, ()) = tokio::join!(self.proxy.run(self.source, server, &near), checked);
+        never
     }
 
     /// What has happened so far.

@@ -5,14 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use nix::net::if_::if_nametoindex;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
+use tracing::warn;
 
+use super::datagrams::connected;
 use crate::carrier::Direct;
 use crate::carrier::direct::{TcpReader, TcpWriter, halves, open_error};
 use crate::net::{Carrier, Far, OpenError, OpenFailure, Source, Target};
 use crate::os::helper::Hand;
 use crate::os::names::{By, upstream};
 use crate::plan::names;
+use crate::resolve::{Datagrams, DatagramsFirst};
 
 /// Opens streams to them.
 #[derive(Clone, Debug)]
@@ -79,12 +82,59 @@ impl Carrier for Near {
     }
 }
 
+impl Datagrams for Near {
+    type Socket = UdpSocket;
+
+    async fn socket(&self, server: Target) -> io::Result<UdpSocket> {
+        match self {
+            Self::Here { .. } => connected(now(server.0, &self.servers())).await,
+            Self::Elsewhere { hand, .. } => {
+                let made = hand.near(server.0, true).await;
+                UdpSocket::from_std(made.map_err(io::Error::other)?.into())
+            }
+        }
+    }
+}
+
+/// Warns where none of `servers`, which are asked by `carrier`, answers.
+pub(super) async fn check<C: Datagrams>(
+    carrier: &DatagramsFirst<C>,
+    source: Source,
+    servers: &[SocketAddr],
+) {
+    for server in servers {
+        if carrier.answers(source, Target(*server)).await {
+            return;
+        }
+    }
+    warn!("{}", silence(servers));
+}
+
+/// What there is to say of `servers`, none of which answers.
+pub(super) fn silence(servers: &[SocketAddr]) -> String {
+    let Some(first) = servers.first() else {
+        return "names: there is no name server here but that of underpass, so names that are not for the far side are not found; have \
+                /etc/resolv.conf name one before underpass starts, or take --dns for all names"
+            .to_owned();
+    };
+    let ip = first.ip();
+    let all: Vec<String> = servers
+        .iter()
+        .map(|server| server.ip().to_string())
+        .collect();
+    format!(
+        "names: the name servers here do not answer underpass: {}; names that are not for the far side are not found, nor the SSH server's \
+         own after a lost connection; see whether one does: dig @{ip} . NS",
+        all.join(", ")
+    )
+}
+
 /// The privileged part takes another one where that is asked no longer there.
 async fn open_there(hand: &Hand, server: SocketAddr) -> Result<(TcpReader, TcpWriter), OpenError> {
-    let stream = hand.near(server).await;
+    let stream = hand.near(server, false).await;
     let stream = stream.map_err(|error| OpenError::new(OpenFailure::Other, error.to_string()))?;
     let connected = async {
-        let stream = TcpStream::from_std(stream)?;
+        let stream = TcpStream::from_std(stream.into())?;
         stream.writable().await?;
         match stream.take_error()? {
             Some(error) => Err(error),
@@ -113,5 +163,16 @@ mod tests {
         assert_eq!(now(old, &[new, old]), old);
         assert_eq!(now(old, &[new]), new);
         assert_eq!(now(old, &[]), old);
+    }
+
+    #[test]
+    fn who_does_not_answer_is_named_in_one_line() {
+        let servers: [SocketAddr; 2] = [([192, 0, 2, 1], 53).into(), ([192, 0, 2, 2], 53).into()];
+        let line = silence(&servers);
+        assert!(line.contains(": 192.0.2.1, 192.0.2.2;"), "{line}");
+        assert!(line.ends_with("dig @192.0.2.1 . NS"), "{line}");
+        for line in [line, silence(&[])] {
+            assert_eq!(line.lines().count(), 1, "{line}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The end that asks.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus};
@@ -170,13 +170,15 @@ impl Hand {
         }
     }
 
-    /// Begins a TCP connection to `server`, one of those that programs in the other network had, from there.
+    /// Begins a TCP connection to `server`, one of those that programs in the other network had, from there; with `datagrams` a
+    /// socket for those instead.
     ///
     /// # Errors
     /// Why none was begun.
-    pub async fn near(&self, server: SocketAddr) -> Result<TcpStream, HandError> {
-        match self.ask(Some(Request::Near { server })).await? {
-            Answer::Connection(connection) => Ok(connection.into()),
+    pub async fn near(&self, server: SocketAddr, datagrams: bool) -> Result<OwnedFd, HandError> {
+        let request = Request::Near { server, datagrams };
+        match self.ask(Some(request)).await? {
+            Answer::Connection(connection) => Ok(connection),
             other => Err(unexpected(&other)),
         }
     }

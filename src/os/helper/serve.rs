@@ -220,9 +220,9 @@ impl Server {
                 }
                 Ok((Reply::Held, None))
             }
-            Order::Near(server) => {
+            Order::Near(server, kind) => {
                 let place = self.place.as_ref().ok_or_else(out_of_turn)?;
-                let connection = place.connect(server);
+                let connection = place.connect(server, kind);
                 let connection =
                     connection.map_err(|error| Refusal::new(RefusalKind::Failed, error))?;
                 Ok((Reply::Near, Some(Box::new(connection))))
@@ -439,6 +439,7 @@ impl From<NamesError> for Refusal {
     fn from(error: NamesError) -> Self {
         let kind = match error {
             NamesError::NotRoot => RefusalKind::Privilege,
+            NamesError::Taken => RefusalKind::Busy,
             NamesError::File(_)
             | NamesError::Program(_)
             | NamesError::Elsewhere(_)

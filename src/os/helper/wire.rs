@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+use nix::sys::socket::SockType;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -113,7 +114,12 @@ pub(super) enum Request {
         names: Option<Wish>,
     },
     /// Connect to one of the name servers that programs in that other network had, from there.
-    Near { server: SocketAddr },
+    Near {
+        server: SocketAddr,
+        /// For datagrams, not for a stream.
+        #[serde(default)]
+        datagrams: bool,
+    },
     /// Capture nothing any more.
     Release {},
 }
@@ -164,7 +170,7 @@ pub(super) enum Order {
         exempt: Vec<IpAddr>,
         names: Option<Wish>,
     },
-    Near(SocketAddr),
+    Near(SocketAddr, SockType),
     Release,
 }
 
@@ -343,7 +349,13 @@ impl Request {
                     names,
                 })
             }
-            Self::Near { server } => Ok(Order::Near(server)),
+            Self::Near { server, datagrams } => Ok(Order::Near(
+                server,
+                match datagrams {
+                    true => SockType::Datagram,
+                    false => SockType::Stream,
+                },
+            )),
             Self::Release {} => Ok(Order::Release),
         }
     }
@@ -519,7 +531,7 @@ mod tests {
                     prop_assert!(name.len() < 16 && !name.contains(['/', ' ', '%', '\0']));
                     prop_assert!(plan.mtu.is_none_or(|mtu| mtu >= 1280));
                 }
-                Ok(Order::Release | Order::Near(_)) => prop_assert!(false, "nobody asked for it"),
+                Ok(Order::Release | Order::Near(..)) => prop_assert!(false, "nobody asked for it"),
                 Err(_) => {}
             }
         }

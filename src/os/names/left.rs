@@ -28,6 +28,12 @@ pub(in crate::os) async fn put_back(own: Option<&Slot>) -> usize {
     count + netns::left::put_back()
 }
 
+/// The slot of who has replaced `/etc/resolv.conf`, and has it still.
+pub fn others_slot() -> Option<u32> {
+    let owner = ResolvConf::default().owner()?;
+    (!is_left(&owner, None)).then_some(owner.slot)
+}
+
 /// How many things there are to be put back.
 pub(in crate::os) fn count() -> usize {
     let conf = ResolvConf::default().owner();

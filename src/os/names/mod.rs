@@ -1,6 +1,6 @@
 //! Whom programs on this host ask for names: found out by [`Facts::keeper`], changed by [`Names`], kept so, and put back.
 //!
-//! Each way has a file of its own: systemd-resolved over D-Bus, which alone can part names by their domains; resolvconf(8); and
+//! Each way has a file of its own: systemd-resolved over D-Bus, which alone parts names by their domains itself; resolvconf(8); and
 //! `/etc/resolv.conf`, which is replaced as a whole. NetworkManager without the first writes that file, and can be told of
 //! name servers for the devices alone that it made: its file is replaced, too, and again whenever it writes it. In another network
 //! namespace ([`netns`]) nothing but a file counts, which is its own.
@@ -30,6 +30,7 @@ use self::resolved::Link;
 use super::routes::name_server;
 
 pub use self::keeper::{Facts, Keeper, RESOLV_CONF, asks_resolved, upstream};
+pub use self::left::others_slot;
 pub use self::netns::{Apart, ApartError, Place};
 
 /// What programs shall ask our name server for, and how they are brought to it.
@@ -85,17 +86,28 @@ impl By {
 #[derive(Debug, Error)]
 pub enum NamesError {
     /// `/etc/resolv.conf`.
-    #[error("/etc/resolv.conf cannot be replaced: {0}; leave --dns out, or take run --dns")]
-    File(#[from] io::Error),
+    #[error(
+        "/etc/resolv.conf cannot be replaced: {0}; leave names out (--dns, hosts by name), or have them looked up for one command: underpass run"
+    )]
+    File(#[source] io::Error),
+    /// Another instance was faster.
+    #[error(
+        "/etc/resolv.conf names the name server of another underpass; end that first: underpass down --all"
+    )]
+    Taken,
     /// resolvconf(8).
-    #[error("resolvconf takes no name server from us: {0}; leave --dns out, or take run --dns")]
+    #[error(
+        "resolvconf takes no name server from us: {0}; leave names out (--dns, hosts by name), or have them looked up for one command: underpass run"
+    )]
     Program(#[source] io::Error),
     /// That of another network.
-    #[error("the resolv.conf of that network cannot be written: {0}; leave --dns out")]
+    #[error(
+        "the resolv.conf of that network cannot be written: {0}; leave names out (--dns, hosts by name)"
+    )]
     Elsewhere(#[source] io::Error),
     /// systemd-resolved would not.
     #[error(
-        "systemd-resolved takes no name server from us: {0}; leave --dns out, or take run --dns"
+        "systemd-resolved takes no name server from us: {0}; leave names out (--dns, hosts by name), or have them looked up for one command: underpass run"
     )]
     Resolved(#[from] zbus::Error),
     /// systemd-resolved asks polkit, which asks nobody here.
@@ -146,7 +158,10 @@ impl Names {
                 let held = Entry::hold(at).await;
                 Self::Program(held.map_err(NamesError::Program)?)
             }
-            By::File => Self::File(File::hold(at)?),
+            By::File => Self::File(File::hold(at).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => NamesError::Taken,
+                _ => NamesError::File(error),
+            })?),
             By::Netns | By::Process => Self::Elsewhere(netns::Held::hold(at)?),
         })
     }

@@ -3,6 +3,7 @@
 mod answer;
 mod by_name;
 mod cache;
+mod datagrams;
 mod proxy;
 mod question;
 mod resolver;

@@ -149,11 +149,11 @@ impl Place {
         servers
     }
 
-    /// Begins a connection to one of those servers, the first where `server` is none, as programs there would.
+    /// Begins a connection of `kind` to one of those servers, the first where `server` is none, as programs there would.
     ///
     /// # Errors
     /// socket(2), connect(2); `NotFound` where there are none.
-    pub(in crate::os) fn connect(&self, server: SocketAddr) -> io::Result<OwnedFd> {
+    pub(in crate::os) fn connect(&self, server: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
         let servers = self.servers();
         let found = servers.iter().find(|found| **found == server);
         let found = found.or(servers.first()).ok_or(io::ErrorKind::NotFound)?;
@@ -162,7 +162,7 @@ impl Place {
             SocketAddr::V6(_) => AddressFamily::Inet6,
         };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let made = socket(family, SockType::Stream, flags, None)?;
+        let made = socket(family, kind, flags, None)?;
         match connect(made.as_raw_fd(), &SockaddrStorage::from(*found)) {
             Ok(()) | Err(Errno::EINPROGRESS) => Ok(made),
             Err(errno) => Err(errno.into()),
