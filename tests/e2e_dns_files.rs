@@ -24,6 +24,10 @@ fn all_names() -> String {
     format!("--dns --dns-server {FAR} {}", V4.subnet)
 }
 
+fn some_names() -> String {
+    format!("--dns corp.internal --dns-server {FAR} {}", V4.subnet)
+}
+
 /// The C library, dig, and a program that reads resolv.conf itself.
 fn finds_private_names(host: &Host) {
     let found = host.prints(&format!(
@@ -81,14 +85,95 @@ fn the_file_of_network_manager_is_replaced_as_well() {
     finds_private_names(&host);
     assert!(underpass.stop(Signal::SIGTERM).success());
     assert_eq!(host.conf(), before);
-    // But not for some names alone, and that is said with what to do.
-    let output = finished(host.up_command(&format!("--dns corp.internal {}", V4.subnet)));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    // For some names alone as well.
+    let mut underpass = host.up(&some_names());
+    parts_names(&host);
+    assert!(underpass.stop(Signal::SIGTERM).success());
+    assert_eq!(host.conf(), before);
+}
+
+/// Those of the far side are asked there, all others where they were asked before.
+fn parts_names(host: &Host) {
+    finds_private_names(host);
+    let found = host.prints("getent ahostsv4 www.example.com; dig +short www.example.com");
     assert!(
-        said.contains("NetworkManager") && said.contains("run --dns corp.internal"),
+        found.contains("192.0.2.80 ") && found.ends_with("192.0.2.80\n"),
+        "{found}"
+    );
+    let found = host.prints("dig +short -x 10.0.1.20; dig +short gone.corp.internal");
+    assert_eq!(found, "api.corp.internal.\n");
+}
+
+/// And no private one is asked elsewhere, whatever becomes of the connection.
+fn parts_names_until_the_end(mut host: Host) {
+    let before = host.conf();
+    let captured = host.capture();
+    let mut underpass = host.up(&some_names());
+    parts_names(&host);
+    host.lab.kill_sshd_at(22);
+    underpass.wait_for_line("connection lost");
+    // Remembered names are known; others are not to be had.
+    let said = host.prints("dig +tries=1 +time=15 db.corp.internal; dig +short bastion.test");
+    assert!(
+        said.contains("status: SERVFAIL") && said.ends_with("192.168.77.1\n"),
         "{said}"
     );
+    host.lab.start_sshd_at(22);
+    eventually("names are found again", || {
+        host.prints("dig +tries=1 +time=9 one.corp.internal")
+            .contains("status: NXDOMAIN")
+    });
+    assert!(underpass.stop(Signal::SIGTERM).success());
+    assert_eq!(host.conf(), before);
+    let names = captured.names();
+    assert!(
+        names.contains("www.example.com") && !names.contains("corp.internal"),
+        "{names}"
+    );
+    let log = underpass.log().join("\n");
+    assert!(!log.contains("do not ask"), "{log}");
+}
+
+#[test]
+fn names_are_parted_on_a_plain_host() {
+    parts_names_until_the_end(Host::new(&[
+        ("resolv.conf", "nameserver 192.168.77.1\n"),
+        NSSWITCH,
+    ]));
+}
+
+#[test]
+fn names_are_parted_beside_openresolv() {
+    parts_names_until_the_end(Host::new(&[NSSWITCH]).with_openresolv());
+}
+
+#[test]
+fn a_second_instance_is_told_whose_the_file_is_before_a_login() {
+    let before = "nameserver 192.168.77.1\n";
+    let host = Host::new(&[("resolv.conf", before), NSSWITCH]);
+    let mut first = host.up(&format!("--name first {}", some_names()));
+    for (args, what) in [
+        (some_names(), "--dns: /etc/resolv.conf"),
+        (
+            "db.example.com".to_owned(),
+            "hosts by name: /etc/resolv.conf",
+        ),
+    ] {
+        // A server that nobody reaches.
+        let args = format!("--name second -r root@192.0.2.1 {args}");
+        let output = finished(host.up_command(&args));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains(what) && said.contains("underpass down first"),
+            "{said}"
+        );
+    }
+    // Without names it is no obstacle.
+    let mut second = host.up("--name second 10.0.2.0/24");
+    assert!(second.stop(Signal::SIGTERM).success());
+    assert!(first.stop(Signal::SIGTERM).success());
+    assert_eq!(host.conf(), before);
 }
 
 #[test]

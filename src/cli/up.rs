@@ -112,9 +112,9 @@ pub struct UpArgs {
     /// Look up names through the server: all, or those below these domains
     ///
     /// Commas between domains; the names of addresses in the networks are looked up there, too. Other names stay with the resolver
-    /// that this host has. Behind --dns a network is a network: --dns 10.0.0.0/16 is --dns with all names. With up, domains are for hosts
-    /// with systemd-resolved; elsewhere /etc/resolv.conf names underpass for all names, and is put back at the end. With --netns the
-    /// resolv.conf of that network does, for all names or for domains.
+    /// that this host has. Behind --dns a network is a network: --dns 10.0.0.0/16 is --dns with all names. With up,
+    /// systemd-resolved parts names where it is asked; elsewhere /etc/resolv.conf names underpass, which asks that resolver for the
+    /// other names, and is put back at the end. With --netns the resolv.conf of that network does.
     #[arg(long, value_name = "DOMAINS", help_heading = NETWORKS, num_args = 0..=1, default_missing_value = "all", value_hint = ValueHint::Other)]
     pub dns: Vec<String>,
     /// Name server to ask, as the server reaches it; repeatable

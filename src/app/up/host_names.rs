@@ -1,5 +1,6 @@
 //! Names of the whole host: whether they can be looked up through the server, and who is asked for those that must not be.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,39 +10,51 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::names::{Names, NamesError, World, far_servers};
-use super::near::Near;
+use super::near::{self, Near};
+use crate::app::control::instances;
 use crate::carrier::AnyCarrier;
 use crate::inlet::tun::{NameServers, Tun};
 use crate::os::TunDevice;
-use crate::os::names::{Apart, By, Facts, Keeper, RESOLV_CONF, Wish, asks_resolved};
+use crate::os::host::DEVICE_PREFIX;
+use crate::os::names::{Apart, By, Facts, Keeper, RESOLV_CONF, Wish, asks_resolved, others_slot};
 use crate::plan::netns::Netns;
 use crate::plan::{CapturePlan, DnsPlan, Plan, names};
 
 /// Why names of the whole host cannot be looked up through the server.
 #[derive(Debug, Error)]
 pub(in crate::app) enum HostNamesError {
-    /// Some names alone.
-    #[error(
-        "--dns {domains}: names can be parted by systemd-resolved alone, and here {keeper} looks after them: resolv.conf(5) has name \
-         servers for all names only; write --dns for all names, add --dns-names to have the server look those up, or: underpass run --dns {domains} ... -- COMMAND"
-    )]
-    Split {
-        /// What was typed.
-        domains: String,
-        /// Who looks after names.
-        keeper: &'static str,
-    },
     /// Somebody looks after names here who leaves them to nobody.
     #[error(
-        "--dns: {0} looks after the names of this host, and cannot be asked to ask us; write: underpass run --dns ... -- COMMAND"
+        "{typed}: {keeper} looks after the names of this host, and cannot be asked to ask us; write: {run}",
+        run = .typed.run()
     )]
-    Managed(&'static str),
+    Managed {
+        /// What wants names.
+        typed: Typed,
+        /// Who looks after them.
+        keeper: &'static str,
+    },
     /// It does not answer.
     #[error(
-        "--dns: systemd-resolved looks after the names of this host, and does not answer on D-Bus; start it: sudo systemctl start \
-         dbus systemd-resolved, or write: underpass run --dns ... -- COMMAND"
+        "{0}: systemd-resolved looks after the names of this host, and does not answer on D-Bus; start it: sudo systemctl start \
+         dbus systemd-resolved, or write: {run}",
+        run = .0.run()
     )]
-    Silent,
+    Silent(Typed),
+    /// Another instance has the file.
+    #[error(
+        "{typed}: /etc/resolv.conf names one name server for all programs, and that is the one of {whose} already; end that first: \
+         underpass down {down}, or write: {run}",
+        whose = .other.as_ref().map_or("another underpass".to_owned(), |name| format!("underpass {name}")),
+        down = .other.as_deref().unwrap_or("--all"),
+        run = .typed.run()
+    )]
+    Taken {
+        /// What wants names.
+        typed: Typed,
+        /// The other one's name, where it is known.
+        other: Option<String>,
+    },
     /// Name servers are for everybody.
     #[error(
         "names (--dns, hosts by name) are looked up for every user of this host, and --user and --group capture for some alone; leave one of \
@@ -50,14 +63,49 @@ pub(in crate::app) enum HostNamesError {
     Users,
     /// Elsewhere there is another file, and it is not known which.
     #[error(
-        "--dns in {path}: which resolv.conf programs there read is known by a name or a process alone; write --netns NAME (ip netns attach \
+        "names in {path}: which resolv.conf programs there read is known by a name or a process alone; write --netns NAME (ip netns attach \
          NAME PID gives it one) or --netns pid:N, for a container: --netns pid:$(docker inspect -f '{{{{.State.Pid}}}}' CONTAINER)",
         path = .0.display()
     )]
     Elsewhere(PathBuf),
     /// The system would not.
-    #[error("--dns: it cannot be found out who looks after the names of this host: {0}")]
+    #[error("names: it cannot be found out who looks after the names of this host: {0}")]
     Io(#[from] io::Error),
+}
+
+/// What was typed that wants names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::app) enum Typed {
+    /// `--dns`, with or without domains.
+    Dns,
+    /// Hosts, by their names.
+    Hosts,
+}
+
+impl Typed {
+    fn of(dns: &DnsPlan) -> Self {
+        match dns.is_nobody_asked && !dns.is_all_by_name {
+            true => Self::Hosts,
+            false => Self::Dns,
+        }
+    }
+
+    /// What does without the host's names.
+    const fn run(self) -> &'static str {
+        match self {
+            Self::Dns => "underpass run --dns ... -- COMMAND",
+            Self::Hosts => "underpass run ... -- COMMAND",
+        }
+    }
+}
+
+impl fmt::Display for Typed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dns => "--dns",
+            Self::Hosts => "hosts by name",
+        })
+    }
 }
 
 /// Who looks after the names of this host, or of `netns`, where `plan` wants them looked up through the server, and that can be
@@ -110,18 +158,33 @@ fn here(dns: &DnsPlan) -> Result<Keeper, HostNamesError> {
         .enable_all()
         .build()?;
     let keeper = runtime.block_on(Facts::read()).keeper();
+    let typed = Typed::of(dns);
     match keeper.by() {
-        None if keeper == Keeper::SilentResolved => Err(HostNamesError::Silent),
-        None => Err(HostNamesError::Managed(keeper.name())),
-        // Who has the server look names up has all of them asked of us.
-        Some(By::File | By::Program) if !dns.domains.is_empty() && dns.by_name.is_none() => {
-            Err(HostNamesError::Split {
-                domains: dns.domains.join(","),
-                keeper: keeper.name(),
-            })
-        }
+        None if keeper == Keeper::SilentResolved => Err(HostNamesError::Silent(typed)),
+        None => Err(HostNamesError::Managed {
+            typed,
+            keeper: keeper.name(),
+        }),
+        Some(By::File) => match others_slot() {
+            Some(slot) => Err(HostNamesError::Taken {
+                typed,
+                other: name_of(slot),
+            }),
+            None => Ok(keeper),
+        },
         Some(_) => Ok(keeper),
     }
+}
+
+/// What `underpass down` calls the instance in `slot`, where that is one of who asks.
+fn name_of(slot: u32) -> Option<String> {
+    let device = format!("{DEVICE_PREFIX}{slot}");
+    let mut running = instances::running().into_iter();
+    let found = running.find(|one| {
+        let report = one.report.as_ref().ok();
+        report.and_then(|report| report.device.as_deref()) == Some(&device)
+    });
+    found.map(|one| one.found.name)
 }
 
 /// Whether the other names can be looked up, where some are the far side's alone.
@@ -202,6 +265,10 @@ impl HostNames {
         let Self {
             world, far, near, ..
         } = self;
-        Names::new(inlet, at, address, world, (&far, &near.servers()))
+        let near = near.servers();
+        if near.is_empty() && !world.domains().is_empty() {
+            warn!("{}", near::silence(&near));
+        }
+        Names::new(inlet, at, address, world, (&far, &near))
     }
 }

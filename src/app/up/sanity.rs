@@ -81,23 +81,23 @@ fn warning(asked: Asked, keeper: Keeper, first: Option<IpAddr>) -> Option<String
         Asked {
             by_library: false,
             by_file: true,
-        } => "--dns: programs on this host do not ask the name server of underpass, although /etc/resolv.conf names it; \
+        } => "names: programs on this host do not ask the name server of underpass, although /etc/resolv.conf names it; \
               another one answers them, by what stands behind hosts: in /etc/nsswitch.conf"
             .to_owned(),
         Asked {
             by_library: true,
             by_file: false,
         } => format!(
-            "--dns: programs that read /etc/resolv.conf themselves (dig, Go's) do not ask the name server of underpass but {first}, \
+            "names: programs that read /etc/resolv.conf themselves (dig, Go's) do not ask the name server of underpass but {first}, \
              which that file names; to have them ask systemd-resolved: sudo ln -sf /run/systemd/resolve/stub-resolv.conf \
              /etc/resolv.conf"
         ),
-        Asked { .. } if by_resolved => "--dns: programs on this host do not ask the name server of underpass: systemd-resolved \
+        Asked { .. } if by_resolved => "names: programs on this host do not ask the name server of underpass: systemd-resolved \
              answers them by another link, which resolvectl domain shows; have that link leave these domains, or write: \
              underpass run --dns ... -- COMMAND"
             .to_owned(),
         Asked { .. } => format!(
-            "--dns: programs on this host do not ask the name server of underpass: {first} answers them, which {} has put into \
+            "names: programs on this host do not ask the name server of underpass: {first} answers them, which {} has put into \
              /etc/resolv.conf; write: underpass run --dns ... -- COMMAND",
             keeper.name()
         ),
