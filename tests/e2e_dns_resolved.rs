@@ -214,13 +214,19 @@ fn what_somebody_wipes_is_set_again() {
 fn a_link_that_has_the_same_domain_is_told_of() {
     let host = resolved();
     host.prints(&format!(
-        "i=$(ip -o link show wan | cut -d: -f1); {MANAGER} SetLinkDomains 'ia(sb)' $i 2 corp.internal false other.test true"
+        "i=$(ip -o link show wan | cut -d: -f1); {MANAGER} SetLinkDomains 'ia(sb)' $i 3 corp.internal false other.test true \
+         dev.corp.internal true"
     ));
     let mut underpass = host.up(&format!(
         "--dns corp.internal --dns-server {FAR} {}",
         V4.subnet
     ));
-    underpass.wait_for_line("corp.internal: systemd-resolved asks the name servers of wan");
+    underpass.wait_for_line(
+        " corp.internal: systemd-resolved asks the name servers of wan for these names as well",
+    );
+    underpass.wait_for_line(
+        "dev.corp.internal: systemd-resolved asks the name servers of wan for these names and not underpass",
+    );
     assert!(underpass.stop(Signal::SIGTERM).success());
 }
 

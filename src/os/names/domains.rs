@@ -11,6 +11,16 @@ const MOST_ASKED: usize = 128;
 
 /// The domains of the link, each for routing alone: no name is completed by it.
 pub(super) fn routed(wish: &Wish) -> Vec<(String, bool)> {
+    let domains = all(wish).take(MOST);
+    domains.map(|domain| (domain, true)).collect()
+}
+
+/// How many there is no room for.
+pub(super) fn left_out(wish: &Wish) -> usize {
+    all(wish).skip(MOST).count()
+}
+
+fn all(wish: &Wish) -> impl Iterator<Item = String> {
     let all = || vec![".".to_owned()];
     let asked = match wish.domains.is_empty() {
         true => all(),
@@ -18,8 +28,7 @@ pub(super) fn routed(wish: &Wish) -> Vec<(String, bool)> {
     };
     // Those of addresses are among all names as well, but a longer domain of another link would win.
     let reverse = wish.networks.iter().flat_map(reverse);
-    let domains = asked.into_iter().chain(reverse).take(MOST);
-    domains.map(|domain| (domain, true)).collect()
+    asked.into_iter().chain(reverse)
 }
 
 /// The zones that hold the names of the addresses in `network`, exactly (RFC 1035 section 3.5, RFC 3596 section 2.5); none for
@@ -119,8 +128,10 @@ mod tests {
         );
         wish.domains.clear();
         assert_eq!(names(&wish), ["true .", "true 1.0.10.in-addr.arpa"]);
+        assert_eq!(left_out(&wish), 0);
         wish.networks = vec!["128.0.0.0/1".parse().unwrap(); 9];
         assert_eq!(routed(&wish).len(), MOST);
+        assert_eq!(left_out(&wish), 1 + 9 * 128 - MOST);
     }
 
     #[test]

@@ -59,8 +59,8 @@ impl File {
                          wrote comes back at the end"
                 ),
                 Said::Last => warn!(
-                    "somebody writes /etc/resolv.conf again and again, and underpass once a minute from here on; \
-                         have them leave it alone, or take run --dns"
+                    "somebody writes /etc/resolv.conf again and again, and underpass once a minute from here on: meanwhile all names, \
+                     private ones too, are asked of the name servers that they write; have them leave it alone, or take run --dns"
                 ),
                 Said::Nothing => {}
             },

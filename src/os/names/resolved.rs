@@ -34,6 +34,12 @@ struct Settings {
 
 impl Settings {
     fn new(wish: &Wish, servers: Vec<(i32, Vec<u8>)>) -> Self {
+        if let more @ 1.. = domains::left_out(wish) {
+            warn!(
+                "systemd-resolved takes no more domains, and names of addresses in {more} zones (in-addr.arpa, ip6.arpa) are not asked \
+                 of underpass; capture fewer networks, or larger ones"
+            );
+        }
         let all = Self {
             servers,
             domains: domains::routed(wish),
@@ -153,11 +159,11 @@ impl Link {
         }
     }
 
-    /// Two links with the same domain are both asked, and the first answer counts.
+    /// Two links with the same domain are both asked, and the first answer counts; with a longer one it is asked alone.
     async fn warn_of_rivals(&self, bus: &Bus) {
         let all = async { bus.property(PATH, MANAGER, "Domains").await?.try_into() };
         let all: zbus::Result<Vec<(i32, String, bool)>> = all.await;
-        for (link, domain) in rivals(&all.unwrap_or_default(), self) {
+        for (link, domain, is_longer) in rivals(&all.unwrap_or_default(), self) {
             let name = u32::try_from(link)
                 .ok()
                 .and_then(|index| if_indextoname(index).ok());
@@ -165,8 +171,13 @@ impl Link {
                 || "resolved.conf(5)".to_owned(),
                 |name| name.to_string_lossy().into(),
             );
+            let how = if is_longer {
+                "and not underpass"
+            } else {
+                "as well"
+            };
             warn!(
-                "{domain}: systemd-resolved asks the name servers of {name} for these names as well, and they leave this host so; \
+                "{domain}: systemd-resolved asks the name servers of {name} for these names {how}, and they leave this host so; \
                  have it leave them to underpass: sudo resolvectl domain {name} ''"
             );
         }
@@ -229,7 +240,7 @@ impl Link {
             ),
             Said::Last => warn!(
                 "somebody changes what systemd-resolved asks by the device again and again, and underpass once a minute from \
-                 here on; have NetworkManager or networkd leave the device unmanaged"
+                 here on: meanwhile private names may be asked of others; have NetworkManager or networkd leave the device unmanaged"
             ),
             Said::Nothing => {}
         }
@@ -251,16 +262,16 @@ impl Link {
     }
 }
 
-/// Who else has a domain of `own`, and which; the names of addresses do not matter so.
-fn rivals(all: &[(i32, String, bool)], own: &Link) -> Vec<(i32, String)> {
-    let is_rival = |(link, domain, _): &&(i32, String, bool)| {
-        let mut wanted = own.wanted.domains.iter();
-        *link != own.index && !domain.ends_with("arpa") && wanted.any(|(own, _)| own == domain)
+/// Who else has a domain of `own`, or one below it, which, and whether it is longer; the names of addresses do not matter so.
+fn rivals(all: &[(i32, String, bool)], own: &Link) -> Vec<(i32, String, bool)> {
+    let rival = |(link, domain, _): &(i32, String, bool)| {
+        let mut wanted = own.wanted.domains.iter().map(|(own, _)| own);
+        let is_other = *link != own.index && !domain.ends_with("arpa");
+        let is_same = wanted.clone().any(|own| own == domain);
+        let is_within = is_same || wanted.any(|own| domain.ends_with(&format!(".{own}")));
+        (is_other && is_within).then(|| (*link, domain.clone(), !is_same))
     };
-    let rivals = all.iter().filter(is_rival);
-    rivals
-        .map(|(link, domain, _)| (*link, domain.clone()))
-        .collect()
+    all.iter().filter_map(rival).collect()
 }
 
 /// What an older one does not know it does not do either.
@@ -286,5 +297,45 @@ fn refused(error: zbus::Error) -> NamesError {
             NamesError::NotRoot
         }
         _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_a_domain_of_ours_or_a_longer_one_is_a_rival() {
+        let own = |domains: &[&str]| Link {
+            index: 7,
+            wanted: Settings {
+                servers: Vec::new(),
+                domains: domains.iter().map(|&text| (text.into(), true)).collect(),
+                default_route: false,
+            },
+            bus: None,
+            patience: Patience::new(Instant::now()),
+        };
+        let all = [
+            (7, "corp.internal"),
+            (2, "corp.internal"),
+            (3, "dev.corp.internal"),
+            (4, "acorp.internal"),
+            (4, "internal"),
+            (5, "1.0.10.in-addr.arpa"),
+            (6, "."),
+        ];
+        let all = all.map(|(link, domain)| (link, domain.to_owned(), true));
+        let found = |domains: &[&str]| {
+            let rivals = rivals(&all, &own(domains)).into_iter();
+            let words = rivals.map(|(link, _, is_longer)| format!("{link} {is_longer}"));
+            words.collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(found(&["corp.internal"]), "2 false, 3 true");
+        let both = ["corp.internal", "dev.corp.internal"];
+        assert_eq!(found(&both), "2 false, 3 false");
+        assert_eq!(found(&["other.test"]), "");
+        // With all names, those of the networks that the host is in stay there.
+        assert_eq!(found(&["."]), "6 false");
     }
 }
