@@ -227,6 +227,7 @@
 //! | names being looked up | | per connection 4 that were found before, or 1 other; 1 in all where they share the connection | `carrier/by_name/choice.rs` |
 //! | SSH connections for names | | none before the first; up to 4, each as a name needs one, 16 at most where each carries 900 channels | `carrier/by_name/choice.rs` |
 //! | names known as found, and as not to be found | | 16,384 each | `carrier/by_name/memory.rs` |
+//! | questions for names that wait, and answers that clients have not taken | 64; 128 KiB, and 32 KiB in the ring | 256 connections, of which the longest idle or stuck one goes; 16 MiB; the rest as [`resolve`] says | `resolve/streams.rs` |
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
 //! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most; over a ProxyCommand 1; as many as `--connections` says | `carrier/russh/pool/choice.rs` |
 //! | clients of the control socket | | 16; a request 4 KiB, 512 flows in an answer, 1 s to ask, 5 s to take the answer | [`app::control`] |

@@ -68,6 +68,37 @@ while True:
         there_and_back()
 "#;
 
+/// Has 300 connections ask for a large answer 128 times each, and reads none of it; meanwhile others ask as ever.
+const DEAF: &str = r#"
+import socket, struct, subprocess, sys
+def question(number, name, kind):
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    message = struct.pack(">6H", number, 0x100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">2H", kind, 1)
+    return struct.pack(">H", len(message)) + message
+def connect():
+    stream = socket.socket()
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stream.settimeout(10)
+    stream.connect(("198.18.0.53", 53))
+    return stream
+def dig(*args):
+    command = ["dig", "+tcp", "+short", "+time=5", "+tries=1", *args]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.strip()
+print(len(dig("TXT", "big.corp.internal")), flush=True)
+sys.stdin.readline()
+deaf = []
+for round in range(2):
+    for _ in range(300):
+        stream = connect()
+        try:
+            stream.sendall(b"".join(question(number, "big.corp.internal", 16) for number in range(128)))
+        except OSError:
+            pass
+        deaf.append(stream)
+    print(*[dig("api.corp.internal") for _ in range(5)], len(dig("TXT", "big.corp.internal")), flush=True)
+    sys.stdin.readline()
+"#;
+
 /// Memory of underpass's processes in the client, in KiB.
 fn memory(rig: &Rig) -> u64 {
     let own = rig.lab.processes("client").into_iter().filter(|pid| {
@@ -115,6 +146,40 @@ fn a_flood_of_questions_takes_no_memory_and_stops_no_connection() {
         }
     }
     assert_eq!(next(), "10.0.1.20");
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn clients_that_read_no_answers_take_neither_memory_nor_places() {
+    let rig = Rig::new();
+    let mut far = vec![
+        "--local=/corp.internal/".to_owned(),
+        "--host-record=api.corp.internal,10.0.1.20".to_owned(),
+    ];
+    let text = "x".repeat(250);
+    for number in 100..306 {
+        far.push(format!("--txt-record=big.corp.internal,{number}{text}"));
+    }
+    let _far = NameServer::start(&rig.lab, "vpc", FAR, &far);
+    let args = format!("--dns corp.internal --dns-server {FAR} {}", V4.subnet);
+    let mut command = rig.run_command(&args, &["python3", "-c", DEAF]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().expect("a line").unwrap();
+    let large = next();
+    assert!(large.parse::<usize>().unwrap() > 50_000, "{large}");
+    let before = memory(&rig);
+    for _ in 0..2 {
+        stdin.write_all(b"\n").unwrap();
+        let answers = ["10.0.1.20"; 5].join(" ");
+        assert_eq!(next(), format!("{answers} {large}"));
+        let more = memory(&rig).saturating_sub(before);
+        assert!(more < MOST, "{more} KiB more than before");
+    }
+    stdin.write_all(b"\n").unwrap();
     drop(stdin);
     assert!(child.wait().unwrap().success());
 }

@@ -93,6 +93,17 @@ impl Host {
         Underpass::start(self.lab.wrapped_up_command(&wrapper, &args))
     }
 
+    /// `status --json`.
+    fn status(&self) -> serde_json::Value {
+        let mut command = self.lab.command("client", env!("CARGO_BIN_EXE_underpass"));
+        command
+            .args(["status", "--json"])
+            .env("UNDERPASS_RUNTIME_DIR", self.lab.state.join("run"));
+        let output = finished(command);
+        let all: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        all[0].clone()
+    }
+
     /// What resolv.conf says outside of the namespace: the same file, unless something is mounted on it inside.
     fn conf(&self) -> String {
         fs::read_to_string(self.etc.join("resolv.conf")).unwrap()
@@ -306,6 +317,18 @@ fn hosts_are_captured_by_their_names() {
     ] {
         assert!(found.contains(part), "{part}: {found}");
     }
+    let report = host.status();
+    let names = &report["names"];
+    let expected = serde_json::json!(["api.names.test:80", "*.svc.test"]);
+    assert_eq!(
+        (&report["subnets"], &names["hosts"]),
+        (&serde_json::json!([]), &expected)
+    );
+    assert_eq!(names["by"], "/etc/resolv.conf");
+    assert_eq!(names["servers"], serde_json::json!([]));
+    let pool = &names["pool"];
+    assert_eq!(pool["networks"][0], "198.19.0.0/20");
+    assert_eq!((&pool["used"], &pool["room"]), (&3.into(), &4094.into()));
     fs::write(&file, "10.0.1.0/24\n").unwrap();
     underpass.signal(Signal::SIGHUP);
     underpass.wait_for_line("hosts by name) cannot change while it runs; start underpass again");
@@ -319,6 +342,45 @@ fn hosts_are_captured_by_their_names() {
         "{near}"
     );
     assert!(near.contains("bastion.test"), "{near}");
+}
+
+/// Six names have addresses there.
+#[test]
+fn where_no_address_is_left_for_a_name_that_is_told_once() {
+    let host = Host::new();
+    let mut underpass = host.up_with("--dns names.test --dns-names=10.99.0.0/29");
+    let found = host.prints(
+        &underpass,
+        "for n in 1 2 3 4 5 6 7 8; do getent ahostsv4 n$n.names.test | head -n 1; done",
+    );
+    assert_eq!(found.lines().count(), 6, "{found}");
+    underpass.wait_for_line(
+        "all 6 addresses that stand for names are taken (6 in use), and further names fail",
+    );
+    let pool = &host.status()["names"]["pool"];
+    assert_eq!((&pool["used"], &pool["room"]), (&6.into(), &6.into()));
+    assert!(underpass.stop(Signal::SIGTERM).success());
+    let log = underpass.log();
+    let told = log.iter().filter(|line| line.contains("--dns-names="));
+    assert_eq!(told.count(), 1, "{log:#?}");
+}
+
+/// It is set again, but not as often as that.
+#[test]
+fn who_writes_the_file_again_and_again_is_told_what_that_means() {
+    let host = Host::new();
+    let mut underpass = host.up();
+    let ours = host.conf();
+    for _ in 0..10 {
+        fs::write(host.etc.join("resolv.conf"), BEFORE).unwrap();
+        eventually("the file is ours again", || host.conf() == ours);
+    }
+    fs::write(host.etc.join("resolv.conf"), BEFORE).unwrap();
+    underpass.wait_for_line(
+        "once a minute from here on: meanwhile all names, private ones too, are asked of the name servers that they write",
+    );
+    assert!(underpass.stop(Signal::SIGTERM).success());
+    assert!(host.is_as_before(), "{}", host.conf());
 }
 
 /// Some names by the server, the others as before.

@@ -1,5 +1,7 @@
 //! `status`: how instances are, for a person or for a script.
 
+mod names;
+
 use std::fmt::{self, Display, Write};
 
 use super::control::instances::{self, Instance};
@@ -112,6 +114,11 @@ impl Display for Whole<'_> {
             "bytes",
             &format_args!("{} up, {} down", Size(bytes.up), Size(bytes.down)),
         )?;
+        if let Some(names) = &report.names {
+            for (name, text) in names::lines(names) {
+                line(name, &text)?;
+            }
+        }
         if !report.drops.is_empty() {
             line("drops", &counts(&report.drops))?;
         }
@@ -225,7 +232,9 @@ fn count(count: u64, word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::control::report::{Bytes, Carrier, Flows, LastError, Server};
+    use super::super::control::report::{
+        Bytes, Carrier, Flows, LastError, NamePool, Names, Server,
+    };
     use super::*;
 
     fn report(name: &str) -> Report {
@@ -273,6 +282,22 @@ mod tests {
                 up: 999,
                 down: 12_345_678,
             },
+            names: Some(Names {
+                domains: vec!["corp.internal".to_owned(), "db.example.com".to_owned()],
+                servers: vec!["10.0.0.2:53".to_owned()],
+                hosts: vec!["db.example.com:5432".to_owned()],
+                by: "systemd-resolved".to_owned(),
+                pool: Some(NamePool {
+                    networks: vec!["198.19.0.0/20".to_owned()],
+                    is_for_all: false,
+                    used: 1,
+                    room: 4094,
+                }),
+                questions: 12,
+                remembered: 3,
+                mismatched: 1,
+                ..Names::default()
+            }),
             drops: [("udp".to_owned(), 5)].into(),
             last_error: Some(LastError {
                 text: "timed out".to_owned(),

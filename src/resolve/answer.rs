@@ -81,7 +81,8 @@ impl Answer {
         }
         let records = Records::read(message, end).map_err(|_| Mismatch::Malformed)?;
         Ok(Self {
-            bytes: message.into(),
+            // What follows the last record is nothing that anybody has to see.
+            bytes: message[..records.end].into(),
             lifetime: records.lifetime(code_of(message), message[2] & 2 != 0),
             ttls: records.ttls.into(),
             addresses: records.addresses.into(),
@@ -99,6 +100,11 @@ impl Answer {
     /// What it says of the question.
     pub(super) fn code(&self) -> ResponseCode {
         code_of(&self.bytes)
+    }
+
+    /// Whether `message`, which it was read from, had more behind its end.
+    pub(super) fn is_part_of(&self, message: &[u8]) -> bool {
+        self.bytes.len() < message.len()
     }
 
     /// For how many seconds it holds.
@@ -192,6 +198,8 @@ struct Records {
     addresses: Vec<Spot>,
     own: usize,
     least_ttl: Option<u32>,
+    /// Where the last one ends.
+    end: usize,
     answers: u16,
     /// How long it holds that there is nothing (RFC 2308 section 3).
     negative: Option<u32>,
@@ -204,6 +212,7 @@ impl Records {
             addresses: Vec::new(),
             own: 0,
             least_ttl: None,
+            end: start,
             answers: count(message, 1),
             negative: None,
         };
@@ -214,6 +223,7 @@ impl Records {
                 records.take(section, message, &mut decoder)?;
             }
         }
+        records.end = decoder.index();
         Ok(records)
     }
 

@@ -19,7 +19,7 @@ pub(super) const TTL: u32 = 60;
 /// How long an address stays with its name after it was told, or used: some keep it for longer than they may.
 const HOLD: Duration = Duration::from_secs(300);
 /// Names at a time, however large the networks are.
-const MOST: u32 = 16_384;
+pub(super) const MOST: u32 = 16_384;
 
 /// The networks that addresses are of. The first and the last address of each are nobody's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +170,17 @@ impl Pool {
         }
     }
 
+    /// How many names cannot make room for others now, and how many there can be.
+    pub(super) fn usage(&self, now: Instant) -> (u32, u32) {
+        // Those not needed longest are in front.
+        let is_free = |index: &&u32| {
+            let place = self.places.get(index);
+            place.is_some_and(|place| now.saturating_duration_since(place.at) >= HOLD)
+        };
+        let free = self.idle.values().take_while(is_free).count();
+        ((self.places.len() - free) as u32, self.pools.room())
+    }
+
     /// Whom `ip` stands for.
     pub(super) fn name(&self, ip: IpAddr) -> Named {
         match self.pools.index(ip) {
@@ -283,12 +294,14 @@ mod tests {
         let one = v4(&mut pool, now, "one").unwrap();
         let two = v4(&mut pool, now, "two").unwrap();
         assert_eq!(v4(&mut pool, now, "three"), None);
+        assert_eq!(pool.usage(now), (2, 2));
         now += HOLD - Duration::from_secs(1);
         assert_eq!(v4(&mut pool, now, "three"), None);
         // Asked for again, and used.
         assert_eq!(v4(&mut pool, now, "one"), Some(one));
         assert_eq!(pool.enter(now, two), Named::Name("two".into()));
         now += 2 * HOLD;
+        assert_eq!(pool.usage(now), (1, 2));
         assert_eq!(v4(&mut pool, now, "three"), Some(one));
         assert_eq!(v4(&mut pool, now, "one"), None);
         pool.leave(now, two);

@@ -4,30 +4,22 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use ipnet::IpNet;
-use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
-use super::frame::{Deframer, frame};
+use super::clients::Bells;
+use super::frame::Deframer;
 use super::pool::{Named, Pools};
 use super::question::Way;
 use super::resolver::{Config, Counters, Reply, Resolver, Taken};
+use super::streams::Streams;
 use super::upstream;
 use super::view::View;
 use super::zones::Zones;
-use crate::net::{
-    ByteReader, ByteWriter, Carrier, Inbound, OpenError, OpenFailure, Source, StreamError, Target,
-};
-
-/// Clients' streams at a time.
-const STREAMS: usize = 256;
-/// Questions of one stream that may wait for their answers; the rest is not read.
-const PIPELINE: usize = 64;
-/// How long a stream may say nothing (RFC 7766 section 6.2.3).
-const IDLE: Duration = Duration::from_secs(30);
+use crate::net::{Carrier, Source, Target};
 
 /// Takes datagrams to clients.
 pub trait Respond: Send + Sync {
@@ -39,7 +31,7 @@ pub trait Respond: Send + Sync {
 #[derive(Clone, Debug)]
 pub(super) enum Client {
     Datagram { from: Source, to: Target },
-    Stream(mpsc::Sender<Vec<u8>>),
+    Stream(u64),
 }
 
 /// A resolver to ask.
@@ -70,7 +62,7 @@ pub struct Proxy<R> {
     pub(super) servers: Vec<Server>,
     far: usize,
     timer: Notify,
-    streams: Semaphore,
+    streams: Mutex<Streams<Arc<Bells>>>,
     respond: R,
 }
 
@@ -100,7 +92,7 @@ impl<R: Respond> Proxy<R> {
             servers: far.iter().chain(near).map(server).collect(),
             far: far.len(),
             timer: Notify::new(),
-            streams: Semaphore::new(STREAMS),
+            streams: Mutex::default(),
             respond,
         }
     }
@@ -126,9 +118,23 @@ impl<R: Respond> Proxy<R> {
         self.with(|resolver| resolver.counters())
     }
 
+    /// How many names have addresses that stand for them now, and how many can; `None` where no addresses do.
+    pub fn pool_usage(&self) -> Option<(u32, u32)> {
+        self.with(|resolver| resolver.pool_usage(now()))
+    }
+
+    /// Who is asked for names of the far side.
+    pub fn far_servers(&self) -> impl Iterator<Item = Target> {
+        self.servers[..self.far].iter().map(|server| server.target)
+    }
+
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Resolver<Client>) -> T) -> T {
         // It is whole at every moment, whoever panicked.
         f(&mut self.resolver.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn with_streams<T>(&self, f: impl FnOnce(&mut Streams<Arc<Bells>>) -> T) -> T {
+        f(&mut self.streams.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Asks the resolvers as long as it is polled: those of the far side through `far`, in the name of `source`, the others through
@@ -176,7 +182,7 @@ impl<R: Respond> Proxy<R> {
     }
 
     /// Whether there is, or will be, an answer.
-    fn ask(&self, client: Client, way: Way, message: &[u8]) -> bool {
+    pub(super) fn ask(&self, client: Client, way: Way, message: &[u8]) -> bool {
         let taken = self.with(|resolver| resolver.ask(now(), client, way, message));
         match taken {
             Taken::Answered(reply) => self.deliver([reply]),
@@ -193,8 +199,7 @@ impl<R: Respond> Proxy<R> {
         for Reply { client, message } in replies {
             match client {
                 Client::Datagram { from, to } => self.respond.respond(to, from, &message),
-                // It has room for all that a stream may ask; a closed one needs no answer.
-                Client::Stream(stream) => drop(stream.try_send(message)),
+                Client::Stream(stream) => self.with_streams(|all| all.push(stream, message)),
             }
         }
     }
@@ -213,56 +218,8 @@ impl<R: Respond> Proxy<R> {
         self.deliver(replies);
         self.ring();
     }
-
-    /// Answers the questions of one stream until it ends.
-    pub async fn serve(&self, inbound: impl Inbound) {
-        let Ok(_place) = self.streams.try_acquire() else {
-            inbound.refuse(&OpenError::new(OpenFailure::NoResources, ""));
-            return;
-        };
-        let (reader, writer) = inbound.accept();
-        if let Err(error) = self.answer_stream(reader, writer).await {
-            tracing::debug!("a client of the name server: {error}");
-        }
-    }
-
-    async fn answer_stream(
-        &self,
-        mut reader: impl ByteReader,
-        mut writer: impl ByteWriter,
-    ) -> Result<(), StreamError> {
-        let (to_us, mut answers) = mpsc::channel::<Vec<u8>>(PIPELINE);
-        let mut deframer = Deframer::default();
-        let (mut waiting, mut has_ended) = (0, false);
-        while !has_ended || waiting > 0 {
-            tokio::select! {
-                Some(answer) = answers.recv(), if waiting > 0 => {
-                    waiting -= 1;
-                    if let Some(frame) = frame(&answer) {
-                        writer.write(frame.into()).await?;
-                        writer.flush();
-                    }
-                }
-                piece = reader.read(), if !has_ended && waiting < PIPELINE => match piece? {
-                    Some(piece) => deframer.push(&piece),
-                    None => has_ended = true,
-                },
-                () = sleep(IDLE), if waiting == 0 => has_ended = true,
-            }
-            while waiting < PIPELINE
-                && let Some(message) = deframer.next_message()
-            {
-                // Noise tells that this is no client.
-                if !self.ask(Client::Stream(to_us.clone()), Way::Stream, &message) {
-                    return Err(StreamError::Reset);
-                }
-                waiting += 1;
-            }
-        }
-        writer.finish().await
-    }
 }
 
-fn now() -> std::time::Instant {
+pub(super) fn now() -> std::time::Instant {
     Instant::now().into_std()
 }

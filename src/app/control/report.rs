@@ -30,7 +30,8 @@ pub struct Report {
     pub carrier: Carrier,
     /// The device's name; `null` until there is one.
     pub device: Option<String>,
-    /// What is captured, as the log says it: `10.0.0.0/16`, `10.1.0.0/16:80-443`, `10.2.0.0/16=100.64.0.0/16`.
+    /// What is captured, as the log says it: `10.0.0.0/16`, `10.1.0.0/16:80-443`, `10.2.0.0/16=100.64.0.0/16`; without the networks whose
+    /// addresses stand for names.
     pub subnets: Vec<String>,
     /// What is not.
     pub excludes: Vec<String>,
@@ -42,10 +43,54 @@ pub struct Report {
     pub flows: Flows,
     /// What they carried.
     pub bytes: Bytes,
+    /// Names that are looked up through the server; `null` where none are.
+    pub names: Option<Names>,
     /// Packets that were not carried, by reason.
     pub drops: BTreeMap<String, u64>,
     /// The last thing that went wrong with the SSH connection, also when it has been made good.
     pub last_error: Option<LastError>,
+}
+
+/// Names that are looked up through the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Names {
+    /// The domains whose names these are; empty for all names.
+    pub domains: Vec<String>,
+    /// The name servers that are asked for them, address and port, as the server reaches them.
+    pub servers: Vec<String>,
+    /// Hosts that are captured by their names.
+    pub hosts: Vec<String>,
+    /// How programs are brought to our name server: `systemd-resolved`, `resolvconf` or `/etc/resolv.conf`.
+    pub by: String,
+    /// Addresses that stand for names; `null` where none do.
+    pub pool: Option<NamePool>,
+    /// Questions of programs, those of the next two among them.
+    pub questions: u64,
+    /// Answered from memory.
+    pub remembered: u64,
+    /// Answered that it failed (SERVFAIL).
+    pub failed: u64,
+    /// Messages of name servers that answer nothing that was asked.
+    pub mismatched: u64,
+    /// Answers of name servers with something behind their end, which was cut off.
+    pub trailing: u64,
+    /// Messages of programs that are no questions.
+    pub noise: u64,
+}
+
+/// Addresses that stand for names: a connection to one is opened by the name, which the server looks up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NamePool {
+    /// The networks that they are of.
+    pub networks: Vec<String>,
+    /// Whether they stand for all names of `domains`, or for `hosts` alone.
+    pub is_for_all: bool,
+    /// Names that have one now, and had use for it in the last five minutes.
+    pub used: u32,
+    /// Names that can have one.
+    pub room: u32,
 }
 
 /// How an instance stands.
@@ -187,6 +232,10 @@ mod tests {
         let report = Report {
             name: "prod".to_owned(),
             state: State::NeedsPerson,
+            names: Some(Names {
+                pool: Some(NamePool::default()),
+                ..Names::default()
+            }),
             drops: [("udp".to_owned(), 3)].into(),
             last_error: Some(LastError::default()),
             ..Report::default()

@@ -7,15 +7,16 @@ use tokio::time::Instant;
 
 use super::leads::Mapped;
 use super::session::Session;
+use super::told_names;
 use crate::app::control::report::{
-    Bytes, Carrier, FlowReport, Flows, LastError, Report, Server, State as Word, now,
+    Bytes, Carrier, FlowReport, Flows, LastError, Names, Report, Server, State as Word, now,
 };
 use crate::app::control::server::{PAGE, Tells};
 use crate::carrier::link::Description;
 use crate::carrier::steady::State;
 use crate::carrier::{AnyCarrier, Link, Steady};
 use crate::os::notify;
-use crate::plan::{CapturePlan, Plan};
+use crate::plan::{CapturePlan, NamePool, Plan};
 
 /// What there is to say.
 pub(super) struct Board {
@@ -26,6 +27,8 @@ pub(super) struct Board {
 
 struct Now {
     capture: CapturePlan,
+    /// The networks whose addresses stand for names.
+    pool: Option<NamePool>,
     live: Option<Live>,
     /// Of the last connection, for the time when there is none.
     description: Option<Description>,
@@ -39,6 +42,8 @@ struct Now {
 struct Live {
     session: Arc<Session<Mapped<Steady<AnyCarrier>>>>,
     device: String,
+    /// What of names does not change.
+    names: Option<Names>,
 }
 
 impl Board {
@@ -66,6 +71,7 @@ impl Board {
         };
         let now = Now {
             capture: plan.capture.clone(),
+            pool: plan.dns.as_ref().and_then(|dns| dns.by_name),
             live: None,
             description: None,
             last_error: None,
@@ -83,12 +89,25 @@ impl Board {
     }
 
     /// Packets flow from here on.
-    pub(super) fn up(&self, session: &Arc<Session<Mapped<Steady<AnyCarrier>>>>, device: &str) {
+    pub(super) fn up(
+        &self,
+        session: &Arc<Session<Mapped<Steady<AnyCarrier>>>>,
+        device: &str,
+        names: Option<Names>,
+    ) {
         let live = Live {
             session: Arc::clone(session),
             device: device.to_owned(),
+            names,
         };
         self.now().live = Some(live);
+    }
+
+    /// It is known where `plan` has its place.
+    pub(super) fn is_placed(&self, plan: &Plan) {
+        let mut board = self.now();
+        board.capture = plan.capture.clone();
+        board.pool = plan.dns.as_ref().and_then(|dns| dns.by_name);
     }
 
     /// Something else is captured from here on.
@@ -139,7 +158,11 @@ impl Board {
         let why = report.why.unwrap_or_default();
         match report.state {
             Word::Starting => format!("logging in to {server}"),
-            Word::Up => format!("{} through {server}", report.subnets.join(", ")),
+            Word::Up => {
+                let hosts = report.names.unwrap_or_default().hosts;
+                let captured = [report.subnets, hosts].concat().join(", ");
+                format!("{captured} through {server}")
+            }
             Word::Reconnecting => format!("reconnecting to {server}: {why}"),
             Word::NeedsPerson => format!("somebody has to log in to {server}: {why}"),
             Word::Stopping => "taking routes and rules back".to_owned(),
@@ -153,8 +176,15 @@ impl Board {
             (board.live.clone(), board.stopping)
         };
         let mut report = self.fixed.clone();
-        if let Some(Live { session, device }) = live {
+        if let Some(Live {
+            session,
+            device,
+            names,
+        }) = live
+        {
             report.device = Some(device);
+            let names = names.zip(session.names.as_ref());
+            report.names = names.map(|(fixed, names)| told_names::now(fixed, names));
             counters(&session, &mut report);
             state(&session, &mut report);
             if let Some(link) = session.leads.server().link() {
@@ -166,10 +196,14 @@ impl Board {
             (report.state, report.since, report.why) = (Word::Stopping, since, None);
         }
         let board = self.now();
-        report.subnets = board
-            .capture
-            .subnets
-            .iter()
+        let stands_for_names = |net| {
+            board
+                .pool
+                .is_some_and(|pool| pool.nets().any(|own| own == net))
+        };
+        let subnets = board.capture.subnets.iter();
+        report.subnets = subnets
+            .filter(|subnet| !stands_for_names(subnet.net))
             .map(ToString::to_string)
             .collect();
         report.excludes = board

@@ -26,6 +26,7 @@ pub(super) mod session;
 mod setup;
 pub(super) mod shown;
 mod signals;
+mod told_names;
 mod whose;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -195,10 +196,12 @@ async fn with_hand(
     let slot = prepared.slot;
     let session = Arc::clone(&prepared.session);
     let found = prepared.found.clone();
-    board.captures(&prepared.plan.capture);
+    board.is_placed(&prepared.plan);
+    let names = prepared.plan.dns.as_ref().zip(prepared.keeper);
+    let names = names.and_then(|(dns, keeper)| Some(told_names::fixed(dns, keeper.by()?)));
     let captured = prepared.capture().await;
     let mut running = captured.inspect_err(|error| records::end(&session, &error.to_string()))?;
-    board.up(&running.session, &running.device);
+    board.up(&running.session, &running.device, names);
     if let Some(attached) = instance.attached {
         if let Err(source) = leave_terminal(attached, &instance.name, instance.log_file.as_deref())
         {

@@ -300,6 +300,16 @@ impl Names {
     pub(in crate::app) fn counters(&self) -> Counters {
         self.proxy.counters()
     }
+
+    /// How many names have addresses that stand for them now, and how many can; `None` where no addresses do.
+    pub(super) fn pool_usage(&self) -> Option<(u32, u32)> {
+        self.proxy.pool_usage()
+    }
+
+    /// Who is asked for names of the far side.
+    pub(super) fn far_servers(&self) -> Vec<SocketAddr> {
+        self.proxy.far_servers().map(|target| target.0).collect()
+    }
 }
 
 #[cfg(test)]

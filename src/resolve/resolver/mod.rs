@@ -19,7 +19,7 @@ use super::answer::{Answer, Mismatch};
 use super::by_name;
 use super::cache::Cache;
 use super::frame::frame;
-use super::pool::{Named, Pool};
+use super::pool::{self, Named, Pool};
 use super::question::{self, Asked, Question, Unfit, Way};
 use super::view::View;
 use super::zones::{Side, Zones};
@@ -52,6 +52,7 @@ pub struct Resolver<C> {
     cache: Cache,
     serial: u64,
     counters: Counters,
+    told_of_full: bool,
 }
 
 /// One question, and who waits for its answer.
@@ -94,12 +95,18 @@ impl<C> Resolver<C> {
             cache: Cache::default(),
             serial: 0,
             counters: Counters::default(),
+            told_of_full: false,
         }
     }
 
     /// What has happened so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Of the addresses that stand for names: how many do, and how many can.
+    pub fn pool_usage(&self, now: Instant) -> Option<(u32, u32)> {
+        self.pool.as_ref().map(|pool| pool.usage(now))
     }
 
     /// The addresses of `networks` have their names on the far side from here on, and no others.
@@ -127,7 +134,10 @@ impl<C> Resolver<C> {
             let made = by_name::answer(pool, now, &question, &asked, is_meant);
             return Taken::Answered(match made {
                 Some(message) => Reply { client, message },
-                None => self.failed(client, &asked),
+                None => {
+                    self.tell_of_full(now);
+                    self.failed(client, &asked)
+                }
             });
         }
         if let Some((answer, age)) = self.cache.get(&question, now) {
@@ -179,6 +189,22 @@ impl<C> Resolver<C> {
         });
         self.send_to(server, ticket);
         Taken::Waits
+    }
+
+    /// Once: who asks for many names goes on asking.
+    fn tell_of_full(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.told_of_full, true) {
+            return;
+        }
+        let (used, room) = self.pool_usage(now).unwrap_or_default();
+        let hint = match room < pool::MOST {
+            true => "; for more write larger networks: --dns-names=10.200.0.0/18,fd00:200::/112",
+            false => "; there are never more",
+        };
+        tracing::warn!(
+            "all {room} addresses that stand for names are taken ({used} in use), and further names fail (SERVFAIL) until one was not \
+             used for 5 minutes{hint}"
+        );
     }
 
     fn failed(&mut self, client: C, asked: &Asked) -> Reply<C> {
@@ -265,6 +291,7 @@ impl<C> Resolver<C> {
             return Ok(Vec::new());
         };
         let answer = Answer::read(message, &waiting.section)?;
+        self.counters.trailing += u64::from(answer.is_part_of(message));
         let answer = match ticket.question.side {
             Side::Far => answer,
             Side::Near => answer.of_near_ones(),

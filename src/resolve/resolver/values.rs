@@ -54,6 +54,8 @@ pub struct Counters {
     pub noise: u64,
     /// Messages of resolvers that answer nothing that was asked.
     pub mismatched: u64,
+    /// Answers of resolvers with something behind their end, which went no further.
+    pub trailing: u64,
     /// Questions that were answered SERVFAIL here.
     pub failed: u64,
 }

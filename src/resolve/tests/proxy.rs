@@ -400,19 +400,95 @@ async fn a_client_that_says_nothing_or_nonsense_is_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_too_many_is_refused() {
-    let rig = Rig::new();
-    let clients: Vec<_> = (0..256).map(|_| rig.connect()).collect();
+async fn a_stream_too_many_takes_the_place_of_the_one_idle_longest() {
+    let mut rig = Rig::new();
+    let mut clients: Vec<_> = (0..256).map(|_| rig.connect()).collect();
     tokio::task::yield_now().await;
-    let (_client, served, refused) = rig.connect();
+    // The first one asks: it is not idle.
+    clients[0].0.say(&query(7, API, A));
+    let mut stream = rig.stream().await;
+    let asked = stream.hear().await.unwrap();
+    let (mut late, served, refused) = rig.connect();
+    late.say(&query(8, API, A));
+    let (mut second, second_served, _) = clients.remove(1);
+    assert_eq!(second.hear().await, None);
+    second_served.await.unwrap();
+    stream.say(&address(&asked, 60, 2));
+    assert_eq!(id(&late.hear().await.unwrap()), 8);
+    assert_eq!(id(&clients[0].0.hear().await.unwrap()), 7);
+    drop(late);
     served.await.unwrap();
-    assert_eq!(*refused.lock().unwrap(), Some(OpenFailure::NoResources));
+    assert_eq!(*refused.lock().unwrap(), None);
     for (client, served, _) in clients {
         drop(client);
         served.await.unwrap();
     }
-    let (client, served, refused) = rig.connect();
-    drop(client);
+}
+
+/// Who has asked and takes no answer: its writer has room for one.
+struct Stuck(Asking);
+
+struct StuckWriter(bool);
+
+impl ByteWriter for StuckWriter {
+    async fn write(&mut self, _: Bytes) -> Result<(), StreamError> {
+        match std::mem::replace(&mut self.0, true) {
+            true => std::future::pending().await,
+            false => Ok(()),
+        }
+    }
+
+    async fn finish(&mut self) -> Result<(), StreamError> {
+        Ok(())
+    }
+}
+
+impl Inbound for Stuck {
+    type Reader = Reader;
+    type Writer = StuckWriter;
+
+    fn source(&self) -> Source {
+        self.0.source()
+    }
+
+    fn target(&self) -> Target {
+        self.0.target()
+    }
+
+    async fn withdrawn(&mut self) {
+        self.0.withdrawn().await;
+    }
+
+    fn accept(self) -> (Reader, StuckWriter) {
+        (self.0.accept().0, StuckWriter(false))
+    }
+
+    fn refuse(self, error: &OpenError) {
+        self.0.refuse(error);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_no_answer_is_heard_no_further_and_let_go() {
+    let mut rig = Rig::new();
+    let (ours, pipe) = pipes();
+    let asking = Stuck(Asking {
+        pipe,
+        refused: Arc::default(),
+    });
+    let large = record(TXT, 60, &[7; 60_000]);
+    rig.ask(&query(1, API, TXT));
+    let mut stream = rig.stream().await;
+    let asked = stream.hear().await.unwrap();
+    stream.say(&answer(&asked, NOERROR, [&[large], &[], &[]]));
+    rig.datagram().await;
+    let many = (0..64).flat_map(|number| frame(&query(number, API, TXT)).unwrap());
+    let send = ours.send.as_ref().unwrap();
+    send.send(many.collect()).unwrap();
+    let (began, proxy) = (Instant::now(), Arc::clone(&rig.proxy));
+    let served = tokio::spawn(async move { proxy.serve(asking).await });
     served.await.unwrap();
-    assert_eq!(*refused.lock().unwrap(), None);
+    assert_eq!(began.elapsed().as_secs(), 10);
+    // Of 60 KB each, three are more than may wait.
+    assert_eq!(rig.proxy.counters().questions - 1, 3);
 }

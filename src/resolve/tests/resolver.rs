@@ -108,6 +108,23 @@ fn who_asks_the_same_gets_the_same_answer_each_in_their_own_words() {
     assert_eq!(rig.resolver.counters().joined, 2);
 }
 
+/// A server's message may be longer than what it says: nobody sees the rest, now or later.
+#[test]
+fn what_stands_behind_an_answer_goes_no_further() {
+    let mut rig = Rig::new(1, 0);
+    rig.waits(0, &query(7, API, A));
+    let sent = rig.sent(0);
+    let good = address(&sent[0], 60, 2);
+    let replies = rig.says(0, &[&good[..], b"anything"].concat());
+    assert_eq!(replies[0].message.len(), good.len());
+    assert_eq!(rig.at_once(&query(8, API, A)).len(), good.len());
+    assert_eq!(rig.resolver.counters().trailing, 1);
+    rig.waits(0, &query(9, "b.corp.internal", A));
+    let sent = rig.sent(0);
+    rig.says(0, &address(&sent[0], 60, 2));
+    assert_eq!(rig.resolver.counters().trailing, 1);
+}
+
 #[test]
 fn a_known_answer_counts_down_and_is_asked_for_again_at_its_end() {
     let mut rig = Rig::new(1, 0);
