@@ -55,7 +55,9 @@ pub struct Report {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Names {
-    /// The domains whose names these are; empty for all names.
+    /// Whether these are all names.
+    pub is_all: bool,
+    /// Otherwise the domains whose names these are.
     pub domains: Vec<String>,
     /// The name servers that are asked for them, address and port, as the server reaches them.
     pub servers: Vec<String>,

@@ -28,7 +28,8 @@ pub(super) fn lines(names: &Names) -> Vec<(&'static str, String)> {
 
 fn whom(names: &Names) -> String {
     let which = match names.domains.as_slice() {
-        [] => "all names".to_owned(),
+        [] if names.is_all => "all names".to_owned(),
+        [] => "those of hosts".to_owned(),
         some => list(some, usize::MAX),
     };
     let whom = match names.servers.as_slice() {
@@ -58,6 +59,7 @@ mod tests {
     #[test]
     fn where_the_server_looks_names_up_nobody_is_asked() {
         let names = Names {
+            is_all: true,
             by: "/etc/resolv.conf".to_owned(),
             pool: Some(NamePool {
                 networks: vec!["198.19.0.0/20".to_owned()],

@@ -13,6 +13,7 @@ pub(super) fn fixed(dns: &DnsPlan, by: By) -> Report {
         ..NamePool::default()
     });
     Report {
+        is_all: dns.is_all,
         domains: dns.domains.clone(),
         hosts: dns.hosts.iter().map(ToString::to_string).collect(),
         by: match by {
