@@ -179,6 +179,7 @@ mod tests {
             .collect();
         // The first asks, the second has an answer that it does not take, the third asks once more and takes it.
         let [first, second, third] = [all[0].0, all[1].0, all[2].0];
+        now += Duration::from_millis(1);
         streams.asked(now, first);
         streams.asked(now, second);
         streams.push(second, vec![0; 9]);
