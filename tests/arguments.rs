@@ -337,10 +337,6 @@ fn the_habits_of_sshuttle_get_a_line_that_says_what_to_do() {
         (&["up", "-t", "0x01"], "no packet is marked"),
         (&["up", "--to-ns"], "--dns-server IP"),
         (
-            &["up", "--dns", "a.test", "-r", "h", "10/8"],
-            "run --dns a.test",
-        ),
-        (
             &["up", "-l", "0.0.0.0:0", "-r", "h", "10/8"],
             "nothing listens",
         ),

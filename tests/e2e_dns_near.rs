@@ -34,8 +34,12 @@ fn nft(lab: &Lab, role: &str, words: &str) -> String {
 
 /// What comes to `role` is filtered so, until the lab is gone.
 fn filter(lab: &Lab, role: &str, rules: &[&str]) {
-    let chain = "chain in { type filter hook input priority 0; }";
-    nft(lab, role, &format!("add table inet t {{ {chain} }}"));
+    nft(lab, role, "add table inet t");
+    nft(
+        lab,
+        role,
+        "add chain inet t in { type filter hook input priority 0; }",
+    );
     for rule in rules {
         nft(lab, role, &format!("add rule inet t in {rule}"));
     }

@@ -63,6 +63,7 @@ impl Host {
         let lab = Lab::up();
         let far = [
             "--host-record=api.corp.internal,10.0.1.20".to_owned(),
+            "--host-record=one.corp.internal,10.0.1.22".to_owned(),
             "--host-record=www.example.com,10.0.1.21".to_owned(),
             "--ptr-record=20.1.0.10.in-addr.arpa,api.corp.internal".to_owned(),
         ];

@@ -16,7 +16,9 @@ use crate::carrier::AnyCarrier;
 use crate::inlet::tun::{NameServers, Tun};
 use crate::os::TunDevice;
 use crate::os::host::DEVICE_PREFIX;
-use crate::os::names::{Apart, By, Facts, Keeper, RESOLV_CONF, Wish, asks_resolved, others_slot};
+use crate::os::names::{
+    Apart, By, Facts, Keeper, RESOLV_CONF, Wish, asks_resolved, left_out, others_slot,
+};
 use crate::plan::netns::Netns;
 use crate::plan::{CapturePlan, DnsPlan, Plan, names};
 
@@ -237,6 +239,12 @@ impl HostNames {
             domains,
             networks: dns.networks(&plan.capture),
         };
+        if let (By::Resolved, more @ 1..) = (by, left_out(&wish)) {
+            warn!(
+                "systemd-resolved takes no more domains, and names of addresses in {more} zones (in-addr.arpa, ip6.arpa) are not asked \
+                 of underpass; capture fewer networks, or larger ones"
+            );
+        }
         Ok(Self {
             wish,
             // Elsewhere nobody connects to the server for us.

@@ -91,6 +91,7 @@ mod tests {
 
     fn shown(domains: &[&str], nets: &[&str]) -> Shown {
         let dns = DnsPlan {
+            is_all: domains.is_empty(),
             domains: domains.iter().map(|&domain| domain.to_owned()).collect(),
             ..DnsPlan::default()
         };

@@ -15,15 +15,14 @@ pub(super) fn routed(wish: &Wish) -> Vec<(String, bool)> {
     domains.map(|domain| (domain, true)).collect()
 }
 
-/// How many there is no room for.
-pub(super) fn left_out(wish: &Wish) -> usize {
+/// For how many domains of `wish` systemd-resolved has no room: names of addresses.
+pub fn left_out(wish: &Wish) -> usize {
     all(wish).skip(MOST).count()
 }
 
 fn all(wish: &Wish) -> impl Iterator<Item = String> {
-    let all = || vec![".".to_owned()];
     let asked = match wish.domains.is_empty() {
-        true => all(),
+        true => vec![".".to_owned()],
         false => wish.domains.clone(),
     };
     // Those of addresses are among all names as well, but a longer domain of another link would win.

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use super::left::is_left;
 use super::{By, bus, program};
 use crate::os::resolv_conf::{ResolvConf, beginning};
 use crate::plan::names;
@@ -24,6 +25,12 @@ const STUBS: [IpAddr; 2] = [
 ];
 /// Where Tailscale is.
 const TAILSCALE: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 100, 100, 100));
+
+/// The slot of who has replaced `/etc/resolv.conf`, and has it still.
+pub fn others_slot() -> Option<u32> {
+    let owner = ResolvConf::default().owner()?;
+    (!is_left(&owner, None)).then_some(owner.slot)
+}
 
 /// Who looks after names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

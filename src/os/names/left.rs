@@ -28,12 +28,6 @@ pub(in crate::os) async fn put_back(own: Option<&Slot>) -> usize {
     count + netns::left::put_back()
 }
 
-/// The slot of who has replaced `/etc/resolv.conf`, and has it still.
-pub fn others_slot() -> Option<u32> {
-    let owner = ResolvConf::default().owner()?;
-    (!is_left(&owner, None)).then_some(owner.slot)
-}
-
 /// How many things there are to be put back.
 pub(in crate::os) fn count() -> usize {
     let conf = ResolvConf::default().owner();
@@ -43,7 +37,7 @@ pub(in crate::os) fn count() -> usize {
 }
 
 /// Whether `owner` is an instance that is gone, or `own`.
-fn is_left(owner: &Owner, own: Option<&Slot>) -> bool {
+pub(super) fn is_left(owner: &Owner, own: Option<&Slot>) -> bool {
     if owner.is_elsewhere() || owner.is_of_another_boot() {
         return owner.is_of_another_boot();
     }

@@ -29,8 +29,8 @@ use self::program::Entry;
 use self::resolved::Link;
 use super::routes::name_server;
 
-pub use self::keeper::{Facts, Keeper, RESOLV_CONF, asks_resolved, upstream};
-pub use self::left::others_slot;
+pub use self::domains::left_out;
+pub use self::keeper::{Facts, Keeper, RESOLV_CONF, asks_resolved, others_slot, upstream};
 pub use self::netns::{Apart, ApartError, Place};
 
 /// What programs shall ask our name server for, and how they are brought to it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::net::if_::if_indextoname;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
-use zbus::{Message, OwnedObjectPath, fdo};
+use zbus::{OwnedObjectPath, fdo};
 
 use super::bus::{Bus, LINK, LOOK, MANAGER, PATH};
 use super::patience::{Patience, Said};
@@ -34,12 +34,6 @@ struct Settings {
 
 impl Settings {
     fn new(wish: &Wish, servers: Vec<(i32, Vec<u8>)>) -> Self {
-        if let more @ 1.. = domains::left_out(wish) {
-            warn!(
-                "systemd-resolved takes no more domains, and names of addresses in {more} zones (in-addr.arpa, ip6.arpa) are not asked \
-                 of underpass; capture fewer networks, or larger ones"
-            );
-        }
         let all = Self {
             servers,
             domains: domains::routed(wish),
@@ -87,18 +81,8 @@ impl Link {
 
     /// Has it asked for what is wished now.
     pub(super) async fn change(&mut self, wish: &Wish) -> Result<(), NamesError> {
-        let wanted = Settings::new(wish, self.wanted.servers.clone());
-        if wanted == self.wanted {
-            return Ok(());
-        }
-        self.wanted = wanted;
-        let bus = match self.bus.take() {
-            Some(bus) => bus,
-            None => Bus::open().await?,
-        };
-        let set = self.set(&bus).await;
-        self.bus = Some(bus);
-        set.map_err(refused)
+        self.wanted = Settings::new(wish, self.wanted.servers.clone());
+        self.put().await.map(drop).map_err(refused)
     }
 
     /// Waits until resolved knows of the device, which it hears of from the kernel as we do.
@@ -125,13 +109,10 @@ impl Link {
             "SetLinkDNSOverTLS",
             "SetLinkDNSSEC",
         ] {
-            optional(method, bus.call(method, &(index, "no")).await)?;
+            optional(bus, method, &(index, "no")).await?;
         }
         let is_default = (index, wanted.default_route);
-        optional(
-            "SetLinkDefaultRoute",
-            bus.call("SetLinkDefaultRoute", &is_default).await,
-        )?;
+        optional(bus, "SetLinkDefaultRoute", &is_default).await?;
         bus.call("SetLinkDomains", &(index, &wanted.domains))
             .await?;
         bus.call("SetLinkDNS", &(index, &wanted.servers)).await?;
@@ -164,18 +145,11 @@ impl Link {
         let all = async { bus.property(PATH, MANAGER, "Domains").await?.try_into() };
         let all: zbus::Result<Vec<(i32, String, bool)>> = all.await;
         for (link, domain, is_longer) in rivals(&all.unwrap_or_default(), self) {
-            let name = u32::try_from(link)
-                .ok()
-                .and_then(|index| if_indextoname(index).ok());
-            let name = name.map_or_else(
-                || "resolved.conf(5)".to_owned(),
-                |name| name.to_string_lossy().into(),
-            );
-            let how = if is_longer {
-                "and not underpass"
-            } else {
-                "as well"
-            };
+            // Domains of none are of all, and no link has number 0.
+            let name = if_indextoname(link as u32);
+            let name = name.map(|name| name.to_string_lossy().into_owned());
+            let name = name.unwrap_or_else(|_| "resolved.conf(5)".to_owned());
+            let how = ["as well", "and not underpass"][usize::from(is_longer)];
             warn!(
                 "{domain}: systemd-resolved asks the name servers of {name} for these names {how}, and they leave this host so; \
                  have it leave them to underpass: sudo resolvectl domain {name} ''"
@@ -209,16 +183,16 @@ impl Link {
     }
 
     pub(super) async fn assert_again(&mut self) {
-        if let Err(error) = self.look().await {
-            debug!("systemd-resolved: {error}");
+        match self.put().await {
+            Ok(true) => self.tell(),
+            Ok(false) => {}
+            Err(error) => debug!("systemd-resolved: {error}"),
         }
     }
 
-    async fn look(&mut self) -> zbus::Result<()> {
-        let bus = match self.bus.take() {
-            Some(bus) => bus,
-            None => Bus::open().await?,
-        };
+    /// Sets what is not as wanted; whether it was not.
+    async fn put(&mut self) -> zbus::Result<bool> {
+        let bus = open(self.bus.take()).await?;
         let found = self.found(&bus).await;
         let is_other = found.as_ref().is_ok_and(|found| *found != self.wanted);
         let done = match is_other {
@@ -226,11 +200,7 @@ impl Link {
             false => found.map(drop),
         };
         self.bus = Some(bus);
-        done?;
-        if is_other {
-            self.tell();
-        }
-        Ok(())
+        done.map(|()| is_other)
     }
 
     fn tell(&mut self) {
@@ -249,16 +219,21 @@ impl Link {
     /// It goes with the device in any case.
     pub(super) async fn release(self) {
         let undone = async {
-            let bus = match self.bus {
-                Some(bus) => bus,
-                None => Bus::open().await?,
-            };
+            let bus = open(self.bus).await?;
             bus.call("RevertLink", &self.index).await?;
             bus.call("FlushCaches", &()).await
         };
         if let Err(error) = undone.await {
             debug!("systemd-resolved keeps it until the device goes: {error}");
         }
+    }
+}
+
+/// The one that is open, or another.
+async fn open(bus: Option<Bus>) -> zbus::Result<Bus> {
+    match bus {
+        Some(bus) => Ok(bus),
+        None => Bus::open().await,
     }
 }
 
@@ -275,8 +250,11 @@ fn rivals(all: &[(i32, String, bool)], own: &Link) -> Vec<(i32, String, bool)> {
 }
 
 /// What an older one does not know it does not do either.
-fn optional(method: &str, done: zbus::Result<Message>) -> zbus::Result<()> {
-    match done {
+async fn optional<B>(bus: &Bus, method: &str, body: &B) -> zbus::Result<()>
+where
+    B: serde::Serialize + zbus::DynamicType,
+{
+    match bus.call(method, body).await {
         Err(zbus::Error::FDO(error)) if matches!(*error, fdo::Error::UnknownMethod(_)) => {
             debug!("systemd-resolved has no {method}");
             Ok(())
