@@ -21,7 +21,7 @@ pub(super) const RUN: &str = "Run";
 /// The arguments of `up`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct UpArgs {
-    /// Networks, or hosts by name, to capture, and the profile of config.toml to take
+    /// Networks or hosts to capture, and the profile of config.toml to take
     ///
     /// A bare address is one host, 10.0/16 is 10.0.0.0/16, 0/0 and ::/0 are everything. With a port or a range, TCP to
     /// those ports only; otherwise every port and protocol. IPv6 with ports stands in brackets: [fd00::/64]:443.
