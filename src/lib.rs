@@ -37,7 +37,7 @@
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |
 //! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |
 //! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::openssh`] over [`carrier::channels`]; [`carrier::direct`] for what `run` reaches without a server | inlets, engine |
-//! | [`resolve`] | a name server whose questions travel as DNS over TCP in a carrier's streams: sans-IO [`resolve::Resolver`] with cache, joins and retries; [`resolve::Proxy`] gives it streams and a clock | engine, inlets, which carrier |
+//! | [`resolve`] | a name server whose questions travel as DNS over TCP in a carrier's streams, or as datagrams to the name servers of the host: sans-IO [`resolve::Resolver`] with cache, joins and retries; [`resolve::Proxy`] gives it streams and a clock | engine, inlets, which carrier |
 //! | [`audit`] | who connected where and when, one JSON line each: handed over by a flow, written by a thread of its own | carriers, inlets, engine |
 //! | [`os`] | [`os::helper`], the privileged part; [`os::names`]: whom programs ask for names; tun, netlink, namespaces, changes of the network, children that end with us, confinement, run directories, systemd, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
 //! | [`stats`] | counters of how flows ended, and their bytes | deciding anything |
@@ -83,14 +83,15 @@
 //! there as comments, so that whoever finds it can put it back (`os/names/netns`). Programs that run already follow it, both
 //! ways, where NAME had a file; where it had none they read the host's, and only those that start later find private names.
 //! Programs that only join the network (nsenter(1)) read the host's always. Names that are not the far side's are asked of whom
-//! that file named, over TCP and from that network: Docker's 127.0.0.11 too. With `--dns` for all names container names are not
-//! found; with domains they are. No lookup checks it: no process of ours has that network's files.
+//! that file named, from that network: Docker's 127.0.0.11 too. With `--dns` for all names container names are not found; with
+//! domains they are. No lookup checks it: no process of ours has that network's files.
 //!
 //! Datagrams to its port 53 come out of the engine as they are, connections as flows that [`resolve`] answers instead of the
 //! relay. It asks the server's own name servers (`/etc/resolv.conf` over an exec, else over sftp), or those of `--dns-server`,
-//! over one stream each. With domains, other names go to the resolver that the host has, from the host, by datagrams as programs ask it (`resolve/datagrams.rs`). A name that belongs to
-//! the far side is never asked elsewhere, but for the SSH server's own, without which there is no far side: while there is no
-//! connection the answer is SERVFAIL.
+//! over one stream each. With domains, other names go to the resolver that the host has, from the host, by datagrams as
+//! programs ask it, and over TCP what does not fit (`resolve/datagrams.rs`). A name that belongs to the far side is never asked
+//! elsewhere, but for the SSH server's own, without which there is no far side: while there is no connection the answer is
+//! SERVFAIL.
 //!
 //! Where a network is shown as another one, addresses in answers are written over where they stand, hints of HTTPS records with
 //! them, and the name of an address is asked for as that of the one it stands for. The answer no longer says that its signatures
@@ -101,9 +102,10 @@
 //! others only has none then.
 //!
 //! Where nobody can be asked, `--dns-names` answers for the names of the far side with addresses of networks of its own
-//! (198.19.0.0/20 and fd75:6e64:6572:706f::/116, the next for a second instance, or those that it says), which are captured as others are. A connection to one
-//! is opened by the name that it stands for, which the server looks up; where it finds none, the application hears that there
-//! is no route to the host. A name keeps its address while a connection uses it, and for five minutes after it was asked for.
+//! (198.19.0.0/20 and fd75:6e64:6572:706f::/116, the next ones for a second instance, or those that it says), which are
+//! captured as others are. A connection to one is opened by the name that it stands for, which the server looks up; where it
+//! finds none, the application hears that there is no route to the host. A name keeps its address while a connection uses it,
+//! and for five minutes after it was asked for; which one it is follows from the name, so that it is the same after a restart.
 //! sshd looks names up one by one, and does nothing else for that connection meanwhile. So names are opened over connections of
 //! their own (`carrier/by_name`): one that was not found before goes where no flow is, as long as there are fewer than four,
 //! and one that took long and was not found is refused at once for as long again. Where the login asks somebody, over a
@@ -114,7 +116,7 @@
 //! Targets that are names (`up -r prod db.example.com:5432 '*.internal.example.com'`) are captured so as well, the other names of
 //! the far side as `--dns` says, if at all. Routes for what a name server answers would have to follow each TTL, and would lead
 //! whatever else a shared address serves through the server; an address that stands for one name does neither, and lets a port
-//! be captured for one host alone. A reload leaves names as they are, and says so.
+//! be captured for one host alone, whose other ports are out of reach then. A reload that would change names is refused.
 //!
 //! # The carriers
 //!
@@ -166,9 +168,11 @@
 //! # Invariants
 //!
 //! 1. No SYN-ACK before the far side accepted. Refused, unreachable, prohibited and timed out look to the
-//!    application as they would on the real network.
+//!    application as they would on the real network. One exception: without `--dns`, what stands in a command's network for a
+//!    name server of this host takes a stream before that has; it may speak nothing but UDP (`app/run/ways.rs`).
 //! 2. A flow that nobody reads, or reads slowly, slows no other flow. Memory is bounded per flow and in all. No
-//!    byte is lost. What the embedded carrier leaves to be wished for here is said under "Bounds".
+//!    byte is lost. What the embedded carrier leaves to be wished for here is said under "Bounds", and what names do where
+//!    they have no connection of their own under "Names".
 //! 3. The cost of a packet does not depend on how many flows are open.
 //! 4. However the process ends, SIGKILL included, nothing that captures traffic stays: the device and its
 //!    routes vanish with its descriptor, and rules that point into an empty table, or a device that was being

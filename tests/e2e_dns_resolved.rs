@@ -320,3 +320,33 @@ fn doctor_names_it() {
         "{said}"
     );
 }
+
+/// It asks nobody here for a name of the far side's.
+#[test]
+fn doctor_has_the_server_look_private_names_up() {
+    let mut host = resolved();
+    sshd_that_knows(&host.lab, 2211, "10.0.1.20 a.one.test\n");
+    let captured = host.capture();
+    let (key, known) = (host.lab.file("id"), host.lab.file("known_hosts"));
+    let known = format!("UserKnownHostsFile={known}");
+    let server = [
+        "doctor",
+        "-r",
+        "root@192.168.77.1:2211",
+        "-i",
+        &key,
+        "-o",
+        &known,
+    ];
+    let probes = ["--probe", "a.one.test:80", "--probe", "gone.one.test:80"];
+    let output = host.ask(&[&server[..], &["*.one.test"], &probes].concat());
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("a.one.test:80 is open"), "{said}");
+    assert!(said.contains("gone.one.test:80"), "{said}");
+    assert!(!said.contains("gone.one.test:80 is open"), "{said}");
+    assert!(
+        !captured.names().contains("one.test"),
+        "{}",
+        captured.names()
+    );
+}

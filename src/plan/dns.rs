@@ -50,6 +50,20 @@ pub struct DnsPlan {
 }
 
 impl DnsPlan {
+    /// Whether the far side is asked for `name`.
+    pub fn has(&self, name: &str) -> bool {
+        let bare = |text: &str| text.trim_end_matches('.').to_ascii_lowercase();
+        let name = bare(name);
+        let is_within = |domain: &String| {
+            let domain = bare(domain.trim_start_matches("*."));
+            let front = name.strip_suffix(&domain);
+            front.is_some_and(|front| front.is_empty() || front.ends_with('.'))
+        };
+        self.is_all
+            || self.domains.iter().any(is_within)
+            || self.hosts.iter().any(|host| host.has(&name))
+    }
+
     /// Whose addresses have their names on the far side, while `capture` is captured: where only hosts are, those that stand for them.
     pub fn networks(&self, capture: &CapturePlan) -> Vec<IpNet> {
         match self.by_name {
@@ -414,6 +428,26 @@ mod tests {
             "fd75:6e64:6572:706f::1000/116"
         );
         assert_eq!(moved("198.19.0.0/24"), "198.19.0.0/24");
+    }
+
+    #[test]
+    fn whose_names_are_the_far_sides() {
+        let mut args = args(&["Corp.internal"], &[]);
+        args.subnets = vec!["db.example.com:5432".to_owned()];
+        let dns = plan(&args).unwrap().unwrap();
+        for far in ["corp.internal", "API.corp.Internal.", "db.example.com"] {
+            assert!(dns.has(far), "{far}");
+        }
+        for near in [
+            "acorp.internal",
+            "internal",
+            "x.db.example.com",
+            "example.com",
+        ] {
+            assert!(!dns.has(near), "{near}");
+        }
+        args.dns = vec![ALL.to_owned()];
+        assert!(plan(&args).unwrap().unwrap().has("example.com"));
     }
 
     #[test]

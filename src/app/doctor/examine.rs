@@ -13,8 +13,8 @@ use crate::app::up::leads::far;
 use crate::carrier::examine::{Answer, Request, Tunnel};
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Description, Link, OpensshCarrier};
-use crate::net::{Carrier, OpenError, OpenFailure, Source, Target};
-use crate::plan::{Mapping, Plan};
+use crate::net::{Carrier, Far, OpenError, OpenFailure, Source, Target};
+use crate::plan::{DnsPlan, Mapping, Plan};
 
 /// How long a name may take.
 const LOOKUP: Duration = Duration::from_secs(5);
@@ -64,7 +64,7 @@ pub(super) async fn examine(plan: &Plan, probes: &[String]) -> Examined {
     let login = carrier.description().clone();
     let mut server = server::logged_in(&login, &names, began.elapsed());
     let mapping = Mapping::new(&plan.capture);
-    server.extend(forwarding(&carrier, &mapping, probes).await);
+    server.extend(forwarding(&carrier, plan, &mapping, probes).await);
     let mut security = vec![security::methods(&login)];
     let tunnel = tunnel(plan).await;
     let (of_server, of_security) = sessions(&carrier, &tunnel).await;
@@ -97,18 +97,29 @@ async fn names(plan: &Plan) -> String {
 }
 
 /// Connects from the server to itself, and to what was asked for.
-async fn forwarding(carrier: &AnyCarrier, mapping: &Mapping, probes: &[String]) -> Vec<Check> {
-    let (own, _) = open(carrier, ITSELF).await;
+async fn forwarding(
+    carrier: &AnyCarrier,
+    plan: &Plan,
+    mapping: &Mapping,
+    probes: &[String],
+) -> Vec<Check> {
+    let (own, _) = open(carrier, Target(ITSELF).into()).await;
     let mut results = Vec::new();
     let mut checks = Vec::new();
     for typed in probes {
-        match target(typed).await {
-            Ok(target) => {
-                let Target(far) = far(mapping, Target(target));
-                let (result, took) = open(carrier, far).await;
-                let shown = match far == target {
-                    true => typed.clone(),
-                    false => format!("{typed} ({far} behind the server)"),
+        let target = match far_host(plan.dns.as_ref(), typed) {
+            Some(host) => Ok((host, None)),
+            None => target(typed).await.map(|target| {
+                let there = far(mapping, Target(target));
+                (there.into(), (there.0 != target).then_some(there.0))
+            }),
+        };
+        match target {
+            Ok((target, other)) => {
+                let (result, took) = open(carrier, target).await;
+                let shown = match other {
+                    None => typed.clone(),
+                    Some(other) => format!("{typed} ({other} behind the server)"),
                 };
                 checks.push(server::probe(&shown, &result, took));
                 results.push(result);
@@ -122,6 +133,17 @@ async fn forwarding(carrier: &AnyCarrier, mapping: &Mapping, probes: &[String]) 
     }
     checks.insert(0, server::forwarding(&own, &results));
     checks
+}
+
+/// A host whose name is the far side's: the server looks it up, and nobody else hears of it.
+fn far_host(dns: Option<&DnsPlan>, typed: &str) -> Option<Far> {
+    let (host, port) = typed.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    let is_far = host.parse::<IpAddr>().is_err() && dns.is_some_and(|dns| dns.has(host));
+    is_far.then(|| Far {
+        target: Target((Ipv4Addr::UNSPECIFIED, port).into()),
+        name: Some(host.into()),
+    })
 }
 
 /// An address and port; a name is looked up here.
@@ -138,10 +160,10 @@ async fn target(typed: &str) -> Result<SocketAddr, String> {
     }
 }
 
-async fn open(carrier: &AnyCarrier, target: SocketAddr) -> (Result<(), OpenError>, Duration) {
+async fn open(carrier: &AnyCarrier, far: Far) -> (Result<(), OpenError>, Duration) {
     let began = Instant::now();
     let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-    let opened = timeout(OPEN, carrier.open(Source(any), Target(target))).await;
+    let opened = timeout(OPEN, carrier.open_far(Source(any), far)).await;
     let result = match opened {
         Ok(Ok(_stream)) => Ok(()),
         Ok(Err(error)) => Err(error),
