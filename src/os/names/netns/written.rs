@@ -114,9 +114,10 @@ impl Written {
     }
 }
 
-/// Whether we have written it.
+/// Whether we have written it, and what was there stands in it. Where an instance has replaced the file of a container that it runs
+/// in itself, that is kept beside it, and is no matter of ours.
 pub(super) fn is_ours(file: &File) -> bool {
-    text(file).is_ok_and(|text| Owner::is_in(&text))
+    text(file).is_ok_and(|text| former(&text).is_some())
 }
 
 /// What was there before us; what is there where we have not written it.
@@ -219,6 +220,18 @@ mod tests {
             assert_eq!(text_of(&file), was);
             assert_eq!(it.restore().unwrap(), None);
         }
+    }
+
+    /// A file that was replaced, with what was there beside it.
+    #[test]
+    fn what_is_not_of_this_kind_is_none_of_ours() {
+        let file = NamedTempFile::new().unwrap();
+        for text in ["nameserver 192.0.2.1\n", &text_for(&owner(), SERVER, "")] {
+            fs::write(file.path(), text).unwrap();
+            assert!(!is_ours(file.as_file()));
+        }
+        assert!(written(&file).name(&owner(), SERVER, Some(0)).unwrap());
+        assert!(is_ours(file.as_file()));
     }
 
     fn names_in(text: &str) -> Vec<String> {
