@@ -3,8 +3,8 @@
 #![allow(dead_code, unreachable_pub)] // as in the other fixtures, and each test file uses its part
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
 
 use super::common::{Lab, eventually, finished};
@@ -54,13 +54,11 @@ impl NameServer {
                 break;
             }
         }
-        let file = log.clone();
+        // Added to, so that who reads it meanwhile sees all that came before.
+        let mut file = File::create(&log).unwrap();
         std::thread::spawn(move || {
-            let mut text = String::new();
             for line in lines.map_while(Result::ok) {
-                text.push_str(&line);
-                text.push('\n');
-                fs::write(&file, &text).ok();
+                writeln!(file, "{line}").ok();
             }
         });
         Self { child, log }
