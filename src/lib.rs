@@ -79,8 +79,9 @@
 //!
 //! With `--netns` a resolv.conf of that network names it, and the host's own stays as it is: `/etc/netns/NAME/resolv.conf`,
 //! which ip-netns(8) mounts for programs that it starts there, or what process N of `pid:N` has in a mount namespace of its
-//! own, as containers do. Such a file is written over in place, since who has it mounted sees no other, and holds what was
-//! there as comments, so that whoever finds it can put it back (`os/names/netns`). Programs that run already follow it, both
+//! own, as containers do; one that this host, or a process in a third network, reads as well is left alone. Such a file is
+//! written over in place, since who has it mounted sees no other, and holds what was there as comments, so that whoever finds it
+//! can put it back (`os/names/netns`). Programs that run already follow it, both
 //! ways, where NAME had a file; where it had none they read the host's, and only those that start later find private names.
 //! Programs that only join the network (nsenter(1)) read the host's always. Names that are not the far side's are asked of whom
 //! that file named, from that network: Docker's 127.0.0.11 too. With `--dns` for all names container names are not found; with

@@ -122,12 +122,24 @@ impl Rig {
 
     /// A process of the box with files of its own, over which `script` does what it likes.
     fn container(&mut self, script: &str) -> u32 {
-        let mut command = self.lab.command("box", "unshare");
+        self.container_in("box", script)
+    }
+
+    fn container_in(&mut self, role: &str, script: &str) -> u32 {
+        let mut command = self.lab.command(role, "unshare");
         command
             .args(["-m", "sh", "-ec"])
             .arg(format!("{script}; echo made; exec sleep infinity"));
         command.current_dir(&self.lab.state);
         self.hold(command)
+    }
+
+    /// Ends one that is held.
+    fn end(&mut self, pid: u32) {
+        let index = self.held.iter().position(|child| child.id() == pid);
+        let mut child = self.held.remove(index.unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     fn up_command(&self, args: &str) -> Command {
@@ -406,6 +418,41 @@ fn a_container_is_brought_to_it_by_its_own_file() {
     assert!(rig.has_no_file());
 }
 
+/// By the mounts of the container, or by a mount of the same file: one that is neither the host's nor in that network.
+#[test]
+fn a_file_that_another_network_reads_as_well_is_left_alone() {
+    let mut rig = Rig::new();
+    let real = rig.lab.state.join("mounted");
+    fs::write(&real, OWN).unwrap();
+    let mount = "mount --bind mounted /etc/resolv.conf";
+    let pid = rig.container(mount);
+    let mut command = rig.lab.command("vpc", "nsenter");
+    command.args(["-t", &pid.to_string(), "-m", "sh", "-c"]);
+    command.arg("echo made; exec sleep infinity");
+    let by_mounts = rig.hold(command);
+    let by_file = rig.container_in("vpc", mount);
+    let netns = format!("pid:{pid}");
+    for other in [by_mounts, by_file] {
+        let said = rig.refused(&netns, "--dns --dns-server 10.0.1.20");
+        assert!(
+            said.contains(&format!("as process {other}, in another")),
+            "{said}"
+        );
+        assert!(said.contains("ip netns attach"), "{said}");
+        assert_eq!(text(&real), OWN);
+        rig.end(other);
+    }
+    // Who comes later does not keep it from being put back.
+    let mut underpass = rig.up_for_all(&netns);
+    assert!(text(&real).contains(OURS));
+    rig.container_in("vpc", mount);
+    rig.kill_all_of_it();
+    underpass.wait();
+    rig.cleanup();
+    assert_eq!(text(&real), OWN);
+    assert!(rig.has_no_file());
+}
+
 /// What is in there is not ours: a link leads nowhere, and what root there may not write is not written.
 #[test]
 fn a_hostile_container_leads_to_no_file_of_the_host() {
@@ -421,6 +468,8 @@ fn a_hostile_container_leads_to_no_file_of_the_host() {
         let pid = rig.container(&format!("{own_etc}; ln -s {link} /etc/resolv.conf"));
         let said = rig.refused(&format!("pid:{pid}"), "--dns --dns-server 10.0.1.20");
         assert!(said.contains("no link"), "{said}");
+        // It reads what it leads to.
+        rig.end(pid);
     }
     // Anybody is root in a user namespace, and may mount there what they may not write.
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);

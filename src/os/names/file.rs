@@ -5,10 +5,10 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use super::At;
-use super::patience::{Patience, Said};
+use super::patience::Patience;
 use crate::os::made::Made;
 use crate::os::resolv_conf::{Owner, ResolvConf};
 
@@ -51,21 +51,13 @@ impl File {
     }
 
     pub(super) fn assert_again(&mut self) {
-        match self.conf.replace(&self.owner, self.server) {
-            Ok(false) => {}
-            Ok(true) => match self.patience.count(Instant::now()) {
-                Said::Plainly => info!(
-                    "somebody has written /etc/resolv.conf: it names the name server of underpass again, and what they \
-                         wrote comes back at the end"
-                ),
-                Said::Last => warn!(
-                    "somebody writes /etc/resolv.conf again and again, and underpass once a minute from here on: meanwhile all names, \
-                     private ones too, are asked of the name servers that they write; have them leave it alone, or take run --dns"
-                ),
-                Said::Nothing => {}
-            },
-            Err(error) => debug!("/etc/resolv.conf: {error}"),
-        }
+        let written = self.conf.replace(&self.owner, self.server);
+        let plainly = "somebody has written /etc/resolv.conf: it names the name server of underpass again, and what they wrote comes back \
+                       at the end";
+        let last = "somebody writes /etc/resolv.conf again and again, and underpass once a minute from here on: meanwhile all names, \
+                    private ones too, are asked of the name servers that they write; have them leave it alone, or take run --dns";
+        self.patience
+            .tell("/etc/resolv.conf", written, plainly, last);
     }
 
     pub(super) fn release(self) -> io::Result<()> {

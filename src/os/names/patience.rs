@@ -1,8 +1,10 @@
 //! How often something is set again that somebody else undoes.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 /// Between two times.
 const APART: Duration = Duration::from_secs(1);
@@ -21,7 +23,7 @@ pub(super) struct Patience {
 
 /// What is to be said of a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+enum Said {
     /// That it was.
     Plainly,
     /// That it is once a minute from here on.
@@ -44,8 +46,24 @@ impl Patience {
         self.next
     }
 
+    /// Where it `was_set` again, says so, or that it is once a minute from here on.
+    pub(super) fn tell(
+        &mut self,
+        what: &str,
+        was_set: Result<bool, impl Display>,
+        plainly: &str,
+        last: &str,
+    ) {
+        match was_set.map(|was_set| was_set.then(|| self.count(Instant::now()))) {
+            Ok(Some(Said::Plainly)) => info!("{plainly}"),
+            Ok(Some(Said::Last)) => warn!("{last}"),
+            Ok(_) => {}
+            Err(error) => debug!("{what}: {error}"),
+        }
+    }
+
     /// It was set again.
-    pub(super) fn count(&mut self, now: Instant) -> Said {
+    fn count(&mut self, now: Instant) -> Said {
         let is_calm = now.duration_since(self.began) >= PERIOD;
         // Who was told that it goes on is not told again before a quiet minute.
         if is_calm && self.times <= MOST || now.duration_since(self.next) >= PERIOD {

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use nix::net::if_::if_indextoname;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use zbus::{OwnedObjectPath, fdo};
 
 use super::bus::{Bus, LINK, LOOK, MANAGER, PATH};
-use super::patience::{Patience, Said};
+use super::patience::Patience;
 use super::{At, NamesError, Wish, domains};
 
 /// How long it may take to see a new link, or that it has an address.
@@ -183,11 +183,11 @@ impl Link {
     }
 
     pub(super) async fn assert_again(&mut self) {
-        match self.put().await {
-            Ok(true) => self.tell(),
-            Ok(false) => {}
-            Err(error) => debug!("systemd-resolved: {error}"),
-        }
+        let put = self.put().await;
+        let plainly = "somebody has changed what systemd-resolved asks by the device: it asks the name server of underpass again";
+        let last = "somebody changes what systemd-resolved asks by the device again and again, and underpass once a minute from here on: \
+                    meanwhile private names may be asked of others; have NetworkManager or networkd leave the device unmanaged";
+        self.patience.tell("systemd-resolved", put, plainly, last);
     }
 
     /// Sets what is not as wanted; whether it was not.
@@ -201,19 +201,6 @@ impl Link {
         };
         self.bus = Some(bus);
         done.map(|()| is_other)
-    }
-
-    fn tell(&mut self) {
-        match self.patience.count(Instant::now()) {
-            Said::Plainly => info!(
-                "somebody has changed what systemd-resolved asks by the device: it asks the name server of underpass again"
-            ),
-            Said::Last => warn!(
-                "somebody changes what systemd-resolved asks by the device again and again, and underpass once a minute from \
-                 here on: meanwhile private names may be asked of others; have NetworkManager or networkd leave the device unmanaged"
-            ),
-            Said::Nothing => {}
-        }
     }
 
     /// It goes with the device in any case.

@@ -18,11 +18,11 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, conne
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use self::named::Named;
 use self::written::{Former, Written};
-use super::patience::{Patience, Said};
+use super::patience::Patience;
 use super::{At, By, NamesError, RESOLV_CONF};
 use crate::os::made::Made;
 use crate::os::resolv_conf::{Owner, beginning};
@@ -48,10 +48,10 @@ pub enum ApartError {
     Gone(i32),
     /// It has no files of its own.
     #[error(
-        "--dns: process {0} has a network of its own, but sees the /etc/resolv.conf of this host, which others read; give that network a \
+        "--dns: process {0} has a network of its own, but reads the same /etc/resolv.conf as {1}, in another network; give that network a \
          name, and start programs by it: sudo ip netns attach NAME {0}, --netns NAME, sudo ip netns exec NAME COMMAND"
     )]
-    HostsFiles(i32),
+    Shared(i32, String),
     /// It cannot be told who they belong to.
     #[error(
         "--dns: the files of process {0} are of a user namespace that it is not in; name a process that is (lsns -t user)"
@@ -232,21 +232,13 @@ impl Held {
     }
 
     pub(super) fn assert_again(&mut self) {
-        match self.write_again() {
-            Ok(false) => {}
-            Ok(true) => match self.patience.count(Instant::now()) {
-                Said::Plainly => info!(
-                    "somebody has written the resolv.conf of that network: it names the name server of underpass again, and what \
-                     they wrote comes back at the end"
-                ),
-                Said::Last => warn!(
-                    "somebody writes the resolv.conf of that network again and again, and underpass once a minute from here on; \
-                     have them leave it alone"
-                ),
-                Said::Nothing => {}
-            },
-            Err(error) => debug!("the resolv.conf of that network: {error}"),
-        }
+        let written = self.write_again();
+        let plainly = "somebody has written the resolv.conf of that network: it names the name server of underpass again, and what \
+                       they wrote comes back at the end";
+        let last = "somebody writes the resolv.conf of that network again and again, and underpass once a minute from here on; have them \
+                    leave it alone";
+        let what = "the resolv.conf of that network";
+        self.patience.tell(what, written, plainly, last);
     }
 
     fn write_again(&mut self) -> io::Result<bool> {

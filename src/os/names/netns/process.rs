@@ -3,6 +3,7 @@
 //! Nothing of theirs is run, and no link of theirs is followed. The file is opened with the rights of root as they have it: who can
 //! mount there, in a user namespace of their own, can mount any file of this host that they see over it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -17,8 +18,8 @@ use crate::os::resolv_conf::beginning;
 
 /// What stands for a file, and with which no more can be done.
 const PATH: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
-/// What is the host's, as we see it and as all others do.
-const HOSTS: [&str; 2] = [RESOLV_CONF, "/proc/1/root/etc/resolv.conf"];
+/// Whose files are the host's: ours, which may be others than those of its first process, as services have.
+const HOST: [&str; 2] = ["self", "1"];
 const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_CLOEXEC);
 /// A pipe or a terminal holds nobody up.
 const WRITE: OFlag = OFlag::O_RDWR
@@ -42,9 +43,11 @@ pub(super) fn open_file(pid: i32, is_here: bool) -> Result<File, ApartError> {
     if is_here && !process.shares("ns/net", "self")? {
         return Err(ApartError::Gone(pid));
     }
-    // We may have files of our own, as services do, and others those of the host.
-    if process.shares("ns/mnt", "self")? || matches!(process.shares("ns/mnt", "1"), Ok(true)) {
-        return Err(ApartError::HostsFiles(pid));
+    let others = process.others(is_here);
+    let shared = |other: &String| ApartError::Shared(pid, whose(other));
+    let with_mounts = |other: &&String| matches!(process.shares("ns/mnt", other), Ok(true));
+    if let Some(other) = others.iter().find(with_mounts) {
+        return Err(shared(other));
     }
     let root = process.open("root", PATH)?;
     let file = match process.root_of_mounts()? {
@@ -52,13 +55,9 @@ pub(super) fn open_file(pid: i32, is_here: bool) -> Result<File, ApartError> {
         Some(user) => as_user(user, || open_below(&root)),
     };
     let file = file.map_err(|error| ApartError::File(pid, error))?;
-    let is_hosts = |path: &str| {
-        let hosts = open(path, PATH, Mode::empty());
-        hosts.is_ok_and(|hosts| is_same(&file, hosts))
-    };
-    match HOSTS.into_iter().any(is_hosts) {
-        true => Err(ApartError::HostsFiles(pid)),
-        false => Ok(file),
+    match others.iter().find(|other| sees(other, &file)) {
+        Some(other) => Err(shared(other)),
+        None => Ok(file),
     }
 }
 
@@ -69,6 +68,16 @@ impl Process {
             nix::Error::EACCES | nix::Error::EPERM => ApartError::Rights(self.pid),
             _ => ApartError::Gone(self.pid),
         })
+    }
+
+    /// Whose files are not to be written: the host's, and with `and_all` those of whoever is in another network, or may be.
+    fn others(&self, and_all: bool) -> Vec<String> {
+        let pids = pids().filter(|_| and_all);
+        let elsewhere = pids.filter(|pid| !matches!(self.shares("ns/net", pid), Ok(true)));
+        HOST.map(str::to_owned)
+            .into_iter()
+            .chain(elsewhere)
+            .collect()
     }
 
     /// Whether it is in the namespace of that kind of another.
@@ -100,6 +109,28 @@ impl Process {
             root_of(&text).ok_or(ApartError::Rights(self.pid))
         };
         Ok(Some((root("uid_map")?.into(), root("gid_map")?.into())))
+    }
+}
+
+/// Whether `file` is what `pid` reads, where that can be looked at. A link leads where it does for them.
+fn sees(pid: &str, file: &File) -> bool {
+    let theirs = || {
+        let root = open(format!("/proc/{pid}/root").as_str(), PATH, Mode::empty())?;
+        let inside = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        openat2(
+            root,
+            RESOLV_CONF,
+            OpenHow::new().flags(PATH).resolve(inside),
+        )
+    };
+    theirs().is_ok_and(|theirs| is_same(file, theirs))
+}
+
+/// For a person.
+fn whose(pid: &str) -> String {
+    match HOST.contains(&pid) {
+        true => "this host".to_owned(),
+        false => format!("process {pid}"),
     }
 }
 
@@ -155,23 +186,24 @@ fn open_below(root: &OwnedFd) -> io::Result<File> {
     Ok(open(own.as_str(), WRITE, Mode::empty())?.into())
 }
 
-/// The processes of this host, one for each mount namespace that can be seen.
+/// The processes of this host.
+fn pids() -> impl Iterator<Item = String> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// One for each mount namespace that can be seen.
 pub(super) fn apart() -> Vec<i32> {
-    let (mut seen, mut found) = (Vec::new(), Vec::new());
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        let mounts = fs::read_link(entry.path().join("ns/mnt"));
-        if let (Some(pid), Ok(mounts)) = (pid, mounts)
-            && !seen.contains(&mounts)
-        {
-            seen.push(mounts);
-            found.push(pid);
-        }
-    }
-    found
+    let mut seen = BTreeSet::new();
+    let is_new = |pid: &String| {
+        let mounts = fs::read_link(format!("/proc/{pid}/ns/mnt"));
+        mounts.is_ok_and(|mounts| seen.insert(mounts))
+    };
+    pids()
+        .filter(is_new)
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -192,7 +224,7 @@ mod tests {
     fn who_sees_the_files_of_the_host_is_refused() {
         let own = i32::try_from(std::process::id()).unwrap();
         let error = open_file(own, true).unwrap_err();
-        assert!(matches!(error, ApartError::HostsFiles(_)), "{error}");
+        assert!(matches!(error, ApartError::Shared(..)), "{error}");
         let error = open_file(i32::MAX, true).unwrap_err();
         assert!(matches!(error, ApartError::Gone(_)), "{error}");
     }
