@@ -215,7 +215,9 @@ type Resolved = (plan::Plan, Vec<plan::PlanWarning>);
 
 /// May be asked again: files are read anew.
 fn resolve(typed: &cli::UpArgs) -> anyhow::Result<Resolved> {
-    planned(&gathered(typed, Use::Up)?)
+    let resolved = planned(&gathered(typed, Use::Up)?)?;
+    resolved.0.check_name_server()?;
+    Ok(resolved)
 }
 
 /// What was typed, with what stands in other places.

@@ -114,6 +114,17 @@ pub(super) fn pool(args: &UpArgs) -> Result<Option<NamePool>, PlanError> {
 }
 
 impl Plan {
+    /// Whether the name server that `up` has is captured; that of `run` is elsewhere, and always.
+    ///
+    /// # Errors
+    /// [`PlanError::ExcludesOwn`].
+    pub fn check_name_server(&self) -> Result<(), PlanError> {
+        match self.dns {
+            Some(_) => not_excluded(&self.capture.excludes, "its name server", &servers()),
+            None => Ok(()),
+        }
+    }
+
     /// As it is in a slot, where addresses that stand for names are those of the slot unless networks were named for them.
     pub fn in_slot(self, slot: u32) -> Self {
         let mut dns = self.dns;
@@ -152,7 +163,7 @@ fn in_slot(net: IpNet, slot: u32) -> IpNet {
         .map_or(net, |(_, there)| there)
 }
 
-/// Whether what stands for names, and our name server, are captured, and in nobody's way.
+/// Whether what stands for names is captured, and in nobody's way.
 ///
 /// # Errors
 /// [`PlanError::ExcludesOwn`], [`PlanError::BadNamePool`].
@@ -161,7 +172,6 @@ pub(super) fn check_place(
     targets: &[IpNet],
     excludes: &[IpNet],
 ) -> Result<(), PlanError> {
-    let servers = IpNet::V4(Ipv4Net::new(SERVERS.0, SERVERS.1).unwrap_or_default());
     let pool = pool(args)?;
     let typed = args.dns_names.as_deref().filter(|text| *text != DEFAULT);
     let stand = pool.into_iter().flat_map(|pool| pool.nets());
@@ -170,19 +180,8 @@ pub(super) fn check_place(
         Some(_) => stand.collect(),
         None => stand.map(|net| around_usual(&net)).collect(),
     };
-    let has_server = !args.dns.is_empty() || pool.is_some();
-    let server = has_server.then_some(("its name server", servers));
-    let own = stand
-        .iter()
-        .map(|net| ("addresses that stand for names", *net));
-    for (what, own) in server.into_iter().chain(own) {
-        if let Some(exclude) = excludes.iter().find(|exclude| meet(exclude, &own)) {
-            return Err(PlanError::ExcludesOwn {
-                exclude: *exclude,
-                what,
-                own,
-            });
-        }
+    for own in &stand {
+        not_excluded(excludes, "addresses that stand for names", own)?;
     }
     let Some(text) = typed else {
         return Ok(());
@@ -193,13 +192,28 @@ pub(super) fn check_place(
             reason,
         })
     };
-    if stand.iter().any(|net| meet(net, &servers)) {
+    if stand.iter().any(|net| meet(net, &servers())) {
         return wrong("the name server of underpass has an address of it");
     }
     let is_meant = |net: &IpNet| targets.iter().any(|target| net.contains(target));
     match stand.iter().any(is_meant) {
         true => wrong("a target has these addresses"),
         false => Ok(()),
+    }
+}
+
+fn servers() -> IpNet {
+    IpNet::V4(Ipv4Net::new(SERVERS.0, SERVERS.1).unwrap_or_default())
+}
+
+fn not_excluded(excludes: &[IpNet], what: &'static str, own: &IpNet) -> Result<(), PlanError> {
+    match excludes.iter().find(|exclude| meet(exclude, own)) {
+        Some(exclude) => Err(PlanError::ExcludesOwn {
+            exclude: *exclude,
+            what,
+            own: *own,
+        }),
+        None => Ok(()),
     }
 }
 
@@ -383,11 +397,12 @@ mod tests {
             check_place(&args, &nets(targets), &nets(excludes)).map_err(|error| error.to_string())
         };
         let all = ["10.0.1.0/24"];
+        // The name server of `run` is elsewhere ([`Plan::check_name_server`]).
+        assert_eq!(checked(&["all"], None, &all, &["198.18.0.0/15"]), Ok(()));
         assert_eq!(checked(&[], None, &all, &["198.18.0.0/15"]), Ok(()));
         assert_eq!(checked(&["all"], None, &all, &["10.0.1.7/32"]), Ok(()));
         let usual = Some(DEFAULT);
         for (names, exclude, words) in [
-            (None, "198.18.0.0/15", "its name server in 198.19.255.0/24"),
             (
                 usual,
                 "198.19.16.0/20",

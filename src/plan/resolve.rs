@@ -214,6 +214,24 @@ mod tests {
     }
 
     #[test]
+    fn the_name_server_of_up_is_not_excluded() {
+        let checked = |dns: &[&str], exclude: &str| {
+            let mut typed = args("h", &["10/8"]);
+            typed.dns = dns.iter().map(|&text| text.into()).collect();
+            typed.excludes = vec![exclude.into()];
+            let (plan, _) = resolved(&typed, &environment()).unwrap();
+            plan.check_name_server()
+        };
+        let error = checked(&["all"], "198.18.0.0/15").unwrap_err().to_string();
+        assert!(
+            error.contains("its name server in 198.19.255.0/24"),
+            "{error}"
+        );
+        assert_eq!(checked(&[], "198.18.0.0/15"), Ok(()));
+        assert_eq!(checked(&["all"], "198.18.0.0/16"), Ok(()));
+    }
+
+    #[test]
     fn a_key_in_hardware_is_for_ssh_unless_there_is_another_or_an_agent() {
         let taken = |named: &[&str], environment: &Environment| {
             let mut typed = args("h", &["10/8"]);

@@ -136,7 +136,7 @@ fn elsewhere(netns: &Netns) -> Result<(Keeper, Apart), HostNamesError> {
         Netns::Named(name) => {
             if asks_resolved(&nsswitch_of(name)) {
                 warn!(
-                    "--dns: programs in {name} ask the systemd-resolved of this host, whatever their resolv.conf says; have them not: \
+                    "names: programs in {name} ask the systemd-resolved of this host, whatever their resolv.conf says; have them not: \
                      sed -E 's/ resolve( \\[[^]]*\\])?//' /etc/nsswitch.conf | sudo tee /etc/netns/{name}/nsswitch.conf"
                 );
             }

@@ -48,25 +48,25 @@ pub enum ApartError {
     Gone(i32),
     /// It has no files of its own.
     #[error(
-        "--dns: process {0} has a network of its own, but reads the same /etc/resolv.conf as {1}, in another network; give that network a \
+        "names: process {0} has a network of its own, but reads the same /etc/resolv.conf as {1}, in another network; give that network a \
          name, and start programs by it: sudo ip netns attach NAME {0}, --netns NAME, sudo ip netns exec NAME COMMAND"
     )]
     Shared(i32, String),
     /// It cannot be told who they belong to.
     #[error(
-        "--dns: the files of process {0} are of a user namespace that it is not in; name a process that is (lsns -t user)"
+        "names: the files of process {0} are of a user namespace that it is not in; name a process that is (lsns -t user)"
     )]
     Rights(i32),
     /// No file, a link, or not to be written.
     #[error(
-        "--dns: /etc/resolv.conf as process {0} sees it cannot be written: {why}; it has to be a file, which root there may write, no \
-         link; leave --dns out",
+        "names: /etc/resolv.conf as process {0} sees it cannot be written: {why}; it has to be a file, which root there may write, no \
+         link; leave names out (--dns, hosts by name)",
         why = .1
     )]
     File(i32, #[source] io::Error),
     /// The same for a name.
     #[error(
-        "--dns: {path} cannot be written: {why}; where it is a link, put a file of its own there: sudo cp --remove-destination /etc/resolv.conf \
+        "names: {path} cannot be written: {why}; where it is a link, put a file of its own there: sudo cp --remove-destination /etc/resolv.conf \
          {path}",
         path = .0,
         why = .1
@@ -74,11 +74,11 @@ pub enum ApartError {
     Named(String, #[source] io::Error),
     /// Another instance.
     #[error(
-        "--dns: another underpass has names looked up in that network; end that first: underpass down --all"
+        "names: another underpass has names looked up in that network; end that first: underpass down --all"
     )]
     Taken,
     /// The system.
-    #[error("--dns: it cannot be found out which resolv.conf that network has: {0}")]
+    #[error("names: it cannot be found out which resolv.conf that network has: {0}")]
     Io(#[from] io::Error),
 }
 
