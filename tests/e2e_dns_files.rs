@@ -151,6 +151,26 @@ fn names_are_parted_beside_openresolv() {
 fn a_second_instance_is_told_whose_the_file_is_before_a_login() {
     let before = "nameserver 192.168.77.1\n";
     let host = Host::new(&[("resolv.conf", before), NSSWITCH]);
+    tells_a_second_instance(&host);
+    assert_eq!(host.conf(), before);
+}
+
+#[test]
+fn a_second_instance_is_told_whose_openresolvs_answer_is_before_a_login() {
+    let host = Host::new(&[NSSWITCH]).with_openresolv();
+    let before = host.conf();
+    tells_a_second_instance(&host);
+    assert_eq!(host.conf(), before);
+    // Killed, it is no obstacle: what it told resolvconf is forgotten by the next start.
+    let mut killed = host.up(&all_names());
+    host.kill_all_of_it();
+    killed.wait();
+    let mut next = host.up(&all_names());
+    assert!(next.stop(Signal::SIGTERM).success());
+    assert_eq!(host.conf(), before);
+}
+
+fn tells_a_second_instance(host: &Host) {
     let mut first = host.up(&format!("--name first {}", some_names()));
     for (args, what) in [
         (some_names(), "--dns: /etc/resolv.conf"),
@@ -173,7 +193,6 @@ fn a_second_instance_is_told_whose_the_file_is_before_a_login() {
     let mut second = host.up("--name second 10.0.2.0/24");
     assert!(second.stop(Signal::SIGTERM).success());
     assert!(first.stop(Signal::SIGTERM).success());
-    assert_eq!(host.conf(), before);
 }
 
 #[test]

@@ -167,14 +167,13 @@ fn here(dns: &DnsPlan) -> Result<Keeper, HostNamesError> {
             typed,
             keeper: keeper.name(),
         }),
-        Some(By::File) => match others_slot() {
+        Some(by) => match others_slot(by) {
             Some(slot) => Err(HostNamesError::Taken {
                 typed,
                 other: name_of(slot),
             }),
             None => Ok(keeper),
         },
-        Some(_) => Ok(keeper),
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::left::is_left;
 use super::{By, bus, program};
-use crate::os::resolv_conf::{ResolvConf, beginning};
+use crate::os::resolv_conf::{Owner, ResolvConf, beginning};
 use crate::plan::names;
 
 /// Whom programs ask (resolv.conf(5)).
@@ -26,10 +26,15 @@ const STUBS: [IpAddr; 2] = [
 /// Where Tailscale is.
 const TAILSCALE: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 100, 100, 100));
 
-/// The slot of who has replaced `/etc/resolv.conf`, and has it still.
-pub fn others_slot() -> Option<u32> {
-    let owner = ResolvConf::default().owner()?;
-    (!is_left(&owner, None)).then_some(owner.slot)
+/// The slot of who has programs ask it by the file, or by resolvconf(8), now.
+pub fn others_slot(by: By) -> Option<u32> {
+    let is_held = |owner: &Owner| !is_left(owner, None);
+    let owner = match by {
+        By::File => ResolvConf::default().owner().filter(is_held),
+        By::Program => program::owners().find(is_held),
+        By::Resolved | By::Netns | By::Process => None,
+    };
+    owner.map(|owner| owner.slot)
 }
 
 /// Who looks after names.

@@ -79,6 +79,11 @@ fn left_in(state: &Path, is_left: &mut impl FnMut(&Owner) -> bool) -> Vec<String
         .collect()
 }
 
+/// On whose behalf it was told something.
+pub(super) fn owners() -> impl Iterator<Item = Owner> {
+    entries(Path::new(STATE)).filter_map(|entry| Owner::of(&entry.path()))
+}
+
 /// What it was told by others.
 pub(super) fn others() -> String {
     let texts = entries(Path::new(STATE)).map(|entry| resolv_conf::read(&entry.path()));
