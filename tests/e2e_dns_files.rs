@@ -104,6 +104,12 @@ fn parts_names(host: &Host) {
     assert_eq!(found, "api.corp.internal.\n");
 }
 
+/// What dig says of it, in milliseconds.
+fn query_time(said: &str) -> u32 {
+    let rest = said.split_once("Query time: ").unwrap().1;
+    rest.split_once(" msec").unwrap().0.parse().unwrap()
+}
+
 /// And no private one is asked elsewhere, whatever becomes of the connection.
 fn parts_names_until_the_end(mut host: Host) {
     let before = host.conf();
@@ -118,6 +124,8 @@ fn parts_names_until_the_end(mut host: Host) {
         said.contains("status: SERVFAIL") && said.ends_with("192.168.77.1\n"),
         "{said}"
     );
+    // Nobody waits for it: a second after the loss at most, where each name server would have its time.
+    assert!(query_time(&said) < 3000, "{said}");
     host.lab.start_sshd_at(22);
     eventually("names are found again", || {
         host.prints("dig +tries=1 +time=9 +short one.corp.internal")

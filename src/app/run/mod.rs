@@ -368,7 +368,7 @@ async fn drive(session: Arc<Session<Ways>>) {
 /// Asks name servers, where names are looked up through the server.
 async fn ask_for_names(session: Arc<Session<Ways>>) {
     if let Some(names) = &session.names {
-        names.run(session.leads.server(), &Direct).await;
+        names.run(&session.leads.server().brief(), &Direct).await;
     }
 }
 

@@ -437,7 +437,7 @@ fn tell_hosts(dns: Option<&DnsPlan>) {
 /// Asks name servers, where names are looked up through the server.
 async fn ask_for_names(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>, near: Option<Near>) {
     if let Some((names, near)) = session.names.as_ref().zip(near) {
-        names.run(session.leads.server(), &near).await;
+        names.run(&session.leads.server().brief(), &near).await;
     }
 }
 

@@ -20,10 +20,12 @@
 //! |---|---|
 //! | `keeper` | notices the loss, and brings the next link |
 //! | `backoff` | how long to wait between two tries |
+//! | `brief` | the same carrier for who does not wait for a link |
 //! | `count` | the streams of one link |
 //! | `tell` | the log's lines |
 
 mod backoff;
+mod brief;
 mod count;
 mod keeper;
 mod tell;
@@ -42,6 +44,7 @@ use super::error::ConnectError;
 use super::link::Link;
 use crate::net::{Carrier, Far, OpenError, OpenFailure, Source};
 
+pub use self::brief::Brief;
 pub use self::count::{SteadyReader, SteadyWriter};
 
 /// Between two tries of an open whose connection was lost under it, until the link is known to be lost or has another

@@ -249,6 +249,37 @@ async fn an_open_waits_for_the_next_link() {
     assert!(matches!(rig.steady.state(), State::Up { .. }));
 }
 
+/// As names are: whoever asks for one hears within a second of the loss that it failed, and at once later.
+#[tokio::test(start_paused = true)]
+async fn who_does_not_wait_is_refused_once_there_is_no_link_for_a_second() {
+    let rig = Rig::new(Script::new([closed_port as fn() -> _; 40]));
+    let brief = rig.steady.brief();
+    let open = || brief.open(Source(address()), Target(address()));
+    assert!(open().await.is_ok());
+    rig.first.lose();
+    let lost = Instant::now();
+    for took in [Duration::from_secs(1); 3] {
+        let error = open().await.map(drop).unwrap_err();
+        assert_eq!(error.failure, OpenFailure::ConnectionLost);
+        assert_eq!(lost.elapsed(), took);
+    }
+    // Who waits has the next link, and they have it, too.
+    assert_eq!(rig.name().await, "further");
+    assert!(open().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_wait_has_a_link_that_comes_at_once() {
+    let rig = Rig::new(Script::new([closed_port as fn() -> _]));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    rig.first.lose();
+    let began = Instant::now();
+    let brief = rig.steady.brief();
+    let opened = brief.open(Source(address()), Target(address())).await;
+    assert_eq!(opened.unwrap().0.half.0.name, "further");
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_first_try_comes_at_once() {
     let rig = Rig::new(Script::new([]));
