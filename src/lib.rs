@@ -108,8 +108,8 @@
 //! finds none, the application hears that there is no route to the host. A name keeps its address while a connection uses it,
 //! and for five minutes after it was asked for; which one it is follows from the name, so that it is the same after a restart.
 //! sshd looks names up one by one, and does nothing else for that connection meanwhile. So names are opened over connections of
-//! their own (`carrier/by_name`): one that was not found before goes where no flow is, as long as there are fewer than four,
-//! and one that took long and was not found is refused at once for as long again. Where the login asks somebody, over a
+//! their own (`carrier/by_name`), each closed after a minute without use: one that was not found before goes where no flow is, as
+//! long as there are fewer than four, and one that took long and was not found is refused at once for as long again. Where the login asks somebody, over a
 //! ProxyCommand and with `--connections 1` there is no further connection: names are looked up one at a time, and one that nobody
 //! answers for holds up everything until the server's resolver gives up (10 s and more, by its resolv.conf). `--connections 2`
 //! helps where the login asks nobody.
@@ -230,7 +230,7 @@
 //! | waiting to be sent through a jump host or a ProxyCommand | | flows hold back from 512 KiB, 64 MiB per connection at most | `carrier/russh/route/outbox.rs` |
 //! | window granted over ssh's own channels | 1 MiB; on a path longer than 5 ms as the application takes, 32 MiB at most | 4 MiB for the busy ones; 64 MiB on a long path, then 32 KiB for each flow | `carrier/channels/budget.rs` |
 //! | names being looked up | | per connection 4 that were found before, or 1 other; 1 in all where they share the connection | `carrier/by_name/choice.rs` |
-//! | SSH connections for names | | none before the first; up to 4, each as a name needs one, 16 at most where each carries 900 channels | `carrier/by_name/choice.rs` |
+//! | SSH connections for names | | none before the first; up to 4, each as a name needs one and for a minute longer, 16 at most where each carries 900 channels | `carrier/by_name/choice.rs`, `idle.rs` |
 //! | names known as found, and as not to be found | | 16,384 each | `carrier/by_name/memory.rs` |
 //! | questions for names that wait, and answers that clients have not taken | 64; 128 KiB, and 32 KiB in the ring | 256 connections, of which the longest idle or stuck one goes; 16 MiB; the rest as [`resolve`] says | `resolve/streams.rs` |
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |

@@ -9,6 +9,8 @@
 //! A host that never answers holds nobody up then. A name that took long and was not found is refused at once for as long again:
 //! who waits behind it, its other family for one, shares that.
 //!
+//! One that no name needs for a minute, and over which nothing goes, is closed; the next name has one made again.
+//!
 //! Where no further connection is to be had (the login asks somebody, `--connections 1`), names share the one that there is, one
 //! at a time.
 //!
@@ -17,10 +19,14 @@
 //! | `choice` | which of the crew the next name goes to, or that one more is made |
 //! | `memory` | which names were found, and which were not |
 //! | `look` | one lookup, from its turn to its end |
+//! | `idle` | when a connection is closed again |
 
 mod choice;
+mod idle;
 mod look;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -94,11 +100,25 @@ struct Crew<L> {
 }
 
 struct State<L> {
-    crew: Vec<(Arc<L>, Member)>,
+    crew: Vec<Mate<L>>,
     /// Lookups over the first link.
     shared: usize,
     more: More,
     memory: Memory,
+}
+
+/// One of the crew.
+struct Mate<L> {
+    link: Arc<L>,
+    member: Member,
+    /// When it was last known to be needed.
+    used: idle::Instant,
+}
+
+impl<L> Mate<L> {
+    fn is(&self, link: &Arc<L>) -> bool {
+        Arc::ptr_eq(&self.link, link)
+    }
 }
 
 /// Whether a further connection can be made.
@@ -165,18 +185,15 @@ impl<L: Spare> ByName<L> {
     /// The crew.
     pub(super) fn links(&self) -> Vec<Arc<L>> {
         let state = self.crew.state();
-        state
-            .crew
-            .iter()
-            .map(|(link, _)| Arc::clone(link))
-            .collect()
+        let links = state.crew.iter().map(|mate| Arc::clone(&mate.link));
+        links.collect()
     }
 
     /// Those of the crew that can give a sign of life: while one looks a name up, it gives none.
     pub(super) fn responsive(&self) -> Vec<Arc<L>> {
         let state = self.crew.state();
-        let idle = state.crew.iter().filter(|(_, member)| member.looking == 0);
-        idle.map(|(link, _)| Arc::clone(link)).collect()
+        let idle = state.crew.iter().filter(|mate| mate.member.looking == 0);
+        idle.map(|mate| Arc::clone(&mate.link)).collect()
     }
 
     /// No further connection is made from here on; the crew.
@@ -212,7 +229,7 @@ impl<L: Spare> Crew<L> {
         let members: Vec<Member> = state
             .crew
             .iter()
-            .map(|(link, m)| m.with(link.channels()))
+            .map(|mate| mate.member.with(mate.link.channels()))
             .collect();
         let can_grow = match state.more {
             More::Yes | More::UnderWay => true,
@@ -221,10 +238,10 @@ impl<L: Spare> Crew<L> {
         };
         let link = match choose(&members, is_new, can_grow) {
             Choice::At(index) => {
-                let (link, member) = &mut state.crew[index];
-                member.looking += 1;
-                member.is_risky |= is_new;
-                Arc::clone(link)
+                let mate = &mut state.crew[index];
+                mate.member.looking += 1;
+                mate.member.is_risky |= is_new;
+                Arc::clone(&mate.link)
             }
             Choice::Grow if state.more == More::UnderWay => return Ok(None),
             Choice::Grow => {
@@ -253,7 +270,13 @@ impl<L: Spare> Crew<L> {
         match made {
             Ok(link) if is_wanted => {
                 state.more = More::Yes;
-                state.crew.push((Arc::new(link), Member::default()));
+                let link = Arc::new(link);
+                tokio::spawn(idle::close(Arc::downgrade(&self), Arc::downgrade(&link)));
+                state.crew.push(Mate {
+                    link,
+                    member: Member::default(),
+                    used: idle::Instant::now(),
+                });
                 debug!("connections for names: {}", state.crew.len());
             }
             Ok(_) => {}
@@ -274,14 +297,12 @@ impl<L: Spare> Crew<L> {
     /// A lookup over `link` has ended.
     fn left(&self, link: &Arc<L>, was_new: bool) {
         let mut state = self.state();
-        match state
-            .crew
-            .iter_mut()
-            .find(|(other, _)| Arc::ptr_eq(other, link))
-        {
-            Some((_, member)) => {
+        match state.crew.iter_mut().find(|mate| mate.is(link)) {
+            Some(mate) => {
+                let member = &mut mate.member;
                 member.looking = member.looking.saturating_sub(1);
                 member.is_risky &= !was_new;
+                mate.used = idle::Instant::now();
             }
             None if Arc::ptr_eq(link, &self.first) => state.shared = state.shared.saturating_sub(1),
             None => {}
@@ -292,9 +313,7 @@ impl<L: Spare> Crew<L> {
 
     /// `link` is lost, with what it carried.
     fn lost(&self, link: &Arc<L>) {
-        self.state()
-            .crew
-            .retain(|(other, _)| !Arc::ptr_eq(other, link));
+        self.state().crew.retain(|mate| !mate.is(link));
     }
 }
 
