@@ -3,20 +3,22 @@
 //!
 //! It is a [`Carrier`] all the same, whose streams take and give messages with their lengths in front, so who asks need not know.
 //! Each question has a socket of its own, with a port that the kernel chooses, and a number that nobody can guess (RFC 5452 section 9).
-//! A datagram that is lost is sent again. Where a server refuses datagrams its stream ends, and the next one is a real one.
+//! A datagram that is lost is sent again. Where a server refuses datagrams its stream ends, and the next one is a real one. Of one
+//! that has left some without an answer each question is asked over a stream of its own besides, until a datagram is answered again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, pending};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use hickory_proto::op::ResponseCode;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::frame::{Deframer, frame};
 use super::question::{HEADER, QR, bare, section};
@@ -33,8 +35,14 @@ const PATIENCE: [Duration; 3] = [
 ];
 /// For an answer over a stream.
 const STREAM: Duration = Duration::from_secs(4);
+/// How long it is waited to know whether a server answers datagrams, and then whether it answers over a stream.
+const CHECK: [Duration; 2] = [Duration::from_millis(3000), Duration::from_millis(1500)];
+/// So many questions in a row that had to be sent again: datagrams may be dropped on the way.
+const SILENCE: u32 = 3;
 /// Questions under way; a further one is taken for lost.
 const QUESTIONS: usize = 256;
+/// Which servers the root has, which tells nobody anything.
+const ROOT: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\0\0\x02\0\x01";
 /// The bit for what was truncated, beside [`QR`].
 const TC: u8 = 0x02;
 
@@ -60,7 +68,43 @@ pub trait Datagrams: Carrier + Clone + 'static {
 #[derive(Debug)]
 pub struct DatagramsFirst<C> {
     carrier: C,
-    refused: Arc<Mutex<BTreeSet<Target>>>,
+    known: Arc<Known>,
+}
+
+/// What is known of servers' datagrams.
+#[derive(Debug, Default)]
+struct Known {
+    /// They refuse them.
+    refused: Mutex<BTreeSet<Target>>,
+    /// They have left so many questions in a row without an answer at first.
+    silent: Mutex<BTreeMap<Target, u32>>,
+}
+
+impl Known {
+    fn is_silent(&self, server: Target) -> bool {
+        let silent = locked(&self.silent);
+        silent.get(&server).is_some_and(|times| *times >= SILENCE)
+    }
+
+    fn missed(&self, server: Target) {
+        let mut silent = locked(&self.silent);
+        let times = silent.entry(server).or_default();
+        *times = times.saturating_add(1);
+    }
+}
+
+/// Which of `servers` answer anything over a stream of `carrier`, within a few seconds.
+pub async fn answer_over_streams(
+    carrier: &impl Carrier,
+    source: Source,
+    servers: &[Target],
+) -> Vec<bool> {
+    let asked = servers.iter().map(|server| async {
+        let asked = exchange(carrier, source, *server, ROOT);
+        let answer = timeout(STREAM, asked).await.ok().flatten();
+        answer.is_some_and(|answer| is_answer(&answer, ROOT))
+    });
+    join_all(asked).await
 }
 
 impl<C: Datagrams> DatagramsFirst<C> {
@@ -68,23 +112,27 @@ impl<C: Datagrams> DatagramsFirst<C> {
     pub fn new(carrier: C) -> Self {
         Self {
             carrier,
-            refused: Arc::default(),
+            known: Arc::default(),
         }
     }
 
-    /// Whether `server` answers anything: which servers the root has, which tells nobody anything.
+    /// Whether `server` answers anything.
     pub async fn answers(&self, source: Source, server: Target) -> bool {
-        let question = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\0\0\x02\0\x01";
+        let [first, second] = CHECK;
         // A real stream, where datagrams are refused.
         for _ in 0..2 {
-            let asked = exchange(self, source, server, question);
-            match timeout(STREAM, asked).await {
+            match timeout(first, exchange(self, source, server, ROOT)).await {
                 Ok(Some(_)) => return true,
                 Ok(None) => {}
                 Err(_) => break,
             }
         }
-        false
+        let asked = exchange(&self.carrier, source, server, ROOT);
+        let answers = matches!(timeout(second, asked).await, Ok(Some(_)));
+        if answers {
+            locked(&self.known.silent).insert(server, SILENCE);
+        }
+        answers
     }
 }
 
@@ -97,7 +145,7 @@ impl<C: Datagrams> Carrier for DatagramsFirst<C> {
         source: Source,
         far: Far,
     ) -> Result<(Self::Reader, Self::Writer), OpenError> {
-        if locked(&self.refused).remove(&far.target) {
+        if locked(&self.known.refused).remove(&far.target) {
             let opened = self.carrier.open_far(source, far).await;
             return opened.map(Either::right);
         }
@@ -107,7 +155,7 @@ impl<C: Datagrams> Carrier for DatagramsFirst<C> {
                 carrier: self.carrier.clone(),
                 source,
                 server: far.target,
-                refused: Arc::clone(&self.refused),
+                known: Arc::clone(&self.known),
                 answers,
             }),
             deframer: Deframer::default(),
@@ -169,7 +217,7 @@ struct Asking<C> {
     carrier: C,
     source: Source,
     server: Target,
-    refused: Arc<Mutex<BTreeSet<Target>>>,
+    known: Arc<Known>,
     answers: mpsc::Sender<Result<Bytes, StreamError>>,
 }
 
@@ -178,13 +226,16 @@ impl<C: Datagrams> Asking<C> {
         let number = [question[0], question[1]];
         let unguessable = RandomState::new().build_hasher().finish() as u16;
         question[..2].copy_from_slice(&unguessable.to_be_bytes());
-        let answer = match self.by_datagram(&question).await {
+        let answer = match self.either(&question).await {
             Ok(None) => return,
             Ok(Some(answer)) if answer[2] & TC == 0 => Ok(answer),
-            Ok(Some(_)) => Ok(self.by_stream(&question).await),
+            Ok(Some(_)) => {
+                let answer = self.by_stream(&question).await;
+                Ok(answer.unwrap_or_else(|| bare(&question, ResponseCode::ServFail)))
+            }
             Err(error) => {
                 tracing::debug!("name server {}: {error}", self.server);
-                locked(&self.refused).insert(self.server);
+                locked(&self.known.refused).insert(self.server);
                 Err(StreamError::Reset)
             }
         };
@@ -197,24 +248,50 @@ impl<C: Datagrams> Asking<C> {
         let _ = self.answers.send(framed).await;
     }
 
+    /// Over a stream besides, where datagrams stay without answers.
+    async fn either(&self, question: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let by_stream = async {
+            if !self.known.is_silent(self.server) {
+                sleep(PATIENCE[0]).await;
+            }
+            let asked = self.known.is_silent(self.server);
+            let answer = match asked {
+                true => self.by_stream(question).await,
+                false => None,
+            };
+            match answer {
+                Some(answer) => answer,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = self.by_datagram(question) => answer,
+            answer = by_stream => Ok(Some(answer)),
+        }
+    }
+
     /// `None` where none comes.
     async fn by_datagram(&self, question: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let socket = self.carrier.socket(self.server).await?;
-        for patience in PATIENCE {
+        for (time, patience) in PATIENCE.into_iter().enumerate() {
             socket.send(question).await?;
             if let Ok(answer) = timeout(patience, answer_on(&socket, question)).await {
+                locked(&self.known.silent).remove(&self.server);
                 return answer.map(Some);
+            }
+            if time == 0 {
+                self.known.missed(self.server);
             }
         }
         Ok(None)
     }
 
-    /// The answer, or that there is none to be had.
-    async fn by_stream(&self, question: &[u8]) -> Vec<u8> {
+    /// `None` where there is none to be had.
+    async fn by_stream(&self, question: &[u8]) -> Option<Vec<u8>> {
         let asked = exchange(&self.carrier, self.source, self.server, question);
         let answer = timeout(STREAM, asked).await.ok().flatten();
-        let answer = answer.filter(|answer| is_answer(answer, question));
-        answer.unwrap_or_else(|| bare(question, ResponseCode::ServFail))
+        answer.filter(|answer| is_answer(answer, question))
     }
 }
 
@@ -257,6 +334,6 @@ fn is_answer(message: &[u8], question: &[u8]) -> bool {
         && (message[5] == 0 || message[HEADER..].get(..asked.len()).is_some_and(same))
 }
 
-fn locked(refused: &Mutex<BTreeSet<Target>>) -> std::sync::MutexGuard<'_, BTreeSet<Target>> {
-    refused.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(known: &Mutex<T>) -> MutexGuard<'_, T> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }

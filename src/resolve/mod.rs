@@ -24,7 +24,7 @@
 //! | questions that wait for an answer | 4,096; a further one is answered SERVFAIL |
 //! | who waits for them | 8,192, and 64 for the same one; a further one is answered SERVFAIL |
 //! | questions under way on one stream | 128; the rest waits in order |
-//! | datagrams to a name server that wait for their answers | 256, each on a socket of its own, for 5 s |
+//! | datagrams to a name server that wait for their answers | 256, each on a socket of its own, for 5 s, and on a stream of its own besides where the last three were not answered in 600 ms |
 //! | remembered answers | 8 MiB and 16,384 of them; the ones not used longest go |
 //! | how long an answer is remembered | its TTL, a day at most; that there is none, 3 hours at most |
 //! | how long one resolver may take | 1.5 s, then the next one is asked too, where there is one; after 4.5 s in all the answer is SERVFAIL |
@@ -47,7 +47,7 @@ mod upstream;
 mod view;
 mod zones;
 
-pub use datagrams::{Answers, Datagrams, DatagramsFirst, Questions, Socket};
+pub use datagrams::{Answers, Datagrams, DatagramsFirst, Questions, Socket, answer_over_streams};
 pub use frame::{Deframer, frame};
 pub use pool::{Named, Pools};
 pub use proxy::{Held, Proxy, Respond};

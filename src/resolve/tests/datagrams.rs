@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::super::datagrams::{Answers, Datagrams, DatagramsFirst, Questions, Socket};
+use super::super::datagrams::{
+    Answers, Datagrams, DatagramsFirst, Questions, Socket, answer_over_streams,
+};
 use super::super::frame::{Deframer, frame};
 use super::*;
 use crate::net::{
@@ -141,6 +143,7 @@ impl Datagrams for Net {
 }
 
 struct Rig {
+    net: Net,
     carrier: DatagramsFirst<Net>,
     sockets: mpsc::UnboundedReceiver<End>,
     streams: mpsc::UnboundedReceiver<End>,
@@ -155,7 +158,8 @@ impl Rig {
             streams: has_streams.then_some(to_streams),
         };
         Self {
-            carrier: DatagramsFirst::new(net),
+            carrier: DatagramsFirst::new(net.clone()),
+            net,
             sockets,
             streams,
         }
@@ -379,4 +383,114 @@ async fn whether_somebody_answers_at_all_is_known() {
     let asked = stream.hear().await;
     stream.say(&answer(&asked, NOERROR, [&[], &[], &[]]));
     assert!(known.await.unwrap());
+}
+
+/// Some networks drop them, and let streams through.
+#[tokio::test(start_paused = true)]
+async fn where_datagrams_are_dropped_questions_go_over_streams_until_one_is_answered() {
+    let mut rig = Rig::new(true);
+    let (mut reader, mut writer) = rig.open().await;
+    // Two are not yet a few, however long they take.
+    ask(&mut writer, &[query(1, NAME, A), query(2, NAME, A)]).await;
+    let mut dropped = vec![rig.socket().await, rig.socket().await];
+    sleep(Duration::from_secs(10)).await;
+    assert!(rig.streams.try_recv().is_err());
+    // Three are.
+    ask(&mut writer, &[query(3, NAME, A)]).await;
+    dropped.push(rig.socket().await);
+    let began = Instant::now();
+    let mut stream = rig.streams.recv().await.unwrap();
+    assert_eq!(began.elapsed(), Duration::from_millis(600));
+    let asked = stream.hear().await;
+    stream.say(&address(&asked, 60, 3));
+    assert_eq!(id(&answered(&mut reader).await), 3);
+    // The next one does not wait; a datagram goes as well.
+    ask(&mut writer, &[query(4, NAME, A)]).await;
+    let began = Instant::now();
+    let mut stream = rig.streams.recv().await.unwrap();
+    let asked = stream.hear().await;
+    stream.say(&address(&asked, 60, 4));
+    assert_eq!(id(&answered(&mut reader).await), 4);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    dropped.push(rig.socket().await);
+    // One that is answered ends it.
+    ask(&mut writer, &[query(5, NAME, A)]).await;
+    let mut end = rig.socket().await;
+    let asked = end.hear().await;
+    end.say(&address(&asked, 60, 5));
+    assert_eq!(id(&answered(&mut reader).await), 5);
+    rig.streams.recv().await.unwrap();
+    ask(&mut writer, &[query(6, NAME, A)]).await;
+    let mut end = rig.socket().await;
+    let asked = end.hear().await;
+    sleep(Duration::from_millis(500)).await;
+    end.say(&address(&asked, 60, 6));
+    assert_eq!(id(&answered(&mut reader).await), 6);
+    assert!(rig.streams.try_recv().is_err());
+}
+
+/// Then only a datagram that takes long is an answer, and a stream that is refused is none.
+#[tokio::test(start_paused = true)]
+async fn where_there_are_no_streams_a_slow_answer_is_waited_for() {
+    let mut rig = Rig::new(false);
+    let (mut reader, mut writer) = rig.open().await;
+    for number in 1..6 {
+        ask(&mut writer, &[query(number, NAME, A)]).await;
+        let mut end = rig.socket().await;
+        let asked = end.hear().await;
+        if number < 5 {
+            sleep(Duration::from_secs(6)).await;
+            continue;
+        }
+        sleep(Duration::from_secs(4)).await;
+        end.say(&address(&asked, 60, 2));
+        assert_eq!(id(&answered(&mut reader).await), 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_answer_over_streamss_alone_is_known_to_answer_and_asked_so() {
+    let mut rig = Rig::new(true);
+    let carrier = Arc::new(rig.carrier);
+    let known = Arc::clone(&carrier);
+    let known = tokio::spawn(async move { known.answers(here(), server()).await });
+    let _dropped = rig.sockets.recv().await.unwrap();
+    let mut stream = rig.streams.recv().await.unwrap();
+    let asked = stream.hear().await;
+    stream.say(&answer(&asked, NOERROR, [&[], &[], &[]]));
+    assert!(known.await.unwrap());
+    let (_reader, mut writer) = carrier.open(here(), server()).await.unwrap();
+    let began = Instant::now();
+    ask(&mut writer, &[query(7, NAME, A)]).await;
+    rig.streams.recv().await.unwrap().hear().await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whether_somebody_answers_over_a_stream_is_known_in_time() {
+    let mut rig = Rig::new(true);
+    let net = rig.net.clone();
+    let ask = || {
+        let net = net.clone();
+        tokio::spawn(async move { answer_over_streams(&net, here(), &[server()]).await == [true] })
+    };
+    let known = ask();
+    let mut stream = rig.streams.recv().await.unwrap();
+    let asked = stream.hear().await;
+    stream.say(&answer(&asked, REFUSED, [&[], &[], &[]]));
+    assert!(known.await.unwrap());
+    // Silent, late, and something else than a name server.
+    let known = ask();
+    let mut stream = rig.streams.recv().await.unwrap();
+    let asked = stream.hear().await;
+    sleep(Duration::from_secs(10)).await;
+    assert!(known.is_finished() && !known.await.unwrap());
+    assert!(stream.say.send(Ok(asked.clone())).is_err());
+    let known = ask();
+    rig.streams
+        .recv()
+        .await
+        .unwrap()
+        .say(b"HTTP/1.1 400 Bad Request");
+    assert!(!known.await.unwrap());
 }
