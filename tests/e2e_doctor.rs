@@ -3,14 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "e2e_dns/server.rs"]
+mod server;
 
-use std::process::{Command, Output};
+use std::io::Read;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use common::{Lab, V4, Value, carrier, finished};
+use server::{NameServer, sshd_in};
 
 /// `underpass doctor` in the client, with the lab's key and known_hosts.
 fn command(lab: &Lab, wrapper: &[&str], args: &str) -> Command {
@@ -82,7 +86,12 @@ impl Findings {
 #[test]
 fn a_server_that_allows_everything() {
     let lab = Lab::up();
-    let args = format!("-r root@192.168.77.1 {} --probe {}:80", V4.subnet, V4.host);
+    let _far = NameServer::start(&lab, "vpc", V4.host, &[]);
+    let args = format!(
+        "-r root@192.168.77.1 {subnet} --probe {host}:80 --dns --dns-server {host}",
+        subnet = V4.subnet,
+        host = V4.host
+    );
     let found = doctor(&lab, &args);
     found.expect(
         0,
@@ -142,6 +151,55 @@ fn a_server_that_forwards_to_some_targets_only() {
     permitted.expect(0, &[("forwarding", "pass"), ("probe", "pass")]);
     let forbidden = doctor(&lab, &format!("{server} --probe {}:80", V4.other));
     forbidden.expect(1, &[("forwarding", "fail"), ("probe", "fail")]);
+}
+
+/// Of whom the server asks, and of whom was named: who is not there, and who takes a connection and says nothing.
+#[test]
+fn a_name_server_that_never_answers() {
+    let lab = Lab::up();
+    let _far = NameServer::start(&lab, "vpc", V4.host, &[]);
+    let silent = "import socket,time; s=socket.create_server(('10.0.1.20',5353)); print('up',flush=True); time.sleep(999)";
+    let mut command = lab.command("vpc", "python3");
+    command.args(["-c", silent]).stdout(Stdio::piped());
+    let mut silent = command.spawn().unwrap();
+    silent
+        .stdout
+        .take()
+        .unwrap()
+        .read_exact(&mut [0; 3])
+        .unwrap();
+    let resolv = format!("nameserver {}\nnameserver {}\n", V4.black_hole, V4.host);
+    sshd_in(&lab, 2212, "", &[("/etc/resolv.conf", &resolv)]);
+    let dead = format!("nameserver {}\n", V4.black_hole);
+    sshd_in(&lab, 2213, "", &[("/etc/resolv.conf", &dead)]);
+    for (port, names, code, verdict, words) in [
+        (2212, "--dns", 0, "warn", "no answer from"),
+        (2213, "", 0, "warn", "no answer from"),
+        (2213, "--dns", 1, "fail", "no answer from"),
+        (2213, "--dns --dns-server 10.0.1.20", 0, "pass", "10.0.1.20"),
+        (
+            2213,
+            "--dns --dns-server 10.0.1.20:5353",
+            1,
+            "fail",
+            "no answer from 10.0.1.20:5353",
+        ),
+    ] {
+        let found = doctor(
+            &lab,
+            &format!("-r root@192.168.77.1:{port} {} {names}", V4.subnet),
+        );
+        found.expect(code, &[("far-resolver", verdict)]);
+        let check = found.check("far-resolver");
+        assert!(
+            check["found"].as_str().unwrap().contains(words),
+            "{check:#}"
+        );
+        let advice = check["advice"].as_str().unwrap_or("--dns-server");
+        assert!(advice.contains("--dns-server"), "{check:#}");
+    }
+    silent.kill().unwrap();
+    silent.wait().unwrap();
 }
 
 #[test]

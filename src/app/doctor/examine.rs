@@ -15,6 +15,7 @@ use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Description, Link, OpensshCarrier};
 use crate::net::{Carrier, Far, OpenError, OpenFailure, Source, Target};
 use crate::plan::{DnsPlan, Mapping, Plan};
+use crate::resolve::answer_over_streams;
 
 /// How long a name may take.
 const LOOKUP: Duration = Duration::from_secs(5);
@@ -67,7 +68,7 @@ pub(super) async fn examine(plan: &Plan, probes: &[String]) -> Examined {
     server.extend(forwarding(&carrier, plan, &mapping, probes).await);
     let mut security = vec![security::methods(&login)];
     let tunnel = tunnel(plan).await;
-    let (of_server, of_security) = sessions(&carrier, &tunnel).await;
+    let (of_server, of_security) = sessions(&carrier, &tunnel, plan.dns.as_ref()).await;
     server.extend(of_server);
     security.push(of_security);
     // A server that does not take the goodbye holds nobody up.
@@ -182,6 +183,7 @@ async fn tunnel(plan: &Plan) -> Result<Tunnel, ConnectError> {
 async fn sessions(
     carrier: &AnyCarrier,
     tunnel: &Result<Tunnel, ConnectError>,
+    dns: Option<&DnsPlan>,
 ) -> (Vec<Check>, Check) {
     let exec = carrier.ask(Request::Exec(SCRIPT)).await;
     let terminal = carrier.ask(Request::Terminal).await;
@@ -198,7 +200,7 @@ async fn sessions(
         _ => &[],
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let far = server::far(output, now.map_or(0, |now| now.as_secs()));
+    let clock = server::clock(output, now.map_or(0, |now| now.as_secs()));
     let runs_ours = server::is_ours(output);
     let restrictions = security::restrictions(&exec, &terminal, &sftp, runs_ours);
     let mut checks = vec![
@@ -207,6 +209,26 @@ async fn sessions(
         server::tunnel(tunnel, &terminal),
     ];
     checks.extend(server::latency(&round_trips, |path| carrier.window(path)));
-    checks.extend(far);
+    checks.push(clock);
+    checks.push(resolver(carrier, dns, output).await);
     (checks, restrictions)
+}
+
+/// Whether somebody answers whom names would be asked of.
+async fn resolver(carrier: &AnyCarrier, dns: Option<&DnsPlan>, output: &[u8]) -> Check {
+    let typed = dns.map_or(&[][..], |dns| &dns.servers);
+    let servers = match typed.is_empty() {
+        true => server::name_servers(output),
+        false => Ok(typed.to_vec()),
+    };
+    let servers = match servers {
+        Ok(servers) => servers,
+        Err(why) => return Check::skip("far-resolver", why),
+    };
+    let source = Source(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
+    let targets: Vec<Target> = servers.iter().map(|server| Target(*server)).collect();
+    let answers = answer_over_streams(carrier, source, &targets).await;
+    let servers: Vec<_> = servers.into_iter().zip(answers).collect();
+    let is_needed = dns.is_some_and(|dns| !dns.is_nobody_asked);
+    server::far_resolver(&servers, is_needed)
 }

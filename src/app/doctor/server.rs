@@ -1,12 +1,13 @@
 //! The server: whether it is reached, lets us in, and carries what it is to carry.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::check::Check;
-use super::resolver::nameservers;
 use crate::carrier::examine::{Answer, Tunnel};
 use crate::carrier::{ConnectError, Description};
 use crate::net::{OpenError, OpenFailure};
+use crate::plan::names::{self, DNS};
 use crate::plan::{CarrierKind, CarrierPlan};
 
 /// What is run on the server, where it runs anything: in words that every shell has.
@@ -254,22 +255,62 @@ fn rate(bytes: u32, round_trip: Duration) -> String {
     format!("{:.0} Mbit/s", megabits / seconds)
 }
 
-/// What the script has said: whether it ran, the server's clock and its resolver.
-pub(super) fn far(output: &[u8], now: u64) -> Vec<Check> {
-    if !is_ours(output) {
-        return vec![
-            Check::skip("far-clock", "no command is run there"),
-            Check::skip("far-resolver", "no command is run there"),
-        ];
+/// What the script has said of the server's clock.
+pub(super) fn clock(output: &[u8], now: u64) -> Check {
+    match is_ours(output) {
+        true => far_clock(&String::from_utf8_lossy(output), now),
+        false => Check::skip("far-clock", "no command is run there"),
     }
-    let text = String::from_utf8_lossy(output);
-    let servers = nameservers(&text);
-    let resolver = if servers.is_empty() {
-        Check::skip("far-resolver", "/etc/resolv.conf there names no server")
-    } else {
-        Check::pass("far-resolver", servers.join(", "))
+}
+
+/// Whom the server asks for names, as the script has said.
+///
+/// # Errors
+/// Why that is not known.
+pub(super) fn name_servers(output: &[u8]) -> Result<Vec<SocketAddr>, &'static str> {
+    if !is_ours(output) {
+        return Err("no command is run there");
+    }
+    // An address of one of its links means nothing to who forwards.
+    let servers = names::servers(&String::from_utf8_lossy(output), |_| None);
+    match servers.is_empty() {
+        true => Err("/etc/resolv.conf there names no server"),
+        false => Ok(servers),
+    }
+}
+
+/// Of the name servers there, who answers over TCP; and whether names were asked for, which are looked up so.
+pub(super) fn far_resolver(servers: &[(SocketAddr, bool)], is_needed: bool) -> Check {
+    let shown = |answers: bool| {
+        let found = servers.iter().filter(|(_, does)| *does == answers);
+        let found: Vec<String> = found.map(|(server, _)| shown(*server)).collect();
+        found.join(", ")
     };
-    vec![far_clock(&text, now), resolver]
+    let (answering, silent) = (shown(true), shown(false));
+    let advice = "up --dns asks it over TCP, through the server; name one that answers: --dns-server IP, in a cloud usually the VPC's base \
+                  address + 2, 169.254.169.253 or 169.254.169.254";
+    match (answering.is_empty(), silent.is_empty()) {
+        (_, true) => Check::pass("far-resolver", answering),
+        (false, false) => {
+            let found = format!("{answering}; no answer from {silent}");
+            Check::warn("far-resolver", found, advice)
+        }
+        (true, false) => {
+            let found = format!("no answer from {silent}");
+            match is_needed {
+                true => Check::fail("far-resolver", found, advice),
+                false => Check::warn("far-resolver", found, advice),
+            }
+        }
+    }
+}
+
+/// Without the port that all have.
+fn shown(server: SocketAddr) -> String {
+    match server.port() {
+        DNS => server.ip().to_string(),
+        _ => server.to_string(),
+    }
 }
 
 fn far_clock(text: &str, now: u64) -> Check {
@@ -435,23 +476,62 @@ mod tests {
     #[test]
     fn the_far_side_is_read() {
         let output = b"underpass-doctor\n1000\nsearch x\nnameserver 192.0.2.53\n";
-        let verdicts =
-            |now| -> Vec<Verdict> { far(output, now).iter().map(|check| check.verdict).collect() };
-        assert_eq!(verdicts(1010), [Pass, Pass]);
-        assert_eq!(verdicts(2000), [Warn, Pass]);
-        assert!(far(output, 0)[1].found.contains("192.0.2.53"));
-        assert!(
-            far(b"welcome\n", 0)
-                .iter()
-                .all(|check| check.verdict == Skip)
-        );
+        assert_eq!(clock(output, 1010).verdict, Pass);
+        assert_eq!(clock(output, 2000).verdict, Warn);
+        assert_eq!(clock(b"welcome\n", 0).verdict, Skip);
+        let servers = name_servers(output).unwrap();
+        assert_eq!(servers, ["192.0.2.53:53".parse().unwrap()]);
+        for (output, why) in [
+            (&b"welcome\nnameserver 192.0.2.53\n"[..], "no command"),
+            (b"underpass-doctor\n1000\n", "names no server"),
+        ] {
+            assert!(name_servers(output).unwrap_err().contains(why));
+        }
+    }
+
+    #[test]
+    fn a_name_server_that_does_not_answer_is_no_pass() {
+        let servers = ["192.0.2.53:53", "192.0.2.54:5353"].map(|text| text.parse().unwrap());
+        for (answers, is_needed, verdict, found) in [
+            ([true, true], true, Pass, "192.0.2.53, 192.0.2.54:5353"),
+            (
+                [true, false],
+                true,
+                Warn,
+                "192.0.2.53; no answer from 192.0.2.54:5353",
+            ),
+            (
+                [false, false],
+                true,
+                Fail,
+                "no answer from 192.0.2.53, 192.0.2.54:5353",
+            ),
+            (
+                [false, false],
+                false,
+                Warn,
+                "no answer from 192.0.2.53, 192.0.2.54:5353",
+            ),
+        ] {
+            let asked: Vec<_> = servers.into_iter().zip(answers).collect();
+            let check = far_resolver(&asked, is_needed);
+            assert_eq!((check.verdict, check.found.as_str()), (verdict, found));
+            let advice = check.advice.unwrap_or_default();
+            assert_eq!(
+                advice.contains("--dns-server IP"),
+                verdict != Pass,
+                "{advice}"
+            );
+        }
     }
 
     proptest! {
         #[test]
         fn any_output_will_do(output: Vec<u8>, now: u64) {
-            let _ = far(&[MARK.as_bytes(), b"\n", &output].concat(), now);
-            let _ = far(&output, now);
+            for output in [&[MARK.as_bytes(), b"\n", &output].concat(), &output] {
+                clock(output, now);
+                let _ = name_servers(output);
+            }
         }
     }
 }
