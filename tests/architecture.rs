@@ -57,7 +57,7 @@ const TABLE: [Room; 14] = [
         name: "plan",
         rooms: &["cli"],
         // clap for the values of its enumerations.
-        crates: &["clap", "ipnet", "sha1", "strsim", "toml"],
+        crates: &["clap", "idna", "ipnet", "sha1", "strsim", "toml"],
         never: &["std::fs", "std::env", "std::process"],
     },
     Room {

@@ -139,7 +139,10 @@ fn read_subnet(text: &str) -> Result<Parsed, PlanError> {
         }
         None => subnet::parse(text).map_err(|reason| PlanError::BadSubnet {
             text: text.to_owned(),
-            reason,
+            reason: match host_target::has_width(text) {
+                true => "a host by its name has no width: leave that out",
+                false => reason,
+            },
         })?,
     };
     check_routable(parsed.subnet.net)?;
@@ -149,6 +152,9 @@ fn read_subnet(text: &str) -> Result<Parsed, PlanError> {
 fn read_exclude(text: &str) -> Result<(IpNet, bool), PlanError> {
     let read = match text.contains('=') {
         true => Err("an exclusion is one network, by its addresses here"),
+        false if host_target::parse(text).is_some() || host_target::has_width(text) => Err(
+            "hosts are excluded by their addresses, not by name (getent ahosts NAME shows them)",
+        ),
         false => subnet::parse_network(text),
     };
     read.map_err(|reason| PlanError::BadExclude {

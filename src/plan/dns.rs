@@ -34,7 +34,7 @@ const MOST_SERVERS: usize = 8;
 pub struct DnsPlan {
     /// Whether every name is.
     pub is_all: bool,
-    /// Otherwise those at and below these domains, as typed.
+    /// Otherwise those at and below these domains, in ASCII where they are any.
     pub domains: Vec<String>,
     /// Who is asked, as the SSH server reaches them; where there is none, the server's own.
     pub servers: Vec<SocketAddr>,
@@ -294,6 +294,7 @@ pub(super) fn plan(args: &UpArgs) -> Result<Option<DnsPlan>, PlanError> {
         .map(str::trim)
         .filter(|word| !word.is_empty())
         .collect();
+    words.iter().try_for_each(|word| check_word(word))?;
     let servers = args.dns_servers.iter().map(|text| server(text));
     let servers: Vec<SocketAddr> = servers.collect::<Result<_, _>>()?;
     if servers.len() > MOST_SERVERS {
@@ -303,7 +304,7 @@ pub(super) fn plan(args: &UpArgs) -> Result<Option<DnsPlan>, PlanError> {
     let is_all = words.contains(&ALL) || (words.is_empty() && !is_for_hosts);
     let domains = match is_all {
         true => Vec::new(),
-        false => words.into_iter().map(str::to_owned).collect(),
+        false => words.into_iter().map(host_target::ascii).collect(),
     };
     Ok(Some(DnsPlan {
         is_all,
@@ -314,6 +315,16 @@ pub(super) fn plan(args: &UpArgs) -> Result<Option<DnsPlan>, PlanError> {
         hosts,
         is_nobody_asked: is_all_by_name || args.dns.is_empty(),
     }))
+}
+
+/// Whether a text is no switch, as which `--dns` might be taken: then it would be a domain.
+pub(super) fn check_word(text: &str) -> Result<(), PlanError> {
+    match text {
+        "true" | "false" | "yes" | "no" => Err(PlanError::BadDns {
+            text: text.to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a text is a name server.
@@ -475,6 +486,14 @@ mod tests {
         );
         assert_eq!(domains(&["a.test", "*.b.test"]), ["a.test", "*.b.test"]);
         assert!(domains(&["a.test", "all"]).is_empty());
+        assert_eq!(
+            domains(&["büro.test,*.Büro.Example"]),
+            ["xn--bro-hoa.test", "*.xn--bro-hoa.example"]
+        );
+        let wrong = PlanError::BadDns {
+            text: "true".to_owned(),
+        };
+        assert_eq!(plan(&args(&["true"], &[])), Err(wrong));
     }
 
     #[test]

@@ -152,6 +152,14 @@ pub enum PlanError {
         "--user or --group, and --gateway: what is forwarded is no user's of this host; leave one of them out"
     )]
     UserAndGateway,
+    /// A switch where domains belong.
+    #[error(
+        "--dns {text:?}: write all for all names, or domains, for example corp.internal; to have none, leave it out"
+    )]
+    BadDns {
+        /// As typed.
+        text: String,
+    },
     /// A name server that cannot be read.
     #[error("--dns-server {text:?}: write IP or IP:PORT, for example 10.0.0.2 or [fd00::2]:53")]
     BadServer {
@@ -171,7 +179,7 @@ pub enum PlanError {
     ServerBesideNames,
     /// Networks that no addresses for names can be of.
     #[error(
-        "--dns-names {text:?}: {reason}; write networks that nobody uses, for example --dns-names=198.19.0.0/20,fd99::/64"
+        "--dns-names {text:?}: {reason}; write default, or networks that nobody uses, for example --dns-names=198.19.0.0/20,fd99::/64"
     )]
     BadNamePool {
         /// As typed.

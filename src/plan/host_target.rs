@@ -1,4 +1,5 @@
-//! `NAME[:PORT[-PORT]]` and `*.DOMAIN[:PORT[-PORT]]`: hosts behind the server that are captured by their names.
+//! `NAME[:PORT[-PORT]]` and `*.DOMAIN[:PORT[-PORT]]`: hosts behind the server that are captured by their names. Those with other letters
+//! than ASCII's become what the DNS has for them (RFC 5890 section 2.3.2.1).
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -92,6 +93,20 @@ pub(super) fn parse(text: &str) -> Option<Result<HostTarget, PlanError>> {
     })
 }
 
+/// Whether a text is such a name with the width of a network.
+pub(super) fn has_width(text: &str) -> bool {
+    let name = text.split_once('/').map(|(name, _)| name.trim());
+    name.is_some_and(is_named)
+}
+
+/// A name as the DNS has it; as it is where it can be none.
+pub(super) fn ascii(name: &str) -> String {
+    match name.is_ascii() {
+        true => name.to_owned(),
+        false => idna::domain_to_ascii(name).unwrap_or_else(|_| name.to_owned()),
+    }
+}
+
 /// Whether a text is meant as a name with a dot: its last part begins with a letter, and it is none of the forms of a network.
 fn is_named(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -109,10 +124,7 @@ fn read(host: &str, ports: Option<&str>) -> Result<HostTarget, &'static str> {
         Some(name) => (true, name),
         None => (false, host),
     };
-    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    if !name.is_ascii() {
-        return Err("a name with other letters is written as DNS has it, xn--...");
-    }
+    let name = ascii(name.strip_suffix('.').unwrap_or(name)).to_ascii_lowercase();
     if name.contains('*') {
         return Err("a * stands alone in front, as in *.example.com");
     }
@@ -122,7 +134,7 @@ fn read(host: &str, ports: Option<&str>) -> Result<HostTarget, &'static str> {
             && part.bytes().all(is_plain)
             && !part.starts_with('-')
     };
-    if name.len() > MAX_NAME || !name.split('.').all(is_part) {
+    if name.len() > MAX_NAME || !is_named(&format!("*.{name}")) || !name.split('.').all(is_part) {
         return Err("no host has such a name");
     }
     let ports = ports.map(subnet::port_range).transpose()?;
@@ -148,6 +160,9 @@ mod tests {
         for (typed, meant) in [
             ("db.example.com", "db.example.com"),
             ("DB.Example.com.:5432", "db.example.com:5432"),
+            ("büro.example.com:443", "xn--bro-hoa.example.com:443"),
+            ("*.BÜRO.example", "*.xn--bro-hoa.example"),
+            ("例え.テスト", "xn--r8jz45g.xn--zckzah"),
             ("*.internal.example.com", "*.internal.example.com"),
             ("*.corp:80-443", "*.corp:80-443"),
             ("a_b.x-1.io", "a_b.x-1.io"),
@@ -172,7 +187,7 @@ mod tests {
         for wrong in [
             "*.*.example.com",
             "a.*.com",
-            "büro.example.com",
+            "\u{fffd}.example.com",
             "a..example.com",
             "-a.example.com",
             "a b.example.com",

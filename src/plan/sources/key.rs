@@ -183,7 +183,7 @@ pub(super) const KEYS: &[Key] = &[
     key!("exclude", Added, Networks, excludes, capture::check_exclude),
     key!("exclude-from", Added, Files, exclude_files, any),
     key!("auto-nets", One, Flag, auto_nets, any),
-    key!("dns", One, Texts, dns, any),
+    key!("dns", One, Texts, dns, dns::check_word),
     key!("dns-names", One, Text, dns_names, dns::check_pool),
     key!("dns-server", One, Texts, dns_servers, dns::check_server),
     key!("disable-ipv6", One, Flag, disable_ipv6, any),

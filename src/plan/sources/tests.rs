@@ -73,6 +73,20 @@ fn a_profile_gives_what_was_not_typed() {
 }
 
 #[test]
+fn names_are_no_switch() {
+    for (text, words) in [
+        ("dns = true", "c:2: --dns \"true\": write all for all names"),
+        (
+            "dns-names = true",
+            "c:2: --dns-names \"true\": it is no network; write default",
+        ),
+    ] {
+        let said = said(&format!("[defaults]\n{text}\n"));
+        assert!(said.starts_with(words), "{said}");
+    }
+}
+
+#[test]
 fn the_higher_place_counts_and_exclusions_add_up() {
     let typed = UpArgs {
         excludes: vec!["10.9.0.0/16".into()],
