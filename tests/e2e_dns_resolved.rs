@@ -209,6 +209,44 @@ fn what_somebody_wipes_is_set_again() {
     assert!(underpass.stop(Signal::SIGTERM).success());
 }
 
+/// The real one, which sees our device as "connected (externally)": whatever it is told, and however it is started, programs find
+/// names by the server that has them.
+#[test]
+fn names_go_their_ways_beside_a_real_networkmanager() {
+    const NM: &str = "busctl call org.freedesktop.NetworkManager /org/freedesktop/NetworkManager org.freedesktop.NetworkManager";
+    let mut host = resolved().with_network_manager();
+    let before = host.all_links();
+    let mut underpass = host.up(&format!(
+        "--dns corp.internal --dns-server {FAR} {}",
+        V4.subnet
+    ));
+    eventually("NetworkManager has our device", || {
+        host.is_external("underpass0")
+    });
+    let is_ours = |host: &Host| {
+        let link = host.link();
+        link.starts_with(OWN) && link.contains("\"corp.internal\" true\nDefaultRoute b false\n")
+    };
+    let find = |host: &Host| {
+        eventually("it is ours", || is_ours(host));
+        let found = host.prints("dig +short api.corp.internal; dig +short www.example.com");
+        assert_eq!(found, "10.0.1.20\n192.0.2.80\n");
+    };
+    find(&host);
+    // What it has is written anew: its configuration, then all names.
+    for flags in [0, 4] {
+        host.prints(&format!("{NM} Reload u {flags}"));
+        find(&host);
+    }
+    host.restart_network_manager();
+    eventually("NetworkManager has our device", || {
+        host.is_external("underpass0")
+    });
+    find(&host);
+    assert!(underpass.stop(Signal::SIGTERM).success());
+    eventually("it is as before", || host.all_links() == before);
+}
+
 /// Both are asked then, and names leak.
 #[test]
 fn a_link_that_has_the_same_domain_is_told_of() {

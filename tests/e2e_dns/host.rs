@@ -208,6 +208,59 @@ impl Host {
         ))
     }
 
+    /// NetworkManager on the same bus. It leaves names to systemd-resolved, and takes the links that there are for another program's.
+    pub fn with_network_manager(mut self) -> Self {
+        let config = "[main]\nplugins=keyfile\nno-auto-default=*\ndns=systemd-resolved\nrc-manager=unmanaged\nauth-polkit=false\n";
+        fs::create_dir_all(self.etc.join("NetworkManager")).unwrap();
+        fs::write(self.etc.join("NetworkManager/NetworkManager.conf"), config).unwrap();
+        // It waits for what udev says of a link unless /sys cannot be written, as in containers. Its state is the test's.
+        let made = self.prints(
+            "mount -t sysfs -o ro sysfs /sys && mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/NetworkManager && echo made",
+        );
+        assert_eq!(made, "made\n");
+        self.start_network_manager();
+        self
+    }
+
+    fn start_network_manager(&mut self) {
+        let packages = ["network-manager", "libndp0", "libcurl3-gnutls"].map(unpacked);
+        let libraries = packages.each_ref().map(|files| {
+            let libraries = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+            files.join(libraries).display().to_string()
+        });
+        let mut command = self.command(packages[0].join("usr/sbin/NetworkManager"));
+        command.arg("--debug");
+        command.env("LD_LIBRARY_PATH", libraries.join(":"));
+        self.start(command);
+        eventually("NetworkManager has the uplink", || self.is_external("wan"));
+    }
+
+    /// Another process of it, as after an update.
+    pub fn restart_network_manager(&mut self) {
+        let mut old = self.held.pop().unwrap();
+        old.kill().unwrap();
+        old.wait().unwrap();
+        self.start_network_manager();
+    }
+
+    /// Whether NetworkManager has the link, as "connected (externally)": the flag is NM_ACTIVATION_STATE_FLAG_EXTERNAL.
+    pub fn is_external(&self, link: &str) -> bool {
+        let nm = "org.freedesktop.NetworkManager";
+        let connection = self.prints(&format!(
+            "p=$(busctl call {nm} /org/freedesktop/NetworkManager {nm} GetDeviceByIpIface s {link} 2>&1 | cut -d'\"' -f2); \
+             c=$(busctl get-property {nm} $p {nm}.Device ActiveConnection 2>&1 | cut -d'\"' -f2); \
+             busctl get-property {nm} $c {nm}.Connection.Active State 2>&1; \
+             busctl get-property {nm} $c {nm}.Connection.Active StateFlags 2>&1"
+        ));
+        let mut lines = connection.lines();
+        let flags = |line: &str| line.strip_prefix("u ")?.parse::<u32>().ok();
+        lines.next() == Some("u 2")
+            && lines
+                .next()
+                .and_then(flags)
+                .is_some_and(|all| all & 0x80 != 0)
+    }
+
     /// openresolv, which has been told of [`NEAR`].
     pub fn with_openresolv(self) -> Self {
         let files = unpacked("openresolv");
