@@ -25,6 +25,7 @@ fn likely() -> impl Strategy<Value = Vec<u8>> {
     let any = prop::collection::vec(any::<u8>(), 1..6);
     prop_oneof![
         3 => Just(vec![0]),
+        1 => Just(vec![9]),
         4 => write,
         3 => confirm,
         2 => adjust,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use underpass::carrier::channels::{
-    ChannelId, ChannelType, Channels, Config, Decoder, Event, Outgoing,
+    ChannelId, ChannelType, Channels, Config, Decoder, Event, Outgoing, TunLayer,
 };
 
 const CONFIG: Config = Config {
@@ -87,7 +87,13 @@ impl Story {
                 }
             }
             1..=6 => self.own(step % 24, source),
-            7..=9 => self.write(word(source) as usize * 16),
+            9 => {
+                let tunnel = ChannelType::tun(TunLayer::Ethernet, None);
+                if let Ok(id) = self.channels.open(tunnel) {
+                    self.owned.push((id, 0));
+                }
+            }
+            7 | 8 => self.write(word(source) as usize * 16),
             10 => self.now += Duration::from_millis(word(source).into()),
             11 => return self.confirm(source),
             12 => return self.raw(source),
@@ -106,7 +112,13 @@ impl Story {
         let length = word(source) as usize;
         // What is refused is refused: the owner may come too late.
         match kind {
-            1 => _ = self.channels.send(*id, Bytes::from(vec![1; length])),
+            1 => {
+                let data = Bytes::from(vec![1; length]);
+                match self.channels.max_datagram(*id) {
+                    Some(_) => _ = (self.channels).send_datagram(self.now, *id, 1, data),
+                    None => _ = self.channels.send(*id, data),
+                }
+            }
             2 => _ = self.channels.eof(*id),
             3 => self.channels.close(*id),
             4 => self.channels.abort(*id),
@@ -233,9 +245,11 @@ impl Story {
         match kind {
             90 => {
                 let name = usize::try_from(fields.get_u32()).unwrap();
+                let is_tunnel = &fields[..name] == b"tun@openssh.com";
                 fields.advance(name);
                 self.numbers.push(fields.get_u32());
-                assert_eq!(fields.len(), 8);
+                // Window and packet size; of a tunnel also its mode and unit.
+                assert_eq!(fields.len(), if is_tunnel { 16 } else { 8 });
             }
             93..=100 => self.check(kind, fields),
             // REQUEST_FAILURE, OPEN_FAILURE.

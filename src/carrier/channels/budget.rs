@@ -22,6 +22,7 @@
 //! |---|---|
 //! | a new channel's window | [`INITIAL`]: the more is promised, the less, 32 KiB at least |
 //! | one channel | 32 MiB |
+//! | a channel of datagrams | 4 MiB from its beginning: sshd drops what does not fit the window, so it is no brake there |
 //! | beyond the initial windows, over all channels | 256 MiB, after which channels fall back to their initial ones |
 //!
 //! Nothing here reads a clock.
@@ -48,6 +49,9 @@ const INITIAL: [(u64, u32); 3] = [
     (64 * MIB as u64, 64 * KIB),
 ];
 const INITIAL_LEAST: u32 = 32 * KIB;
+
+/// A channel of datagrams, always: a round trip of 100 ms at 300 Mbit/s.
+const DATAGRAMS: u32 = 4 * MIB;
 
 /// What may be promised beyond the initial windows.
 const MAX_EXCESS: u64 = 256 * MIB as u64;
@@ -78,6 +82,8 @@ pub struct Budget {
 #[derive(Debug)]
 pub(super) struct Flow {
     initial: u32,
+    /// The first window is what it stays at.
+    is_fixed: bool,
     /// What the channel's own rate asks for.
     wanted: u32,
     excess: u32,
@@ -109,10 +115,19 @@ impl Budget {
     /// The part of a new channel, and with it its first window.
     pub(super) fn admit(&mut self) -> Flow {
         let tier = INITIAL.iter().find(|(below, _)| self.initial < *below);
-        let initial = tier.map_or(INITIAL_LEAST, |(_, window)| *window);
+        self.promise(tier.map_or(INITIAL_LEAST, |(_, window)| *window), false)
+    }
+
+    /// The part of a new channel of datagrams.
+    pub(super) fn admit_datagrams(&mut self) -> Flow {
+        self.promise(DATAGRAMS, true)
+    }
+
+    fn promise(&mut self, initial: u32, is_fixed: bool) -> Flow {
         self.initial += u64::from(initial);
         Flow {
             initial,
+            is_fixed,
             wanted: initial,
             excess: 0,
             epoch: 0,
@@ -219,7 +234,7 @@ impl Budget {
     }
 
     fn target(&self, flow: &Flow) -> u32 {
-        if self.excess >= MAX_EXCESS {
+        if flow.is_fixed || self.excess >= MAX_EXCESS {
             return flow.initial;
         }
         let busy = self.epoch.busy();

@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes};
 
 use super::Config;
 use super::budget::{Budget, Flow};
+use super::datagrams::Datagrams;
 use super::half::{Receiving, Sending};
 use super::open::ChannelType;
 use super::output::Outgoing;
@@ -58,6 +59,8 @@ pub(super) struct Channel {
     opening: Opening,
     ending: Ending,
     pub(super) sending: Sending,
+    /// In the place of `sending`, where each message is a datagram.
+    pub(super) datagrams: Option<Box<Datagrams>>,
     pub(super) receiving: Receiving,
     /// The peer has sent CLOSE.
     pub(super) is_closed_by_peer: bool,
@@ -76,6 +79,7 @@ pub(super) struct Channel {
 impl Channel {
     pub(super) fn new(kind: ChannelType, flow: Flow) -> Self {
         Self {
+            datagrams: kind.is_of_datagrams.then(Box::default),
             opening: Opening::Queued(kind),
             ending: Ending::None,
             sending: Sending::default(),
@@ -114,7 +118,18 @@ impl Channel {
     /// The server has opened the channel.
     pub(super) fn confirm(&mut self, remote: u32, window: u32, max_packet: u32) {
         self.opening = Opening::Done(remote);
-        self.sending = Sending::new(window, max_packet);
+        match &mut self.datagrams {
+            Some(datagrams) => datagrams.confirm(window, max_packet),
+            None => self.sending = Sending::new(window, max_packet),
+        }
+    }
+
+    /// The peer's window grows. `None` beyond 2^32 - 1.
+    pub(super) fn adjust(&mut self, bytes: u32) -> Option<()> {
+        match &mut self.datagrams {
+            Some(datagrams) => datagrams.adjust(bytes),
+            None => self.sending.adjust(bytes),
+        }
     }
 
     /// Whether data, an EOF or a request may still be said.
@@ -143,6 +158,9 @@ impl Channel {
             self.ending = Ending::Close { eof: false };
         }
         self.requests.clear();
+        if let Some(datagrams) = &mut self.datagrams {
+            datagrams.clear();
+        }
         self.sending.clear()
     }
 
@@ -207,6 +225,7 @@ impl Channel {
 
     fn has_more(&self) -> bool {
         !self.sending.is_empty()
+            || (self.datagrams.as_ref()).is_some_and(|datagrams| datagrams.has_output())
             || self.receiving.grant > 0
             || self.failures > 0
             || !self.requests.is_empty()
@@ -235,6 +254,9 @@ impl Channel {
         };
         if !matches!(self.ending, Ending::Close { .. } | Ending::CloseSent) {
             self.say(now, remote, budget, out);
+        }
+        if let Some(datagrams) = &mut self.datagrams {
+            datagrams.send(now, remote, config.max_packet, out);
         }
         let sent = self.sending.send(remote, config.max_packet, out);
         if self.sending.is_empty() {

@@ -123,10 +123,11 @@ impl Channels {
         let allowance = self.allowance();
         if let Some(channel) = self.slots.get(id) {
             let overflow = Fault::WindowOverflow { channel: id.0 };
-            channel.sending.adjust(bytes).ok_or(overflow)?;
+            channel.adjust(bytes).ok_or(overflow)?;
             if channel.sending.wake(allowance) {
                 self.tell(id);
             }
+            self.queue(id);
         }
         Ok(None)
     }

@@ -14,6 +14,9 @@
 //! its own channel and no other. So everything that arrives can always be taken off the socket at once. The other way, a channel
 //! queues up to [`Config::max_queued`] and its peer's window; channels take turns (`line.rs`).
 //!
+//! A channel of datagrams (`datagrams.rs`) has a queue of its own, `fair.rs`, in the place of all that: it takes everything,
+//! and drops the oldest.
+//!
 //! # Order of calls
 //!
 //! [`open`](Channels::open), and once the channel is [`Opened`](Event::Opened): [`send`](Channels::send) (again after
@@ -33,12 +36,15 @@
 //! | channels | [`Config::max_channels`] |
 //! | bytes that a server may make the owners of channels hold | [`Budget::promised`], see `budget.rs`; in an [`Inbox`] each takes up to five in memory (`frame.rs`), full packets about two |
 //! | data on its way out | [`Config::max_queued`] in all, then [`LEAST_QUEUE`] for each channel; and one [`BATCH`] in the `Outgoing` |
+//! | datagrams on their way out | 512 KiB for each channel of datagrams, 256 KiB of one flow, 100 ms |
 //! | answers owed to the server | 1,024, and 64 for each channel; beyond is a [`Fault::Flood`] |
 //! | a packet | [`Config::max_payload`] |
 
 mod budget;
 mod channel;
+mod datagrams;
 mod event;
+mod fair;
 mod fault;
 mod frame;
 mod half;
@@ -61,11 +67,12 @@ use bytes::{Buf, Bytes};
 pub use budget::Budget;
 use channel::{After, Channel};
 pub use event::Event;
+pub use fair::Drops;
 pub use fault::{Fault, Full, SendError};
 pub use frame::Decoder;
 pub use inbox::Inbox;
 use line::Line;
-pub use open::{ChannelType, Refusal};
+pub use open::{ChannelType, Refusal, TunLayer};
 pub use output::Outgoing;
 pub use slots::ChannelId;
 use slots::Slots;
@@ -155,7 +162,11 @@ impl Channels {
         if self.slots.len() >= usize::from(self.config.max_channels) {
             return Err(Full);
         }
-        let channel = Channel::new(kind, self.budget.admit());
+        let flow = match kind.is_of_datagrams {
+            true => self.budget.admit_datagrams(),
+            false => self.budget.admit(),
+        };
+        let channel = Channel::new(kind, flow);
         let id = self.slots.insert(channel).ok_or(Full)?;
         self.queue(id);
         Ok(id)
@@ -176,6 +187,44 @@ impl Channels {
             self.queue(id);
         }
         Ok(data)
+    }
+
+    /// Queues a datagram of the flow with this hash. It may be dropped, or others for it: [`drops`](Self::drops) counts.
+    ///
+    /// # Errors
+    /// The channel is not open, its end has been said, or the datagram is longer than [`max_datagram`](Self::max_datagram).
+    pub fn send_datagram(
+        &mut self,
+        now: Instant,
+        id: ChannelId,
+        flow: u64,
+        data: Bytes,
+    ) -> Result<(), SendError> {
+        let most = self.config.max_packet;
+        let channel = self.slots.get(id).filter(|channel| channel.may_send());
+        let channel = channel.ok_or(SendError::Closed)?;
+        let datagrams = channel.datagrams.as_mut().ok_or(SendError::TooLong)?;
+        if data.len() > datagrams.max_length(most) {
+            return Err(SendError::TooLong);
+        }
+        datagrams.push(now, flow, data);
+        self.queue(id);
+        Ok(())
+    }
+
+    /// The longest datagram that the channel takes; `None` where it carries none.
+    pub fn max_datagram(&mut self, id: ChannelId) -> Option<usize> {
+        let most = self.config.max_packet;
+        let datagrams = self.slots.get(id)?.datagrams.as_ref()?;
+        Some(datagrams.max_length(most))
+    }
+
+    /// Datagrams of a channel that were dropped.
+    pub fn drops(&mut self, id: ChannelId) -> Drops {
+        let datagrams = self.slots.get(id).and_then(|c| c.datagrams.as_ref());
+        datagrams
+            .map(|datagrams| datagrams.drops())
+            .unwrap_or_default()
     }
 
     /// Says that no more data follows what is queued. The other direction goes on.

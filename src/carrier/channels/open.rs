@@ -9,13 +9,18 @@ use bytes::BufMut;
 pub struct ChannelType {
     pub(super) name: &'static str,
     pub(super) specific: Vec<u8>,
+    /// Each data message is a datagram: never cut, never joined.
+    pub(super) is_of_datagrams: bool,
 }
 
 impl ChannelType {
     /// Any type; `specific` follows the common fields of CHANNEL_OPEN (RFC 4254 section 5.1).
     pub fn new(name: &'static str, specific: impl Into<Vec<u8>>) -> Self {
-        let specific = specific.into();
-        Self { name, specific }
+        Self {
+            name,
+            specific: specific.into(),
+            is_of_datagrams: false,
+        }
     }
 
     /// A TCP connection that the server makes (RFC 4254 section 7.2).
@@ -35,23 +40,40 @@ impl ChannelType {
         Self::new("session", [])
     }
 
-    /// A layer 3 tunnel to any free device of the server's (OpenSSH's PROTOCOL, section 2.3). Each data message is a
-    /// packet behind its address family, a u32: 2 or 24.
-    pub fn tun() -> Self {
-        Self::tunnel(0x7fff_ffff)
+    /// A tunnel of datagrams to the server's device of number `unit`, or to any free one (OpenSSH's PROTOCOL, section 2.3).
+    pub fn tun(layer: TunLayer, unit: Option<u32>) -> Self {
+        Self::tunnel(layer, unit.unwrap_or(ANY_UNIT))
     }
 
-    /// A layer 3 tunnel to a device of a number that none can have: sshd looks first whether tunnels are permitted, and at the
+    /// A tunnel to a device of a number that none can have: sshd looks first whether tunnels are permitted, and at the
     /// number before it makes anything (serverloop.c `server_request_tun`). One from before 8.0 takes the number as it is.
-    pub fn no_tun() -> Self {
-        Self::tunnel(0x8000_0000)
+    pub fn no_tun(layer: TunLayer) -> Self {
+        Self::tunnel(layer, 0x8000_0000)
     }
 
-    fn tunnel(unit: u32) -> Self {
-        const POINT_TO_POINT: u32 = 1;
-        let specific = [POINT_TO_POINT.to_be_bytes(), unit.to_be_bytes()].concat();
-        Self::new("tun@openssh.com", specific)
+    fn tunnel(layer: TunLayer, unit: u32) -> Self {
+        let mode: u32 = match layer {
+            TunLayer::PointToPoint => 1,
+            TunLayer::Ethernet => 2,
+        };
+        let specific = [mode.to_be_bytes(), unit.to_be_bytes()].concat();
+        Self {
+            is_of_datagrams: true,
+            ..Self::new("tun@openssh.com", specific)
+        }
     }
+}
+
+/// The server looks for a free number.
+const ANY_UNIT: u32 = 0x7fff_ffff;
+
+/// What a tunnel's datagrams are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunLayer {
+    /// Packets, each behind its address family, a u32: 2 for IPv4, 24 for IPv6.
+    PointToPoint,
+    /// Frames.
+    Ethernet,
 }
 
 fn put_host(out: &mut Vec<u8>, text: &str) {
@@ -118,9 +140,11 @@ mod tests {
 
     #[test]
     fn a_tunnel_is_asked_for_as_ssh_does() {
-        assert_eq!(
-            ChannelType::tun().specific,
-            [0, 0, 0, 1, 0x7f, 255, 255, 255]
-        );
+        let any = ChannelType::tun(TunLayer::PointToPoint, None);
+        assert_eq!(any.specific, [0, 0, 0, 1, 0x7f, 255, 255, 255]);
+        let one = ChannelType::tun(TunLayer::Ethernet, Some(258));
+        assert_eq!(one.specific, [0, 0, 0, 2, 0, 0, 1, 2]);
+        let none = ChannelType::no_tun(TunLayer::Ethernet);
+        assert_eq!(none.specific, [0, 0, 0, 2, 0x80, 0, 0, 0]);
     }
 }

@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::master::Master;
 use super::shared::Owner;
 use super::{GOODBYE, OpensshCarrier};
-use crate::carrier::channels::{ChannelType, Refusal};
+use crate::carrier::channels::{ChannelType, Refusal, TunLayer};
 use crate::carrier::error::ConnectError;
 use crate::carrier::examine::{PATIENCE, Tunnel};
 use crate::plan::{SshClient, SshPlan};
@@ -39,7 +39,16 @@ impl OpensshCarrier {
     /// # Errors
     /// [`ConnectError`]: ssh is not there, or does not get in by itself.
     pub async fn tunnel(plan: &SshPlan, client: &SshClient) -> Result<Tunnel, ConnectError> {
-        let client = Client::find(plan, client).await?.with_remarks();
+        let client = Client::find(plan, client).await?;
+        Self::tunnel_of(client, TunLayer::PointToPoint).await
+    }
+
+    /// The same with an ssh that is known, of either layer.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: it does not get in by itself.
+    pub(super) async fn tunnel_of(client: Client, layer: TunLayer) -> Result<Tunnel, ConnectError> {
+        let client = client.with_remarks();
         if !client.tells() {
             return Ok(Tunnel::Unheard);
         }
@@ -47,7 +56,7 @@ impl OpensshCarrier {
         let mut reason = master.tunnel();
         let changed = Arc::new(Notify::new());
         let connection = Connection::start(master, socket, Arc::clone(&changed));
-        let answer = connection.ask_for_no_tunnel().await;
+        let answer = connection.ask_for_no_tunnel(layer).await;
         let tunnel = match answer {
             Some(Ok(())) => Tunnel::Made,
             Some(Err(Refusal::UnknownChannelType)) => Tunnel::Unknown,
@@ -71,10 +80,10 @@ impl OpensshCarrier {
 
 impl Connection {
     /// The server's answer; `None` where there is none in time.
-    async fn ask_for_no_tunnel(self: &Arc<Self>) -> Option<Result<(), Refusal>> {
+    async fn ask_for_no_tunnel(self: &Arc<Self>, layer: TunLayer) -> Option<Result<(), Refusal>> {
         let (sender, answer) = oneshot::channel();
         self.with(|shared, _| {
-            let id = shared.channels.open(ChannelType::no_tun()).ok()?;
+            let id = shared.channels.open(ChannelType::no_tun(layer)).ok()?;
             shared.owners.insert(id, Owner::Tunnel(sender));
             Some(())
         })?;

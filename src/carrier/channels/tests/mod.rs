@@ -1,5 +1,6 @@
 //! The channel layer against a second, small implementation of the protocol, against lies, and against noise.
 
+mod datagrams;
 mod fair;
 mod foreign;
 mod lies;

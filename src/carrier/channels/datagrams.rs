@@ -1,0 +1,93 @@
+//! Datagrams towards the server, each a data message of its own.
+//!
+//! sshd counts a datagram that it receives, and grants it back, with the four bytes of the length that it keeps it behind
+//! (channels.c `channel_input_data`, `channel_handle_wfd`), and drops one that with them is longer than its packet size. What
+//! it sends itself it counts by the length alone.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::fair::{Drops, FairQueue, Next};
+use super::output::Outgoing;
+use super::wire;
+
+/// What sshd counts beside a datagram's bytes.
+const COUNTED: usize = 4;
+
+/// How long a datagram that the window has no room for keeps those behind it from trying.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The sending side of a channel of datagrams.
+#[derive(Debug, Default)]
+pub(super) struct Datagrams {
+    queue: FairQueue,
+    /// What the peer's window still takes.
+    window: u32,
+    max_packet: u32,
+    /// The next one did not fit the window then. A wider one has not come yet.
+    blocked: Option<Instant>,
+}
+
+impl Datagrams {
+    pub(super) fn confirm(&mut self, window: u32, max_packet: u32) {
+        self.window = window;
+        self.max_packet = max_packet;
+    }
+
+    /// The peer's window grows. `None` beyond 2^32 - 1.
+    pub(super) fn adjust(&mut self, bytes: u32) -> Option<()> {
+        self.window = self.window.checked_add(bytes)?;
+        self.blocked = None;
+        Some(())
+    }
+
+    /// The longest datagram that the peer takes, where we send messages of up to `most` bytes.
+    pub(super) fn max_length(&self, most: u32) -> usize {
+        let most = usize::try_from(most.min(self.max_packet)).unwrap_or(usize::MAX);
+        most.saturating_sub(COUNTED)
+    }
+
+    /// Adds one of at most [`max_length`](Self::max_length) to the flow with this hash.
+    pub(super) fn push(&mut self, now: Instant, flow: u64, data: Bytes) {
+        let is_over = |since: Instant| now.saturating_duration_since(since) > PATIENCE;
+        if self.blocked.is_some_and(is_over) {
+            self.blocked = None;
+        }
+        self.queue.push(now, flow, data);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.queue.clear();
+    }
+
+    pub(super) fn drops(&self) -> Drops {
+        self.queue.drops()
+    }
+
+    /// Whether there is something that may fit the window.
+    pub(super) fn has_output(&self) -> bool {
+        self.blocked.is_none() && !self.queue.is_empty()
+    }
+
+    /// One turn: datagrams of `most` bytes together, or little more.
+    pub(super) fn send(&mut self, now: Instant, remote: u32, most: u32, out: &mut Outgoing) {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let mut sent = 0;
+        while sent < most && self.has_output() {
+            let window = usize::try_from(self.window).unwrap_or(usize::MAX);
+            match self.queue.pop(now, window.saturating_sub(COUNTED)) {
+                Next::Datagram(data) => {
+                    let counted = data.len() + COUNTED;
+                    // It fits: that was asked for.
+                    self.window -= u32::try_from(counted).unwrap_or(self.window);
+                    sent += counted;
+                    out.message(|tail| wire::put_data_head(tail, remote, data.len()));
+                    out.data(data);
+                }
+                Next::TooLarge => self.blocked = Some(now),
+                Next::Nothing => return,
+            }
+        }
+    }
+}
