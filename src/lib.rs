@@ -36,7 +36,7 @@
 //! | [`engine`] | the sans-IO core: packets and far-side answers in, packets, new flows and questions for names out | tokio, clocks, SSH, descriptors |
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |
 //! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |
-//! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::openssh`] over [`carrier::channels`]; [`carrier::direct`] for what `run` reaches without a server | inlets, engine |
+//! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::openssh`] over [`carrier::channels`], which carries [`carrier::packets`] too; [`carrier::direct`] for what `run` reaches without a server | inlets, engine |
 //! | [`resolve`] | a name server whose questions travel as DNS over TCP in a carrier's streams, or as datagrams to the name servers of the host: sans-IO [`resolve::Resolver`] with cache, joins and retries; [`resolve::Proxy`] gives it streams and a clock | engine, inlets, which carrier |
 //! | [`audit`] | who connected where and when, one JSON line each: handed over by a flow, written by a thread of its own | carriers, inlets, engine |
 //! | [`os`] | [`os::helper`], the privileged part; [`os::names`]: whom programs ask for names; tun, netlink, namespaces, changes of the network, children that end with us, confinement, run directories, systemd, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
@@ -228,6 +228,8 @@
 //! | window granted to the server | 3 MiB, and 160 KiB per ms of round trip, 20 MiB at most | by the number of flows | `carrier/russh/login.rs` |
 //! | taken off a connection before other tasks have their turn | 256 KiB alone, 512 KiB of several | 2 MiB | `carrier/russh/turns.rs` |
 //! | waiting to be sent through a jump host or a ProxyCommand | | flows hold back from 512 KiB, 64 MiB per connection at most | `carrier/russh/route/outbox.rs` |
+//! | packets on their way into a tunnel (`tun@openssh.com`) | 256 KiB, 100 ms: the oldest goes | 512 KiB | `carrier/channels/fair.rs` |
+//! | packets that have come out of it and that nobody takes | | 1 MiB, 4,096: the oldest goes; 4 MiB of window | `carrier/openssh/packets.rs`, `carrier/channels/budget.rs` |
 //! | window granted over ssh's own channels | 1 MiB; on a path longer than 5 ms as the application takes, 32 MiB at most | 4 MiB for the busy ones; 64 MiB on a long path, then 32 KiB for each flow | `carrier/channels/budget.rs` |
 //! | names being looked up | | per connection 4 that were found before, or 1 other; 1 in all where they share the connection | `carrier/by_name/choice.rs` |
 //! | SSH connections for names | | none before the first; up to 4, each as a name needs one and for a minute longer, 16 at most where each carries 900 channels | `carrier/by_name/choice.rs`, `idle.rs` |

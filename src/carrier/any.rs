@@ -11,8 +11,10 @@ use super::error::{ConnectError, LostReason};
 use super::examine::{Answer, Request};
 use super::link::{Description, Link, distinct};
 use super::one::{AnyReader, AnyWriter, One};
+use super::openssh::PacketLink;
+use super::packets::TunnelRefusal;
 use super::prompt::Prompter;
-use crate::net::{Carrier, Far, OpenError, Source};
+use crate::net::{Carrier, Far, OpenError, PacketKind, Source};
 use crate::plan::{CarrierPlan, SshPlan};
 
 /// A carrier of either kind.
@@ -55,6 +57,26 @@ impl AnyCarrier {
     /// Asks the server for something of a session, which is closed again.
     pub async fn ask(&self, request: Request<'_>) -> Answer {
         self.one.ask(request).await
+    }
+
+    /// Runs `command` on the server: its output, and its input.
+    ///
+    /// # Errors
+    /// The server opens no session, or runs no commands.
+    pub async fn open_exec(&self, command: &str) -> Result<(AnyReader, AnyWriter), OpenError> {
+        self.one.open_exec(command).await
+    }
+
+    /// Asks the server for a tunnel of whole packets to its device of number `unit`, or to any free one.
+    ///
+    /// # Errors
+    /// [`TunnelRefusal`]: one line for a person, with what to do.
+    pub async fn open_packets(
+        &self,
+        kind: PacketKind,
+        unit: Option<u32>,
+    ) -> Result<PacketLink, TunnelRefusal> {
+        self.one.open_packets(kind, unit).await
     }
 
     /// How long a question to the server itself takes to be answered. `None` where it is not, within a few seconds.

@@ -11,12 +11,15 @@
 //! - `processes`: what a carrier has started. `detach`: what runs to its end, whoever has gone.
 //! - `failure`: what a server's words for a refused open mean.
 //! - `expired`: a password that lets in, but only to be changed.
+//! - [`packets`]: what TCP cannot carry, as whole packets: which flow one belongs to, and why a server carries none.
+//! - `command`: what a command on the server says beside its output, for the log.
 //! - [`examine`]: what is asked of a server beside flows. `sftp`: reading a file for that, without I/O.
 //! - [`prompt`]: the questions that a login asks of a person.
 
 mod any;
 mod by_name;
 pub mod channels;
+mod command;
 mod detach;
 pub mod dial;
 pub mod direct;
@@ -27,6 +30,7 @@ mod failure;
 pub mod link;
 mod one;
 pub mod openssh;
+pub mod packets;
 mod processes;
 pub mod prompt;
 pub mod russh;
@@ -38,7 +42,8 @@ pub use self::direct::Direct;
 pub use self::error::{CertificateFault, CommandEnd, ConnectError, HostKeyError, LostReason};
 pub use self::link::{Description, Link};
 pub use self::one::{AnyReader, AnyWriter};
-pub use self::openssh::OpensshCarrier;
+pub use self::openssh::{OpensshCarrier, PacketLink};
+pub use self::packets::{PacketDrops, TunnelRefusal};
 pub use self::prompt::{AskpassPrompter, NoPrompter, Prompter, TtyPrompter};
 pub use self::russh::RusshCarrier;
 pub use self::steady::Steady;

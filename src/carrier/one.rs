@@ -10,10 +10,11 @@ use super::by_name::{NoMore, Spare};
 use super::error::{ConnectError, LostReason};
 use super::examine::{Answer, Request};
 use super::link::{Description, Link};
-use super::openssh::{OpensshCarrier, OpensshReader, OpensshWriter};
+use super::openssh::{OpensshCarrier, OpensshReader, OpensshWriter, PacketLink};
+use super::packets::TunnelRefusal;
 use super::prompt::Prompter;
 use super::russh::{RusshCarrier, RusshReader, RusshWriter};
-use crate::net::{Carrier, Either, Far, OpenError, Source};
+use crate::net::{Carrier, Either, Far, OpenError, PacketKind, Source};
 use crate::plan::{CarrierKind, CarrierPlan, SshPlan};
 
 /// Calls the same method of whichever it is.
@@ -69,6 +70,29 @@ impl One {
 
     pub(super) async fn ask(&self, request: Request<'_>) -> Answer {
         either!(self, carrier => carrier.ask(request).await)
+    }
+
+    /// As [`super::AnyCarrier::open_exec`].
+    pub(super) async fn open_exec(
+        &self,
+        command: &str,
+    ) -> Result<(AnyReader, AnyWriter), OpenError> {
+        match self {
+            Self::Russh(carrier) => carrier.open_exec(command).await.map(Either::left),
+            Self::Openssh(carrier) => carrier.open_exec(command).await.map(Either::right),
+        }
+    }
+
+    /// As [`super::AnyCarrier::open_packets`].
+    pub(super) async fn open_packets(
+        &self,
+        kind: PacketKind,
+        unit: Option<u32>,
+    ) -> Result<PacketLink, TunnelRefusal> {
+        match self {
+            Self::Russh(_) => Err(TunnelRefusal::Carrier),
+            Self::Openssh(carrier) => carrier.open_packets(kind, unit).await,
+        }
     }
 
     pub(super) async fn round_trip(&self) -> Option<Duration> {

@@ -4,9 +4,11 @@
 mod address;
 mod either;
 mod failure;
+mod packets;
 mod seam;
 
 pub use address::{Far, FlowKey, Source, Target};
 pub use either::Either;
 pub use failure::{OpenError, OpenFailure, StreamError};
+pub use packets::PacketKind;
 pub use seam::{ByteReader, ByteWriter, Carrier, Inbound};

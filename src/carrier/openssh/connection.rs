@@ -130,12 +130,24 @@ impl Connection {
         far: &Far,
         permit: DialPermit,
     ) -> Result<Asked, OpenError> {
-        let flow = Arc::new(Flow::new(permit));
+        let kind = ChannelType::direct_tcpip(&far.host(), far.target.0.port(), source.0);
+        self.open_flow(kind, Flow::new(permit))
+    }
+
+    /// Asks for a channel that is `flow`.
+    ///
+    /// # Errors
+    /// The connection is lost, or full.
+    pub(super) fn open_flow(
+        self: &Arc<Self>,
+        kind: ChannelType,
+        flow: Flow,
+    ) -> Result<Asked, OpenError> {
+        let flow = Arc::new(flow);
         let opened = self.with(|shared, _| {
             if shared.is_lost {
                 return Err(OpenError::new(OpenFailure::ConnectionLost, ""));
             }
-            let kind = ChannelType::direct_tcpip(&far.host(), far.target.0.port(), source.0);
             let full = || OpenError::new(OpenFailure::NoResources, "");
             if shared.burden().is_full() {
                 return Err(full());

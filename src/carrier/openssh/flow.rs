@@ -5,6 +5,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::carrier::channels::Inbox;
+use crate::carrier::command::Stderr;
 use crate::carrier::dial::DialPermit;
 use crate::net::{OpenError, StreamError};
 
@@ -22,8 +23,9 @@ pub(super) enum End {
 /// How far the opening has come.
 #[derive(Debug)]
 pub(super) enum Opening {
-    /// The server has not answered. It cannot be asked to forget it: the place in the budget is kept until it has.
-    Asked(DialPermit),
+    /// The server has not answered. It cannot be asked to forget it: the place in the budget is kept until it has. A command's
+    /// has none.
+    Asked(Option<DialPermit>),
     /// It has opened the channel.
     Opened,
     /// It has not.
@@ -32,7 +34,11 @@ pub(super) enum Opening {
 
 /// A channel that is wanted or open.
 #[derive(Debug)]
-pub(super) struct Flow(Mutex<State>);
+pub(super) struct Flow {
+    state: Mutex<State>,
+    /// What a session is to run before the channel counts as opened.
+    command: Option<String>,
+}
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -40,6 +46,7 @@ pub(super) struct State {
     /// Who asked has gone before the answer.
     pub(super) is_abandoned: bool,
     pub(super) inbox: Inbox,
+    pub(super) stderr: Stderr,
     pub(super) end: Option<End>,
     /// All that the server had to say is in the inbox, or was.
     pub(super) is_whole: bool,
@@ -56,12 +63,22 @@ pub(super) struct State {
 }
 
 impl Flow {
-    /// A channel that is being asked for.
+    /// A channel to a far host that is being asked for.
     pub(super) fn new(permit: DialPermit) -> Self {
-        Self(Mutex::new(State {
+        Self::asked(Some(permit), None)
+    }
+
+    /// A session that is being asked for, and is to run `command`.
+    pub(super) fn running(command: &str) -> Self {
+        Self::asked(None, Some(command.to_owned()))
+    }
+
+    fn asked(permit: Option<DialPermit>, command: Option<String>) -> Self {
+        let state = Mutex::new(State {
             opening: Opening::Asked(permit),
             is_abandoned: false,
             inbox: Inbox::default(),
+            stderr: Stderr::default(),
             end: None,
             is_whole: false,
             is_finished: false,
@@ -69,13 +86,19 @@ impl Flow {
             gone: 0,
             reader: None,
             writer: None,
-        }))
+        });
+        Self { state, command }
+    }
+
+    /// What is to be run.
+    pub(super) fn command(&self) -> Option<&str> {
+        self.command.as_deref()
     }
 
     /// Taken after the connection's lock, if both are.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // Nobody panics between two changes that belong together.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,6 +119,13 @@ impl State {
         } else {
             End::Broken(StreamError::Reset)
         });
+    }
+
+    /// An open that was not answered yet is refused.
+    pub(super) fn refuse(&mut self, error: OpenError) {
+        if matches!(self.opening, Opening::Asked(_)) {
+            self.opening = Opening::Refused(error);
+        }
     }
 
     /// What stops a writer.

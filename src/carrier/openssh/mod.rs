@@ -26,6 +26,7 @@
 //! | `hello` | the control socket until it carries channels |
 //! | `connection` | one master's reader and writer, over `shared`: its channels behind one lock; `flow`: one channel's state |
 //! | `stream` | one channel as two halves, over its `place` on the connection |
+//! | `sessions` | a channel that runs a command; `packets`: one of whole packets |
 //! | `pool` | all masters: which one a flow goes to, when one more is started, when one goes |
 //! | `life` | whether the server is still there; `examine`, `tunnel`: what a doctor asks of it |
 
@@ -40,10 +41,12 @@ mod hearing;
 mod hello;
 mod life;
 mod master;
+mod packets;
 mod place;
 mod pool;
 mod refusal;
 mod said;
+mod sessions;
 mod shared;
 mod stream;
 mod terminal;
@@ -68,6 +71,7 @@ use crate::net::{Carrier, Far, OpenError, Source};
 use crate::plan::{SshClient, SshPlan};
 
 pub use self::client::SshError;
+pub use self::packets::PacketLink;
 pub use self::stream::{OpensshReader, OpensshWriter};
 
 /// How long [`OpensshCarrier::shutdown`] waits for the masters' ends.

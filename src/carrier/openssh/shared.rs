@@ -10,7 +10,9 @@ use tokio::sync::oneshot;
 
 use super::examine::Question;
 use super::flow::{End, Flow, Opening};
+use super::packets::Packets;
 use crate::carrier::channels::{ChannelId, Channels, Config, Decoder, Event, Fault, Refusal};
+use crate::carrier::command::no_command;
 use crate::carrier::dial::DialPermit;
 use crate::carrier::expired::Expiry;
 use crate::carrier::failure::open_error;
@@ -78,6 +80,8 @@ pub(super) struct Shared {
 pub(super) enum Owner {
     /// A stream, or who waits for one.
     Flow(Arc<Flow>),
+    /// Whole packets, or who waits for them.
+    Packets(Arc<Packets>),
     /// The first session.
     Session(Session),
     /// Who asks something of a session.
@@ -139,13 +143,18 @@ impl Shared {
         self.is_lost = true;
         self.has_session = false;
         for owner in std::mem::take(&mut self.owners).into_values() {
-            let Owner::Flow(flow) = owner else {
-                continue;
+            let flow = match owner {
+                Owner::Flow(flow) => flow,
+                Owner::Packets(packets) => {
+                    packets.lose(after);
+                    continue;
+                }
+                _ => continue,
             };
             let mut state = flow.state();
             let lost = OpenError::new(OpenFailure::ConnectionLost, "");
             let opening = std::mem::replace(&mut state.opening, Opening::Refused(lost.clone()));
-            if let Opening::Asked(permit) = opening {
+            if let Opening::Asked(Some(permit)) = opening {
                 after.permits.push((permit, Some(lost)));
             }
             state.close(End::Broken(StreamError::Lost));
@@ -216,10 +225,12 @@ impl Shared {
             Event::Refused { id, reason, text } => self.refused(id, reason, &text, after),
             Event::Data { id, data } => self.data(now, id, data, after),
             Event::ExtendedData { id, data, .. } => {
-                if let Some(Owner::Session(session)) = self.owners.get_mut(&id)
-                    && let Some(expiry) = &mut session.expiry
-                {
-                    expiry.hear(&data);
+                match self.owners.get_mut(&id) {
+                    Some(Owner::Session(session)) => {
+                        session.expiry.iter_mut().for_each(|e| e.hear(&data));
+                    }
+                    Some(Owner::Flow(flow)) => flow.state().stderr.hear(&data),
+                    _ => {}
                 }
                 self.channels.consumed(now, id, data.len());
             }
@@ -230,63 +241,48 @@ impl Shared {
                     state.is_whole = true;
                     after.wake(&mut state.reader);
                 }
+                self.no_more_packets(id, after);
             }
             Event::Closed(id) => self.closed(id, after),
-            Event::Answered { id, success }
-                if matches!(self.owners.get(&id), Some(Owner::Question(_))) =>
-            {
-                self.answered(id, success);
-            }
-            Event::Answered { id, success } => {
-                if let Some(Owner::Session(session)) = self.owners.get_mut(&id) {
-                    // Who has asked may have stopped waiting.
-                    let _ = session.answer.take().map(|answer| answer.send(success));
-                }
-            }
+            Event::Answered { id, success } => self.answered(id, success, after),
             Event::Request { .. } => {}
         }
     }
 
     fn opened(&mut self, id: ChannelId, after: &mut After) {
-        let flow = match self.owners.get_mut(&id) {
-            Some(Owner::Flow(flow)) => Arc::clone(flow),
+        match self.owners.get_mut(&id) {
+            Some(Owner::Flow(flow)) => {
+                let flow = Arc::clone(flow);
+                self.flow_opened(id, &flow, after);
+            }
+            Some(Owner::Packets(packets)) => packets.answered(Ok(())),
             Some(Owner::Session(session)) => {
                 let command = [&4u32.to_be_bytes()[..], b"true"].concat();
                 if self.channels.request(id, "exec", true, &command).is_err() {
                     session.answer = None;
                 }
-                return;
             }
             Some(Owner::Question(question)) => {
                 let (name, specific) = question.request();
                 if self.channels.request(id, name, true, specific).is_err() {
                     self.remove(id);
                 }
-                return;
             }
             Some(Owner::Tunnel(_) | Owner::Sign { .. }) | None => {
                 if let Some(Owner::Tunnel(answer)) = self.remove(id) {
                     // Who has asked may have stopped waiting.
                     let _ = answer.send(Ok(()));
                 }
-                return self.channels.abort(id);
+                self.channels.abort(id);
             }
-        };
-        let mut state = flow.state();
-        if let Opening::Asked(permit) = std::mem::replace(&mut state.opening, Opening::Opened) {
-            after.permits.push((permit, None));
         }
-        if state.is_abandoned {
-            self.owners.remove(&id);
-            self.channels.abort(id);
-        }
-        after.wake(&mut state.reader);
     }
 
     fn refused(&mut self, id: ChannelId, reason: Refusal, text: &str, after: &mut After) {
         // The sender of a session or of a sign of life is dropped with its owner.
         let flow = match self.remove(id) {
             Some(Owner::Flow(flow)) => flow,
+            Some(Owner::Packets(packets)) => return packets.answered(Err(reason)),
             Some(Owner::Question(question)) => return question.refused(),
             Some(Owner::Tunnel(answer)) => {
                 // Who has asked may have stopped waiting.
@@ -295,10 +291,13 @@ impl Shared {
             }
             _ => return,
         };
-        let error = open_error(code(reason), text);
+        let error = match flow.command() {
+            Some(_) => no_command(),
+            None => open_error(code(reason), text),
+        };
         let mut state = flow.state();
         let refused = Opening::Refused(error.clone());
-        if let Opening::Asked(permit) = std::mem::replace(&mut state.opening, refused) {
+        if let Opening::Asked(Some(permit)) = std::mem::replace(&mut state.opening, refused) {
             after.permits.push((permit, Some(error)));
         }
         after.wake(&mut state.reader);
@@ -311,6 +310,9 @@ impl Shared {
             after.wake(&mut state.reader);
             return;
         }
+        if let Some(Owner::Packets(_)) = self.owners.get(&id) {
+            return self.packet(now, id, data, after);
+        }
         // The session's output.
         self.channels.consumed(now, id, data.len());
         if let Some(Owner::Question(question)) = self.owners.get_mut(&id) {
@@ -319,11 +321,22 @@ impl Shared {
         }
     }
 
-    /// A request of a question's is granted or refused.
-    fn answered(&mut self, id: ChannelId, success: bool) {
-        if let Some(Owner::Question(question)) = self.owners.get_mut(&id) {
-            let answered = question.answered(success);
-            self.go_on(id, answered);
+    /// A request is granted or refused.
+    fn answered(&mut self, id: ChannelId, success: bool, after: &mut After) {
+        match self.owners.get_mut(&id) {
+            Some(Owner::Question(question)) => {
+                let answered = question.answered(success);
+                self.go_on(id, answered);
+            }
+            Some(Owner::Session(session)) => {
+                // Who has asked may have stopped waiting.
+                let _ = session.answer.take().map(|answer| answer.send(success));
+            }
+            Some(Owner::Flow(flow)) => {
+                let flow = Arc::clone(flow);
+                self.command_answered(id, &flow, success, after);
+            }
+            _ => {}
         }
     }
 
@@ -339,9 +352,13 @@ impl Shared {
     }
 
     fn closed(&mut self, id: ChannelId, after: &mut After) {
+        if self.no_more_packets(id, after) {
+            return;
+        }
         match self.remove(id) {
             Some(Owner::Flow(flow)) => {
                 let mut state = flow.state();
+                state.refuse(no_command());
                 state.closed_by_peer();
                 after.wake(&mut state.reader);
                 after.wake(&mut state.writer);

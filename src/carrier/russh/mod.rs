@@ -7,7 +7,7 @@
 //! | `handler` | what the server may say to us |
 //! | `connection` | one connection; `load` counts what it carries, `cut` ends it, `vigil` notices its loss while nobody reads |
 //! | `pool` | all connections: which one a flow goes to, when one more is made, when one goes |
-//! | `examine` | what a doctor asks of a connection |
+//! | `command` | a command on the server as a stream; `examine`: what a doctor asks of a connection |
 //! | `reason` | what went wrong in a session, for a person |
 //! | `refusal` | which open a refusal's text belongs to |
 //! | `stream` | one channel as two halves; `backlog`: what arrives while nobody reads, `pace`: from when on, over `spill` |
@@ -15,6 +15,7 @@
 mod algorithms;
 mod auth;
 mod backlog;
+mod command;
 mod connection;
 mod cut;
 mod examine;

@@ -23,6 +23,7 @@ use super::backlog::{Backlog, Store};
 use super::load::{ChannelGuard, Load, StallGuard};
 use super::pace::Pace;
 use super::turns::Fed;
+use crate::carrier::command::Stderr;
 use crate::net::{ByteReader, ByteWriter, StreamError};
 
 /// How long a server may take to close a channel that is at EOF both ways, before we close it.
@@ -47,6 +48,7 @@ pub(super) fn halves(
         backlog: None,
         pace: Pace::default(),
         fed: Fed::default(),
+        stderr: Stderr::default(),
         store,
         end: None,
         shared: Arc::clone(&shared),
@@ -144,6 +146,7 @@ pub struct RusshReader {
     backlog: Option<Box<Backlog>>,
     pace: Pace,
     fed: Fed,
+    stderr: Stderr,
     store: Arc<Store>,
     /// Comes after what is in the backlog.
     end: Option<End>,
@@ -151,6 +154,13 @@ pub struct RusshReader {
 }
 
 impl RusshReader {
+    /// Comes first, before what is still to arrive.
+    pub(super) fn put_first(&mut self, early: Vec<Bytes>) {
+        for data in early {
+            self.put_back(data);
+        }
+    }
+
     /// The next data message, or `None` and `end` set. Cancel safe.
     async fn next(&mut self) -> Option<Bytes> {
         let Some(read) = &mut self.read else {
@@ -162,6 +172,10 @@ impl RusshReader {
                     let load = self.shared.place.load();
                     load.add_received(data.len(), &mut self.fed);
                     return Some(data);
+                }
+                Some(ChannelMsg::ExtendedData { data, .. }) => {
+                    self.stderr.hear(&data);
+                    continue;
                 }
                 Some(ChannelMsg::Eof) => self.end = Some(End::Eof),
                 Some(ChannelMsg::Close) => self.closed(),
@@ -198,12 +212,16 @@ impl RusshReader {
         let Some(data) = self.next().await else {
             return false;
         };
+        self.put_back(data);
+        true
+    }
+
+    fn put_back(&mut self, data: Bytes) {
         let store = &self.store;
         let backlog = self
             .backlog
             .get_or_insert_with(|| Box::new(Backlog::new(Arc::clone(store))));
         backlog.push(data);
-        true
     }
 
     /// Takes in what arrives, to the end of it. Cancel safe.
