@@ -1,4 +1,4 @@
-//! Datagrams to the name server, and its answers. Everything else over UDP is refused ([`route`](super::route)).
+//! Datagrams that are handed out, to a name server or to anybody ([`route`](super::route)), and the answers to them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +7,7 @@ use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, UdpPacket, UdpRepr};
 
 use super::packet::Parsed;
 use super::reason::Reason;
-use super::{Checksum, Frame, HEADROOM, HOP_LIMIT};
+use super::{Checksum, HEADROOM, HOP_LIMIT};
 use crate::net::{Source, Target};
 
 /// Length of a UDP header in bytes (RFC 768).
@@ -18,7 +18,7 @@ const HEADER_LEN: usize = 8;
 pub struct Datagram<'a> {
     /// Who sent it.
     pub source: Source,
-    /// Whom it is for: one of [`super::Config::name_servers`].
+    /// Whom it is for.
     pub target: Target,
     /// What it says.
     pub payload: &'a [u8],
@@ -45,23 +45,17 @@ pub(super) fn read<'a>(packet: &Parsed<'a>, checksum: Checksum) -> Result<Datagr
     })
 }
 
-/// Sends `payload` from `from` to `to`, all checksums filled in, unless it makes a packet of more than `mtu` bytes. Both are of
-/// one IP version.
-pub(super) fn send(
-    from: Target,
-    to: Source,
-    payload: &[u8],
-    mtu: usize,
-    sink: &mut dyn FnMut(Frame<'_>),
-) {
-    let (Target(from), Source(to)) = (from, to);
+/// A datagram with `payload` from `from` to `to`, all checksums filled in, with [`HEADROOM`] in front; `None` where it makes no
+/// packet, or the two are not of one IP version.
+pub(super) fn packet(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
     let len = HEADER_LEN + payload.len();
-    let ip_len = match from.ip() {
-        IpAddr::V4(_) => 20,
-        IpAddr::V6(_) => 40,
+    // The length fields of both versions have 16 bits; that of IPv4 counts its header, too.
+    let (ip_len, most) = match from.ip() {
+        IpAddr::V4(_) => (20, usize::from(u16::MAX) - 20),
+        IpAddr::V6(_) => (40, usize::from(u16::MAX)),
     };
-    if from.is_ipv4() != to.is_ipv4() || ip_len + len > mtu {
-        return;
+    if from.is_ipv4() != to.is_ipv4() || len > most {
+        return None;
     }
     let ip = IpRepr::new(
         from.ip().into(),
@@ -86,9 +80,5 @@ pub(super) fn send(
         |room| room.copy_from_slice(payload),
         &checksums,
     );
-    sink(Frame {
-        buffer: &mut buffer,
-        partial_checksum: false,
-        segment_size: None,
-    });
+    Some(buffer)
 }

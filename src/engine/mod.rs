@@ -7,8 +7,9 @@
 //! unknown pair of ends makes a flow that is no more than the SYN itself ([`held`]): the caller gets a
 //! [`FlowHandle`], asks the far side, and then [`accept`](Engine::accept)s or
 //! [`refuse`](Engine::refuse)s. Only an accepted flow has a TCP stack ([`tcp`]): one smoltcp interface with one
-//! socket, fed with the SYN that was held. Of datagrams only those to a [name server](Config::name_servers) are taken:
-//! they are handed out whole, and [`answer_name`](Engine::answer_name) sends what comes of them.
+//! socket, fed with the SYN that was held. Datagrams to a [name server](Config::name_servers) are handed out, and
+//! [`answer_name`](Engine::answer_name) sends what comes of them. What becomes of everything else that is no TCP, and
+//! whether TCP is ours at all, the [`Ways`] say ([`beside`]).
 //!
 //! A flow is an island behind one lock of its own. Whoever changes it drains its packets to the
 //! [`Outlet`] before the lock is let go, so packets of one flow leave in order and no loop stands between two
@@ -25,10 +26,15 @@
 //! handle: `poll_withdrawn` until `accept` or `refuse`, then `poll_read`, `poll_write` and `flush`,
 //! `poll_finish`, `poll_reset`, and [`abandon`](Engine::abandon) for what was not ended in order.
 
+mod beside;
 pub mod datagram;
+pub mod echo;
 mod flow;
+mod fragment;
 mod held;
+pub mod outline;
 pub mod packet;
+mod patience;
 mod phy;
 pub mod reason;
 pub mod reject;
@@ -36,26 +42,30 @@ pub mod route;
 mod table;
 mod tcp;
 mod timers;
+pub mod ways;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use smoltcp::time::Instant;
 
-use crate::net::{FlowKey, OpenFailure, Source, StreamError, Target};
+use crate::net::{FlowKey, OpenFailure, StreamError};
 
 pub use datagram::Datagram;
+pub use echo::Echo;
 pub use flow::FlowHandle;
 use flow::{Flow, Step};
 use packet::{Parsed, Tcp};
+use patience::Patience;
 pub use reason::{Drops, Reason};
 use route::Verdict;
 use table::Table;
 use timers::Timers;
+pub use ways::{Others, Pings, Udp, Ways};
 
 /// Free bytes in front of every outgoing [`Frame`], for a header of the device's own.
 pub const HEADROOM: usize = 10;
@@ -107,6 +117,19 @@ pub enum Arrival<'a> {
     Flow(FlowHandle),
     /// A datagram to a name server.
     Name(Datagram<'a>),
+    /// Something that is no flow, and somebody may carry.
+    Beside(Beside<'a>),
+}
+
+/// What is no flow of ours, as the [`Ways`] have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside<'a> {
+    /// A whole IP packet, its checksums complete where the device gave them so.
+    Packet(&'a [u8]),
+    /// A datagram.
+    Datagram(Datagram<'a>),
+    /// An echo request.
+    Echo(Echo<'a>),
 }
 
 impl Arrival<'_> {
@@ -114,7 +137,7 @@ impl Arrival<'_> {
     pub fn into_flow(self) -> Option<FlowHandle> {
         match self {
             Self::Flow(flow) => Some(flow),
-            Self::Name(_) => None,
+            Self::Name(_) | Self::Beside(_) => None,
         }
     }
 }
@@ -201,6 +224,10 @@ pub struct Engine<O> {
     timers: Timers,
     drops: Drops,
     queued: AtomicUsize,
+    ways: ways::Current,
+    too_long: Patience,
+    /// Of the last packet that was cut.
+    fragment_id: AtomicU32,
 }
 
 impl<O: Outlet> Engine<O> {
@@ -213,6 +240,9 @@ impl<O: Outlet> Engine<O> {
             timers: Timers::default(),
             drops: Drops::default(),
             queued: AtomicUsize::new(0),
+            ways: ways::Current::default(),
+            too_long: Patience::default(),
+            fragment_id: AtomicU32::new(config.seed as u32),
         }
     }
 
@@ -255,23 +285,17 @@ impl<O: Outlet> Engine<O> {
         packet: &'a [u8],
         checksum: Checksum,
     ) -> Option<Arrival<'a>> {
+        let ways = self.ways.get();
         let parsed = match packet::parse(packet, checksum) {
             Ok(parsed) => parsed,
-            Err(reason) => {
-                self.drops.count(reason);
-                return None;
-            }
+            Err(reason) => return self.handle_unparsed(now, packet, reason, &ways),
         };
-        match route::verdict(&parsed, &self.config.name_servers) {
+        match route::verdict(&parsed, &self.config.name_servers, &ways) {
             Verdict::Flow(tcp) => {
                 let flow = self.handle_tcp(batch, now, &parsed, tcp);
                 flow.map(Arrival::Flow)
             }
-            Verdict::Name => {
-                let datagram = datagram::read(&parsed, checksum);
-                let taken = datagram.map_err(|reason| self.drops.count(reason));
-                taken.ok().map(Arrival::Name)
-            }
+            Verdict::Name => self.read_datagram(&parsed, checksum).map(Arrival::Name),
             Verdict::Reject(reject, reason) => {
                 self.drops.count(reason);
                 reject::unreachable(reject, &parsed, &mut |f| self.outlet.transmit(f));
@@ -281,14 +305,11 @@ impl<O: Outlet> Engine<O> {
                 self.drops.count(reason);
                 None
             }
+            Verdict::Beside(handed) => {
+                let beside = self.handle_beside(now, &parsed, checksum, handed, &ways);
+                beside.map(Arrival::Beside)
+            }
         }
-    }
-
-    /// Sends `message` in the name of the name server `from`; one that fits no packet is dropped.
-    pub fn answer_name(&self, from: Target, to: Source, message: &[u8]) {
-        datagram::send(from, to, message, self.config.mtu, &mut |frame| {
-            self.outlet.transmit(frame);
-        });
     }
 
     /// Lets the flow of the last packets use the room that they made.

@@ -25,6 +25,15 @@ pub struct Parsed<'a> {
     pub transport: Transport,
 }
 
+impl Parsed<'_> {
+    /// How many hops it may go.
+    pub fn hop_limit(&self) -> u8 {
+        // Time to live (RFC 791 section 3.1), hop limit (RFC 8200 section 3).
+        let at = if self.source.is_ipv4() { 8 } else { 7 };
+        self.bytes.get(at).copied().unwrap_or_default()
+    }
+}
+
 /// What an IP packet carries.
 #[derive(Clone, Copy, Debug)]
 pub enum Transport {
@@ -140,14 +149,16 @@ fn parse_v6(bytes: &[u8], checksum: Checksum) -> Result<Parsed<'_>, Reason> {
     }
 }
 
-fn is_unicast_v4(address: Ipv4Addr) -> bool {
+/// Whether a host may have it. Private, link-local and the like may be behind any tunnel.
+pub(super) fn is_unicast_v4(address: Ipv4Addr) -> bool {
     !(address.is_unspecified()
         || address.is_multicast()
         || address.is_broadcast()
         || address.is_loopback())
 }
 
-fn is_unicast_v6(address: Ipv6Addr) -> bool {
+/// As [`is_unicast_v4`].
+pub(super) fn is_unicast_v6(address: Ipv6Addr) -> bool {
     !(address.is_unspecified() || address.is_multicast() || address.is_loopback())
 }
 

@@ -26,6 +26,16 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; HEADROOM + MAX_PACKET].into());
 }
 
+/// Calls `f` with a copy of `packet`, which is one, behind [`HEADROOM`] free bytes.
+pub(super) fn with_headroom(packet: &[u8], f: impl FnOnce(&mut [u8])) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if let Some(buffer) = scratch.get_mut(..HEADROOM + packet.len()) {
+            buffer[HEADROOM..].copy_from_slice(packet);
+            f(buffer);
+        }
+    });
+}
+
 /// What a smoltcp interface may expect of the device.
 fn capabilities(config: &Config, ipv6_segment: Option<NonZeroU16>) -> DeviceCapabilities {
     let mut capabilities = DeviceCapabilities::default();

@@ -49,6 +49,14 @@ reasons! {
     NoFlow = "no_flow",
     /// A SYN beyond the bound of flows; the initiator sends it again.
     NoRoom = "no_room",
+    /// May go no further than the far side: answered in its name, where that is known.
+    Expired = "expired",
+    /// Too long for the tunnel: the sender is told what fits.
+    TooLong = "too_long",
+    /// TCP out of the tunnel, which carries none.
+    FarTcp = "far_tcp",
+    /// A packet out of the tunnel that is not for us.
+    NotForUs = "not_for_us",
 }
 
 /// A counter per [`Reason`].

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet, Icmpv6DstUnreachable, Icmpv6Message,
-    Icmpv6Packet, IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
+    Icmpv4DstUnreachable, Icmpv4Packet, Icmpv6DstUnreachable, Icmpv6Packet, IpAddress, IpProtocol,
+    IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
 
+use super::outline::Outline;
 use super::packet::{Parsed, Tcp};
 use super::{Frame, HEADROOM, HOP_LIMIT};
 
@@ -64,33 +65,86 @@ const MAX_ERROR_V4: usize = 576;
 const MAX_ERROR_V6: usize = 1280;
 const ICMP_HEADER_LEN: usize = 8;
 
+/// What an ICMP error says: type and code in either version, and the word behind the checksum.
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    v4: (u8, u8),
+    v6: (u8, u8),
+    word: u32,
+}
+
 /// Sends the ICMP error `what` for `packet`, in the name of the address that it was sent to.
 pub fn unreachable(what: Unreachable, packet: &Parsed<'_>, sink: &mut dyn FnMut(Frame<'_>)) {
-    let (max, ip_len, protocol) = match packet.target {
-        IpAddr::V4(_) => (MAX_ERROR_V4, 20, IpProtocol::Icmp),
-        IpAddr::V6(_) => (MAX_ERROR_V6, 40, IpProtocol::Icmpv6),
+    unreachable_bytes(what, packet.target, packet.source, packet.bytes, sink);
+}
+
+/// As [`unreachable()`], for a packet that begins with `quoted`, from `to` to `from`, which are of one IP version.
+pub(super) fn unreachable_bytes(
+    what: Unreachable,
+    from: IpAddr,
+    to: IpAddr,
+    quoted: &[u8],
+    sink: &mut dyn FnMut(Frame<'_>),
+) {
+    let message = Message {
+        v4: (3, what.code_v4()),
+        v6: (1, what.code_v6()),
+        word: 0,
     };
-    let quoted = &packet.bytes[..packet.bytes.len().min(max - ip_len - ICMP_HEADER_LEN)];
+    error(message, from, to, quoted, sink);
+}
+
+/// Tells the sender of `packet` that no more than `mtu` bytes fit: fragmentation needed (RFC 1191 section 4), or packet too big
+/// (RFC 4443 section 3.2).
+pub fn too_big(mtu: usize, packet: &Outline<'_>, sink: &mut dyn FnMut(Frame<'_>)) {
+    // The field of IPv4 has 16 bits.
+    let word = u32::from(u16::try_from(mtu).unwrap_or(u16::MAX));
+    let message = Message {
+        v4: (3, 4),
+        v6: (2, 0),
+        word,
+    };
+    error(message, packet.target, packet.source, packet.bytes, sink);
+}
+
+/// Says in the name of `hop` that `packet` has gone as far as it may: time exceeded (RFC 792, RFC 4443 section 3.3). Both are of
+/// one IP version.
+pub fn expired(hop: IpAddr, packet: &Parsed<'_>, sink: &mut dyn FnMut(Frame<'_>)) {
+    let message = Message {
+        v4: (11, 0),
+        v6: (3, 0),
+        word: 0,
+    };
+    error(message, hop, packet.source, packet.bytes, sink);
+}
+
+/// Sends `message` from `from` to `to` about a packet that begins with `original`.
+fn error(
+    message: Message,
+    from: IpAddr,
+    to: IpAddr,
+    original: &[u8],
+    sink: &mut dyn FnMut(Frame<'_>),
+) {
+    let (max, ip_len, protocol, (kind, code)) = match to {
+        IpAddr::V4(_) => (MAX_ERROR_V4, 20, IpProtocol::Icmp, message.v4),
+        IpAddr::V6(_) => (MAX_ERROR_V6, 40, IpProtocol::Icmpv6, message.v6),
+    };
+    let quoted = &original[..original.len().min(max - ip_len - ICMP_HEADER_LEN)];
     let payload_len = ICMP_HEADER_LEN + quoted.len();
     let mut buffer = [0; HEADROOM + MAX_ERROR_V6];
     let frame = &mut buffer[..HEADROOM + ip_len + payload_len];
-    let ip = ip_repr(packet, protocol, payload_len);
+    let ip = IpRepr::new(from.into(), to.into(), protocol, payload_len, HOP_LIMIT);
     ip.emit(&mut frame[HEADROOM..], &ChecksumCapabilities::default());
     let icmp = &mut frame[HEADROOM + ip_len..];
+    icmp[..2].copy_from_slice(&[kind, code]);
+    icmp[4..ICMP_HEADER_LEN].copy_from_slice(&message.word.to_be_bytes());
     icmp[ICMP_HEADER_LEN..].copy_from_slice(quoted);
     match (ip.src_addr(), ip.dst_addr()) {
         (IpAddress::Ipv6(source), IpAddress::Ipv6(target)) => {
-            let mut icmp = Icmpv6Packet::new_unchecked(icmp);
-            icmp.set_msg_type(Icmpv6Message::DstUnreachable);
-            icmp.set_msg_code(what.code_v6());
-            icmp.fill_checksum(&source, &target);
+            Icmpv6Packet::new_unchecked(icmp).fill_checksum(&source, &target);
         }
-        _ => {
-            let mut icmp = Icmpv4Packet::new_unchecked(icmp);
-            icmp.set_msg_type(Icmpv4Message::DstUnreachable);
-            icmp.set_msg_code(what.code_v4());
-            icmp.fill_checksum();
-        }
+        _ => Icmpv4Packet::new_unchecked(icmp).fill_checksum(),
     }
     send(frame, sink);
 }
@@ -116,7 +170,13 @@ pub fn reset(packet: &Parsed<'_>, tcp: Tcp, sink: &mut dyn FnMut(Frame<'_>)) {
         timestamp: None,
         payload: &[],
     };
-    let ip = ip_repr(packet, IpProtocol::Tcp, repr.buffer_len());
+    let ip = IpRepr::new(
+        packet.target.into(),
+        packet.source.into(),
+        IpProtocol::Tcp,
+        repr.buffer_len(),
+        HOP_LIMIT,
+    );
     let mut buffer = [0; HEADROOM + 40 + 20];
     let frame = &mut buffer[..HEADROOM + ip.buffer_len()];
     let checksums = ChecksumCapabilities::default();
@@ -124,17 +184,6 @@ pub fn reset(packet: &Parsed<'_>, tcp: Tcp, sink: &mut dyn FnMut(Frame<'_>)) {
     let mut segment = TcpPacket::new_unchecked(&mut frame[HEADROOM + ip.header_len()..]);
     repr.emit(&mut segment, &ip.src_addr(), &ip.dst_addr(), &checksums);
     send(frame, sink);
-}
-
-/// The IP header of an answer to `packet`.
-fn ip_repr(packet: &Parsed<'_>, protocol: IpProtocol, payload_len: usize) -> IpRepr {
-    IpRepr::new(
-        packet.target.into(),
-        packet.source.into(),
-        protocol,
-        payload_len,
-        HOP_LIMIT,
-    )
 }
 
 fn send(buffer: &mut [u8], sink: &mut dyn FnMut(Frame<'_>)) {

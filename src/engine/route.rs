@@ -4,9 +4,11 @@
 use std::net::SocketAddr;
 
 use super::NameServers;
+use super::outline::{self, Outline};
 use super::packet::{Parsed, Tcp, Transport};
 use super::reason::Reason;
 use super::reject::Unreachable;
+use super::ways::{Others, Pings, Udp, Ways};
 use crate::net::OpenFailure;
 
 /// What shall happen to a packet.
@@ -18,23 +20,66 @@ pub enum Verdict {
     Reject(Unreachable, Reason),
     /// It is a datagram to a name server.
     Name,
+    /// It is no flow, and somebody may carry it.
+    Beside(Handed),
     /// It is counted, nothing else.
     Drop(Reason),
 }
 
+/// What is handed out of a packet that is no flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handed {
+    /// The datagram.
+    Datagram,
+    /// The echo request.
+    Echo,
+    /// All of it.
+    Packet,
+}
+
 /// What shall happen to `packet`, where `name_servers` are ours.
-pub fn verdict(packet: &Parsed<'_>, name_servers: &NameServers) -> Verdict {
+pub fn verdict(packet: &Parsed<'_>, name_servers: &NameServers, ways: &Ways) -> Verdict {
     match packet.transport {
+        Transport::Tcp(tcp) if ways.full && !name_servers.has(tcp.key.target.0) => {
+            Verdict::Beside(Handed::Packet)
+        }
         Transport::Tcp(tcp) => Verdict::Flow(tcp),
         Transport::Udp(port) if name_servers.has(SocketAddr::new(packet.target, port)) => {
             Verdict::Name
         }
-        // QUIC and the like fall back to TCP at once instead of waiting for a time-out.
-        Transport::Udp(_) => Verdict::Reject(Unreachable::Port, Reason::Udp),
-        Transport::IcmpEcho => Verdict::Drop(Reason::Echo),
+        Transport::Udp(_) => match ways.udp {
+            Udp::Refuse => Verdict::Reject(Unreachable::Port, Reason::Udp),
+            Udp::Datagrams => Verdict::Beside(Handed::Datagram),
+            Udp::Packets => Verdict::Beside(Handed::Packet),
+        },
+        Transport::IcmpEcho => match ways.pings {
+            Pings::Silent => Verdict::Drop(Reason::Echo),
+            Pings::Ask => Verdict::Beside(Handed::Echo),
+            Pings::Packets => Verdict::Beside(Handed::Packet),
+        },
+        Transport::IcmpOther if ways.others == Others::Packets => Verdict::Beside(Handed::Packet),
         Transport::IcmpOther => Verdict::Drop(Reason::Icmp),
+        Transport::Other(_) if ways.others == Others::Packets => Verdict::Beside(Handed::Packet),
         Transport::Other(_) => Verdict::Drop(Reason::UnknownProtocol),
     }
+}
+
+/// Whether a packet that is no whole transport packet, for `reason`, is handed out whole nevertheless.
+pub fn passes(packet: &Outline<'_>, reason: Reason, ways: &Ways) -> bool {
+    let is_possible = match reason {
+        Reason::Fragment | Reason::ExtensionHeader => true,
+        // The host behind the tunnel says what it thinks of them.
+        Reason::BadFlags => ways.full,
+        _ => false,
+    };
+    is_possible
+        && match packet.protocol {
+            outline::TCP => ways.full,
+            outline::UDP => ways.udp == Udp::Packets,
+            // Of a fragment behind the first nobody knows what kind of message it is of.
+            outline::ICMP | outline::ICMPV6 => ways.pings == Pings::Packets,
+            _ => ways.others == Others::Packets,
+        }
 }
 
 /// How a held SYN is answered when the far side did not open.

@@ -75,6 +75,8 @@ impl<L: Leads + 'static> Session<L> {
                         names.ask(datagram.source, datagram.target, datagram.payload);
                     }
                 },
+                // Nothing else is carried: no way was asked for.
+                |_| {},
             )
             .await
     }

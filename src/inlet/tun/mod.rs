@@ -16,13 +16,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time;
 
-use crate::engine::{
-    Arrival, Batch, Checksum, Config, Datagram, Drops, Engine, Frame, HEADROOM, Outlet,
-};
+use crate::engine::{Arrival, Batch, Checksum, Config, Drops, Engine, Frame, HEADROOM, Outlet};
 use crate::net::{Source, Target};
 use crate::os::{TunDevice, memory};
 
-pub use crate::engine::NameServers;
+pub use crate::engine::reject::Unreachable;
+pub use crate::engine::{Beside, Datagram, Echo, NameServers, Others, Pings, Udp, Ways};
 pub use stream::{TunInbound, TunReader, TunWriter};
 
 /// Packets that the driver takes before other tasks of its thread get their turn.
@@ -107,13 +106,18 @@ impl<D: Device> Tun<D> {
         self.shared.engine.abandon_all(self.shared.now());
     }
 
-    /// What answers datagrams.
+    /// From here on, what is no flow goes these ways; at first it goes none.
+    pub fn carry(&self, ways: Ways) {
+        self.shared.engine.carry(ways);
+    }
+
+    /// What answers datagrams, and takes packets out of a tunnel.
     pub fn answers(&self) -> Answers<D> {
         Answers(Arc::clone(&self.shared))
     }
 
-    /// Runs the inlet until the device is gone; each new flow is given to `on_inbound`, and each datagram to a name server to
-    /// `on_name`. Neither may block.
+    /// Runs the inlet until the device is gone; each new flow is given to `on_inbound`, each datagram to a name server to
+    /// `on_name`, and what else the [`Ways`] have carried to `on_beside`. None may block.
     ///
     /// # Errors
     /// What reading from the device said last, for example when the interface was deleted.
@@ -121,9 +125,10 @@ impl<D: Device> Tun<D> {
         &self,
         on_inbound: impl Fn(TunInbound<D>),
         on_name: impl Fn(Datagram<'_>),
+        on_beside: impl Fn(Beside<'_>),
     ) -> io::Result<()> {
         tokio::select! {
-            result = self.read_packets(on_inbound, on_name) => result,
+            result = self.read_packets(on_inbound, on_name, on_beside) => result,
             never = self.keep_time() => match never {},
         }
     }
@@ -132,6 +137,7 @@ impl<D: Device> Tun<D> {
         &self,
         on_inbound: impl Fn(TunInbound<D>),
         on_name: impl Fn(Datagram<'_>),
+        on_beside: impl Fn(Beside<'_>),
     ) -> io::Result<()> {
         let shared = &self.shared;
         let device = &shared.engine.outlet().device;
@@ -142,11 +148,12 @@ impl<D: Device> Tun<D> {
             let mut ready = device.ready(Interest::READABLE | Interest::ERROR).await?;
             for _ in 0..BATCH {
                 match nix::unistd::read(device.get_ref(), &mut buffer) {
-                    Ok(len) => match shared.take(&mut batch, &buffer[..len]) {
+                    Ok(len) => match shared.take(&mut batch, &mut buffer[..len]) {
                         Some(Arrival::Flow(flow)) => {
                             on_inbound(TunInbound::new(Arc::clone(shared), flow));
                         }
                         Some(Arrival::Name(datagram)) => on_name(datagram),
+                        Some(Arrival::Beside(beside)) => on_beside(beside),
                         None => {}
                     },
                     Err(Errno::EAGAIN) => {
@@ -194,11 +201,11 @@ impl<D: Device> Shared<D> {
         self.began + Duration::from_micros(at.total_micros().try_into().unwrap_or(0))
     }
 
-    fn take<'a>(&self, batch: &mut Batch, bytes: &'a [u8]) -> Option<Arrival<'a>> {
+    fn take<'a>(&self, batch: &mut Batch, bytes: &'a mut [u8]) -> Option<Arrival<'a>> {
         let decoded = if self.engine.outlet().device.get_ref().offload() {
             vnet::decode(bytes)
         } else {
-            Some((Checksum::Unverified, bytes))
+            Some((Checksum::Unverified, &*bytes))
         };
         let (checksum, packet) = decoded?;
         self.engine
@@ -206,13 +213,44 @@ impl<D: Device> Shared<D> {
     }
 }
 
-/// Sends datagrams to applications.
+/// Sends to applications what came for them beside the flows.
 pub struct Answers<D: Device>(Arc<Shared<D>>);
+
+impl<D: Device> Clone for Answers<D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
 
 impl<D: Device> Answers<D> {
     /// Sends `message` in the name of the name server `from`.
     pub fn send(&self, from: Target, to: Source, message: &[u8]) {
         self.0.engine.answer_name(from, to, message);
+    }
+
+    /// Sends a packet that came out of a tunnel, where that is for us.
+    pub fn packet(&self, packet: &[u8]) {
+        self.0.engine.packet_from_far(packet);
+    }
+
+    /// Sends a datagram of `payload` in the name of `from`.
+    pub fn datagram(&self, from: Target, to: Source, payload: &[u8]) {
+        self.0.engine.answer_datagram(from, to, payload);
+    }
+
+    /// Tells who sent `datagram` that it was not delivered.
+    pub fn unreachable(&self, datagram: &Datagram<'_>, what: Unreachable) {
+        self.0.engine.answer_unreachable(datagram, what);
+    }
+
+    /// Answers `echo` in the name of its target, which has answered.
+    pub fn echo(&self, echo: &Echo<'_>) {
+        self.0.engine.answer_echo(echo);
+    }
+
+    /// Tells who sent `echo` that its target is not reached.
+    pub fn echo_unreachable(&self, echo: &Echo<'_>, what: Unreachable) {
+        self.0.engine.answer_echo_unreachable(echo, what);
     }
 }
 

@@ -17,9 +17,13 @@ const TCP_CHECKSUM_OFFSET: u16 = 16;
 const PROTOCOL_TCP: u32 = 6;
 
 /// Splits what was read from the device into what the header says of the checksum, and the packet.
-/// `None` when there is not even a header.
-pub(super) fn decode(bytes: &[u8]) -> Option<(Checksum, &[u8])> {
-    let (header, packet) = bytes.split_at_checked(HEADER_LEN)?;
+/// `None` when there is not even a header. A partial checksum is completed, except that of TCP, which ends here.
+pub(super) fn decode(bytes: &mut [u8]) -> Option<(Checksum, &[u8])> {
+    let (header, packet) = bytes.split_at_mut_checked(HEADER_LEN)?;
+    if header[0] & F_NEEDS_CSUM != 0 && header[1] == GSO_NONE && is_beside_tcp(packet) {
+        let field = |at: usize| usize::from(u16::from_ne_bytes([header[at], header[at + 1]]));
+        complete(packet, field(6), field(8));
+    }
     // A partial checksum was made on this host and has not been on any wire.
     let checksum = if header[0] & (F_NEEDS_CSUM | F_DATA_VALID) != 0 {
         Checksum::Trusted
@@ -27,6 +31,42 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Checksum, &[u8])> {
         Checksum::Unverified
     };
     Some((checksum, packet))
+}
+
+fn is_beside_tcp(packet: &[u8]) -> bool {
+    let protocol = match packet.first().map(|first| first >> 4) {
+        Some(4) => packet.get(9),
+        Some(6) => packet.get(6),
+        _ => None,
+    };
+    protocol.is_some_and(|&protocol| u32::from(protocol) != PROTOCOL_TCP)
+}
+
+/// Sums up `packet` from `start`, and puts that into the field at `start + offset`, which holds the pseudo header's sum; as
+/// skb_checksum_help() in net/core/dev.c does.
+fn complete(packet: &mut [u8], start: usize, offset: usize) {
+    let Some(summed) = packet.get(start..) else {
+        return;
+    };
+    let pairs = summed.chunks(2);
+    let sum = pairs.fold(0, |sum, pair| {
+        sum + u32::from_be_bytes([0, 0, pair[0], pair.get(1).copied().unwrap_or(0)])
+    });
+    // In UDP, zero says that there is none (RFC 768).
+    let checksum = match !fold(sum) {
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    if let Some(field) = packet.get_mut(start + offset..start + offset + 2) {
+        field.copy_from_slice(&checksum.to_be_bytes());
+    }
+}
+
+fn fold(mut sum: u32) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
 }
 
 /// Fills in the header in front of the packet and, where the frame's checksum is partial, the sum of the pseudo
@@ -66,10 +106,7 @@ fn tcp_pseudo_header(packet: &[u8]) -> Option<(usize, u16)> {
     for word in packet[addresses].chunks_exact(2) {
         sum += u32::from(u16::from_be_bytes([word[0], word[1]]));
     }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    Some((ip_len, sum as u16))
+    Some((ip_len, fold(sum)))
 }
 
 #[cfg(test)]
@@ -115,12 +152,12 @@ mod tests {
     #[test]
     fn decode_needs_a_header() {
         for len in 0..HEADER_LEN {
-            assert_eq!(decode(&vec![1; len]), None);
+            assert_eq!(decode(&mut vec![1; len]), None);
         }
         let empty: &[u8] = &[];
-        assert_eq!(decode(&[0; 10]), Some((Checksum::Unverified, empty)));
+        assert_eq!(decode(&mut [0; 10]), Some((Checksum::Unverified, empty)));
         assert_eq!(
-            decode(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x45]),
+            decode(&mut [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x45]),
             Some((Checksum::Unverified, &[0x45][..]))
         );
     }
@@ -130,7 +167,60 @@ mod tests {
         for flags in [F_NEEDS_CSUM, F_DATA_VALID, F_NEEDS_CSUM | F_DATA_VALID] {
             let mut bytes = [0; 12];
             bytes[0] = flags;
-            assert_eq!(decode(&bytes), Some((Checksum::Trusted, &[0, 0][..])));
+            assert_eq!(decode(&mut bytes), Some((Checksum::Trusted, &[0, 0][..])));
+        }
+    }
+
+    /// A datagram of `payload` whose checksum field holds the pseudo header's sum, as the kernel leaves it.
+    fn partial_udp(payload: &[u8]) -> Vec<u8> {
+        let len = 8 + payload.len() as u8;
+        let mut bytes = header(F_NEEDS_CSUM, GSO_NONE, [0, 0, 20, 6]);
+        bytes.extend([0x45, 0, 0, 20 + len, 0, 0, 0x40, 0, 64, 17, 0, 0]);
+        bytes.extend([10, 0, 1, 7, 10, 9, 0, 2, 0, 9, 0, 53, 0, len]);
+        // 0x0a00 + 0x0107 + 0x0a09 + 0x0002 + protocol 17 + length
+        bytes.extend((0x1512_u16 + 17 + u16::from(len)).to_be_bytes());
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn a_partial_checksum_is_completed() {
+        // 0x152b + ports 0x3e + length 10 + 0x0102: 0x1675
+        let mut bytes = partial_udp(&[1, 2]);
+        let (checksum, packet) = decode(&mut bytes).unwrap();
+        assert_eq!(checksum, Checksum::Trusted);
+        assert_eq!(packet[26..28], (!0x1677_u16).to_be_bytes());
+        // An odd length; and a sum of all ones, which would say that there is none.
+        let mut bytes = partial_udp(&[1, 2, 3]);
+        let (_, packet) = decode(&mut bytes).unwrap();
+        assert_eq!(packet[26..28], (!0x1979_u16).to_be_bytes());
+        let rest = 0xffff - 0x1575_u16;
+        let mut bytes = partial_udp(&rest.to_be_bytes());
+        let (_, packet) = decode(&mut bytes).unwrap();
+        assert_eq!(packet[26..28], [0xff, 0xff]);
+    }
+
+    #[test]
+    fn a_partial_checksum_of_tcp_stays() {
+        let mut bytes = header(F_NEEDS_CSUM, GSO_TCPV4, [40, 1460, 20, 16]);
+        bytes.extend(&buffer(false, 100)[HEADROOM..]);
+        for gso in [GSO_NONE, GSO_TCPV4] {
+            bytes[1] = gso;
+            let before = bytes.clone();
+            decode(&mut bytes).unwrap();
+            assert_eq!(bytes, before);
+        }
+    }
+
+    #[test]
+    fn no_field_is_outside_of_the_packet() {
+        for start in [0, 19, 20, 27, 28, 30, 31, 0xffff] {
+            for offset in [0, 1, 6, 16, 0xffff] {
+                let mut bytes = partial_udp(&[1, 2]);
+                let fields = header(F_NEEDS_CSUM, GSO_NONE, [0, 0, start, offset]);
+                bytes[..HEADER_LEN].copy_from_slice(&fields);
+                assert!(decode(&mut bytes).is_some());
+            }
         }
     }
 
