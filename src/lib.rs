@@ -33,8 +33,8 @@
 //! | [`plan`] | arguments, environment, config.toml and ssh's effective configuration become one valid [`plan::Plan`], or an error that says what to change | tokio, engine, os |
 //! | [`app`] | wiring, asking `ssh -G`, start in stages, shutdown and undo order, exit codes; [`app::control`]: how a run is asked, reloaded and ended; [`mod@app::run`]: a command with a network of its own; [`app::doctor`] | protocols |
 //! | [`net`] | plain values and the seam traits [`net::Inbound`], [`net::Carrier`] | everything but std and bytes |
-//! | [`engine`] | the sans-IO core: packets and far-side answers in, packets, new flows and questions for names out | tokio, clocks, SSH, descriptors |
-//! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once | carriers |
+//! | [`engine`] | the sans-IO core: packets and far-side answers in, packets, new flows and questions for names out; what is no TCP as [`engine::Ways`] have it | tokio, clocks, SSH, descriptors |
+//! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once; [`inlet::tap`] passes frames on | carriers |
 //! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |
 //! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::openssh`] over [`carrier::channels`], which carries [`carrier::packets`] too; [`carrier::direct`] for what `run` reaches without a server | inlets, engine |
 //! | [`resolve`] | a name server whose questions travel as DNS over TCP in a carrier's streams, or as datagrams to the name servers of the host: sans-IO [`resolve::Resolver`] with cache, joins and retries; [`resolve::Proxy`] gives it streams and a clock | engine, inlets, which carrier |

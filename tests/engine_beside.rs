@@ -120,7 +120,7 @@ fn unreachable(is_v6: bool) -> Vec<u8> {
 fn fragment(packet: &[u8], offset: u16) -> Vec<u8> {
     let mut packet = packet.to_vec();
     if packet[0] >> 4 == 4 {
-        packet[6..8].copy_from_slice(&(offset / 8 | 0x2000).to_be_bytes());
+        packet[6..8].copy_from_slice(&((offset / 8) | 0x2000).to_be_bytes());
         fill_ip(&mut packet);
         return packet;
     }

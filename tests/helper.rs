@@ -87,7 +87,7 @@ struct Helper {
     device: Option<OwnedFd>,
 }
 
-const HELLO: &str = r#"{"protocol":5,"log":{"verbose":0,"quiet":true,"json":false,"plain":true}}"#;
+const HELLO: &str = r#"{"protocol":6,"log":{"verbose":0,"quiet":true,"json":false,"plain":true}}"#;
 
 impl Helper {
     fn start() -> Self {
@@ -266,7 +266,7 @@ fn senseless_requests_end_it_and_leave_nothing() {
 fn it_ends_when_the_first_message_is_none_or_of_another_version() {
     for first in [
         "{}",
-        &HELLO.replace("\"protocol\":5", "\"protocol\":0"),
+        &HELLO.replace("\"protocol\":6", "\"protocol\":0"),
         // The files of another network, without that network.
         &HELLO.replace("\"log\"", "\"apart\":{\"Process\":1},\"log\""),
         "\u{0}",

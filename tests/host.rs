@@ -75,7 +75,7 @@ fn capture(subnets: &[&str], excludes: &[&str]) -> CapturePlan {
 fn device(name: Option<&str>) -> Result<TunDevice, TunError> {
     TunDevice::open(&DevicePlan {
         name: name.map(str::to_owned),
-        mtu: None,
+        ..DevicePlan::default()
     })
 }
 

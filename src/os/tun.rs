@@ -1,9 +1,10 @@
-//! The TUN device.
+//! The TUN or TAP device.
 //!
 //! `tun-tap` opens it, but cannot ask for `IFF_VNET_HDR`. So the device is made persistent for a moment, the
 //! descriptor is replaced by a fresh one of `/dev/net/tun` and attached again with that flag
 //! (linux/Documentation/networking/tuntap.rst). From then on every packet, read or written, follows a
-//! `virtio_net_hdr` of 10 bytes (linux/virtio_net.h), and a read may give a TCP segment of up to 64 KiB.
+//! `virtio_net_hdr` of 10 bytes (linux/virtio_net.h), and a read may give a TCP segment of up to 64 KiB. A device whose packets a
+//! tunnel carries as they are stays as `tun-tap` opened it.
 
 use std::fs::OpenOptions;
 use std::io::{self, IoSlice};
@@ -23,11 +24,11 @@ use tun_tap::{Iface, Mode};
 
 use super::host::DEVICE_PREFIX;
 use super::orphan::Lock;
-use crate::plan::DevicePlan;
+use crate::plan::{DeviceKind, DevicePlan};
 
-/// MTU in bytes of a device with offload: hosts behind us then see an honest MSS.
+/// MTU in bytes of a device with offload, and of one for a tunnel: hosts behind us then see an honest MSS.
 pub const DEFAULT_MTU: u16 = 1500;
-/// MTU in bytes of a device without offload: large reads and writes make up for it.
+/// MTU in bytes of a device whose kernel has no offload: large reads and writes make up for it.
 pub const PLAIN_MTU: u16 = 65_520;
 
 /// Opened, it gives a descriptor that is attached to no device yet.
@@ -78,7 +79,7 @@ pub enum TunError {
     },
 }
 
-/// A TUN device; dropping it removes the device with its addresses and routes.
+/// A TUN or TAP device; dropping it removes the device with its addresses and routes.
 #[derive(Debug)]
 pub struct TunDevice {
     fd: OwnedFd,
@@ -104,14 +105,18 @@ impl TunDevice {
         if exists(&pattern) {
             return Err(TunError::NameTaken { name: pattern });
         }
-        let iface = Iface::without_packet_info(&pattern, Mode::Tun)
+        let is_tap = plan.kind == DeviceKind::Tap;
+        let mode = if is_tap { Mode::Tap } else { Mode::Tun };
+        let iface = Iface::without_packet_info(&pattern, mode)
             .map_err(|error| open_error(error, &pattern))?;
         let name = iface.name().to_owned();
         let mut fd = into_owned(iface);
         set_close_on_exec(&fd).map_err(io_error("setting the descriptor's flags"))?;
-        let offload = attach_with_offload(&mut fd, &name)?;
+        let asks = plan.kind == DeviceKind::Tun;
+        let offload = asks && attach_with_offload(&mut fd, &name)?;
         set_flags(&fd).map_err(io_error("setting the descriptor's flags"))?;
-        let default = if offload { DEFAULT_MTU } else { PLAIN_MTU };
+        let lacks = asks && !offload;
+        let default = if lacks { PLAIN_MTU } else { DEFAULT_MTU };
         Ok(Self {
             fd,
             name,
@@ -162,7 +167,7 @@ impl TunDevice {
         self.mtu
     }
 
-    /// Reads one packet; its length in bytes, with the header.
+    /// Reads one packet or frame; its length in bytes, with the header.
     ///
     /// # Errors
     /// `WouldBlock` when none waits; otherwise read(2).
@@ -372,9 +377,48 @@ mod tests {
     }
 
     fn plan() -> DevicePlan {
-        DevicePlan {
-            name: None,
-            mtu: None,
+        DevicePlan::default()
+    }
+
+    nix::ioctl_read_bad!(
+        #[allow(unsafe_code)]
+        tungetiff,
+        nix::request_code_read!(b'T', 210, size_of::<libc::c_uint>()),
+        libc::ifreq
+    );
+
+    /// What `tun` gives and takes, by its flags in the kernel (linux/if_tun.h).
+    #[allow(unsafe_code)]
+    fn flags(tun: &TunDevice) -> libc::c_int {
+        // SAFETY: `ifreq` is plain data for which all bits zero is a value.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        // SAFETY: the argument points to an `ifreq` of ours, which the kernel writes during the call.
+        unsafe { tungetiff(tun.as_raw_fd(), &mut request) }.unwrap();
+        // SAFETY: this call writes flags, and no other field of the union.
+        libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags })
+    }
+
+    #[test]
+    fn a_device_for_a_tunnel_gives_what_is_on_a_wire() {
+        for (kind, wanted) in [
+            (DeviceKind::PlainTun, libc::IFF_TUN),
+            (DeviceKind::Tap, libc::IFF_TAP),
+        ] {
+            in_namespace(move || {
+                let plan = DevicePlan { kind, ..plan() };
+                let tun = TunDevice::open(&plan).unwrap();
+                assert!(!tun.offload());
+                assert_eq!(tun.mtu(), DEFAULT_MTU);
+                let asked = libc::IFF_TUN | libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+                assert_eq!(flags(&tun) & asked, wanted | libc::IFF_NO_PI);
+                let flags = OFlag::from_bits_retain(fcntl(&tun, FcntlArg::F_GETFL).unwrap());
+                assert!(flags.contains(OFlag::O_NONBLOCK));
+                let flags = FdFlag::from_bits_retain(fcntl(&tun, FcntlArg::F_GETFD).unwrap());
+                assert!(flags.contains(FdFlag::FD_CLOEXEC));
+                let name = tun.name().to_owned();
+                drop(tun);
+                assert!(!exists(&name));
+            });
         }
     }
 

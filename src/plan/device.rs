@@ -1,6 +1,6 @@
 //! The device: its name and MTU.
 
-use super::{DevicePlan, PlanError};
+use super::{DeviceKind, DevicePlan, PlanError};
 use crate::cli::UpArgs;
 
 /// IPv6 asks for 1280 bytes (RFC 8200 section 5); the kernel's TUN takes 65535, less room for headers.
@@ -13,7 +13,8 @@ pub(super) fn plan(args: &UpArgs) -> Result<DevicePlan, PlanError> {
     let mtu = args.mtu.map(check_mtu).transpose()?;
     let name = args.tun.clone();
     name.as_deref().map(check_tun).transpose()?;
-    Ok(DevicePlan { name, mtu })
+    let kind = DeviceKind::default();
+    Ok(DevicePlan { name, mtu, kind })
 }
 
 impl DevicePlan {

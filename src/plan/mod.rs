@@ -133,4 +133,18 @@ pub struct DevicePlan {
     pub name: Option<String>,
     /// The MTU in bytes, 1280 to 65520; `None` leaves it to the program.
     pub mtu: Option<u16>,
+    /// What it gives and takes.
+    pub kind: DeviceKind,
+}
+
+/// What a device gives and takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// IP packets; TCP as segments to be cut later, where the kernel can do that.
+    #[default]
+    Tun,
+    /// IP packets as they would be on a wire, for a tunnel that carries TCP as well.
+    PlainTun,
+    /// Ethernet frames.
+    Tap,
 }

@@ -16,7 +16,7 @@ use underpass::os::helper::{greeted, serve};
 
 /// What a client of ours says first.
 pub(crate) const HELLO: &str =
-    r#"{"protocol":5,"log":{"verbose":0,"quiet":true,"json":false,"plain":true}}"#;
+    r#"{"protocol":6,"log":{"verbose":0,"quiet":true,"json":false,"plain":true}}"#;
 
 /// A message as the privileged part's socket carries it.
 pub(crate) fn framed(body: &[u8]) -> Vec<u8> {

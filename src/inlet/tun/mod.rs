@@ -4,47 +4,25 @@ mod stream;
 mod vnet;
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use smoltcp::time::Instant;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time;
 
 use crate::engine::{Arrival, Batch, Checksum, Config, Drops, Engine, Frame, HEADROOM, Outlet};
 use crate::net::{Source, Target};
-use crate::os::{TunDevice, memory};
+use crate::os::memory;
 
+use super::device::read_some;
+
+pub use super::device::Device;
 pub use crate::engine::reject::Unreachable;
 pub use crate::engine::{Beside, Datagram, Echo, NameServers, Others, Pings, Udp, Ways};
 pub use stream::{TunInbound, TunReader, TunWriter};
-
-/// Packets that the driver takes before other tasks of its thread get their turn.
-const BATCH: usize = 64;
-
-/// A device that gives and takes whole IP packets through a non-blocking descriptor.
-pub trait Device: AsFd + AsRawFd + Send + Sync + 'static {
-    /// Each packet has a `virtio_net_hdr` in front, and TCP may come and go as segments to be cut later.
-    fn offload(&self) -> bool;
-
-    /// The MTU in bytes.
-    fn mtu(&self) -> usize;
-}
-
-impl Device for TunDevice {
-    fn offload(&self) -> bool {
-        Self::offload(self)
-    }
-
-    fn mtu(&self) -> usize {
-        Self::mtu(self).into()
-    }
-}
 
 /// The inlet: packets in, [`TunInbound`]s out.
 pub struct Tun<D: Device> {
@@ -144,28 +122,18 @@ impl<D: Device> Tun<D> {
         let mut buffer = vec![0; HEADROOM + 65_535];
         let mut batch = Batch::default();
         loop {
-            // A read says what the error is.
-            let mut ready = device.ready(Interest::READABLE | Interest::ERROR).await?;
-            for _ in 0..BATCH {
-                match nix::unistd::read(device.get_ref(), &mut buffer) {
-                    Ok(len) => match shared.take(&mut batch, &mut buffer[..len]) {
-                        Some(Arrival::Flow(flow)) => {
-                            on_inbound(TunInbound::new(Arc::clone(shared), flow));
-                        }
-                        Some(Arrival::Name(datagram)) => on_name(datagram),
-                        Some(Arrival::Beside(beside)) => on_beside(beside),
-                        None => {}
-                    },
-                    Err(Errno::EAGAIN) => {
-                        ready.clear_ready();
-                        break;
+            read_some(device, &mut buffer, |bytes| {
+                match shared.take(&mut batch, bytes) {
+                    Some(Arrival::Flow(flow)) => {
+                        on_inbound(TunInbound::new(Arc::clone(shared), flow));
                     }
-                    Err(Errno::EINTR) => {}
-                    Err(errno) => return Err(errno.into()),
+                    Some(Arrival::Name(datagram)) => on_name(datagram),
+                    Some(Arrival::Beside(beside)) => on_beside(beside),
+                    None => {}
                 }
-            }
+            })
+            .await?;
             shared.engine.end_batch(&mut batch, shared.now());
-            drop(ready);
             // What came is passed on before it is acknowledged: a write to the device costs as much as the relay itself.
             tokio::task::yield_now().await;
             shared.engine.acknowledge(&mut batch, shared.now());

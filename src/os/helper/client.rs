@@ -146,7 +146,7 @@ impl Hand {
     /// # Errors
     /// Why it was not; nothing is left of it.
     pub async fn open(&self, plan: &DevicePlan) -> Result<Device, HandError> {
-        match self.ask(Some(Request::open(plan))).await? {
+        match self.ask(Some(Request::Open(plan.clone()))).await? {
             Answer::Device(device) => Ok(device),
             other => Err(unexpected(&other)),
         }

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::os::names::{Apart, By, Wish};
-use crate::plan::{CapturePlan, DevicePlan, Forwarded, Subnet, Whose};
+use crate::plan::{CapturePlan, DeviceKind, DevicePlan, Forwarded, Subnet, Whose};
 
 /// What both ends must speak; to be counted up with every change of the messages below.
-pub(super) const PROTOCOL: u32 = 5;
+pub(super) const PROTOCOL: u32 = 6;
 /// The longest message, in bytes: some 20,000 subnets.
 pub(super) const MOST_BYTES: usize = 1 << 20;
 /// Length of the length, in bytes.
@@ -95,10 +95,7 @@ impl Hello {
 #[serde(deny_unknown_fields)]
 pub(super) enum Request {
     /// Make the device. Once.
-    Open {
-        name: Option<String>,
-        mtu: Option<u16>,
-    },
+    Open(#[serde(with = "Device")] DevicePlan),
     /// Capture this, and nothing else, from here on.
     Hold {
         subnets: Vec<Selector>,
@@ -122,6 +119,25 @@ pub(super) enum Request {
     },
     /// Capture nothing any more.
     Release {},
+}
+
+/// How [`DevicePlan`] is written.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "DevicePlan", deny_unknown_fields)]
+struct Device {
+    name: Option<String>,
+    mtu: Option<u16>,
+    #[serde(default, with = "Kind")]
+    kind: DeviceKind,
+}
+
+/// How [`DeviceKind`] is written.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "DeviceKind")]
+enum Kind {
+    Tun,
+    PlainTun,
+    Tap,
 }
 
 /// A network, and the first and last of its TCP ports.
@@ -287,13 +303,6 @@ pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, WireError> {
 }
 
 impl Request {
-    pub(super) fn open(plan: &DevicePlan) -> Self {
-        Self::Open {
-            name: plan.name.clone(),
-            mtu: plan.mtu,
-        }
-    }
-
     pub(super) fn hold(capture: &CapturePlan, exempt: &[IpAddr], names: Option<&Wish>) -> Self {
         let selector = |subnet: &Subnet| Selector {
             net: subnet.net,
@@ -316,8 +325,7 @@ impl Request {
     pub(super) fn check(self) -> Result<Order, WireError> {
         let senseless = |error: crate::plan::PlanError| WireError::Senseless(error.to_string());
         match self {
-            Self::Open { name, mtu } => {
-                let plan = DevicePlan { name, mtu };
+            Self::Open(plan) => {
                 plan.check().map_err(senseless)?;
                 Ok(Order::Open(plan))
             }
@@ -424,6 +432,21 @@ mod tests {
     }
 
     #[test]
+    fn the_kind_of_device_arrives() {
+        for kind in [DeviceKind::Tun, DeviceKind::PlainTun, DeviceKind::Tap] {
+            let plan = DevicePlan {
+                kind,
+                ..DevicePlan::default()
+            };
+            let bytes = encode(&Request::Open(plan.clone())).unwrap();
+            let arrived = decode::<Request>(&bytes[PREFIX..]).unwrap().check();
+            assert_eq!(arrived.unwrap(), Order::Open(plan));
+        }
+        let silent = order(r#"{"Open":{"name":null,"mtu":null}}"#).unwrap();
+        assert_eq!(silent, Order::Open(DevicePlan::default()));
+    }
+
+    #[test]
     fn requests_that_no_plan_makes_are_refused() {
         for json in [
             r#"{"Open":{"name":"../x","mtu":null}}"#,
@@ -432,6 +455,8 @@ mod tests {
             r#"{"Open":{"name":"sixteen-bytes-xx","mtu":null}}"#,
             r#"{"Open":{"name":null,"mtu":1279}}"#,
             r#"{"Open":{"name":null,"mtu":70000}}"#,
+            r#"{"Open":{"name":null,"mtu":null,"kind":"Bridge"}}"#,
+            r#"{"Open":{"name":null,"mtu":null,"kind":null}}"#,
             r#"{"Open":{"name":null,"mtu":1500,"route":"10.0.0.0/8"}}"#,
             r#"{"Open":{}} {"Open":{}}"#,
             r#"{"Hold":{"subnets":[],"excludes":[],"exempt":[]}}"#,
