@@ -119,6 +119,14 @@
 //! whatever else a shared address serves through the server; an address that stands for one name does neither, and lets a port
 //! be captured for one host alone, whose other ports are out of reach then. A reload that would change names is refused.
 //!
+//! # The server's end of a tunnel
+//!
+//! [`plan::far_side`] is what a server has to be told so that whole packets go through it: text for its shell, and what that says
+//! back. Root there, or sudo, has addresses, NAT and forwarding set up by one script, in tables named by the device; forwarding
+//! is for each interface alone, and a rule keeps what was not forwarded before from being so now. The same script takes all of it
+//! back, by a watchdog where nobody asks for that: within seconds of the device's end, or of nobody holding it any more. Who may
+//! not do this gets the commands for an administrator. [`app::up::far_side`] runs it over the carrier.
+//!
 //! # The carriers
 //!
 //! A [`net::Carrier`] opens streams; a [`carrier::Link`] is one that is logged in, and may be lost. There are two:

@@ -71,6 +71,7 @@ const TABLE: [Room; 14] = [
             "clap_complete",
             "clap_mangen",
             "humantime",
+            "ipnet",
             "nix",
             "serde",
             "serde_json",

@@ -10,6 +10,7 @@ pub mod dns;
 mod environment;
 mod error;
 pub mod far_networks;
+pub mod far_side;
 mod host_target;
 mod instance;
 mod life;

@@ -8,6 +8,7 @@ mod board;
 mod datagrams;
 mod error;
 pub(super) mod far_networks;
+pub mod far_side;
 pub(super) mod flows;
 pub(super) mod host_names;
 mod instance;

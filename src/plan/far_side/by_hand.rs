@@ -1,0 +1,170 @@
+//! The far end in plain commands: for an administrator, where whoever logs in may not set it up, and for people who look
+//! before they run something.
+
+use ipnet::IpNet;
+
+use super::{DeviceKind, FarSide, Probe};
+use crate::plan::quoted;
+
+/// Forwarding of IPv4 and of IPv6, as people set it.
+const ALL: [&str; 2] = [
+    "sysctl -w net.ipv4.ip_forward=1",
+    "sysctl -w net.ipv6.conf.all.forwarding=1",
+];
+/// And as we do.
+const EACH: [&str; 2] = [
+    "sysctl -w net.ipv4.conf.INTERFACE.forwarding=1 # each of them, for the tunnel alone",
+    "sysctl -w net.ipv6.conf.INTERFACE.force_forwarding=1 # each of them, for the tunnel alone; before Linux 6.17 all.forwarding",
+];
+const END: &str =
+    "# all of this is taken back at the end, and by the server itself when the connection is lost";
+
+/// What an administrator of the server runs as root, one command each, so that `user` of `probe` has a tunnel.
+pub fn by_hand(side: &FarSide, probe: &Probe) -> Vec<String> {
+    let user = quoted(&probe.user);
+    let device = side.device();
+    let mut commands = vec![format!(
+        "ip tuntap add dev {device} mode {} user {user}",
+        side.kind.word()
+    )];
+    commands.extend(side.steps(probe, ALL));
+    let permission = side.kind.permission();
+    commands.push(format!(
+        r"printf 'Match User %s\n\tPermitTunnel {permission}\n' {user} >>/etc/ssh/sshd_config"
+    ));
+    commands.push("systemctl reload ssh || systemctl reload sshd".to_owned());
+    commands
+}
+
+impl FarSide {
+    /// What [`super::Verb::Setup`] does on a server like `probe`, for people.
+    pub fn shown(&self, probe: &Probe) -> Vec<String> {
+        let mut steps = self.steps(probe, EACH);
+        steps.push(END.to_owned());
+        steps
+    }
+
+    /// In the words of ip(8), sysctl(8) and nft(8) or iptables(8).
+    fn steps(&self, probe: &Probe, forwarding: [&str; 2]) -> Vec<String> {
+        let device = self.device();
+        let v4 = self.address.v4;
+        let mut steps = vec![format!(
+            "ip addr add {} peer {} dev {device}",
+            v4.far, v4.ours
+        )];
+        if let Some(v6) = self.address.v6 {
+            // Only Ethernet asks whether somebody else has the address.
+            let nodad = match self.kind {
+                DeviceKind::Tun => "",
+                DeviceKind::Tap => " nodad",
+            };
+            steps.push(format!(
+                "ip -6 addr add {} peer {} dev {device}{nodad}",
+                v6.far, v6.ours
+            ));
+        }
+        steps.push(format!("ip link set dev {device} mtu {} up", self.mtu));
+        // The kernel adds this one only where somebody holds the device open already.
+        let peer = self.address.v6.map(|v6| v6.ours);
+        steps.extend(peer.map(|ours| format!("ip -6 route replace {ours} dev {device}")));
+        let back = IpNet::aggregate(&self.back);
+        steps.extend(back.iter().map(|net| match net {
+            IpNet::V4(_) => format!("ip route add {net} dev {device}"),
+            IpNet::V6(_) => format!("ip -6 route add {net} dev {device}"),
+        }));
+        if !probe.forwards.0 {
+            steps.push(forwarding[0].to_owned());
+        }
+        if self.address.v6.is_some() && !probe.forwards.1 {
+            steps.push(forwarding[1].to_owned());
+        }
+        steps.extend(self.nat(probe.nft, &back));
+        steps
+    }
+
+    fn nat(&self, nft: bool, back: &[IpNet]) -> Vec<String> {
+        let device = self.device();
+        let (v4, v6): (Vec<IpNet>, Vec<IpNet>) =
+            back.iter().partition(|net| matches!(net, IpNet::V4(_)));
+        let texts = |first: String, nets: &[IpNet]| {
+            let nets = nets.iter().map(ToString::to_string);
+            std::iter::once(first).chain(nets).collect::<Vec<_>>()
+        };
+        let mut families = vec![(
+            "ip",
+            "iptables",
+            texts(self.address.v4.ours.to_string(), &v4),
+        )];
+        if let Some(ends) = self.address.v6 {
+            families.push(("ip6", "ip6tables", texts(ends.ours.to_string(), &v6)));
+        }
+        let commands = families.into_iter().map(|(family, iptables, sources)| match nft {
+            true => format!(
+                "nft 'add table {family} underpass_{device}; \
+                 add chain {family} underpass_{device} postrouting {{ type nat hook postrouting priority 100; }}; \
+                 add rule {family} underpass_{device} postrouting oifname != {device} {family} saddr {{ {} }} masquerade'",
+                sources.join(", ")
+            ),
+            false => format!(
+                "{iptables} -t nat -A POSTROUTING -s {} ! -o {device} -j MASQUERADE",
+                sources.join(",")
+            ),
+        });
+        commands.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn six_steps_or_so() {
+        let mut side = FarSide {
+            id: 1,
+            unit: 64,
+            kind: DeviceKind::Tun,
+            address: "198.19.128.1,198.19.128.2".parse().unwrap(),
+            back: Vec::new(),
+            mtu: 1500,
+            inbound: false,
+        };
+        let said = "underpass-probe 1\nuid 5\nuser al ice\nend\n";
+        let mut probe = Probe::read(said).unwrap();
+        assert_eq!(
+            by_hand(&side, &probe),
+            [
+                "ip tuntap add dev tun64 mode tun user 'al ice'",
+                "ip addr add 198.19.128.2 peer 198.19.128.1 dev tun64",
+                "ip link set dev tun64 mtu 1500 up",
+                "sysctl -w net.ipv4.ip_forward=1",
+                "iptables -t nat -A POSTROUTING -s 198.19.128.1 ! -o tun64 -j MASQUERADE",
+                r"printf 'Match User %s\n\tPermitTunnel point-to-point\n' 'al ice' >>/etc/ssh/sshd_config",
+                "systemctl reload ssh || systemctl reload sshd",
+            ]
+        );
+        let shown = side.shown(&probe);
+        assert_eq!(
+            shown[2],
+            "sysctl -w net.ipv4.conf.INTERFACE.forwarding=1 # each of them, for the tunnel alone"
+        );
+        assert!(shown.iter().all(|step| !step.contains("ip_forward")));
+        side.kind = DeviceKind::Tap;
+        side.address = "198.19.128.1,198.19.128.2,fd00::1,fd00::2".parse().unwrap();
+        side.back = vec!["172.17.0.0/16".parse().unwrap()];
+        (probe.forwards, probe.nft) = ((true, false), true);
+        assert_eq!(
+            side.steps(&probe, ALL),
+            [
+                "ip addr add 198.19.128.2 peer 198.19.128.1 dev tap64",
+                "ip -6 addr add fd00::2 peer fd00::1 dev tap64 nodad",
+                "ip link set dev tap64 mtu 1500 up",
+                "ip -6 route replace fd00::1 dev tap64",
+                "ip route add 172.17.0.0/16 dev tap64",
+                "sysctl -w net.ipv6.conf.all.forwarding=1",
+                "nft 'add table ip underpass_tap64; add chain ip underpass_tap64 postrouting { type nat hook postrouting priority 100; }; add rule ip underpass_tap64 postrouting oifname != tap64 ip saddr { 198.19.128.1, 172.17.0.0/16 } masquerade'",
+                "nft 'add table ip6 underpass_tap64; add chain ip6 underpass_tap64 postrouting { type nat hook postrouting priority 100; }; add rule ip6 underpass_tap64 postrouting oifname != tap64 ip6 saddr { fd00::1 } masquerade'",
+            ]
+        );
+    }
+}
