@@ -34,7 +34,7 @@ const SANS_IO: &[&str] = &[
     "SystemTime",
 ];
 
-const TABLE: [Room; 14] = [
+const TABLE: [Room; 15] = [
     Room {
         name: "lib",
         rooms: &[],
@@ -129,6 +129,12 @@ const TABLE: [Room; 14] = [
         name: "resolve",
         rooms: &["net"],
         crates: &["bytes", "futures_util", "hickory_proto", "ipnet", "tokio"],
+        never: &["std::fs", "std::env", "tokio::net", "tokio::fs"],
+    },
+    Room {
+        name: "udp",
+        rooms: &["net"],
+        crates: &["bytes", "tokio"],
         never: &["std::fs", "std::env", "tokio::net", "tokio::fs"],
     },
     Room {
@@ -350,6 +356,32 @@ fn the_resolver_is_sans_io() {
         let text = std::fs::read_to_string(file).unwrap();
         let found = breaches(&layer, &text, &crates);
         assert_eq!(found, Vec::<String>::new(), "{}", file.display());
+    }
+}
+
+/// Flows over a far end, and whom to ask when, have no I/O and no clock.
+#[test]
+fn what_comes_beside_tcp_is_sans_io() {
+    let crates = known_crates();
+    for (name, files) in [
+        ("udp", &["far/mod", "frame", "mux", "queue", "table"][..]),
+    ] {
+        let layer = Room {
+            name,
+            rooms: &["net"],
+            crates: &["bytes"],
+            never: SANS_IO,
+        };
+        for file in files {
+            let file = root()
+                .join("src")
+                .join(name)
+                .join(file)
+                .with_extension("rs");
+            let text = std::fs::read_to_string(&file).unwrap();
+            let found = breaches(&layer, &text, &crates);
+            assert_eq!(found, Vec::<String>::new(), "{}", file.display());
+        }
     }
 }
 

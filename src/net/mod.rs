@@ -3,12 +3,14 @@
 
 mod address;
 mod either;
+mod exec;
 mod failure;
 mod packets;
 mod seam;
 
 pub use address::{Far, FlowKey, Source, Target};
 pub use either::Either;
+pub use exec::Exec;
 pub use failure::{OpenError, OpenFailure, StreamError};
 pub use packets::PacketKind;
 pub use seam::{ByteReader, ByteWriter, Carrier, Inbound};

@@ -1,0 +1,45 @@
+//! UDP without a tunnel: datagrams over one stream to a small program on the server, which has a socket of its own for
+//! each flow.
+//!
+//! ```text
+//!   datagrams     +-----+    one command's input and output     +---------+   one socket for each flow
+//!   ------------> | Mux | ------------------------------------> | far end | -------------------------->
+//!   <------------ +-----+ <------------------------------------ +---------+ <--------------------------
+//!     answers      flows, queue       frames                     python3, perl; socat, nc
+//! ```
+//! [`Mux`] is sans-IO: datagrams, bytes and `now` in, bytes and answers out. [`Proxy`] gives it a stream and a clock. Who has
+//! neither python3 nor perl on the server is asked one thing at a time: [`Carries::Questions`].
+//!
+//! # Bounds
+//!
+//! | what | bound |
+//! |---|---|
+//! | flows | 4,096, or what the far end has room for; the one that would end next goes |
+//! | how long a flow lasts | 60 s after its last datagram, 30 s where none was answered |
+//! | what waits for the stream | 512 KiB; the oldest datagram of the longest line goes; 250 ms once the far end listens |
+//! | what waits on the far side | 256 KiB, then the sockets' own buffers |
+//! | questions under way over socat or nc | 64, each 3 s on the server |
+//!
+//! | file | idea |
+//! |---|---|
+//! | `far` | the programs of the far end, and which of them a server has |
+//! | `frame` | what goes over the stream |
+//! | `table` | the flows, and when they end |
+//! | `queue` | what waits for the stream, and whose turn it is |
+//! | `mux` | all of that together |
+//! | `start` | how a far end begins, and why there may be none |
+//! | `proxy` | the near end with a stream and a clock |
+
+mod far;
+mod frame;
+mod mux;
+mod proxy;
+mod queue;
+mod start;
+mod table;
+
+pub use far::{Carries, Found, Means, PROBE};
+pub use frame::Fault;
+pub use mux::{Counters, Heard, Mux};
+pub use proxy::{Deliver, Proxy, State};
+pub use start::{PATIENCE, Pauses, Trouble, probe, start};

@@ -1,0 +1,213 @@
+//! The near end with a stream and a clock.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::far::Means;
+use super::frame::Fault;
+use super::mux::{Counters, Heard, Mux};
+use super::start::{PATIENCE, Pauses, Trouble, probe, start};
+use crate::net::{ByteReader, ByteWriter, Exec, FlowKey};
+
+/// Bytes that are written at once.
+const BURST: usize = 32 << 10;
+/// Takes what the far side says to applications. It never waits.
+pub trait Deliver: Send + Sync {
+    /// `key`'s target says something, or has not heard its source.
+    fn deliver(&self, key: FlowKey, heard: Heard);
+}
+
+/// How things stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Nobody has sent a datagram yet.
+    #[default]
+    Idle,
+    /// The far end is being started.
+    Starting,
+    /// It carries datagrams.
+    Up(Means),
+    /// There is none for now.
+    Failed(Trouble),
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Idle => {
+                f.write_str("by a helper on the server, once there is something to carry")
+            }
+            Self::Starting => f.write_str("by a helper on the server, which is being started"),
+            Self::Up(means) => write!(f, "by {means}"),
+            Self::Failed(trouble) => write!(f, "not carried: {trouble}"),
+        }
+    }
+}
+
+/// UDP by a far end.
+#[derive(Debug)]
+pub struct Proxy<D> {
+    mux: Mutex<Mux>,
+    state: Mutex<State>,
+    /// Rung when there may be something to be sent.
+    bell: Notify,
+    /// Rung when something may end sooner than it was waited for.
+    timer: Notify,
+    deliver: Arc<D>,
+}
+
+impl<D: Deliver> Proxy<D> {
+    /// One that has nothing to carry yet.
+    pub fn new(deliver: Arc<D>) -> Self {
+        Self {
+            mux: Mutex::default(),
+            state: Mutex::default(),
+            bell: Notify::new(),
+            timer: Notify::new(),
+            deliver,
+        }
+    }
+
+    /// A datagram of an application, whose target is `far` on the far side. `false`: nobody carries it, and who sent it should
+    /// hear so.
+    pub fn handle_datagram(&self, key: FlowKey, far: SocketAddr, payload: &[u8]) -> bool {
+        if matches!(*lock(&self.state), State::Failed(_)) {
+            return false;
+        }
+        lock(&self.mux).handle_datagram(now(), key, far, payload);
+        self.bell.notify_one();
+        self.timer.notify_one();
+        true
+    }
+
+    /// How things stand.
+    pub fn state(&self) -> State {
+        lock(&self.state).clone()
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> Counters {
+        lock(&self.mux).counters()
+    }
+
+    fn set(&self, state: State) {
+        *lock(&self.state) = state;
+    }
+
+    /// Carries datagrams as long as it is polled, with a far end that `exec` runs: started with the first datagram, and again when
+    /// it was lost.
+    pub async fn run(&self, exec: &impl Exec) -> Infallible {
+        tokio::select! {
+            never = self.keep_time() => never,
+            never = self.keep_stream(exec) => never,
+        }
+    }
+
+    async fn keep_time(&self) -> Infallible {
+        loop {
+            let due = lock(&self.mux).poll_timeout();
+            let wait = async {
+                match due {
+                    Some(due) => sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = wait => {}
+                () = self.timer.notified() => continue,
+            }
+            lock(&self.mux).handle_timeout(now());
+            self.bell.notify_one();
+        }
+    }
+
+    async fn keep_stream(&self, exec: &impl Exec) -> Infallible {
+        let mut pauses = Pauses::default();
+        loop {
+            while !lock(&self.mux).wants() {
+                self.bell.notified().await;
+            }
+            self.set(State::Starting);
+            let trouble = match self.carry(exec).await {
+                Ok(never) => match never {},
+                Err(trouble) => trouble,
+            };
+            let lasted = lock(&self.mux).up().map(|up| now() - up);
+            lock(&self.mux).handle_lost();
+            if let Some(pause) = pauses.after("UDP", &trouble, lasted) {
+                self.set(State::Failed(trouble));
+                sleep(pause).await;
+            }
+            self.set(State::Idle);
+        }
+    }
+
+    /// Starts a far end and carries datagrams to its end.
+    async fn carry(&self, exec: &impl Exec) -> Result<Infallible, Trouble> {
+        let means = probe(exec).await?.means.ok_or(Trouble::NoMeans)?;
+        let command = means.command();
+        let (reader, writer) = start(exec, means.name(), &command, means.program()).await?;
+        lock(&self.mux).handle_start(means.carries());
+        tokio::select! {
+            ended = self.hear(reader, means) => ended,
+            ended = self.say(writer) => ended,
+        }
+    }
+
+    async fn hear(&self, mut reader: impl ByteReader, means: Means) -> Result<Infallible, Trouble> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let is_up = lock(&self.mux).up().is_some();
+            let piece = match is_up {
+                true => reader.read().await,
+                false => timeout_at(deadline, reader.read())
+                    .await
+                    .map_err(|_| Trouble::Silent(means.name()))?,
+            };
+            let piece = piece?.ok_or(Trouble::Ended)?;
+            self.handle_piece(&piece)?;
+            if !is_up && lock(&self.mux).up().is_some() {
+                tracing::info!("UDP goes by {means} on the server");
+                self.set(State::Up(means));
+            }
+            self.bell.notify_one();
+            self.timer.notify_one();
+        }
+    }
+
+    fn handle_piece(&self, piece: &[u8]) -> Result<(), Fault> {
+        let mut all = Vec::new();
+        let handled = lock(&self.mux).handle_bytes(now(), piece, &mut |key, heard| {
+            all.push((key, heard));
+        });
+        for (key, heard) in all {
+            self.deliver.deliver(key, heard);
+        }
+        handled
+    }
+
+    async fn say(&self, mut writer: impl ByteWriter) -> Result<Infallible, Trouble> {
+        loop {
+            let bytes = lock(&self.mux).next_bytes(now(), BURST);
+            if bytes.is_empty() {
+                writer.flush();
+                self.bell.notified().await;
+            } else {
+                writer.write(bytes).await?;
+            }
+        }
+    }
+}
+
+/// Everything behind these locks is whole at every moment, whoever panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}

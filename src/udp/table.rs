@@ -1,0 +1,136 @@
+//! The flows: whose answers are whose, and until when.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::net::FlowKey;
+
+/// Flows at most, unless the far end has room for fewer.
+pub(super) const MOST: usize = 4096;
+/// How long a flow lasts after its last datagram.
+pub(super) const IDLE: Duration = Duration::from_secs(60);
+/// The same where none was ever answered.
+pub(super) const UNANSWERED: Duration = Duration::from_secs(30);
+/// By less than this the end of a flow is not moved on.
+const COARSE: Duration = Duration::from_secs(1);
+
+/// A flow.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// Who sends, and to whom.
+    pub(super) key: FlowKey,
+    /// Where that is on the far side.
+    pub(super) far: SocketAddr,
+    /// Whether the far end knows of it.
+    pub(super) is_open: bool,
+    is_answered: bool,
+    due: Instant,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Table {
+    flows: HashMap<u32, Flow>,
+    numbers: HashMap<FlowKey, u32>,
+    by_end: BTreeSet<(Instant, u32)>,
+    last: u32,
+    most: usize,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            flows: HashMap::new(),
+            numbers: HashMap::new(),
+            by_end: BTreeSet::new(),
+            last: 0,
+            most: MOST,
+        }
+    }
+}
+
+impl Table {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// The number of a flow, made where there is none; where there are too many, the flow that would end next goes
+    /// and is given back.
+    pub(super) fn enter(
+        &mut self,
+        now: Instant,
+        key: FlowKey,
+        far: SocketAddr,
+    ) -> (u32, Option<(u32, Flow)>) {
+        if let Some(&number) = self.numbers.get(&key) {
+            self.used(now, number, false);
+            return (number, None);
+        }
+        let gone = match self.flows.len() >= self.most {
+            true => self.by_end.first().map(|(_, number)| *number),
+            false => None,
+        };
+        let gone = gone.and_then(|number| Some((number, self.remove(number)?)));
+        // Four thousand million datagrams on, an old number is used again, unless its flow is still there.
+        self.last = self.last.wrapping_add(1);
+        while self.flows.contains_key(&self.last) {
+            self.last = self.last.wrapping_add(1);
+        }
+        let flow = Flow {
+            key,
+            far,
+            is_open: false,
+            is_answered: false,
+            due: now + UNANSWERED,
+        };
+        self.by_end.insert((flow.due, self.last));
+        self.numbers.insert(key, self.last);
+        self.flows.insert(self.last, flow);
+        (self.last, gone)
+    }
+
+    /// The flow of this number.
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Flow> {
+        self.flows.get_mut(&number)
+    }
+
+    /// A datagram of it came, from the far side where `is_answer`.
+    pub(super) fn used(&mut self, now: Instant, number: u32, is_answer: bool) {
+        let Some(flow) = self.flows.get_mut(&number) else {
+            return;
+        };
+        flow.is_answered |= is_answer;
+        let due = now + if flow.is_answered { IDLE } else { UNANSWERED };
+        if due >= flow.due + COARSE {
+            self.by_end.remove(&(flow.due, number));
+            flow.due = due;
+            self.by_end.insert((due, number));
+        }
+    }
+
+    /// Takes it out.
+    pub(super) fn remove(&mut self, number: u32) -> Option<Flow> {
+        let flow = self.flows.remove(&number)?;
+        self.numbers.remove(&flow.key);
+        self.by_end.remove(&(flow.due, number));
+        Some(flow)
+    }
+
+    /// When the next one ends.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        self.by_end.first().map(|(due, _)| *due)
+    }
+
+    /// One whose time has come, taken out.
+    pub(super) fn pop_ended(&mut self, now: Instant) -> Option<(u32, Flow)> {
+        let (_, number) = *self.by_end.first().filter(|(due, _)| *due <= now)?;
+        Some((number, self.remove(number)?))
+    }
+
+    /// The far end has no room for more than there are now.
+    pub(super) fn is_full(&mut self) {
+        self.most = self.flows.len().max(1);
+    }
+}

@@ -1,0 +1,403 @@
+//! UDP by the far ends: real programs in real shells, and sockets on loopback.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod commands;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use underpass::net::{FlowKey, OpenFailure, Source, Target};
+use underpass::udp::{Carries, Deliver, Heard, Means, Proxy, State, Trouble, probe};
+
+use self::commands::Local;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOOPBACK: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
+
+struct Answers(mpsc::UnboundedSender<(FlowKey, Heard)>);
+
+impl Deliver for Answers {
+    fn deliver(&self, key: FlowKey, heard: Heard) {
+        // A test may have heard enough.
+        let _ = self.0.send((key, heard));
+    }
+}
+
+/// A proxy over a far end on this machine.
+struct Rig {
+    proxy: Arc<Proxy<Answers>>,
+    heard: mpsc::UnboundedReceiver<(FlowKey, Heard)>,
+    task: JoinHandle<()>,
+    local: Local,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Rig {
+    fn new(local: Local) -> Self {
+        let (sender, heard) = mpsc::unbounded_channel();
+        let proxy = Arc::new(Proxy::new(Arc::new(Answers(sender))));
+        let (runs, exec) = (proxy.clone(), local.clone());
+        let task = tokio::spawn(async move { match runs.run(&exec).await {} });
+        Self {
+            proxy,
+            heard,
+            task,
+            local,
+        }
+    }
+
+    fn send(&self, key: FlowKey, far: SocketAddr, payload: &[u8]) {
+        assert!(self.proxy.handle_datagram(key, far, payload));
+    }
+
+    async fn next(&mut self) -> (FlowKey, Heard) {
+        timeout(PATIENCE, self.heard.recv()).await.unwrap().unwrap()
+    }
+
+    async fn next_datagram(&mut self) -> (FlowKey, Vec<u8>) {
+        match self.next().await {
+            (key, Heard::Datagram(payload)) => (key, payload.to_vec()),
+            (key, heard) => panic!("{key}: {heard:?}"),
+        }
+    }
+}
+
+/// A directory with nothing but `programs` in it, for PATH.
+fn only(programs: &[&str]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for program in programs {
+        let found = ["/usr/bin", "/bin"].map(|bin| std::path::Path::new(bin).join(program));
+        let found = found.iter().find(|path| path.exists());
+        let found = found.unwrap_or_else(|| panic!("{program} is needed"));
+        symlink(found, dir.path().join(program)).unwrap();
+    }
+    dir
+}
+
+const POSIX: [&str; 5] = ["sh", "dd", "od", "tr", "ping"];
+
+/// A server with `program` and what POSIX has, whose login has the shell `shell`.
+fn with(program: &str, shell: &'static [&'static str]) -> (Local, tempfile::TempDir) {
+    let dir = only(&[&POSIX[..], &[program]].concat());
+    if program == "python3" {
+        // Not a manager's script, which needs more than there is.
+        std::fs::remove_file(dir.path().join("python3")).unwrap();
+        symlink("/usr/bin/python3", dir.path().join("python3")).unwrap();
+    }
+    let mut local = Local::new(shell);
+    local.path = Some(dir.path().to_string_lossy().into_owned());
+    (local, dir)
+}
+
+fn key(port: u16, target: SocketAddr) -> FlowKey {
+    let ip = match target {
+        SocketAddr::V4(_) => "10.0.0.1".parse().unwrap(),
+        SocketAddr::V6(_) => "fd00::1".parse().unwrap(),
+    };
+    FlowKey {
+        source: Source(SocketAddr::new(ip, port)),
+        target: Target(target),
+    }
+}
+
+/// Answers each datagram with itself, and with the port that it came from before it.
+async fn echo(address: &str) -> (SocketAddr, JoinHandle<()>) {
+    let socket = UdpSocket::bind(address).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
+            let answer = [&from.port().to_be_bytes()[..], &buffer[..len]].concat();
+            socket.send_to(&answer, from).await.unwrap();
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn a_server_says_what_it_has() {
+    for (program, means) in [
+        ("python3", Some(Means::Python)),
+        ("perl", Some(Means::Perl)),
+        ("socat", Some(Means::Socat)),
+        ("nc", Some(Means::Nc { is_limited: true })),
+        ("true", None),
+    ] {
+        let (local, _dir) = with(program, &["/bin/sh"]);
+        let found = probe(&local).await.unwrap();
+        assert_eq!((found.means, found.pings), (means, true), "{program}");
+    }
+    for shell in [
+        &["/bin/bash"][..],
+        &["/bin/busybox", "sh"],
+        &["/usr/bin/fish"],
+    ] {
+        let (local, _dir) = with("perl", Box::leak(shell.to_vec().into_boxed_slice()));
+        let found = probe(&local).await.unwrap();
+        assert_eq!(found.means, Some(Means::Perl), "{shell:?}");
+    }
+}
+
+/// Both families, all sizes, and a far socket of its own for each flow.
+async fn everything(program: &str, shell: &'static [&'static str]) {
+    let (local, _dir) = with(program, shell);
+    let mut rig = Rig::new(local);
+    for address in LOOPBACK {
+        let (server, task) = echo(address).await;
+        let mut ports = Vec::new();
+        for (port, len) in [(1, 0), (2, 1), (1, 1200), (2, 9_000), (1, 65_000), (2, 3)] {
+            let payload: Vec<u8> = (0..len).map(|i| (i % 256) as u8).collect();
+            rig.send(key(port, server), server, &payload);
+            let (from, answer) = rig.next_datagram().await;
+            assert_eq!(from, key(port, server));
+            assert_eq!(&answer[2..], payload, "{len} bytes");
+            ports.push(u16::from_be_bytes([answer[0], answer[1]]));
+        }
+        assert_eq!((ports[0], ports[1]), (ports[2], ports[3]), "they stay");
+        assert_ne!(ports[0], ports[1], "each flow has its own");
+        task.abort();
+    }
+    assert!(matches!(rig.proxy.state(), State::Up(means) if means.name() == program));
+    let counters = rig.proxy.counters();
+    assert_eq!(
+        (counters.flows, counters.sent, counters.received),
+        (4, 12, 12)
+    );
+    assert_eq!(
+        rig.local.runs.load(Ordering::Relaxed),
+        2,
+        "a question, and one channel for all"
+    );
+}
+
+#[tokio::test]
+async fn python_carries_everything() {
+    everything("python3", &["/bin/sh"]).await;
+}
+
+#[tokio::test]
+async fn perl_carries_everything() {
+    everything("perl", &["/bin/sh"]).await;
+}
+
+#[tokio::test]
+async fn a_login_may_have_another_shell() {
+    everything("perl", &["/usr/bin/fish"]).await;
+    everything("python3", &["/bin/busybox", "sh"]).await;
+}
+
+/// The target moves on to several answers, and those that nobody asked for: not one to each question.
+#[tokio::test]
+async fn a_far_host_may_say_more_than_it_is_asked() {
+    for program in ["python3", "perl"] {
+        let (local, _dir) = with(program, &["/bin/sh"]);
+        let mut rig = Rig::new(local);
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let target = server.local_addr().unwrap();
+        rig.send(key(7, target), target, b"subscribe");
+        let mut buffer = [0; 64];
+        let (_, from) = server.recv_from(&mut buffer).await.unwrap();
+        for number in 0..100_u8 {
+            server.send_to(&[number; 20], from).await.unwrap();
+        }
+        for number in 0..100_u8 {
+            let heard = rig.next_datagram().await;
+            assert_eq!(heard, (key(7, target), vec![number; 20]), "{program}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_closed_port_is_told() {
+    for program in ["python3", "perl"] {
+        let (local, _dir) = with(program, &["/bin/sh"]);
+        let mut rig = Rig::new(local);
+        for address in LOOPBACK {
+            let socket = UdpSocket::bind(address).await.unwrap();
+            let target = socket.local_addr().unwrap();
+            drop(socket);
+            rig.send(key(9, target), target, b"anybody?");
+            let heard = rig.next().await;
+            let refused = Heard::Failed(OpenFailure::Refused);
+            assert_eq!(heard, (key(9, target), refused), "{program}");
+            // It opens later: the flow goes on.
+            let socket = UdpSocket::bind(target).await.unwrap();
+            rig.send(key(9, target), target, b"and now?");
+            let mut buffer = [0; 64];
+            let received = timeout(PATIENCE, socket.recv_from(&mut buffer)).await;
+            let (len, from) = received.unwrap().unwrap();
+            assert_eq!(&buffer[..len], b"and now?");
+            socket.send_to(b"yes", from).await.unwrap();
+            assert_eq!(rig.next_datagram().await, (key(9, target), b"yes".to_vec()));
+        }
+    }
+}
+
+/// In a network of its own there is no route.
+#[tokio::test]
+async fn a_missing_route_is_told() {
+    for program in ["python3", "perl"] {
+        let (local, _dir) = with(program, &["/usr/bin/unshare", "--net", "/bin/sh"]);
+        let mut rig = Rig::new(local);
+        for target in ["203.0.113.1:53", "[2001:db8::1]:53"] {
+            let target = target.parse().unwrap();
+            rig.send(key(9, target), target, b"anybody?");
+            let missing = Heard::Failed(OpenFailure::NetworkUnreachable);
+            assert_eq!(rig.next().await, (key(9, target), missing), "{program}");
+        }
+        assert_eq!(rig.proxy.counters().flows, 0, "it has no socket");
+    }
+}
+
+/// A server that lets a login have few files: the flow that would end next makes room.
+#[tokio::test]
+async fn a_far_end_with_few_files_keeps_the_latest_flows() {
+    for program in ["python3", "perl"] {
+        let (local, _dir) = with(program, &["/usr/bin/prlimit", "--nofile=24:24", "/bin/sh"]);
+        let mut rig = Rig::new(local);
+        let (server, _task) = echo(LOOPBACK[0]).await;
+        for port in 1..=60 {
+            // The one that had no room is not answered, and nothing is told: it is sent again, as programs do.
+            loop {
+                rig.send(key(port, server), server, b"x");
+                let answered = async { while rig.next_datagram().await.0 != key(port, server) {} };
+                if timeout(Duration::from_millis(300), answered).await.is_ok() {
+                    break;
+                }
+            }
+        }
+        let flows = rig.proxy.counters().flows;
+        assert!((5..24).contains(&flows), "{program}: {flows}");
+    }
+}
+
+/// 2,000 flows at a time, beyond what a login has by default.
+#[tokio::test]
+async fn thousands_of_flows() {
+    for program in ["python3", "perl"] {
+        let (local, _dir) = with(
+            program,
+            &["/usr/bin/prlimit", "--nofile=1024:8192", "/bin/sh"],
+        );
+        let mut rig = Rig::new(local);
+        let (server, _task) = echo(LOOPBACK[0]).await;
+        for port in 1..=2_000 {
+            rig.send(key(port, server), server, &port.to_be_bytes());
+            let (from, answer) = rig.next_datagram().await;
+            assert_eq!(
+                (from, &answer[2..]),
+                (key(port, server), &port.to_be_bytes()[..])
+            );
+        }
+        assert_eq!(rig.proxy.counters().flows, 2_000);
+    }
+}
+
+/// socat and nc: one answer to each datagram, a question at a time or several.
+async fn questions(program: &str, shell: &'static [&'static str]) {
+    let (local, _dir) = with(program, shell);
+    let mut rig = Rig::new(local);
+    for address in LOOPBACK {
+        let (server, _task) = echo(address).await;
+        for len in [1, 512, 3_900] {
+            let payload: Vec<u8> = (0..len).map(|i| (i % 256) as u8).collect();
+            rig.send(key(1, server), server, &payload);
+            let (from, answer) = rig.next_datagram().await;
+            assert_eq!(
+                (from, &answer[2..]),
+                (key(1, server), &payload[..]),
+                "{len} bytes"
+            );
+        }
+        for port in 1..=20_u16 {
+            rig.send(key(port, server), server, &[port as u8; 700]);
+        }
+        let mut answered = Vec::new();
+        for _ in 0..20 {
+            let (from, answer) = rig.next_datagram().await;
+            assert_eq!(answer[2..], [from.source.0.port() as u8; 700]);
+            answered.push(from.source.0.port());
+        }
+        answered.sort_unstable();
+        assert_eq!(answered, (1..=20).collect::<Vec<u16>>());
+    }
+    assert!(matches!(rig.proxy.state(), State::Up(means) if means.carries() == Carries::Questions));
+    assert_eq!(
+        rig.local.runs.load(Ordering::Relaxed),
+        2,
+        "one channel for all"
+    );
+}
+
+#[tokio::test]
+async fn socat_carries_questions() {
+    questions("socat", &["/bin/sh"]).await;
+}
+
+#[tokio::test]
+async fn nc_carries_questions() {
+    questions("nc", &["/bin/sh"]).await;
+}
+
+#[tokio::test]
+async fn busybox_will_do_as_the_shell() {
+    let (mut local, dir) = with("socat", &["/bin/busybox", "sh"]);
+    for applet in ["sh", "dd", "od", "tr"] {
+        let path = dir.path().join(applet);
+        std::fs::remove_file(&path).unwrap();
+        symlink("/bin/busybox", path).unwrap();
+    }
+    local.path = Some(dir.path().to_string_lossy().into_owned());
+    let mut rig = Rig::new(local);
+    let (server, _task) = echo(LOOPBACK[0]).await;
+    rig.send(key(1, server), server, b"\0\\%s\n\xff");
+    assert_eq!(rig.next_datagram().await.1[2..], *b"\0\\%s\n\xff");
+}
+
+/// A login that greets, as some shells' files do.
+#[tokio::test]
+async fn what_a_login_says_is_passed_over() {
+    let greets: &[&str] = &["/bin/sh", "-c", "echo Welcome; exec /bin/sh \"$@\"", "sh"];
+    let (local, _dir) = with("perl", Box::leak(greets.to_vec().into_boxed_slice()));
+    let mut rig = Rig::new(local);
+    let (server, _task) = echo(LOOPBACK[0]).await;
+    rig.send(key(1, server), server, b"hello");
+    assert_eq!(rig.next_datagram().await.1[2..], *b"hello");
+}
+
+#[tokio::test]
+async fn nobody_carries_where_nothing_can_be_run() {
+    let (mut local, _dir) = with("true", &["/bin/sh"]);
+    for forbids in [false, true] {
+        local.forbids = forbids;
+        let rig = Rig::new(local.clone());
+        let target = "127.0.0.1:53".parse().unwrap();
+        rig.send(key(1, target), target, b"x");
+        let failed = async {
+            while !matches!(rig.proxy.state(), State::Failed(_)) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, failed).await.unwrap();
+        assert!(!rig.proxy.handle_datagram(key(1, target), target, b"x"));
+        match (rig.proxy.state(), forbids) {
+            (State::Failed(Trouble::NoMeans), false) => {}
+            (State::Failed(Trouble::NoExec(error)), true) => assert_eq!(error.text, "no exec"),
+            (state, _) => panic!("{state:?}"),
+        }
+    }
+}
