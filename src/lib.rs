@@ -39,6 +39,7 @@
 //! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::openssh`] over [`carrier::channels`], which carries [`carrier::packets`] too; [`carrier::direct`] for what `run` reaches without a server | inlets, engine |
 //! | [`resolve`] | a name server whose questions travel as DNS over TCP in a carrier's streams, or as datagrams to the name servers of the host: sans-IO [`resolve::Resolver`] with cache, joins and retries; [`resolve::Proxy`] gives it streams and a clock | engine, inlets, which carrier |
 //! | [`udp`] | UDP by a small program on the server, over one command's stream: sans-IO [`udp::Mux`]; [`udp::Proxy`] gives it the stream and a clock | engine, inlets, which carrier |
+//! | [`ping`] | echo requests by the server's own `ping`, or by TCP: sans-IO [`ping::Hosts`]; [`ping::Pinger`] gives it a clock | engine, inlets, which carrier |
 //! | [`audit`] | who connected where and when, one JSON line each: handed over by a flow, written by a thread of its own | carriers, inlets, engine |
 //! | [`os`] | [`os::helper`], the privileged part; [`os::names`]: whom programs ask for names; tun, netlink, namespaces, changes of the network, children that end with us, confinement, run directories, systemd, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
 //! | [`stats`] | counters of how flows ended, and their bytes | deciding anything |
@@ -311,6 +312,7 @@ pub mod engine;
 pub mod inlet;
 pub mod net;
 pub mod os;
+pub mod ping;
 pub mod plan;
 pub mod relay;
 pub mod resolve;

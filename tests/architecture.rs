@@ -34,7 +34,7 @@ const SANS_IO: &[&str] = &[
     "SystemTime",
 ];
 
-const TABLE: [Room; 15] = [
+const TABLE: [Room; 16] = [
     Room {
         name: "lib",
         rooms: &[],
@@ -135,6 +135,13 @@ const TABLE: [Room; 15] = [
         name: "udp",
         rooms: &["net"],
         crates: &["bytes", "tokio"],
+        never: &["std::fs", "std::env", "tokio::net", "tokio::fs"],
+    },
+    Room {
+        name: "ping",
+        // How a far end begins.
+        rooms: &["net", "udp"],
+        crates: &["futures_util", "tokio"],
         never: &["std::fs", "std::env", "tokio::net", "tokio::fs"],
     },
     Room {
@@ -365,6 +372,7 @@ fn what_comes_beside_tcp_is_sans_io() {
     let crates = known_crates();
     for (name, files) in [
         ("udp", &["far/mod", "frame", "mux", "queue", "table"][..]),
+        ("ping", &["hosts"]),
     ] {
         let layer = Room {
             name,
