@@ -14,7 +14,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use underpass::net::{FlowKey, OpenFailure, Source, Target};
+use underpass::net::{ByteReader, ByteWriter, Exec, FlowKey, OpenFailure, Source, Target};
 use underpass::udp::{Carries, Deliver, Heard, Means, Proxy, State, Trouble, probe};
 
 use self::commands::Local;
@@ -399,5 +399,146 @@ async fn nobody_carries_where_nothing_can_be_run() {
             (State::Failed(Trouble::NoExec(error)), true) => assert_eq!(error.text, "no exec"),
             (state, _) => panic!("{state:?}"),
         }
+    }
+}
+
+/// Whatever the means: it ends with its input, and so with the channel.
+#[tokio::test]
+async fn a_far_end_ends_with_its_input() {
+    for means in [
+        Means::Python,
+        Means::Perl,
+        Means::Socat,
+        Means::Nc { is_limited: true },
+    ] {
+        let (local, _dir) = with(means.name(), &["/bin/sh"]);
+        let (mut reader, mut writer) = local.exec(&means.command()).await.unwrap();
+        writer.write(means.program().into()).await.unwrap();
+        let greeting = timeout(PATIENCE, reader.read()).await.unwrap();
+        assert_eq!(greeting.unwrap().unwrap(), "underpass-udp-1\n", "{means:?}");
+        writer.finish().await.unwrap();
+        let end = timeout(PATIENCE, reader.read()).await.unwrap();
+        assert_eq!(end, Ok(None), "{means:?}");
+    }
+}
+
+/// A frame by hand.
+fn frame(flow: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(payload.len()).unwrap();
+    [
+        &len.to_be_bytes()[..],
+        &flow.to_be_bytes(),
+        &[kind],
+        payload,
+    ]
+    .concat()
+}
+
+/// Nobody reads what the far end says: it goes on listening, and keeps little.
+#[tokio::test]
+async fn a_far_end_that_is_not_read_holds_up_nothing_and_keeps_little() {
+    for means in [Means::Python, Means::Perl] {
+        let (local, _dir) = with(means.name(), &["/bin/sh"]);
+        let (mut reader, mut writer) = local.exec(&means.command()).await.unwrap();
+        writer.write(means.program().into()).await.unwrap();
+        reader.read().await.unwrap();
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let open = format!("127.0.0.1 {}", server.local_addr().unwrap().port());
+        let hello = [frame(1, 3, open.as_bytes()), frame(1, 0, b"hello")].concat();
+        writer.write(hello.into()).await.unwrap();
+        let mut buffer = [0; 64];
+        let (_, far) = server.recv_from(&mut buffer).await.unwrap();
+        for round in 0..50_u8 {
+            for _ in 0..200 {
+                server.send_to(&[round; 1400], far).await.unwrap();
+            }
+            writer.write(frame(1, 0, &[round]).into()).await.unwrap();
+            let received = timeout(PATIENCE, server.recv_from(&mut buffer)).await;
+            assert_eq!(received.unwrap().unwrap(), (1, far), "{means:?}, {round}");
+            assert_eq!(buffer[0], round);
+        }
+        // All that it kept, and whole.
+        writer.finish().await.unwrap();
+        let mut said = Vec::new();
+        while let Some(piece) = timeout(PATIENCE, reader.read()).await.unwrap().unwrap() {
+            said.extend_from_slice(&piece);
+        }
+        assert!(said.len() < 1 << 20, "{means:?}: {}", said.len());
+        assert_eq!(
+            said[..7],
+            [
+                1400_u16.to_be_bytes()[0],
+                1400_u16.to_be_bytes()[1],
+                0,
+                0,
+                0,
+                1,
+                0
+            ]
+        );
+    }
+}
+
+/// A socket of this machine in the place of the device: what comes there goes to `far` by the rig, and back.
+async fn front(mut rig: Rig, far: SocketAddr) -> (SocketAddr, JoinHandle<()>) {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let mut buffer = vec![0; 65_536];
+        loop {
+            tokio::select! {
+                received = socket.recv_from(&mut buffer) => {
+                    let (len, from) = received.unwrap();
+                    let key = FlowKey { source: Source(from), target: Target(far) };
+                    rig.proxy.handle_datagram(key, far, &buffer[..len]);
+                }
+                Some((key, heard)) = rig.heard.recv() => {
+                    if let Heard::Datagram(payload) = heard {
+                        socket.send_to(&payload, key.source.0).await.unwrap();
+                    }
+                }
+            }
+        }
+    });
+    (address, task)
+}
+
+/// dig asks dnsmasq, by each of the means.
+#[tokio::test]
+async fn names_are_looked_up_over_udp() {
+    let free = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let server = free.local_addr().unwrap();
+    drop(free);
+    let mut dnsmasq = tokio::process::Command::new("dnsmasq");
+    dnsmasq.args([
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--no-resolv",
+        "--no-hosts",
+    ]);
+    dnsmasq.args([
+        "--bind-interfaces",
+        "--listen-address=127.0.0.1",
+        "--pid-file=",
+    ]);
+    dnsmasq.arg(format!("--port={}", server.port()));
+    dnsmasq.arg("--address=/db.internal.example/10.7.0.9");
+    let _dnsmasq = dnsmasq.kill_on_drop(true).spawn().unwrap();
+    for program in ["python3", "perl", "socat", "nc"] {
+        let (local, _dir) = with(program, &["/bin/sh"]);
+        let (address, task) = front(Rig::new(local), server).await;
+        let mut dig = tokio::process::Command::new("dig");
+        dig.args(["@127.0.0.1", "-p", &address.port().to_string()]);
+        dig.args([
+            "+notcp",
+            "+short",
+            "+tries=10",
+            "+timeout=2",
+            "db.internal.example",
+        ]);
+        let output = timeout(PATIENCE, dig.output()).await.unwrap().unwrap();
+        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(answer, "10.7.0.9\n", "{program}");
+        task.abort();
     }
 }
