@@ -154,7 +154,14 @@ async fn a_server_says_what_it_has() {
 
 /// Both families, all sizes, and a far socket of its own for each flow.
 async fn everything(program: &str, shell: &'static [&'static str]) {
-    let (local, _dir) = with(program, shell);
+    for has_pipes in [false, true] {
+        let (mut local, _dir) = with(program, shell);
+        local.has_pipes = has_pipes;
+        everything_over(local, program).await;
+    }
+}
+
+async fn everything_over(local: Local, program: &str) {
     let mut rig = Rig::new(local);
     for address in LOOPBACK {
         let (server, task) = echo(address).await;
@@ -263,6 +270,37 @@ async fn a_missing_route_is_told() {
     }
 }
 
+/// A network of its own: two routes that say no at once, and one where a filter says it later, by ICMP.
+const UNKIND: &[&str] = &[
+    "/usr/bin/unshare",
+    "--net",
+    "/bin/sh",
+    "-c",
+    "export PATH=$PATH:/usr/sbin:/sbin; ip link set lo up; ip address add 10.7.0.1/32 dev lo; \
+     ip route add unreachable 10.5.0.0/16; ip route add prohibit 10.6.0.0/16; \
+     nft 'add table t; add chain t in { type filter hook input priority 0; }; \
+     add rule t in ip daddr 10.7.0.1 udp dport 53 reject with icmp host-unreachable'; exec /bin/sh \"$@\"",
+    "sh",
+];
+
+#[tokio::test]
+async fn what_is_unreachable_is_told_as_what_it_is() {
+    for program in ["python3", "perl"] {
+        let (local, _dir) = with(program, UNKIND);
+        let mut rig = Rig::new(local);
+        for (target, failure) in [
+            ("10.5.0.1:53", OpenFailure::HostUnreachable),
+            ("10.6.0.1:53", OpenFailure::Filtered),
+            ("10.7.0.1:53", OpenFailure::HostUnreachable),
+        ] {
+            let target = target.parse().unwrap();
+            rig.send(key(9, target), target, b"anybody?");
+            let heard = rig.next().await;
+            assert_eq!(heard, (key(9, target), Heard::Failed(failure)), "{program}");
+        }
+    }
+}
+
 /// A server that lets a login have few files: the flow that would end next makes room.
 #[tokio::test]
 async fn a_far_end_with_few_files_keeps_the_latest_flows() {
@@ -309,7 +347,14 @@ async fn thousands_of_flows() {
 
 /// socat and nc: one answer to each datagram, a question at a time or several.
 async fn questions(program: &str, shell: &'static [&'static str]) {
-    let (local, _dir) = with(program, shell);
+    for has_pipes in [false, true] {
+        let (mut local, _dir) = with(program, shell);
+        local.has_pipes = has_pipes;
+        questions_over(local).await;
+    }
+}
+
+async fn questions_over(local: Local) {
     let mut rig = Rig::new(local);
     for address in LOOPBACK {
         let (server, _task) = echo(address).await;

@@ -1,14 +1,17 @@
-//! A server that runs commands: a shell of this machine, with pipes in place of a channel.
+//! A server that runs commands: a shell of this machine, with a pair of sockets in place of a channel, as sshd has them, or with
+//! pipes, as dropbear has.
 
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
 use underpass::net::{ByteReader, ByteWriter, Exec, OpenError, OpenFailure, StreamError};
 
 /// The login's shell, with what stands before it, and the environment.
@@ -20,6 +23,8 @@ pub struct Local {
     pub runs: Arc<AtomicUsize>,
     /// Nothing is run at all.
     pub forbids: bool,
+    /// Input and output are pipes.
+    pub has_pipes: bool,
 }
 
 impl Local {
@@ -29,12 +34,13 @@ impl Local {
             path: None,
             runs: Arc::default(),
             forbids: false,
+            has_pipes: false,
         }
     }
 }
 
 pub struct Said {
-    stdout: ChildStdout,
+    stdout: Box<dyn AsyncRead + Send + Unpin>,
     /// It is killed with the reader.
     _child: Child,
 }
@@ -57,7 +63,7 @@ impl ByteReader for Said {
     }
 }
 
-pub struct Told(Option<ChildStdin>);
+pub struct Told(Option<Box<dyn AsyncWrite + Send + Unpin>>);
 
 impl ByteWriter for Told {
     async fn write(&mut self, chunk: Bytes) -> Result<(), StreamError> {
@@ -67,7 +73,9 @@ impl ByteWriter for Told {
     }
 
     async fn finish(&mut self) -> Result<(), StreamError> {
-        self.0 = None;
+        if let Some(mut stdin) = self.0.take() {
+            stdin.shutdown().await.map_err(|_| StreamError::Reset)?;
+        }
         Ok(())
     }
 }
@@ -86,15 +94,31 @@ impl Exec for Local {
         if let Some(path) = &self.path {
             process.env_clear().env("PATH", path);
         }
-        process.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = process.kill_on_drop(true).spawn().unwrap();
-        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Ok((
-            Said {
+        process.kill_on_drop(true);
+        if self.has_pipes {
+            process.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = process.spawn().unwrap();
+            let stdin = Box::new(child.stdin.take().unwrap());
+            let stdout = Box::new(child.stdout.take().unwrap());
+            let said = Said {
                 stdout,
                 _child: child,
-            },
-            Told(Some(stdin)),
-        ))
+            };
+            return Ok((said, Told(Some(stdin))));
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let theirs = theirs.into_std().unwrap();
+        theirs.set_nonblocking(false).unwrap();
+        let theirs = OwnedFd::from(theirs);
+        process.stdin(theirs.try_clone().unwrap()).stdout(theirs);
+        let child = process.spawn().unwrap();
+        // Ours is the only end now, but for the child's.
+        drop(process);
+        let (stdout, stdin) = ours.into_split();
+        let said = Said {
+            stdout: Box::new(stdout),
+            _child: child,
+        };
+        Ok((said, Told(Some(Box::new(stdin)))))
     }
 }
