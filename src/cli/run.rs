@@ -84,6 +84,9 @@ pub fn run_hides(argument: clap::Arg) -> clap::Arg {
         "gateway",
         "groups",
         "netns",
+        "tunnel",
+        "tunnel_address",
+        "tunnel_unit",
         "dry_run",
     ];
     match argument.get_id().as_str() {

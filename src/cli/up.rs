@@ -10,11 +10,12 @@ use clap::{Args, ValueEnum, ValueHint};
 use super::audit_log::AuditArgs;
 use super::life::{DaemonArgs, InstanceArgs};
 use super::run::CommandArgs;
+use super::tunnel::TunnelArgs;
 
 /// Heading of what concerns the SSH server.
 const SERVER: &str = "Server";
 /// Heading of what is captured.
-const NETWORKS: &str = "Networks";
+pub(super) const NETWORKS: &str = "Networks";
 /// Heading of how long and how it runs.
 pub(super) const RUN: &str = "Run";
 
@@ -130,6 +131,9 @@ pub struct UpArgs {
     /// alone.
     #[arg(long = "dns-names", value_name = "NETS", help_heading = NETWORKS, num_args = 0..=1, require_equals = true, default_missing_value = "default", value_hint = ValueHint::Other, hide_short_help = true)]
     pub dns_names: Option<String>,
+    /// What TCP cannot carry.
+    #[command(flatten)]
+    pub tunnel: TunnelArgs,
     /// Leave out every IPv6 network
     #[arg(long, help_heading = NETWORKS)]
     pub disable_ipv6: bool,

@@ -1,7 +1,7 @@
 //! Which carrier is taken, and how the user's own ssh is run.
 
-use super::SshPlan;
 use super::ssh_config::Source;
+use super::{PlanError, SshPlan};
 use crate::cli::CarrierArg;
 
 /// What carries the connections.
@@ -42,6 +42,26 @@ pub struct SshClient {
 }
 
 impl CarrierPlan {
+    /// The installed ssh: no other way is there to packets.
+    pub(super) fn for_tunnel(
+        asked: CarrierArg,
+        source: Source,
+        client: SshClient,
+    ) -> Result<Self, PlanError> {
+        let why = match (asked, source) {
+            (CarrierArg::Openssh, _) => "--carrier",
+            (CarrierArg::Auto, Source::Ssh) => "--tunnel",
+            (CarrierArg::Russh, _) | (CarrierArg::Auto, Source::Files) => {
+                return Err(PlanError::TunnelOverRussh);
+            }
+        };
+        Ok(Self {
+            kind: CarrierKind::Openssh,
+            why: why.to_owned(),
+            client,
+        })
+    }
+
     /// The built-in client, unless ssh is installed and something is configured that only ssh honours.
     pub(super) fn new(
         asked: CarrierArg,

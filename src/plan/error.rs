@@ -187,6 +187,22 @@ pub enum PlanError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Addresses of a tunnel that make none.
+    #[error(
+        "--tunnel-address {text:?}: {reason}; write OURS,FAR, for example 10.255.0.1,10.255.0.2 or fd99::1,fd99::2, or both with a comma between"
+    )]
+    BadTunnelAddress {
+        /// As typed.
+        text: String,
+        /// What is wrong with them.
+        reason: &'static str,
+    },
+    /// `--tunnel-address` or `--tunnel-unit` alone.
+    #[error("--tunnel-address and --tunnel-unit are for --tunnel; add that")]
+    NoTunnel,
+    /// A tunnel over what has none.
+    #[error("--tunnel takes ssh itself: leave --carrier russh out, and have ssh installed")]
+    TunnelOverRussh,
     /// `--dns-server` without `--dns`.
     #[error(
         "--dns-server: no name is looked up through the server without --dns; add --dns, or --dns corp.internal for the names below that"

@@ -27,6 +27,7 @@ mod ssh;
 pub mod ssh_config;
 mod ssh_option;
 mod subnet;
+mod tunnel;
 mod whose;
 
 use std::ops::RangeInclusive;
@@ -51,6 +52,7 @@ pub use ssh::{
     SshPlan,
 };
 pub use subnet::Ports;
+pub use tunnel::{Ends, TunnelMode, TunnelPlan};
 pub use whose::{Forwarded, Group, Whose};
 
 /// Everything that `up` needs to know.
@@ -74,6 +76,8 @@ pub struct Plan {
     pub instance: InstancePlan,
     /// Which names are asked for through the server, if any.
     pub dns: Option<DnsPlan>,
+    /// How what TCP cannot carry goes as packets, if it does.
+    pub tunnel: Option<TunnelPlan>,
 }
 
 /// When to end by itself, and in good order.

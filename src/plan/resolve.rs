@@ -3,7 +3,7 @@
 use super::ssh_config::{self, Effective, Query, Source};
 use super::{
     AuditLog, CapturePlan, CarrierPlan, Environment, InstancePlan, Plan, PlanError, PlanWarning,
-    Route, SshClient, SshPlan, capture, device, dns, life,
+    Route, SshClient, SshPlan, capture, device, dns, life, tunnel,
 };
 use crate::cli::UpArgs;
 
@@ -23,6 +23,7 @@ pub fn resolve(
     let query = Query::new(args)?;
     let capture = capture::plan(args, environment, &mut warnings)?;
     let device = device::plan(args)?;
+    let tunnel = tunnel::plan(args)?;
     let instance = InstancePlan::new(args, &query.host, query.port)?;
     let client = SshClient {
         arguments: query.flags(),
@@ -36,8 +37,13 @@ pub fn resolve(
             host: host.to_string(),
         });
     }
+    let asked = args.carrier.unwrap_or_default();
+    let carrier = match tunnel {
+        Some(_) => CarrierPlan::for_tunnel(asked, source, client)?,
+        None => CarrierPlan::new(asked, &ssh, source, client),
+    };
     let plan = Plan {
-        carrier: CarrierPlan::new(args.carrier.unwrap_or_default(), &ssh, source, client),
+        carrier,
         ssh: SshPlan {
             connections: args.connections.map(usize::from),
             ..ssh
@@ -51,6 +57,7 @@ pub fn resolve(
         audit: args.audit.audit_log.as_deref().map(AuditLog::new),
         instance,
         dns,
+        tunnel,
     };
     Ok((plan, warnings))
 }

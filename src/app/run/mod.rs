@@ -118,7 +118,7 @@ pub fn shell(args: &NetworkArgs) -> ExitCode {
 }
 
 /// The options of `up` that say how `up` lives, or whom it captures; why a command has no use for it, and whether it was given.
-fn of_up(up: &UpArgs) -> [(&'static str, &'static str, bool); 11] {
+fn of_up(up: &UpArgs) -> [(&'static str, &'static str, bool); 12] {
     let life = "a command ends when it ends";
     let whose = "nobody but the command is in its network";
     [
@@ -129,6 +129,11 @@ fn of_up(up: &UpArgs) -> [(&'static str, &'static str, bool); 11] {
         ),
         ("--dry-run", life, up.dry_run),
         ("--netns", life, up.netns.is_some()),
+        (
+            "--tunnel",
+            "packets need a device and routes of the host's",
+            up.tunnel.tunnel.is_some(),
+        ),
         ("--user", whose, !up.users.is_empty()),
         ("--gateway", whose, !up.gateway.is_empty()),
         ("--group", whose, !up.groups.is_empty()),

@@ -143,12 +143,14 @@ mod tests {
             let values = [
                 "true",
                 "auto",
+                "full",
                 "10.1.0.0/16",
                 "1500",
                 "A=b",
                 "15",
                 "80:80",
                 "10.0.0.2",
+                "10.0.0.1,10.0.0.2",
             ];
             let read = values
                 .into_iter()

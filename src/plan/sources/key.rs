@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::super::{
-    PlanError, capture, device, dns, instance, life, remote, run, ssh_option, whose,
+    PlanError, capture, device, dns, instance, life, remote, run, ssh_option, tunnel, whose,
 };
-use crate::cli::{CarrierArg, UpArgs};
+use crate::cli::{CarrierArg, TunnelArg, UpArgs};
 
 /// One setting, by the name of its option.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ pub(super) enum Slot<'a> {
     Count(&'a mut Option<u8>),
     Bytes(&'a mut Option<u32>),
     Carrier(&'a mut Option<CarrierArg>),
+    Tunnel(&'a mut Option<TunnelArg>),
     Networks(&'a mut Vec<String>),
     Texts(&'a mut Vec<String>),
     Files(&'a mut Vec<PathBuf>),
@@ -60,6 +61,7 @@ impl Slot<'_> {
             Self::Count(value) => value.is_some(),
             Self::Bytes(value) => value.is_some(),
             Self::Carrier(value) => value.is_some(),
+            Self::Tunnel(value) => value.is_some(),
             Self::Networks(values) | Self::Texts(values) => !values.is_empty(),
             Self::Files(values) => !values.is_empty(),
         }
@@ -75,6 +77,7 @@ impl Slot<'_> {
             Self::Count(_) => ("a number from 1 to 16", false),
             Self::Bytes(_) => ("a number from 1280 to 65520", false),
             Self::Carrier(_) => ("auto, russh or openssh", false),
+            Self::Tunnel(_) => ("hybrid, full or ethernet", false),
             Self::Networks(_) => ("networks in quotes, in a list [\"...\", \"...\"]", true),
             Self::Texts(_) => ("texts in quotes, in a list [\"...\", \"...\"]", true),
             Self::Files(_) => (
@@ -96,6 +99,7 @@ impl Slot<'_> {
             }
             Self::Bytes(value) => *value = Some(text.parse().ok()?),
             Self::Carrier(value) => *value = Some(CarrierArg::from_str(text, false).ok()?),
+            Self::Tunnel(value) => *value = Some(TunnelArg::from_str(text, false).ok()?),
             Self::Networks(values) | Self::Texts(values) => values.push(text.to_owned()),
             Self::Files(values) => values.push(text.into()),
         }
@@ -186,6 +190,14 @@ pub(super) const KEYS: &[Key] = &[
     key!("dns", One, Texts, dns, dns::check_word),
     key!("dns-names", One, Text, dns_names, dns::check_pool),
     key!("dns-server", One, Texts, dns_servers, dns::check_server),
+    key!("tunnel", One, Tunnel, tunnel.tunnel, any),
+    key!(
+        "tunnel-address",
+        One,
+        Text,
+        tunnel.tunnel_address,
+        tunnel::check_ends
+    ),
     key!("disable-ipv6", One, Flag, disable_ipv6, any),
     key!("user", Users, Texts, users, any),
     key!("group", Users, Texts, groups, any),
@@ -208,8 +220,10 @@ pub(super) const KEYS: &[Key] = &[
 /// Those that `up` has no use for, and those that `run` has none for. Of a profile, which both may take, they are left to the
 /// other command.
 const OF_RUN: [&str; 3] = ["all", "isolate", "publish"];
-const OF_UP: [&str; 8] = [
+const OF_UP: [&str; 10] = [
     "auto-nets",
+    "tunnel",
+    "tunnel-address",
     "user",
     "group",
     "gateway",
@@ -276,6 +290,7 @@ mod tests {
             "daemon",
             "dry-run",
             "netns",
+            "tunnel-unit",
             "help",
             "version",
             "verbose",
@@ -302,7 +317,16 @@ mod tests {
         for key in KEYS {
             let mut args = UpArgs::default();
             assert!(!(key.slot)(&mut args).is_set(), "{}", key.name);
-            let values = ["true", "auto", "10.1.0.0/16", "1500", "A=b", "15", "80:80"];
+            let values = [
+                "true",
+                "auto",
+                "full",
+                "10.1.0.0/16",
+                "1500",
+                "A=b",
+                "15",
+                "80:80",
+            ];
             let taken = values.iter().any(|text| {
                 let slot = (key.slot)(&mut args);
                 slot.set(text).is_some()

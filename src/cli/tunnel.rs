@@ -1,0 +1,41 @@
+//! The arguments about what TCP cannot carry.
+
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::up::NETWORKS;
+
+/// How packets that are no TCP reach the far side.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TunnelArgs {
+    /// Carry UDP, ping and all else as packets, by a device on the server
+    ///
+    /// As ssh -w does, with all that belongs to it on the server: addresses, forwarding, NAT and their undoing. TCP goes as
+    /// before, at full speed. The server has to permit it (PermitTunnel of sshd_config), and the login has to be root's, or may use sudo
+    /// without a password; otherwise the commands for its administrator are printed, and TCP goes on alone. It takes --carrier openssh. full has TCP
+    /// go as packets, too, so that far hosts can connect to this one; ethernet has a link of layer 2 (a TAP device).
+    #[arg(long, value_enum, value_name = "MODE", help_heading = NETWORKS, num_args = 0..=1, require_equals = true, default_missing_value = "hybrid", hide_possible_values = true, hide_short_help = true)]
+    pub tunnel: Option<TunnelArg>,
+    /// Addresses of the tunnel: here, there
+    ///
+    /// Two of IPv4, two of IPv6, or both pairs, with commas between. Otherwise a pair that neither side has a route for.
+    #[arg(long, value_name = "OURS,FAR", help_heading = NETWORKS, value_hint = ValueHint::Other, hide_short_help = true)]
+    pub tunnel_address: Option<String>,
+    /// Number of the server's device, tunN
+    ///
+    /// Otherwise one that is free there.
+    #[arg(long, value_name = "N", help_heading = NETWORKS, hide_short_help = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=9999))]
+    pub tunnel_unit: Option<u32>,
+}
+
+/// What goes as packets, and as packets of what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TunnelArg {
+    /// What is no TCP
+    #[default]
+    Hybrid,
+    /// Everything
+    Full,
+    /// Everything, over a link of layer 2
+    Ethernet,
+}
