@@ -71,6 +71,12 @@ class Lab:
             raise Failed(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
         return done.returncode == 0
 
+    def output(self, role, *command):
+        """What a command prints on a host of the lab; it may say with its exit code that something got lost."""
+        done = subprocess.run(self.inside(role, *command), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              start_new_session=True)
+        return done.stdout
+
     def far_bytes(self):
         """Bytes that have arrived at the far host: what an upload is measured by, whatever is buffered on the way."""
         for line in self._far_counters.read_text().splitlines():

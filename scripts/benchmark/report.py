@@ -12,6 +12,8 @@ from .lab import CIPHER
 REFERENCE = "ssh-L"
 OURS = "underpass"
 RUN = "underpass-run"
+TUNNEL = "underpass-tunnel"
+BY_HAND = "ssh-w"
 NOT_MEASURED = "not measured"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
@@ -91,6 +93,17 @@ TARGETS = [
     Target("`run --dns`, known names, answers/s", "names-known", "answers/s", least=20_000, tool=RUN, absolute=True),
     Target("`run --dns`, known names, p99, ms", "names-known", "p99 ms", most=2, tool=RUN, absolute=True),
     Target("`run --dns`, fresh names, p50, against TCP through `ssh -L`", "names-fresh", "p50 ms", most=1.3, tool=RUN),
+    Target("`--tunnel`, download, against `ssh -w`", "download1", "Mbit/s", least=8, tool=TUNNEL, base=("download1", BY_HAND)),
+    Target("`--tunnel`, upload, against `ssh -w`", "upload1", "Mbit/s", least=8, tool=TUNNEL, base=("upload1", BY_HAND)),
+    Target("`--tunnel`, upload, 100 ms RTT, against `ssh -w`", "upload1-100ms", "Mbit/s", least=20, tool=TUNNEL,
+           base=("upload1-100ms", BY_HAND)),
+    Target("`--tunnel`, ping, p50, against `ssh -w`", "ping-idle", "p50 ms", most=1.2, tool=TUNNEL, base=("ping-idle", BY_HAND)),
+    Target("`--tunnel`, ping beside a full download, p50, against `ssh -w`", "ping-busy", "p50 ms", most=1.2, tool=TUNNEL,
+           base=("ping-busy", BY_HAND)),
+    Target("`--tunnel`, ping beside a full download, p99, ms", "ping-busy", "p99 ms", most=5, tool=TUNNEL, absolute=True),
+    Target("`--tunnel`, UDP at 200 Mbit/s, lost, %", "udp200", "lost %", most=0.1, tool=TUNNEL, absolute=True),
+    Target("`--tunnel`, UDP at 200 Mbit/s, jitter, against `ssh -w`", "udp200", "jitter ms", most=1, tool=TUNNEL,
+           base=("udp200", BY_HAND)),
     Target("echo beside a full download, p50", "echo-busy", "p50 ms", most=1.5),
     Target("download beside a stopped and a slow reader, of that beside an ordinary flow", "laggards",
            "of ordinary", least=0.8, absolute=True),

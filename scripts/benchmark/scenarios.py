@@ -1,5 +1,7 @@
 """What is measured. A scenario gets a tool that has just been started and returns figures by name."""
 
+import json
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -215,6 +217,32 @@ def names(*options):
     return run
 
 
+def ping(tool, length):
+    """Echo requests of ICMP, one after the other."""
+    count = max(200, length.measure // 4)
+    output = tool.lab.output(tool.role, "ping", "-n", "-i", "0.002", "-W", "2", "-c", count, SERVICES)
+    times = sorted(float(time) for time in re.findall(r"time=([0-9.]+) ms", output))
+    if not times:
+        raise Failed("no echo came back")
+    return {"p50 ms": times[len(times) // 2], "p99 ms": times[len(times) * 99 // 100], "lost": count - len(times)}
+
+
+def ping_beside_download(tool, length):
+    with endless_download(tool, length):
+        return ping(tool, length)
+
+
+def datagrams(tool, length):
+    """UDP at 200 Mbit/s to the far host, as iperf3 sees it."""
+    tool.spawn("iperf3", "--server", "--one-off", "--bind", SERVICES, "--forceflush", role="vpc", ready="Server listening")
+    output = tool.lab.output(tool.role, "iperf3", "--client", SERVICES, "--udp", "--bitrate", "200M", "--length", 1200,
+                             "--time", max(2, length.measure // 1000), "--json")
+    sums = json.loads(output).get("end", {}).get("sum", {})
+    if not sums.get("packets"):
+        raise Failed("nothing arrived")
+    return {"lost %": sums["lost_percent"], "jitter ms": sums["jitter_ms"]}
+
+
 def at_rtt(rtt_ms, scenarios):
     return {f"{name}-{rtt_ms}ms": Scenario(run, rtt_ms) for name, run in scenarios.items()}
 
@@ -222,6 +250,9 @@ def at_rtt(rtt_ms, scenarios):
 BULK = {f"{direction}{flows}": bulk(direction, flows)
         for direction in ("download", "upload") for flows in (1, 8)}
 SHORTS = {f"short{parallel}": short(parallel) for parallel in (1, 32)}
+
+# Whatever is no TCP.
+PACKET_TOOLS = ("ssh-w", "underpass-tunnel", "direct")
 
 # Names are looked up where a command has a network of its own, and over a forwarded port.
 NAMES_TOOLS = ("ssh-L", "underpass-run")
@@ -239,6 +270,9 @@ SCENARIOS = {
     "beside9000": Scenario(beside_idle(9000), crowd=True),
     "names-known": Scenario(names("--window", 16), tools=NAMES_TOOLS),
     "names-fresh": Scenario(names("--fresh"), tools=NAMES_TOOLS),
+    "ping-idle": Scenario(ping, tools=PACKET_TOOLS),
+    "ping-busy": Scenario(ping_beside_download, tools=PACKET_TOOLS),
+    "udp200": Scenario(datagrams, tools=PACKET_TOOLS),
     "startup": Scenario(startup, starts=True),
     "run-true": Scenario(once, tools=("ssh-L", "underpass-run")),
     **at_rtt(20, BULK),

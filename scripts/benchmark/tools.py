@@ -272,6 +272,20 @@ class SshTunnel(Tool):
         self.ip("client", "route", "add", SUBNET, "dev", "tun0")
 
 
+class UnderpassTunnel(SshTunnel):
+    """`up --tunnel`, through the same sshd as `ssh -w`."""
+
+    name = "underpass-tunnel"
+
+    OPTIONS = ("--tunnel", "-o", f"Ciphers={CIPHER}")
+
+    def start(self):
+        state = self.lab.state
+        self.spawn(self.lab.built / "underpass", "up", "-r", f"root@{BASTION}", "-p", self.PORT, "-i", state / "id",
+                   "-o", f"UserKnownHostsFile={state / 'known_hosts'}", "-o", f"HostKeyAlias={BASTION}", *self.OPTIONS,
+                   SUBNET, ready=r"\bready\b", environment={"HOME": str(state), "NO_COLOR": "1"})
+
+
 def command(*arguments):
     """Runs an installation step; its output is shown only if it fails."""
     done = subprocess.run(list(map(str, arguments)), stdin=subprocess.DEVNULL,
@@ -281,4 +295,5 @@ def command(*arguments):
 
 
 TOOLS = {tool.name: tool
-         for tool in (Underpass, UnderpassRun, UnderpassOpenssh, SshLocal, SshSocks, Sshuttle, SshTunnel, Direct)}
+         for tool in (Underpass, UnderpassRun, UnderpassOpenssh, SshLocal, SshSocks, Sshuttle, SshTunnel,
+                      UnderpassTunnel, Direct)}
