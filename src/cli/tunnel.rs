@@ -17,7 +17,7 @@ pub struct TunnelArgs {
     pub tunnel: Option<TunnelArg>,
     /// Addresses of the tunnel: here, there
     ///
-    /// Two of IPv4, two of IPv6, or both pairs, with commas between. Otherwise a pair that neither side has a route for.
+    /// OURS,FAR,OURS6,FAR6 for IPv6 as well. Otherwise a pair of each that neither side has a route for.
     #[arg(long, value_name = "OURS,FAR", help_heading = NETWORKS, value_hint = ValueHint::Other, hide_short_help = true)]
     pub tunnel_address: Option<String>,
     /// Number of the server's device, tunN

@@ -1,6 +1,6 @@
 //! The device: its name and MTU.
 
-use super::{DeviceKind, DevicePlan, PlanError};
+use super::{DevicePlan, PlanError, TunnelPlan};
 use crate::cli::UpArgs;
 
 /// IPv6 asks for 1280 bytes (RFC 8200 section 5); the kernel's TUN takes 65535, less room for headers.
@@ -8,12 +8,13 @@ const MTU_RANGE: std::ops::RangeInclusive<u32> = 1280..=65520;
 /// IFNAMSIZ less the final zero (linux/if.h).
 const NAME_BYTES: usize = 15;
 
-/// The device to make.
-pub(super) fn plan(args: &UpArgs) -> Result<DevicePlan, PlanError> {
+/// The device to make; that of `tunnel`, if there is one.
+pub(super) fn plan(args: &UpArgs, tunnel: Option<&TunnelPlan>) -> Result<DevicePlan, PlanError> {
     let mtu = args.mtu.map(check_mtu).transpose()?;
     let name = args.tun.clone();
     name.as_deref().map(check_tun).transpose()?;
-    let kind = DeviceKind::default();
+    let kind = tunnel.map(|tunnel| tunnel.mode.device());
+    let kind = kind.unwrap_or_default();
     Ok(DevicePlan { name, mtu, kind })
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::far_side::TunnelAddressError;
 use super::sources::SourceError;
 
 /// Arguments that make no plan. Each message is one line that says what to change.
@@ -188,15 +189,8 @@ pub enum PlanError {
         reason: &'static str,
     },
     /// Addresses of a tunnel that make none.
-    #[error(
-        "--tunnel-address {text:?}: {reason}; write OURS,FAR, for example 10.255.0.1,10.255.0.2 or fd99::1,fd99::2, or both with a comma between"
-    )]
-    BadTunnelAddress {
-        /// As typed.
-        text: String,
-        /// What is wrong with them.
-        reason: &'static str,
-    },
+    #[error(transparent)]
+    BadTunnelAddress(#[from] TunnelAddressError),
     /// `--tunnel-address` or `--tunnel-unit` alone.
     #[error("--tunnel-address and --tunnel-unit are for --tunnel; add that")]
     NoTunnel,

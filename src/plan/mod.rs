@@ -52,7 +52,7 @@ pub use ssh::{
     SshPlan,
 };
 pub use subnet::Ports;
-pub use tunnel::{Ends, TunnelMode, TunnelPlan};
+pub use tunnel::{TunnelMode, TunnelPlan};
 pub use whose::{Forwarded, Group, Whose};
 
 /// Everything that `up` needs to know.

@@ -22,8 +22,8 @@ pub fn resolve(
     let mut warnings = Vec::new();
     let query = Query::new(args)?;
     let capture = capture::plan(args, environment, &mut warnings)?;
-    let device = device::plan(args)?;
     let tunnel = tunnel::plan(args)?;
+    let device = device::plan(args, tunnel.as_ref())?;
     let instance = InstancePlan::new(args, &query.host, query.port)?;
     let client = SshClient {
         arguments: query.flags(),

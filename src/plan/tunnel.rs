@@ -1,8 +1,7 @@
 //! What TCP cannot carry: as packets, or not at all.
 
-use std::net::IpAddr;
-
-use super::PlanError;
+use super::far_side::TunnelAddress;
+use super::{DeviceKind, PlanError};
 use crate::cli::{TunnelArg, UpArgs};
 
 /// A tunnel of packets to a device of the server's.
@@ -12,10 +11,8 @@ pub struct TunnelPlan {
     pub mode: TunnelMode,
     /// The number of the server's device; a free one where it is `None`.
     pub unit: Option<u32>,
-    /// Both ends of IPv4 and of IPv6; chosen where they are `None`.
-    pub v4: Option<Ends>,
-    /// The same of IPv6.
-    pub v6: Option<Ends>,
+    /// The addresses of both ends; free ones where it is `None`.
+    pub address: Option<TunnelAddress>,
 }
 
 /// What goes through a tunnel.
@@ -29,30 +26,27 @@ pub enum TunnelMode {
     Ethernet,
 }
 
-/// The addresses of a tunnel, both of one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
-    /// That of this host.
-    pub ours: IpAddr,
-    /// That of the server.
-    pub far: IpAddr,
+impl TunnelMode {
+    /// The device here that it takes.
+    pub fn device(self) -> DeviceKind {
+        match self {
+            Self::Hybrid => DeviceKind::Tun,
+            Self::Full => DeviceKind::PlainTun,
+            Self::Ethernet => DeviceKind::Tap,
+        }
+    }
 }
 
 /// What `--tunnel` and its like say.
 pub(super) fn plan(args: &UpArgs) -> Result<Option<TunnelPlan>, PlanError> {
     let tunnel = &args.tunnel;
-    let ends = tunnel
-        .tunnel_address
-        .as_deref()
-        .map(read_ends)
-        .transpose()?;
+    let address = tunnel.tunnel_address.as_deref().map(read).transpose()?;
     let Some(mode) = tunnel.tunnel else {
-        return match ends.is_some() || tunnel.tunnel_unit.is_some() {
+        return match address.is_some() || tunnel.tunnel_unit.is_some() {
             true => Err(PlanError::NoTunnel),
             false => Ok(None),
         };
     };
-    let [v4, v6] = ends.unwrap_or_default();
     Ok(Some(TunnelPlan {
         mode: match mode {
             TunnelArg::Hybrid => TunnelMode::Hybrid,
@@ -60,89 +54,66 @@ pub(super) fn plan(args: &UpArgs) -> Result<Option<TunnelPlan>, PlanError> {
             TunnelArg::Ethernet => TunnelMode::Ethernet,
         },
         unit: tunnel.tunnel_unit,
-        v4,
-        v6,
+        address,
     }))
 }
 
 /// Whether a text can stand behind `--tunnel-address`.
-pub(super) fn check_ends(text: &str) -> Result<(), PlanError> {
-    read_ends(text).map(drop)
+pub(super) fn check_address(text: &str) -> Result<(), PlanError> {
+    read(text).map(drop)
 }
 
-fn read_ends(text: &str) -> Result<[Option<Ends>; 2], PlanError> {
-    let wrong = |reason| PlanError::BadTunnelAddress {
-        text: text.to_owned(),
-        reason,
-    };
-    let words = text.split(',').map(|word| word.trim().parse());
-    let all: Vec<IpAddr> = words
-        .collect::<Result<_, _>>()
-        .map_err(|_| wrong("one of them is no address"))?;
-    let mut ends = [None, None];
-    for pair in all.chunks(2) {
-        let &[ours, far] = pair else {
-            return Err(wrong("it takes two addresses, that of this host first"));
-        };
-        if ours.is_ipv4() != far.is_ipv4() {
-            return Err(wrong("one is IPv4 and the other IPv6"));
-        }
-        if ours == far {
-            return Err(wrong("both ends have the same address"));
-        }
-        let is_unfit = |ip: IpAddr| ip.is_loopback() || ip.is_multicast() || ip.is_unspecified();
-        if is_unfit(ours) || is_unfit(far) {
-            return Err(wrong("no host can have that address"));
-        }
-        let place = &mut ends[usize::from(ours.is_ipv6())];
-        if place.replace(Ends { ours, far }).is_some() {
-            return Err(wrong("there are two pairs of one family"));
-        }
-    }
-    Ok(ends)
+fn read(text: &str) -> Result<TunnelAddress, PlanError> {
+    Ok(text.parse()?)
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+    use crate::cli::TunnelArgs;
+
+    fn of(tunnel: TunnelArgs) -> Result<Option<TunnelPlan>, PlanError> {
+        let args = UpArgs {
+            tunnel,
+            ..UpArgs::default()
+        };
+        plan(&args)
+    }
 
     #[test]
-    fn pairs_of_either_family() {
-        let ends = |text: &str| {
-            let [v4, v6] = read_ends(text).unwrap();
-            let both = v4.into_iter().chain(v6);
-            let shown = both.map(|ends| format!("{}-{}", ends.ours, ends.far));
-            shown.collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(ends("10.9.0.1,10.9.0.2"), "10.9.0.1-10.9.0.2");
-        assert_eq!(
-            ends("fd09::1, fd09::2, 10.9.0.1,10.9.0.2"),
-            "10.9.0.1-10.9.0.2 fd09::1-fd09::2"
-        );
-        for wrong in [
-            "",
-            "10.9.0.1",
-            "10.9.0.1,fd09::2",
-            "10.9.0.1,10.9.0.1",
-            "10.9.0.1,10.9.0.2,10.9.0.3",
-            "10.9.0.1,10.9.0.2,10.9.0.3,10.9.0.4",
-            "10.9.0.1/30,10.9.0.2",
-            "127.0.0.1,10.9.0.2",
-            "10.9.0.1,224.0.0.1",
+    fn each_mode_has_its_device() {
+        for (mode, device) in [
+            (TunnelArg::Hybrid, DeviceKind::Tun),
+            (TunnelArg::Full, DeviceKind::PlainTun),
+            (TunnelArg::Ethernet, DeviceKind::Tap),
         ] {
-            assert!(
-                matches!(read_ends(wrong), Err(PlanError::BadTunnelAddress { .. })),
-                "{wrong}"
-            );
+            let args = TunnelArgs {
+                tunnel: Some(mode),
+                tunnel_address: Some("10.9.0.1,10.9.0.2".to_owned()),
+                tunnel_unit: Some(7),
+            };
+            let plan = of(args).unwrap().unwrap();
+            assert_eq!(plan.mode.device(), device);
+            assert_eq!(plan.unit, Some(7));
+            assert_eq!(plan.address, "10.9.0.1,10.9.0.2".parse().ok());
         }
     }
 
-    proptest! {
-        #[test]
-        fn no_text_panics(text in "[0-9a-f.:,/ ]{0,60}|\\PC{0,20}") {
-            let _ = read_ends(&text);
-        }
+    #[test]
+    fn what_belongs_to_a_tunnel_takes_one() {
+        assert_eq!(of(TunnelArgs::default()).unwrap(), None);
+        let unit = TunnelArgs {
+            tunnel_unit: Some(7),
+            ..TunnelArgs::default()
+        };
+        assert!(matches!(of(unit), Err(PlanError::NoTunnel)));
+        let address = |text: &str| TunnelArgs {
+            tunnel_address: Some(text.to_owned()),
+            ..TunnelArgs::default()
+        };
+        let alone = of(address("10.9.0.1,10.9.0.2"));
+        assert!(matches!(alone, Err(PlanError::NoTunnel)));
+        let wrong = of(address("10.9.0.1"));
+        assert!(matches!(wrong, Err(PlanError::BadTunnelAddress(_))));
     }
 }

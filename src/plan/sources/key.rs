@@ -196,7 +196,7 @@ pub(super) const KEYS: &[Key] = &[
         One,
         Text,
         tunnel.tunnel_address,
-        tunnel::check_ends
+        tunnel::check_address
     ),
     key!("disable-ipv6", One, Flag, disable_ipv6, any),
     key!("user", Users, Texts, users, any),
