@@ -118,9 +118,10 @@ pub fn shell(args: &NetworkArgs) -> ExitCode {
 }
 
 /// The options of `up` that say how `up` lives, or whom it captures; why a command has no use for it, and whether it was given.
-fn of_up(up: &UpArgs) -> [(&'static str, &'static str, bool); 12] {
+fn of_up(up: &UpArgs) -> [(&'static str, &'static str, bool); 14] {
     let life = "a command ends when it ends";
     let whose = "nobody but the command is in its network";
+    let packets = "packets need a device and routes of the host's";
     [
         (
             "--auto-nets",
@@ -129,11 +130,13 @@ fn of_up(up: &UpArgs) -> [(&'static str, &'static str, bool); 12] {
         ),
         ("--dry-run", life, up.dry_run),
         ("--netns", life, up.netns.is_some()),
+        ("--tunnel", packets, up.tunnel.tunnel.is_some()),
         (
-            "--tunnel",
-            "packets need a device and routes of the host's",
-            up.tunnel.tunnel.is_some(),
+            "--tunnel-address",
+            packets,
+            up.tunnel.tunnel_address.is_some(),
         ),
+        ("--tunnel-unit", packets, up.tunnel.tunnel_unit.is_some()),
         ("--user", whose, !up.users.is_empty()),
         ("--gateway", whose, !up.gateway.is_empty()),
         ("--group", whose, !up.groups.is_empty()),
