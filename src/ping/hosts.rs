@@ -94,7 +94,9 @@ impl<T> Hosts<T> {
 
     /// Somebody asks whether `host` is there.
     pub fn handle_request(&mut self, now: Instant, host: IpAddr, request: T) {
-        if !self.hosts.contains_key(&host) && !self.has_room(now) {
+        // Who cannot be asked now is not remembered either.
+        let is_busy = self.asked.len() >= UNDER_WAY;
+        if !self.hosts.contains_key(&host) && (is_busy || !self.has_room(now)) {
             self.counters.ignored += 1;
             return;
         }
@@ -107,7 +109,7 @@ impl<T> Hosts<T> {
         if self.pace == Pace::Slowing && known.asked > 0 {
             // As long as one is not answered, a further one would only be left behind, too.
             self.counters.ignored += 1;
-        } else if known.next <= now && self.asked.len() < UNDER_WAY {
+        } else if known.next <= now && !is_busy {
             self.ask(now, host, request);
         } else if known.held.is_none() && known.next > now && known.next - now <= HOLD {
             known.held = Some(request);
@@ -238,6 +240,7 @@ mod tests {
         }
         let asked = std::iter::from_fn(|| hosts.next_question()).count();
         assert_eq!((asked, hosts.counters().ignored), (UNDER_WAY, 36));
+        assert_eq!(hosts.hosts.len(), UNDER_WAY);
         assert_eq!(hosts.poll_timeout(), Some(now + PATIENCE));
         hosts.handle_timeout(now + PATIENCE);
         hosts.handle_request(now + PATIENCE, host("10.0.0.99"), 99);
@@ -251,13 +254,17 @@ mod tests {
         for number in 0..5_000_u32 {
             let ip = IpAddr::from(number.to_be_bytes());
             hosts.handle_request(start, ip, number);
+            let waits = hosts.asked.len() < UNDER_WAY;
+            if let Some((question, _)) = hosts.next_question().filter(|_| !waits) {
+                hosts.handle_answer(start, question, true);
+            }
         }
         assert_eq!(hosts.hosts.len(), REMEMBERED);
         hosts.handle_request(start + APART, host(HOST), 0);
         assert!(hosts.hosts.contains_key(&host(HOST)));
         assert_eq!(
             hosts.hosts.len(),
-            UNDER_WAY + 1,
+            UNDER_WAY,
             "those that wait for an answer stay"
         );
     }
