@@ -56,6 +56,35 @@
 //! one per direction. Packets come and go as super-segments of up to 64 KB (IFF_VNET_HDR), which the kernel cuts
 //! only when they leave this host.
 //!
+//! # What is no TCP
+//!
+//! By itself UDP is refused and ping is silent: SSH forwards TCP. `app/up/beside/` carries them where that is asked for; each
+//! packet's way is [`engine::Ways`], looked up before anything else.
+//!
+//! | asked for | it takes on the server | UDP | ping | everything else |
+//! |---|---|---|---|---|
+//! | `--tunnel` | PermitTunnel; root or sudo, or an administrator once | packets | packets | packets; TCP as ever by `direct-tcpip` |
+//! | `--tunnel=full` | the same | packets | packets | packets, TCP as well: far hosts connect to this one |
+//! | `--tunnel=ethernet` | the same | frames | frames | frames of a TAP device; no engine looks at them |
+//! | `--udp` | a command, python3 or perl; or socat or nc, for one question and its answer | datagrams ([`udp`]) | | |
+//! | `--ping` | a command, and its own ping | | hosts that it hears of ([`ping`]) | |
+//! | `--ping=probe` | nothing | | hosts of which a TCP port opens or refuses | |
+//!
+//! A tunnel is what `ssh -w` makes, without its pain: TCP is not carried over TCP, and one command does the six steps. In this
+//! order, by one script that is sent as text and leaves no file but in `/run` ([`plan::far_side`]): the server is asked what it is
+//! ([`plan::far_side::Probe`]), a device is made where sudo has to, ssh's control socket opens `tun@openssh.com` (PROTOCOL 2.3 of
+//! OpenSSH), and addresses, forwarding and NAT are set. At the end they are taken back; when the connection dies a watchdog there
+//! does so within seconds, and all of it is done again, with the same addresses, when there is a connection again. Who may not do
+//! it is shown the commands for an administrator, and has TCP meanwhile. The addresses of both ends are of 198.19.128.0/18 and
+//! fd75:6e64:6572:7074::/64, a pair that neither side has a route for, unless `--tunnel-address` names one.
+//!
+//! Packets wait in front of the channel, in a queue for each flow (`carrier/channels/fair.rs`), for 100 ms at most: the oldest go
+//! where there are too many. What is longer than the tunnel's MTU is told to its sender (ICMP 3/4, ICMPv6 2). Where the server
+//! has no IPv6, or none of it was asked for, nothing of IPv6 goes through the tunnel, and its TCP goes as ever.
+//!
+//! With `--udp`, a datagram that this host cuts into fragments is not carried: 1,472 bytes go with IPv4, 1,452 with IPv6, more with
+//! `--mtu 65520`. The audit log has flows of TCP; of a tunnel it has that the session asked for one.
+//!
 //! # Other addresses
 //!
 //! `FAR=LOCAL` shows a network behind the server under other addresses here, one for one ([`plan::mapping`]): for a host whose
@@ -302,8 +331,8 @@
 //! | channel closed before our own EOF | RST | ECONNRESET |
 //! | SSH connection lost | RST | ECONNRESET; what it opens next waits |
 //! | no SSH connection at the moment | nothing, until there is one | waits, up to the application's own time-out |
-//! | UDP | ICMP 3/3, ICMPv6 1/4 | ECONNREFUSED: QUIC falls back to TCP at once; questions to the name server of `--dns` are answered |
-//! | ping | nothing | silence: no reply that was not heard from the host |
+//! | UDP, unless `--tunnel` or `--udp` carries it | ICMP 3/3, ICMPv6 1/4 | ECONNREFUSED: QUIC falls back to TCP at once; questions to the name server of `--dns` are answered |
+//! | ping, unless `--tunnel` or `--ping` asks | nothing | silence: no reply that was not heard from the host |
 pub mod app;
 pub mod audit;
 pub mod carrier;

@@ -63,7 +63,8 @@ const TABLE: [Room; 16] = [
     Room {
         name: "app",
         rooms: &[
-            "audit", "carrier", "cli", "inlet", "net", "os", "plan", "relay", "resolve", "stats",
+            "audit", "carrier", "cli", "inlet", "net", "os", "ping", "plan", "relay", "resolve",
+            "stats", "udp",
         ],
         crates: &[
             "anyhow",

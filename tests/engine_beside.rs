@@ -304,6 +304,23 @@ fn a_name_server_stays_ours_in_full_mode() {
     assert!(matches!(arrival, Some(Arrival::Beside(Beside::Packet(_)))));
 }
 
+/// What would be lost there is refused, or a flow.
+#[test]
+fn where_the_tunnel_has_no_ipv6_nothing_of_it_goes_there() {
+    let engine = carrying(Ways {
+        v6: false,
+        ..Ways::full(LONG)
+    });
+    let packet = udp(false, b"question");
+    let arrival = engine.handle_packet(at(0), &packet, Checksum::Unverified);
+    assert!(matches!(arrival, Some(Arrival::Beside(Beside::Packet(_)))));
+    hold(&engine, at(0), ends(true));
+    assert!(give(&engine, at(0), &udp(true, b"question")).is_none());
+    assert_eq!(said(&engine), "ICMPv6 1/4 quoting 56 bytes");
+    assert!(give(&engine, at(0), &echo(true, b"ping")).is_none());
+    assert_eq!(said(&engine), "nothing");
+}
+
 #[test]
 fn a_device_that_cuts_no_segments_keeps_its_flows() {
     let engine = engine(Config {
@@ -722,9 +739,10 @@ fn ways() -> impl Strategy<Value = Ways> {
     let pings = prop::sample::select(vec![Pings::Silent, Pings::Ask, Pings::Packets]);
     let others = prop::sample::select(vec![Others::Refuse, Others::Packets]);
     let hop = prop::sample::select(vec![None, Some(host(false)), Some(host(true))]);
-    (any::<bool>(), udp, pings, others, 0..200_usize, hop).prop_map(
-        |(full, udp, pings, others, max_len, hop)| Ways {
+    (any::<[bool; 2]>(), udp, pings, others, 0..200_usize, hop).prop_map(
+        |([full, v6], udp, pings, others, max_len, hop)| Ways {
             full,
+            v6,
             udp,
             pings,
             others,

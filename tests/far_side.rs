@@ -6,7 +6,7 @@
 #[path = "far_side/rig.rs"]
 mod rig;
 
-use underpass::app::up::far_side::{Found, Wish};
+use underpass::app::up::beside::far_side::{Found, Wish};
 use underpass::plan::far_side::{DeviceKind, MayNot};
 
 use rig::{Rig, wish};

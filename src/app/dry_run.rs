@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use anyhow::Context;
 
 use super::exit::Exit;
+use super::up::beside::wished;
 use super::up::far_networks;
 use crate::carrier::AnyCarrier;
 use crate::carrier::prompt;
 use crate::os::{self, DEFAULT_MTU, Netlink, Slot, first_free_name, host, routes};
 use crate::plan::advice::{self, HostNetworks};
-use crate::plan::{CapturePlan, Plan, PlanError};
+use crate::plan::far_side::TunnelAddress;
+use crate::plan::{CapturePlan, DeviceKind, Plan, PlanError, Subnet};
 
 /// Prints the set-up of `plan` on stdout and its warnings on stderr.
 pub async fn run(plan: &Plan) -> Exit {
@@ -35,15 +37,23 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
         .await
         .context("could not read the host's networks")?;
     let from = super::surroundings::logged_in_from();
-    let capture = &captured(plan, &networks).await?;
-    for line in advice::advise(capture, &networks, from)? {
+    let carrier = logged_in(plan).await?;
+    let mut capture = captured(plan, &networks, carrier.as_ref()).await?;
+    for line in advice::advise(&capture, &networks, from)? {
         tracing::warn!("{line}");
     }
-    let source = host::source(&netlink, &slot, capture).await?;
+    let source = host::source(&netlink, &slot, &capture).await?;
+    let tunnel = match carrier.as_ref().zip(plan.beside.tunnel.as_ref()) {
+        Some((carrier, tunnel)) => wished::shown(plan, tunnel, &networks, carrier).await?,
+        None => wished::Shown::default(),
+    };
+    let source = host::in_tunnel(source, tunnel.address, plan.device.kind == DeviceKind::Tap);
+    let far = tunnel.address.iter().flat_map(TunnelAddress::far);
+    capture.subnets.extend(far.map(Subnet::host));
     let exempt = server_addresses(plan).await;
     let device = plan.device.name.clone().unwrap_or_else(first_free_name);
     let entries = routes::desired(
-        capture,
+        &capture,
         &routes::Setting {
             device: &device,
             mtu: plan.device.mtu.unwrap_or(DEFAULT_MTU),
@@ -65,17 +75,32 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
     for entry in entries {
         writeln!(text, "{entry}")?;
     }
+    for line in tunnel.lines {
+        writeln!(text, "# {line}")?;
+    }
     Ok(text)
 }
 
-/// What is captured. Only where the server has to be asked for that is it logged in to.
-async fn captured(plan: &Plan, here: &HostNetworks) -> anyhow::Result<CapturePlan> {
-    let Some(wanted) = plan.auto_nets else {
-        return Ok(plan.capture.clone());
-    };
+/// A connection, only where the server has to be asked for something.
+async fn logged_in(plan: &Plan) -> anyhow::Result<Option<AnyCarrier>> {
+    if plan.auto_nets.is_none() && plan.beside.tunnel.is_none() {
+        return Ok(None);
+    }
     let prompter = prompt::usual(plan.ssh.login.batch, |name| std::env::var_os(name));
     let carrier = AnyCarrier::connect(&plan.carrier, &plan.ssh, prompter).await?;
-    let found = far_networks::find(plan, wanted, &carrier, here).await?;
+    Ok(Some(carrier))
+}
+
+/// What is captured.
+async fn captured(
+    plan: &Plan,
+    here: &HostNetworks,
+    carrier: Option<&AnyCarrier>,
+) -> anyhow::Result<CapturePlan> {
+    let Some((wanted, carrier)) = plan.auto_nets.zip(carrier) else {
+        return Ok(plan.capture.clone());
+    };
+    let found = far_networks::find(plan, wanted, carrier, here).await?;
     Ok(found.added_to(&plan.capture))
 }
 

@@ -1,5 +1,6 @@
 //! `status`: how instances are, for a person or for a script.
 
+mod beside;
 mod names;
 
 use std::fmt::{self, Display, Write};
@@ -119,6 +120,11 @@ impl Display for Whole<'_> {
                 line(name, &text)?;
             }
         }
+        if let Some(beside) = &report.beside {
+            for (name, text) in beside::lines(beside) {
+                line(name, &text)?;
+            }
+        }
         if !report.drops.is_empty() {
             line("drops", &counts(&report.drops))?;
         }
@@ -233,7 +239,7 @@ fn count(count: u64, word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::control::report::{
-        Bytes, Carrier, Flows, LastError, NamePool, Names, Server,
+        Beside, Bytes, Carrier, Flows, LastError, NamePool, Names, Server,
     };
     use super::*;
 
@@ -282,6 +288,10 @@ mod tests {
                 up: 999,
                 down: 12_345_678,
             },
+            beside: Some(Beside {
+                udp: "by python3".to_owned(),
+                ..Beside::default()
+            }),
             names: Some(Names {
                 domains: vec!["corp.internal".to_owned(), "db.example.com".to_owned()],
                 servers: vec!["10.0.0.2:53".to_owned()],

@@ -38,6 +38,8 @@ pub fn doctor_hides(argument: clap::Arg) -> clap::Arg {
         "tunnel",
         "tunnel_address",
         "tunnel_unit",
+        "udp",
+        "ping",
         "mtu",
         "tun",
         "dry_run",

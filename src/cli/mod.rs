@@ -28,7 +28,7 @@ use text::{
     DOCTOR_AFTER_HELP, HELP, RUN_AFTER_HELP, SHELL_AFTER_HELP, UP_AFTER_HELP, UP_AFTER_LONG_HELP,
 };
 pub use text::{EXAMPLES, EXIT_CODES};
-pub use tunnel::{TunnelArg, TunnelArgs};
+pub use tunnel::{PingArg, TunnelArg, TunnelArgs};
 pub use up::{CarrierArg, UpArgs};
 
 /// Route whole subnets through any SSH server you can log in to.

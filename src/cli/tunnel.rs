@@ -26,6 +26,28 @@ pub struct TunnelArgs {
     #[arg(long, value_name = "N", help_heading = NETWORKS, hide_short_help = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=9999))]
     pub tunnel_unit: Option<u32>,
+    /// Carry UDP by a helper on the server
+    ///
+    /// For where there is no tunnel. The login has to run commands, and the server has to have python3 or perl, or socat or nc, which
+    /// carry one question and its answer; nothing is written there. Otherwise UDP is refused.
+    #[arg(long, help_heading = NETWORKS, hide_short_help = true)]
+    pub udp: bool,
+    /// Answer pings, by the server's own ping
+    ///
+    /// For where there is no tunnel. Hosts that the server hears of are answered for, once a second each; the others are silent. probe takes
+    /// no command there: it connects to ports 443, 80, 22, 445 and 3389, and a host that accepts or refuses is there.
+    #[arg(long, value_enum, value_name = "HOW", help_heading = NETWORKS, num_args = 0..=1, require_equals = true, default_missing_value = "server", hide_possible_values = true, hide_short_help = true)]
+    pub ping: Option<PingArg>,
+}
+
+/// Who asks whether a host is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PingArg {
+    /// The server's own ping
+    #[default]
+    Server,
+    /// TCP ports are tried
+    Probe,
 }
 
 /// What goes as packets, and as packets of what.

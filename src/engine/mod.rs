@@ -285,7 +285,7 @@ impl<O: Outlet> Engine<O> {
         packet: &'a [u8],
         checksum: Checksum,
     ) -> Option<Arrival<'a>> {
-        let ways = self.ways.get();
+        let ways = self.ways.get().of(packet);
         let parsed = match packet::parse(packet, checksum) {
             Ok(parsed) => parsed,
             Err(reason) => return self.handle_unparsed(now, packet, reason, &ways),

@@ -50,6 +50,8 @@ pub struct Ways {
     pub pings: Pings,
     /// Everything else.
     pub others: Others,
+    /// Whether IPv6 goes these ways as well; otherwise nothing of it is carried beside flows.
+    pub v6: bool,
     /// The longest packet in bytes that may be handed out whole.
     pub max_len: usize,
     /// Whom packets out of the tunnel may be for; where there is none, any host that a packet can be for.
@@ -66,6 +68,7 @@ impl Default for Ways {
             udp: Udp::default(),
             pings: Pings::default(),
             others: Others::default(),
+            v6: true,
             max_len: usize::from(u16::MAX),
             ours: [None; 2],
             hop: [None; 2],
@@ -90,6 +93,15 @@ impl Ways {
         Self {
             full: true,
             ..Self::hybrid(max_len)
+        }
+    }
+
+    /// Those of `packet`.
+    pub(super) fn of(self, packet: &[u8]) -> Self {
+        let is_v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+        match is_v6 && !self.v6 {
+            true => Self::default(),
+            false => self,
         }
     }
 

@@ -14,6 +14,7 @@ use super::routes::{self, Source};
 use super::{Netlink, NetlinkError, Slot, Tables};
 use crate::plan::CapturePlan;
 use crate::plan::advice::{Gateway, HostNetworks, Interface};
+use crate::plan::far_side::TunnelAddress;
 
 /// Names of devices that we made begin with this.
 pub const DEVICE_PREFIX: &str = "underpass";
@@ -84,6 +85,27 @@ pub async fn source(
     Ok(choose_source(slot.number(), &used, capture, has_ipv6()))
 }
 
+/// The same where the device may be that of a tunnel, which has its addresses there, in place of those of `source`. Where it `is_ethernet`
+/// the far end takes the packets.
+pub fn in_tunnel(source: Source, ends: Option<TunnelAddress>, is_ethernet: bool) -> Source {
+    let Some(ends) = ends else {
+        return source;
+    };
+    let far = [
+        Some(ends.v4.far.into()),
+        ends.v6.map(|ends| ends.far.into()),
+    ];
+    let v6 = ends
+        .v6
+        .map(|ends| ends.ours)
+        .filter(|_| source.v6.is_some());
+    Source {
+        v4: ends.v4.ours,
+        v6: v6.or(source.v6),
+        neighbour: far.map(|far| far.filter(|_| is_ethernet)),
+    }
+}
+
 /// The same, where `used` are the host's own addresses and `slot` is the instance's number.
 pub fn choose_source(slot: u32, used: &[IpAddr], capture: &CapturePlan, ipv6: bool) -> Source {
     let number = u8::try_from(slot).unwrap_or_default().saturating_add(1);
@@ -93,6 +115,7 @@ pub fn choose_source(slot: u32, used: &[IpAddr], capture: &CapturePlan, ipv6: bo
     Source {
         v4: choose(v4, used, capture).unwrap_or(Ipv4Addr::new(198, 18, 0, number)),
         v6: choose(v6, used, capture).filter(|_| ipv6),
+        neighbour: [None; 2],
     }
 }
 

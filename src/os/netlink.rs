@@ -8,7 +8,9 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
 use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::packet_route::route::{RouteMessage, RouteMetric, RouteProtocol, RouteType};
+use rtnetlink::packet_route::route::{
+    RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteType,
+};
 use rtnetlink::packet_route::rule::{
     RuleAction, RuleAttribute, RuleMessage, RulePortRange, RuleUidRange,
 };
@@ -16,7 +18,7 @@ use rtnetlink::packet_route::{AddressFamily, IpProtocol};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use thiserror::Error;
 
-use super::routes::{CONGESTION_CONTROL, PROTOCOL, Packets, Route, Rule, Sender};
+use super::routes::{CONGESTION_CONTROL, PROTOCOL, Packets, Route, Rule, Sender, Towards};
 
 /// A failed request.
 #[derive(Debug, Error)]
@@ -212,14 +214,21 @@ pub(super) fn route_message(route: &Route, index: u32) -> RouteMessage {
             .destination_prefix(net.network(), net.prefix_len())
             .build(),
     };
-    use rtnetlink::packet_route::route::RouteAttribute::{Metrics, Oif, PrefSource, Table};
+    use rtnetlink::packet_route::route::RouteAttribute::{
+        Gateway, Metrics, Oif, PrefSource, Table,
+    };
     message.header.table = 0;
     message.header.protocol = RouteProtocol::Other(PROTOCOL);
     message.attributes.push(Table(route.table));
     match &route.to {
-        Some((_, source)) => {
+        Some(Towards { source, via, .. }) => {
             message.attributes.push(Oif(index));
             message.attributes.push(PrefSource((*source).into()));
+            if let Some(via) = via {
+                message.attributes.push(Gateway((*via).into()));
+                // No other route has to lead to it.
+                message.header.flags |= RouteFlags::Onlink;
+            }
             message.attributes.push(Metrics(vec![RouteMetric::CcAlgo(
                 CONGESTION_CONTROL.into(),
             )]));

@@ -8,13 +8,12 @@ const MTU_RANGE: std::ops::RangeInclusive<u32> = 1280..=65520;
 /// IFNAMSIZ less the final zero (linux/if.h).
 const NAME_BYTES: usize = 15;
 
-/// The device to make; that of `tunnel`, if there is one.
+/// The device to make.
 pub(super) fn plan(args: &UpArgs, tunnel: Option<&TunnelPlan>) -> Result<DevicePlan, PlanError> {
     let mtu = args.mtu.map(check_mtu).transpose()?;
     let name = args.tun.clone();
     name.as_deref().map(check_tun).transpose()?;
-    let kind = tunnel.map(|tunnel| tunnel.mode.device());
-    let kind = kind.unwrap_or_default();
+    let kind = tunnel.map(|tunnel| tunnel.mode.near()).unwrap_or_default();
     Ok(DevicePlan { name, mtu, kind })
 }
 

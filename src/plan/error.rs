@@ -191,6 +191,22 @@ pub enum PlanError {
     /// Addresses of a tunnel that make none.
     #[error(transparent)]
     BadTunnelAddress(#[from] TunnelAddressError),
+    /// Another address than the far side's, in whole packets.
+    #[error(
+        "--tunnel carries whole packets, with the addresses that they have: {subnet} cannot stand for another network there; leave --tunnel or the mapping out"
+    )]
+    TunnelMapped {
+        /// As it is here.
+        subnet: IpNet,
+    },
+    /// Names that take more than packets.
+    #[error(
+        "--tunnel={mode} carries no connections by name: leave out --dns-names and targets by name, with ethernet --dns as well; or take --tunnel alone"
+    )]
+    TunnelNames {
+        /// The tunnel's mode.
+        mode: &'static str,
+    },
     /// `--tunnel-address` or `--tunnel-unit` alone.
     #[error("--tunnel-address and --tunnel-unit are for --tunnel; add that")]
     NoTunnel,

@@ -52,7 +52,7 @@ pub use ssh::{
     SshPlan,
 };
 pub use subnet::Ports;
-pub use tunnel::{TunnelMode, TunnelPlan};
+pub use tunnel::{BesidePlan, PingPlan, TunnelMode, TunnelPlan};
 pub use whose::{Forwarded, Group, Whose};
 
 /// Everything that `up` needs to know.
@@ -76,8 +76,8 @@ pub struct Plan {
     pub instance: InstancePlan,
     /// Which names are asked for through the server, if any.
     pub dns: Option<DnsPlan>,
-    /// How what TCP cannot carry goes as packets, if it does.
-    pub tunnel: Option<TunnelPlan>,
+    /// How what is no TCP goes.
+    pub beside: BesidePlan,
 }
 
 /// When to end by itself, and in good order.
@@ -122,9 +122,9 @@ pub struct Subnet {
 
 impl Subnet {
     /// One host, with every port.
-    pub fn host(address: std::net::Ipv4Addr) -> Self {
+    pub fn host(address: std::net::IpAddr) -> Self {
         Self {
-            net: std::net::IpAddr::from(address).into(),
+            net: address.into(),
             ports: None,
             far: None,
         }

@@ -22,8 +22,8 @@ pub fn resolve(
     let mut warnings = Vec::new();
     let query = Query::new(args)?;
     let capture = capture::plan(args, environment, &mut warnings)?;
-    let tunnel = tunnel::plan(args)?;
-    let device = device::plan(args, tunnel.as_ref())?;
+    let beside = tunnel::plan(args)?;
+    let device = device::plan(args, beside.tunnel.as_ref())?;
     let instance = InstancePlan::new(args, &query.host, query.port)?;
     let client = SshClient {
         arguments: query.flags(),
@@ -38,8 +38,11 @@ pub fn resolve(
         });
     }
     let asked = args.carrier.unwrap_or_default();
-    let carrier = match tunnel {
-        Some(_) => CarrierPlan::for_tunnel(asked, source, client)?,
+    let carrier = match &beside.tunnel {
+        Some(tunnel) => {
+            tunnel.check(&capture, dns.as_ref())?;
+            CarrierPlan::for_tunnel(asked, source, client)?
+        }
         None => CarrierPlan::new(asked, &ssh, source, client),
     };
     let plan = Plan {
@@ -57,7 +60,7 @@ pub fn resolve(
         audit: args.audit.audit_log.as_deref().map(AuditLog::new),
         instance,
         dns,
-        tunnel,
+        beside,
     };
     Ok((plan, warnings))
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use underpass::app::up::far_side::{Exec, FarEnd, Found, Wish};
+use underpass::app::up::beside::far_side::{Exec, FarEnd, Found, Wish};
 use underpass::carrier::examine::Answer;
 use underpass::plan::far_side::{DeviceKind, TunnelAddress};
 
@@ -270,6 +270,7 @@ pub(crate) fn wish(id: u64) -> Wish {
     Wish {
         id,
         kind: DeviceKind::Tun,
+        unit: None,
         address: None,
         ipv6: true,
         back: Vec::new(),

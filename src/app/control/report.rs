@@ -45,10 +45,44 @@ pub struct Report {
     pub bytes: Bytes,
     /// Names that are looked up through the server; `null` where none are.
     pub names: Option<Names>,
+    /// What is no TCP; `null` until packets flow.
+    pub beside: Option<Beside>,
     /// Packets that were not carried, by reason.
     pub drops: BTreeMap<String, u64>,
     /// The last thing that went wrong with the SSH connection, also when it has been made good.
     pub last_error: Option<LastError>,
+}
+
+/// How what is no TCP goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Beside {
+    /// As packets, where there is a tunnel.
+    pub tunnel: Option<Tunnel>,
+    /// How datagrams go, for a person; empty where they are refused.
+    pub udp: String,
+    /// How pings go, for a person; empty where they are silent.
+    pub ping: String,
+}
+
+/// A tunnel of packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tunnel {
+    /// `hybrid`, `full` or `ethernet`, as for `--tunnel`.
+    pub mode: String,
+    /// Whether it is there at the moment.
+    pub is_up: bool,
+    /// The server's device.
+    pub device: String,
+    /// The addresses of our end.
+    pub ours: Vec<String>,
+    /// Those of the server's.
+    pub far: Vec<String>,
+    /// Packets that did not get through: too many for the line, or too old.
+    pub dropped: u64,
+    /// Why it is not there, where that is known: one line.
+    pub why: Option<String>,
 }
 
 /// Names that are looked up through the server.
@@ -237,6 +271,10 @@ mod tests {
             names: Some(Names {
                 pool: Some(NamePool::default()),
                 ..Names::default()
+            }),
+            beside: Some(Beside {
+                tunnel: Some(Tunnel::default()),
+                ..Beside::default()
             }),
             drops: [("udp".to_owned(), 3)].into(),
             last_error: Some(LastError::default()),

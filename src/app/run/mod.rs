@@ -32,6 +32,7 @@ use self::named::{Known, Wanted};
 use self::network::Network;
 use self::ways::Ways;
 use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
+use super::up::beside::{Beside, Inlet};
 use super::up::names::NamesError;
 use super::up::{self, records, session::Session};
 use super::{confine, looker, surroundings, warned};
@@ -298,13 +299,18 @@ impl Up {
         {
             records::begin(audit, &plan.plan, &name, link.description());
         }
-        let inlet = Tun::new(device, up::seed(), named::at(names.as_ref()));
-        let names = names.map(|names| names.behind(&inlet));
-        let session = Arc::new(Session::new(inlet, ways, audit, names));
+        let tun = Tun::new(device, up::seed(), named::at(names.as_ref()));
+        let names = names.map(|names| names.behind(&tun));
+        let inlet = Inlet::Packets(tun);
+        let server = ways.server().link();
+        let server = server.and_then(|link| Some(link.description().server?.ip()));
+        let beside = Beside::new(&plan.plan, &inlet, None, server);
+        let session = Arc::new(Session::new(inlet, ways, audit, names, beside));
         let tasks = vec![
             tokio::spawn(drive(Arc::clone(&session))),
             tokio::spawn(keep(Arc::clone(&session), Again::new(&plan.plan.ssh))),
             tokio::spawn(ask_for_names(Arc::clone(&session))),
+            tokio::spawn(beside_flows(Arc::clone(&session))),
         ];
         Ok(Self {
             session,
@@ -378,6 +384,11 @@ async fn ask_for_names(session: Arc<Session<Ways>>) {
     if let Some(names) = &session.names {
         names.run(&session.leads.server().brief(), &Direct).await;
     }
+}
+
+/// Carries what is no TCP, as far as that was asked for.
+async fn beside_flows(session: Arc<Session<Ways>>) {
+    match session.beside.run(session.leads.server()).await {}
 }
 
 /// Keeps the connection up. When that is in vain the command decides what it does about it.

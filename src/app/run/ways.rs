@@ -55,6 +55,12 @@ impl Leads for Ways {
             Way::Nowhere => (Out::Nowhere, target),
         }
     }
+
+    fn at_server(&self, target: Target) -> Option<Target> {
+        let leads_there = self.plan.way(target.0) == Way::Server;
+        let is_named = self.outside(target.0).is_some();
+        (leads_there && !is_named).then(|| far(&self.mapping, target))
+    }
 }
 
 /// The way of one flow.

@@ -279,5 +279,6 @@ fn counters(session: &Session<Mapped<Steady<AnyCarrier>>>, report: &mut Report) 
         up: get(&stats.traffic.up),
         down: get(&stats.traffic.down),
     };
-    report.drops = inlet.drops().nonzero().map(owned).collect();
+    report.drops = inlet.drops().into_iter().map(owned).collect();
+    report.beside = Some(session.beside.report());
 }

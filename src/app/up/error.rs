@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use super::beside::TunnelError;
 use super::far_networks::FarNetworksError;
 use super::names::NamesError;
 use crate::app::exit::Exit;
@@ -30,6 +31,8 @@ pub(super) enum UpError {
     #[error(transparent)]
     FarNetworks(#[from] FarNetworksError),
     #[error(transparent)]
+    Tunnel(#[from] TunnelError),
+    #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("could not read the host's networks: {0}")]
     Netlink(#[from] NetlinkError),
@@ -46,7 +49,7 @@ pub(super) enum UpError {
 impl UpError {
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Plan(_) => Exit::Usage,
+            Self::Plan(_) | Self::Tunnel(TunnelError::Address(_)) => Exit::Usage,
             Self::Hand(error) => error.into(),
             Self::Connect(error) | Self::NotAgain(error) => error.into(),
             _ => Exit::Failure,

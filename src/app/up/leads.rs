@@ -14,6 +14,9 @@ pub(in crate::app) trait Leads: Send + Sync {
 
     /// Who opens a flow to `target`, and whom they are asked for: `target` itself, or whom that stands for.
     fn lead(&self, target: Target) -> (Self::Carrier<'_>, Target);
+
+    /// Whom the server knows as `target`; `None` where that does not lead to it.
+    fn at_server(&self, target: Target) -> Option<Target>;
 }
 
 /// Everything leads to the server; an address that is mapped stands for another one there.
@@ -50,6 +53,10 @@ impl<C: Carrier> Leads for Mapped<C> {
     fn lead(&self, target: Target) -> (&C, Target) {
         let mapping = self.mapping.read().unwrap_or_else(PoisonError::into_inner);
         (&self.server, far(&mapping, target))
+    }
+
+    fn at_server(&self, target: Target) -> Option<Target> {
+        Some(self.lead(target).1)
     }
 }
 

@@ -4,11 +4,11 @@
 //! taken back in reverse by [`Running::stop`]. Whatever happens in between, the device is not persistent and vanishes
 //! with this process.
 
+pub mod beside;
 mod board;
 mod datagrams;
 mod error;
 pub(super) mod far_networks;
-pub mod far_side;
 pub(super) mod flows;
 pub(super) mod host_names;
 mod instance;
@@ -41,6 +41,7 @@ use std::time::Instant;
 use tokio::sync::{Mutex, Notify};
 use tracing::{debug, info, warn};
 
+use self::beside::{Beside, Inlet, Tunnel, wished};
 use self::board::Board;
 use self::error::{UpError, io_error};
 use self::host_names::HostNames;
@@ -61,6 +62,7 @@ use super::{log, surroundings};
 use crate::audit::Lookup;
 use crate::carrier::prompt::{self, Prompter};
 use crate::carrier::{AnyCarrier, Link, Steady};
+use crate::inlet::tap::Tap;
 use crate::inlet::tun::{NameServers, Tun};
 use crate::os::daemon::Attached;
 use crate::os::helper::{Hand, HandError};
@@ -69,7 +71,7 @@ use crate::os::pid_file::PidFile;
 use crate::os::routes::name_server;
 use crate::os::{Netlink, Processes, host, limits, memory, notify, stale};
 use crate::plan::advice::{self, HostNetworks};
-use crate::plan::{CapturePlan, DnsPlan, FarNetworks, Plan};
+use crate::plan::{CapturePlan, DeviceKind, DnsPlan, FarNetworks, Plan};
 
 /// Runs until a signal or a request, the end that the plan sets, or something that trying again does not mend. `helper` is
 /// the privileged part.
@@ -300,6 +302,12 @@ async fn prepare(
     };
     let near = names.as_ref().map(HostNames::near);
     exempt.extend(near.iter().flat_map(Near::addresses));
+    let tunnel = wished::tunnel(
+        &plan,
+        (!hand.is_elsewhere()).then_some(device.slot),
+        &carrier,
+    )
+    .await?;
     let setup = Setup::new(
         Arc::clone(hand),
         &plan.capture,
@@ -307,6 +315,7 @@ async fn prepare(
         names.as_ref().map(|names| names.wish().clone()),
         plan.dns.clone(),
     );
+    let setup = setup.in_tunnel(tunnel.as_ref().map(Tunnel::address));
     let name = device.tun.name().to_owned();
     let slot = device.slot;
     let device = device
@@ -317,10 +326,18 @@ async fn prepare(
         records::begin(audit, &plan, &name, carrier.description());
     }
     let at = NameServers([names.is_some().then_some(own), None]);
-    let inlet = Tun::new(device, seed(), at);
-    let names = names.map(|names| names.behind(&inlet, own));
+    let (inlet, names) = match plan.device.kind {
+        DeviceKind::Tap => (Inlet::Frames(Arc::new(Tap::new(device))), None),
+        DeviceKind::Tun | DeviceKind::PlainTun => {
+            let tun = Tun::new(device, seed(), at);
+            let names = names.map(|names| names.behind(&tun, own));
+            (Inlet::Packets(tun), names)
+        }
+    };
+    let server = carrier.description().server.map(|server| server.ip());
+    let beside = Beside::new(&plan, &inlet, tunnel, server);
     let leads = Mapped::new(Steady::new(carrier), &plan.capture);
-    let session = Arc::new(Session::new(inlet, leads, audit, names));
+    let session = Arc::new(Session::new(inlet, leads, audit, names, beside));
     Ok(Prepared {
         plan,
         found,

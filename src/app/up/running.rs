@@ -80,6 +80,7 @@ where
         let mut lost = pin!(session.leads.server().keep(&self.connector, &self.changed));
         let mut follow = pin!(reloader.board.follow(session));
         let mut watchdog = pin!(feed_watchdog());
+        let mut beside = pin!(session.beside.run(session.leads.server()));
         // One at a time.
         let mut reload = JoinSet::new();
         let end = loop {
@@ -101,6 +102,7 @@ where
                 () = &mut helper_gone => break End::Helper,
                 () = &mut follow => {}
                 () = &mut watchdog => {}
+                never = &mut beside => match never {},
                 result = &mut self.driver => break End::Device(match result {
                     Ok(Err(error)) => error,
                     Ok(Ok(())) => io::ErrorKind::UnexpectedEof.into(),
@@ -124,6 +126,7 @@ where
             warn!("could not take back: {line}; underpass cleanup removes it");
         }
         self.driver.abort();
+        self.session.beside.end(self.session.leads.server()).await;
         self.say_goodbye().await;
         self.tell_counters();
         if left.is_empty() {
@@ -147,7 +150,7 @@ where
     fn tell_counters(&self) {
         let Session { inlet, stats, .. } = &*self.session;
         debug!("{stats}");
-        for (reason, count) in inlet.drops().nonzero() {
+        for (reason, count) in inlet.drops() {
             debug!("packets not carried, {reason}: {count}");
         }
         let failed_writes = inlet.failed_writes();

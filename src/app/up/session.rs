@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{debug, warn};
 
+use super::beside::{Beside, Inlet};
 use super::flows::Flows;
 use super::leads::Leads;
 use super::life::Activity;
 use super::names::{Names, Unfit};
 use super::records::Metered;
 use crate::audit::Audit;
-use crate::inlet::tun::{Tun, TunInbound};
+use crate::inlet::tun::TunInbound;
 use crate::net::{Far, FlowKey, Inbound, OpenError, OpenFailure, Target};
 use crate::os::TunDevice;
 use crate::relay::{Outcome, relay};
@@ -21,7 +22,7 @@ use crate::stats::Stats;
 
 /// Inlet, carriers and counters: what every flow's task shares.
 pub(in crate::app) struct Session<L> {
-    pub(in crate::app) inlet: Tun<TunDevice>,
+    pub(in crate::app) inlet: Inlet,
     pub(in crate::app) leads: L,
     pub(in crate::app) stats: Stats,
     pub(in crate::app) activity: Activity,
@@ -29,16 +30,19 @@ pub(in crate::app) struct Session<L> {
     pub(in crate::app) audit: Option<Audit>,
     /// Where names are looked up through the server.
     pub(in crate::app) names: Option<Names>,
+    /// What is no flow.
+    pub(in crate::app) beside: Beside,
     told_of_policy: AtomicBool,
     is_stopping: AtomicBool,
 }
 
 impl<L: Leads + 'static> Session<L> {
     pub(in crate::app) fn new(
-        inlet: Tun<TunDevice>,
+        inlet: Inlet,
         leads: L,
         audit: Option<Audit>,
         names: Option<Names>,
+        beside: Beside,
     ) -> Self {
         Self {
             inlet,
@@ -48,6 +52,7 @@ impl<L: Leads + 'static> Session<L> {
             flows: Flows::default(),
             audit,
             names,
+            beside,
             told_of_policy: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
         }
@@ -75,8 +80,7 @@ impl<L: Leads + 'static> Session<L> {
                         names.ask(datagram.source, datagram.target, datagram.payload);
                     }
                 },
-                // Nothing else is carried: no way was asked for.
-                |_| {},
+                |beside| session.beside.take(beside, &session.leads),
             )
             .await
     }

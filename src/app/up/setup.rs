@@ -7,6 +7,7 @@ use tracing::debug;
 
 use crate::os::helper::{Hand, HandError};
 use crate::os::names::Wish;
+use crate::plan::far_side::TunnelAddress;
 use crate::plan::{CapturePlan, DnsPlan};
 
 /// What is captured, or shall be.
@@ -18,6 +19,8 @@ pub(super) struct Setup {
     /// What programs ask us for.
     names: Option<Wish>,
     dns: Option<DnsPlan>,
+    /// The addresses of a tunnel, where the device is that of one.
+    ends: Option<TunnelAddress>,
 }
 
 impl Setup {
@@ -35,7 +38,13 @@ impl Setup {
             exempt,
             names,
             dns,
+            ends: None,
         }
+    }
+
+    /// With a device that has the addresses of a tunnel.
+    pub(super) fn in_tunnel(self, ends: Option<TunnelAddress>) -> Self {
+        Self { ends, ..self }
     }
 
     /// What is never captured.
@@ -54,7 +63,8 @@ impl Setup {
     /// [`HandError`].
     pub(super) async fn apply(&self) -> Result<(), HandError> {
         let (capture, exempt) = (&self.capture, self.exempted());
-        self.hand.hold(capture, exempt, self.names.as_ref()).await
+        let names = self.names.as_ref();
+        self.hand.hold(capture, exempt, names, self.ends).await
     }
 
     /// Captures none of `addresses` from here on, as it does with those of the server that are known already. Elsewhere no

@@ -22,11 +22,13 @@
 //! | `backoff` | how long to wait between two tries |
 //! | `brief` | the same carrier for who does not wait for a link |
 //! | `count` | the streams of one link |
+//! | `exec` | commands on the server |
 //! | `tell` | the log's lines |
 
 mod backoff;
 mod brief;
 mod count;
+mod exec;
 mod keeper;
 mod tell;
 #[cfg(test)]

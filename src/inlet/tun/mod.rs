@@ -42,6 +42,15 @@ struct Port<D: Device> {
     failed_writes: AtomicU64,
 }
 
+impl<D: Device> Clone for Tun<D> {
+    /// The same inlet.
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
 impl<D: Device> Tun<D> {
     /// An inlet over `device`, with a name server at some of its addresses. `seed` makes initial sequence numbers unpredictable.
     pub fn new(device: AsyncFd<D>, seed: u64, name_servers: NameServers) -> Self {

@@ -15,6 +15,7 @@ use super::line::{Line, Takes};
 use super::wire::{Hello, Opened, Refusal, Reply, Request};
 use crate::os::TunDevice;
 use crate::os::names::Wish;
+use crate::plan::far_side::TunnelAddress;
 use crate::plan::{CapturePlan, DevicePlan};
 
 /// How long the privileged end may take to end after all was said.
@@ -153,7 +154,8 @@ impl Hand {
     }
 
     /// Has exactly `capture` captured from here on, without the addresses `exempt`. With `names` programs ask our name server
-    /// ([`name_server`](crate::os::routes::name_server)) from here on.
+    /// ([`name_server`](crate::os::routes::name_server)) from here on. With `ends` the device is that of a tunnel, and has its
+    /// addresses; that is said with the first capture, and stays.
     ///
     /// # Errors
     /// Why it was not. What was captured before may be captured in part.
@@ -162,8 +164,9 @@ impl Hand {
         capture: &CapturePlan,
         exempt: &[IpAddr],
         names: Option<&Wish>,
+        ends: Option<TunnelAddress>,
     ) -> Result<(), HandError> {
-        let request = Request::hold(capture, exempt, names);
+        let request = Request::hold(capture, exempt, names, ends);
         match self.ask(Some(request)).await? {
             Answer::Reply(Reply::Held) => Ok(()),
             other => Err(unexpected(&other)),

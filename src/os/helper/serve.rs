@@ -17,7 +17,8 @@ use crate::os::{
     ApplyError, Changes, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, Undo, apply,
     bridges, host, stale,
 };
-use crate::plan::{CapturePlan, DevicePlan, Subnet};
+use crate::plan::far_side::TunnelAddress;
+use crate::plan::{CapturePlan, DeviceKind, DevicePlan, Subnet};
 
 /// Longest first message, in bytes; it is read before anything else is known of the other end.
 const MOST_HELLO: usize = 1 << 10;
@@ -86,6 +87,7 @@ pub async fn serve(
         netlink,
         slot: None,
         device: None,
+        ends: None,
         held: None,
         names: None,
         names_by: names,
@@ -104,6 +106,8 @@ struct Server {
     netlink: Netlink,
     slot: Option<Slot>,
     device: Option<Device>,
+    /// The device's addresses, where it is that of a tunnel.
+    ends: Option<TunnelAddress>,
     held: Option<Held>,
     /// Programs ask our name server.
     names: Option<Names>,
@@ -118,6 +122,7 @@ struct Device {
     name: String,
     index: u32,
     mtu: u16,
+    is_ethernet: bool,
 }
 
 struct Held {
@@ -205,6 +210,7 @@ impl Server {
                 capture,
                 exempt,
                 names,
+                ends,
             } => {
                 if names
                     .as_ref()
@@ -212,6 +218,7 @@ impl Server {
                 {
                     return Err(out_of_turn());
                 }
+                self.ends = ends;
                 self.hold(capture, exempt, names.is_some()).await?;
                 match (names, &mut self.names) {
                     (Some(wish), None) => self.hold_names(&wish).await?,
@@ -254,6 +261,7 @@ impl Server {
             name: device.name().to_owned(),
             index: self.netlink.index(device.name()).await?,
             mtu: device.mtu(),
+            is_ethernet: plan.kind == DeviceKind::Tap,
         };
         let opened = Opened {
             name: made.name.clone(),
@@ -282,7 +290,10 @@ impl Server {
         }
         let source = match &self.held {
             Some(held) => held.source,
-            None => host::source(&self.netlink, slot, &capture).await?,
+            None => {
+                let source = host::source(&self.netlink, slot, &capture).await?;
+                host::in_tunnel(source, self.ends, device.is_ethernet)
+            }
         };
         let bridges = bridges(&self.netlink).await?;
         let setting = Setting {
@@ -296,7 +307,10 @@ impl Server {
         let mut captured = capture.clone();
         captured
             .subnets
-            .extend(names.then(|| Subnet::host(name_server(slot.number()))));
+            .extend(names.then(|| Subnet::host(name_server(slot.number()).into())));
+        // The server is reached at its end of a tunnel.
+        let far = self.ends.iter().flat_map(TunnelAddress::far);
+        captured.subnets.extend(far.map(Subnet::host));
         let entries = routes::desired(&captured, &setting);
         match &mut self.held {
             Some(held) => {

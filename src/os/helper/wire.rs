@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::os::names::{Apart, By, Wish};
-use crate::plan::{CapturePlan, DeviceKind, DevicePlan, Forwarded, Subnet, Whose};
+use crate::plan::far_side::TunnelAddress;
+use crate::plan::{CapturePlan, DeviceKind, DevicePlan, Forwarded, PlanError, Subnet, Whose};
 
 /// What both ends must speak; to be counted up with every change of the messages below.
 pub(super) const PROTOCOL: u32 = 6;
@@ -109,6 +110,9 @@ pub(super) enum Request {
         /// Also have programs ask our name server, which is captured then.
         #[serde(default)]
         names: Option<Wish>,
+        /// The addresses of a tunnel, as they are typed: the device gets ours, and the far ones are captured.
+        #[serde(default)]
+        ends: Option<String>,
     },
     /// Connect to one of the name servers that programs in that other network had, from there.
     Near {
@@ -178,6 +182,7 @@ impl Carried {
 
 /// A request that makes sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(super) enum Order {
     Open(DevicePlan),
     Hold {
@@ -185,6 +190,7 @@ pub(super) enum Order {
         /// Addresses of the SSH server.
         exempt: Vec<IpAddr>,
         names: Option<Wish>,
+        ends: Option<TunnelAddress>,
     },
     Near(SocketAddr, SockType),
     Release,
@@ -303,7 +309,12 @@ pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, WireError> {
 }
 
 impl Request {
-    pub(super) fn hold(capture: &CapturePlan, exempt: &[IpAddr], names: Option<&Wish>) -> Self {
+    pub(super) fn hold(
+        capture: &CapturePlan,
+        exempt: &[IpAddr],
+        names: Option<&Wish>,
+        ends: Option<TunnelAddress>,
+    ) -> Self {
         let selector = |subnet: &Subnet| Selector {
             net: subnet.net,
             ports: subnet.ports.as_ref().map(|p| (*p.start(), *p.end())),
@@ -315,6 +326,7 @@ impl Request {
             users: capture.whose.users.clone(),
             forwarded: Carried::of(&capture.whose.forwarded),
             names: names.cloned(),
+            ends: ends.map(|ends| ends.to_string()),
         }
     }
 
@@ -323,7 +335,7 @@ impl Request {
     /// # Errors
     /// [`WireError::Senseless`] with what a plan never says.
     pub(super) fn check(self) -> Result<Order, WireError> {
-        let senseless = |error: crate::plan::PlanError| WireError::Senseless(error.to_string());
+        let senseless = |error: PlanError| WireError::Senseless(error.to_string());
         match self {
             Self::Open(plan) => {
                 plan.check().map_err(senseless)?;
@@ -336,6 +348,7 @@ impl Request {
                 users,
                 forwarded,
                 names,
+                ends,
             } => {
                 let capture = CapturePlan {
                     subnets: subnets.into_iter().map(Selector::subnet).collect(),
@@ -351,10 +364,13 @@ impl Request {
                     let text = format!("names of {:?} and {:?}", names.domains, names.networks);
                     return Err(WireError::Senseless(text));
                 }
+                let ends = ends.map(|text| text.parse()).transpose();
+                let ends = ends.map_err(|error| senseless(PlanError::BadTunnelAddress(error)))?;
                 Ok(Order::Hold {
                     capture,
                     exempt,
                     names,
+                    ends,
                 })
             }
             Self::Near { server, datagrams } => Ok(Order::Near(
@@ -419,7 +435,8 @@ mod tests {
             domains: vec!["corp.internal".into()],
             networks: vec!["10.0.0.0/8".parse().unwrap()],
         });
-        let bytes = encode(&Request::hold(&capture, &exempt, names.as_ref())).unwrap();
+        let ends = Some("198.19.128.1,198.19.128.2".parse().unwrap());
+        let bytes = encode(&Request::hold(&capture, &exempt, names.as_ref(), ends)).unwrap();
         let (prefix, body) = bytes.split_first_chunk().unwrap();
         assert_eq!(length(*prefix).unwrap(), body.len());
         let arrived = decode::<Request>(body).unwrap().check().unwrap();
@@ -427,6 +444,7 @@ mod tests {
             capture,
             exempt,
             names,
+            ends,
         };
         assert_eq!(arrived, expected);
     }

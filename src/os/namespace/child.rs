@@ -17,7 +17,7 @@ use super::obstacle::{self, Obstacle};
 use super::passing::{Made, send_made, send_refused};
 use super::{Inside, Setting, files, sockets};
 use crate::os::apply::make as make_entry;
-use crate::os::routes::{self, Entry, Route, Source};
+use crate::os::routes::{self, Entry, Route, Source, Towards};
 use crate::os::{Netlink, SocketOwners, TunDevice, TunError, host};
 
 /// Where capabilities(7) are told, as bits; number 21 is CAP_SYS_ADMIN.
@@ -177,7 +177,11 @@ fn entries(setting: &Setting, device: &TunDevice, has_ipv6: bool) -> Vec<Entry> 
         Some(Entry::Route(Route {
             table: routes::MAIN,
             net: *net,
-            to: Some((device.name().to_owned(), from?)),
+            to: Some(Towards {
+                device: device.name().to_owned(),
+                source: from?,
+                via: None,
+            }),
         }))
     }));
     entries

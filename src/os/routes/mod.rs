@@ -89,6 +89,9 @@ pub struct Source {
     pub v4: Ipv4Addr,
     /// From a unique local prefix (RFC 4193); `None` leaves IPv6 alone.
     pub v6: Option<Ipv6Addr>,
+    /// Who takes packets there: hosts on a device of frames have no way but by a neighbour. `None`, as on a device of packets:
+    /// nobody has to be found.
+    pub neighbour: [Option<IpAddr>; 2],
 }
 
 /// Where the name server of the instance in `slot` is asked: outside of what real networks have (RFC 2544).
@@ -141,8 +144,19 @@ pub struct Route {
     pub table: u32,
     /// The destination.
     pub net: IpNet,
-    /// `Some`: to this device, from this source. `None`: `throw`.
-    pub to: Option<(String, IpAddr)>,
+    /// `None`: `throw`.
+    pub to: Option<Towards>,
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Towards {
+    /// The device.
+    pub device: String,
+    /// The source of what this host sends there.
+    pub source: IpAddr,
+    /// The neighbour that takes it, where one has to.
+    pub via: Option<IpAddr>,
 }
 
 /// A rule that leads to a table of ours, or to `main` before one.
@@ -280,9 +294,7 @@ fn routes<'a>(
             .filter(move |subnet| table_of(subnet, setting.tables) == table);
         let nets = distinct(nets.map(|subnet| subnet.net));
         let throws = throws(&nets, capture, setting);
-        let to_device = nets.into_iter().map(|net| (net, source(setting, &net)));
-        let to_device =
-            to_device.map(|(net, to)| (net, to.map(|ip| (setting.device.to_owned(), ip))));
+        let to_device = nets.into_iter().map(|net| (net, towards(setting, &net)));
         let throws = throws.into_iter().map(|net| (net, None));
         // Exclusions first: while the table grows it never captures what it shall not.
         let all: Vec<_> = throws.chain(to_device).collect();
@@ -303,12 +315,19 @@ fn is_default(net: &IpNet) -> bool {
     net.prefix_len() == 0
 }
 
-fn source(setting: &Setting<'_>, net: &IpNet) -> Option<IpAddr> {
-    if is_v6(net) {
-        setting.source.v6.map(IpAddr::V6)
-    } else {
-        Some(setting.source.v4.into())
-    }
+fn towards(setting: &Setting<'_>, net: &IpNet) -> Option<Towards> {
+    let source = match is_v6(net) {
+        true => setting.source.v6?.into(),
+        false => setting.source.v4.into(),
+    };
+    let [v4, v6] = setting.source.neighbour;
+    let via = if is_v6(net) { v6 } else { v4 };
+    Some(Towards {
+        device: setting.device.to_owned(),
+        source,
+        // It is on the link itself.
+        via: via.filter(|via| IpNet::from(*via) != *net),
+    })
 }
 
 /// The `throw` routes of a table that holds `nets`; those that would change nothing are left out.

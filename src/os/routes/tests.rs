@@ -114,6 +114,7 @@ fn setting(exempt: &[IpAddr]) -> Setting<'_> {
         source: Source {
             v4: Ipv4Addr::new(198, 18, 0, 1),
             v6: Some("fd75:6e64:6572:7061::1".parse().unwrap()),
+            neighbour: [None; 2],
         },
         exempt,
         bridges: &[],

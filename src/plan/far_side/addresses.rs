@@ -105,6 +105,19 @@ impl fmt::Display for TunnelAddress {
 }
 
 impl TunnelAddress {
+    /// The far ends, of each family.
+    pub fn far(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v6 = self.v6.map(|v6| v6.far.into());
+        std::iter::once(self.v4.far.into()).chain(v6)
+    }
+
+    /// All ends.
+    pub fn ends(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let ours = self.v6.map(|v6| v6.ours.into());
+        let ours = std::iter::once(self.v4.ours.into()).chain(ours);
+        ours.chain(self.far())
+    }
+
     /// Whether neither end is in one of `taken`, default routes apart.
     pub fn is_free(&self, taken: &[IpNet]) -> bool {
         let v6 = self.v6.is_none_or(|v6| ends_are_free(v6, taken));

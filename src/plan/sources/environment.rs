@@ -144,6 +144,7 @@ mod tests {
                 "true",
                 "auto",
                 "full",
+                "probe",
                 "10.1.0.0/16",
                 "1500",
                 "A=b",

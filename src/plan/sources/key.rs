@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use super::super::{
     PlanError, capture, device, dns, instance, life, remote, run, ssh_option, tunnel, whose,
 };
-use crate::cli::{CarrierArg, TunnelArg, UpArgs};
+use crate::cli::{CarrierArg, PingArg, TunnelArg, UpArgs};
 
 /// One setting, by the name of its option.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ pub(super) enum Slot<'a> {
     Bytes(&'a mut Option<u32>),
     Carrier(&'a mut Option<CarrierArg>),
     Tunnel(&'a mut Option<TunnelArg>),
+    Ping(&'a mut Option<PingArg>),
     Networks(&'a mut Vec<String>),
     Texts(&'a mut Vec<String>),
     Files(&'a mut Vec<PathBuf>),
@@ -62,6 +63,7 @@ impl Slot<'_> {
             Self::Bytes(value) => value.is_some(),
             Self::Carrier(value) => value.is_some(),
             Self::Tunnel(value) => value.is_some(),
+            Self::Ping(value) => value.is_some(),
             Self::Networks(values) | Self::Texts(values) => !values.is_empty(),
             Self::Files(values) => !values.is_empty(),
         }
@@ -78,6 +80,7 @@ impl Slot<'_> {
             Self::Bytes(_) => ("a number from 1280 to 65520", false),
             Self::Carrier(_) => ("auto, russh or openssh", false),
             Self::Tunnel(_) => ("hybrid, full or ethernet", false),
+            Self::Ping(_) => ("server or probe", false),
             Self::Networks(_) => ("networks in quotes, in a list [\"...\", \"...\"]", true),
             Self::Texts(_) => ("texts in quotes, in a list [\"...\", \"...\"]", true),
             Self::Files(_) => (
@@ -100,6 +103,7 @@ impl Slot<'_> {
             Self::Bytes(value) => *value = Some(text.parse().ok()?),
             Self::Carrier(value) => *value = Some(CarrierArg::from_str(text, false).ok()?),
             Self::Tunnel(value) => *value = Some(TunnelArg::from_str(text, false).ok()?),
+            Self::Ping(value) => *value = Some(PingArg::from_str(text, false).ok()?),
             Self::Networks(values) | Self::Texts(values) => values.push(text.to_owned()),
             Self::Files(values) => values.push(text.into()),
         }
@@ -198,6 +202,8 @@ pub(super) const KEYS: &[Key] = &[
         tunnel.tunnel_address,
         tunnel::check_address
     ),
+    key!("udp", One, Flag, tunnel.udp, any),
+    key!("ping", One, Ping, tunnel.ping, any),
     key!("disable-ipv6", One, Flag, disable_ipv6, any),
     key!("user", Users, Texts, users, any),
     key!("group", Users, Texts, groups, any),
@@ -321,6 +327,7 @@ mod tests {
                 "true",
                 "auto",
                 "full",
+                "probe",
                 "10.1.0.0/16",
                 "1500",
                 "A=b",

@@ -63,6 +63,8 @@ pub struct Wish {
     pub id: u64,
     /// What the device carries.
     pub kind: DeviceKind,
+    /// The number of the server's device, if it was named.
+    pub unit: Option<u32>,
     /// The addresses, if they were named.
     pub address: Option<TunnelAddress>,
     /// Whether IPv6 goes through the tunnel, where the server has it.
@@ -129,7 +131,8 @@ impl Wish {
     }
 
     fn side(&self, probe: &Probe, refused: &[u32]) -> Result<FarSide, FarSideError> {
-        let unit = probe.unit(self.kind, refused);
+        let unit = self.unit;
+        let unit = unit.unwrap_or_else(|| probe.unit(self.kind, refused));
         Ok(FarSide {
             id: self.id,
             unit,
@@ -144,11 +147,22 @@ impl Wish {
     /// The addresses that were named may be those of a connection that is lost, which go with it.
     fn address(&self, probe: &Probe) -> Result<TunnelAddress, FarSideError> {
         let taken: Vec<IpNet> = probe.taken.iter().chain(&self.taken).copied().collect();
+        let ipv6 = self.ipv6 && probe.ipv6;
+        let spare = || {
+            let spare = far_side::spare_address(self.id, &taken, ipv6);
+            spare.ok_or(FarSideError::NoAddress)
+        };
         match self.address {
-            Some(address) if address.is_free(&self.taken) => Ok(address),
-            Some(address) => Err(FarSideError::Taken(address)),
-            None => far_side::spare_address(self.id, &taken, self.ipv6 && probe.ipv6)
-                .ok_or(FarSideError::NoAddress),
+            Some(address) if !address.is_free(&others(&taken, address)) => {
+                Err(FarSideError::Taken(address))
+            }
+            // One pair was named, and the other is chosen.
+            Some(address) if ipv6 && address.v6.is_none() => Ok(TunnelAddress {
+                v6: spare()?.v6,
+                ..address
+            }),
+            Some(address) => Ok(address),
+            None => spare(),
         }
     }
 
@@ -218,6 +232,13 @@ impl FarEnd {
     }
 }
 
+/// Without the routes to the ends themselves, which are those of a tunnel that was lost.
+fn others(taken: &[IpNet], address: TunnelAddress) -> Vec<IpNet> {
+    let ends: Vec<IpNet> = address.ends().map(IpNet::from).collect();
+    let others = taken.iter().filter(|net| !ends.contains(net));
+    others.copied().collect()
+}
+
 fn said(answer: Answer) -> Result<String, FarSideError> {
     match answer {
         Answer::Granted(output) => Ok(String::from_utf8_lossy(&output).into_owned()),
@@ -253,6 +274,7 @@ mod tests {
         Wish {
             id: 0,
             kind: DeviceKind::Tun,
+            unit: None,
             address: None,
             ipv6: true,
             back: Vec::new(),
@@ -284,12 +306,28 @@ mod tests {
     #[tokio::test]
     async fn addresses_that_were_named_are_taken_or_refused() {
         let mut wish = wish();
-        wish.address = Some("198.19.128.5,198.19.128.6".parse().unwrap());
-        let found = wish.find(&Server::new(&[PROBE]), &[]).await;
-        assert!(matches!(found, Ok(Found::End(end)) if Some(end.address()) == wish.address));
-        wish.address = Some("198.19.128.1,198.19.128.9".parse().unwrap());
-        let error = wish.find(&Server::new(&[PROBE]), &[]).await.unwrap_err();
-        assert!(matches!(error, FarSideError::Taken(_)), "{error}");
+        let pair = "198.19.128.13,198.19.128.14";
+        wish.address = Some(pair.parse().unwrap());
+        // Its routes on a connection that was lost are no reason, and the pair of IPv6 is chosen for it.
+        let lost = PROBE.replace(
+            "disable6 1\n",
+            "disable6 0\nroute4 198.19.128.13 dev tun64\n",
+        );
+        let found = wish.find(&Server::new(&[&lost]), &[]).await;
+        let Ok(Found::End(end)) = found else {
+            panic!("{found:?}");
+        };
+        let chosen = end.address().to_string();
+        assert_eq!(
+            chosen,
+            format!("{pair},fd75:6e64:6572:7074::1,fd75:6e64:6572:7074::2")
+        );
+        // Those of this host, and of a network of the server's.
+        for taken in ["198.19.128.1,198.19.128.9", "198.19.128.5,198.19.128.6"] {
+            wish.address = Some(taken.parse().unwrap());
+            let error = wish.find(&Server::new(&[PROBE]), &[]).await.unwrap_err();
+            assert!(matches!(error, FarSideError::Taken(_)), "{error}");
+        }
     }
 
     #[tokio::test]

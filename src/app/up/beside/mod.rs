@@ -1,0 +1,216 @@
+//! What is no TCP: as packets through a tunnel, or datagrams and pings by whoever can; else it is refused.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `tunnel` | the tunnel that stays: opened again whenever it was lost |
+//! | `wished` | the one that a plan asks for, at the start |
+//! | `far_side` | the server's end of it |
+//! | `ends` | what the far side says, for applications |
+//! | `inlet` | packets or frames, as the device has them |
+
+mod ends;
+pub mod far_side;
+mod inlet;
+mod tunnel;
+pub(in crate::app) mod wished;
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use self::ends::{Ends, Ping};
+use super::leads::Leads;
+use crate::app::control::report;
+use crate::carrier::{AnyCarrier, Steady};
+use crate::inlet::tun::{self, Datagram, Echo, Pings, Udp, Unreachable, Ways};
+use crate::net::{FlowKey, Source, Target};
+use crate::ping::{Pace, Pinger};
+use crate::plan::{BesidePlan, NamePool, PingPlan, Plan};
+use crate::udp::Proxy;
+
+pub(in crate::app) use self::inlet::Inlet;
+pub(in crate::app) use self::tunnel::Tunnel;
+pub(super) use self::wished::TunnelError;
+
+/// Carries it, as far as it can be carried.
+pub(in crate::app) struct Beside {
+    plan: BesidePlan,
+    inlet: Inlet,
+    tunnel: Option<Tunnel>,
+    udp: Option<Proxy<Ends>>,
+    pings: Option<Pinger<Ping, Ends>>,
+    /// Addresses that stand for names: no host has them.
+    pool: Option<NamePool>,
+}
+
+impl Beside {
+    /// As `plan` has it; without one that could be opened, `tunnel` is none.
+    /// `server` is a hop on the way of what it asks for us.
+    pub(in crate::app) fn new(
+        plan: &Plan,
+        inlet: &Inlet,
+        tunnel: Option<Tunnel>,
+        server: Option<IpAddr>,
+    ) -> Self {
+        let beside = plan.beside.clone();
+        let answers = inlet.answers().filter(|_| tunnel.is_none());
+        let udp = answers.clone().filter(|_| beside.udp);
+        let pings = answers.zip(beside.pings);
+        let made = Self {
+            udp: udp.map(|answers| Proxy::new(Arc::new(Ends(answers)))),
+            pings: pings.map(|(answers, by)| Pinger::new(pace(by), Arc::new(Ends(answers)))),
+            inlet: inlet.clone(),
+            tunnel,
+            pool: plan.dns.as_ref().and_then(|dns| dns.by_name),
+            plan: beside,
+        };
+        inlet.carry(made.ways(server));
+        made
+    }
+
+    fn ways(&self, server: Option<IpAddr>) -> Ways {
+        if let Some(tunnel) = &self.tunnel {
+            return tunnel.ways();
+        }
+        Ways {
+            udp: match self.udp {
+                Some(_) => Udp::Datagrams,
+                None => Udp::Refuse,
+            },
+            pings: match self.pings {
+                Some(_) => Pings::Ask,
+                None => Pings::Silent,
+            },
+            hop: [
+                server.filter(IpAddr::is_ipv4),
+                server.filter(IpAddr::is_ipv6),
+            ],
+            ..Ways::default()
+        }
+    }
+
+    /// Something has come that is no flow. Never waits.
+    pub(super) fn take(&self, beside: tun::Beside<'_>, leads: &impl Leads) {
+        match beside {
+            tun::Beside::Packet(packet) => self.take_packet(packet),
+            tun::Beside::Datagram(datagram) => self.take_datagram(&datagram, leads),
+            tun::Beside::Echo(echo) => self.take_echo(&echo, leads),
+        }
+    }
+
+    fn take_packet(&self, packet: &[u8]) {
+        let Some(tunnel) = &self.tunnel else { return };
+        let is_for_a_name =
+            self.pool.is_some() && destination(packet).is_some_and(|ip| self.names(ip));
+        if !is_for_a_name {
+            tunnel.send(packet);
+        }
+    }
+
+    fn take_datagram(&self, datagram: &Datagram<'_>, leads: &impl Leads) {
+        let (source, target) = (datagram.source, datagram.target);
+        let far = self.far(target, leads);
+        let key = FlowKey { source, target };
+        let is_taken = self
+            .udp
+            .as_ref()
+            .zip(far)
+            .is_some_and(|(udp, far)| udp.handle_datagram(key, far.0, datagram.payload));
+        if let Some(answers) = self.inlet.answers().filter(|_| !is_taken) {
+            answers.unreachable(datagram, Unreachable::Port);
+        }
+    }
+
+    fn take_echo(&self, echo: &Echo<'_>, leads: &impl Leads) {
+        let far = self.far(Target(SocketAddr::new(echo.target, 0)), leads);
+        if let Some((pings, far)) = self.pings.as_ref().zip(far) {
+            pings.handle_request(far.0.ip(), Ping::of(echo));
+        }
+    }
+
+    /// Whom the server knows as `target`.
+    fn far(&self, target: Target, leads: &impl Leads) -> Option<Target> {
+        leads
+            .at_server(target)
+            .filter(|_| !self.names(target.0.ip()))
+    }
+
+    /// Whether `ip` stands for a name: nobody but the server knows for which host.
+    fn names(&self, ip: IpAddr) -> bool {
+        let mut nets = self.pool.iter().flat_map(NamePool::nets);
+        nets.any(|net| net.contains(&ip))
+    }
+
+    /// Carries it as long as it is polled.
+    pub(in crate::app) async fn run(&self, server: &Steady<AnyCarrier>) -> Infallible {
+        let tunnel = async {
+            if let Some(tunnel) = &self.tunnel {
+                tunnel.keep(server, &self.inlet).await;
+            }
+        };
+        let udp = async {
+            if let Some(udp) = &self.udp {
+                udp.run(server).await;
+            }
+        };
+        let pings = async {
+            match (&self.pings, self.plan.pings) {
+                (Some(pings), Some(PingPlan::Server)) => {
+                    pings.run_exec(server).await;
+                }
+                (Some(pings), Some(PingPlan::Probe)) => {
+                    let nobody = Source(([0, 0, 0, 0], 0).into());
+                    pings.run_probe(server, nobody).await;
+                }
+                _ => {}
+            }
+        };
+        tokio::join!(tunnel, udp, pings);
+        pending().await
+    }
+
+    /// Takes the server's end of the tunnel back, while there is a connection.
+    pub(super) async fn end(&self, server: &Steady<AnyCarrier>) {
+        if let Some((tunnel, carrier)) = self.tunnel.as_ref().zip(server.link()) {
+            tunnel.end(&carrier).await;
+        }
+    }
+
+    /// What there is to say of it.
+    pub(super) fn report(&self) -> report::Beside {
+        let by_tunnel = || "by the tunnel".to_owned();
+        let tunnel = self.tunnel.as_ref().map(Tunnel::report);
+        let udp = match (&tunnel, &self.udp) {
+            (Some(_), _) => by_tunnel(),
+            (None, Some(udp)) => udp.state().to_string(),
+            (None, None) => String::new(),
+        };
+        let ping = match (&tunnel, &self.pings) {
+            (Some(_), _) => by_tunnel(),
+            (None, Some(pings)) => match pings.trouble() {
+                Some(trouble) => format!("silent: {trouble}"),
+                None if self.plan.pings == Some(PingPlan::Probe) => "by TCP ports".to_owned(),
+                None => "by the server's own".to_owned(),
+            },
+            (None, None) => String::new(),
+        };
+        report::Beside { tunnel, udp, ping }
+    }
+}
+
+fn pace(by: PingPlan) -> Pace {
+    match by {
+        PingPlan::Server => Pace::Steady,
+        PingPlan::Probe => Pace::Slowing,
+    }
+}
+
+/// Whom an IP packet is for.
+fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => Some(packet.get(16..20)?.first_chunk::<4>().copied()?.into()),
+        6 => Some(packet.get(24..40)?.first_chunk::<16>().copied()?.into()),
+        _ => None,
+    }
+}

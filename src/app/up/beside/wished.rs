@@ -1,0 +1,152 @@
+//! The tunnel that a plan asks for, at the start.
+
+use ipnet::IpNet;
+use tracing::{info, warn};
+
+use super::far_side::{FarSideError, Found, Wish};
+use super::tunnel::{NoTunnel, Tunnel, open};
+use crate::carrier::AnyCarrier;
+use crate::os::{Netlink, NetlinkError, host};
+use crate::plan::advice::HostNetworks;
+use crate::plan::far_side::TunnelAddress;
+use crate::plan::{Forwarded, Plan, TunnelMode, TunnelPlan};
+
+/// The MTU of the server's device, as of the networks behind most servers.
+const MTU: u16 = 1500;
+/// sshd reads no longer packets from its device (SSH_TUN_MAX_FRAME less headers and room).
+const LONGEST: u16 = 16_380;
+
+/// Why a run cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::app) enum TunnelError {
+    /// Everything was to go through it.
+    #[error("{0}; without it there is nothing that frames could go through: take --tunnel")]
+    Ethernet(String),
+    /// Addresses that were named and cannot be had.
+    #[error(transparent)]
+    Address(FarSideError),
+    /// The host's networks.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// What is wished of the server, where `plan` has a tunnel. `networks` are this host's.
+pub(in crate::app) fn wish(plan: &Plan, tunnel: &TunnelPlan, networks: &HostNetworks) -> Wish {
+    Wish {
+        id: super::super::seed(),
+        kind: tunnel.mode.far(),
+        unit: tunnel.unit,
+        address: tunnel.address,
+        ipv6: networks.ipv6,
+        back: behind(&plan.capture.whose.forwarded, networks),
+        mtu: plan.device.mtu.unwrap_or(MTU).min(LONGEST),
+        inbound: tunnel.mode != TunnelMode::Hybrid,
+        taken: networks.used.clone(),
+    }
+}
+
+/// The networks of hosts behind this one. Containers are not among them: who runs them translates their addresses into ours.
+fn behind(forwarded: &Forwarded, networks: &HostNetworks) -> Vec<IpNet> {
+    let is_meant = |name: &String| match forwarded {
+        Forwarded::Containers => false,
+        Forwarded::By(names) => names.contains(name),
+        Forwarded::All => true,
+    };
+    let interfaces = networks.interfaces.iter();
+    let meant = interfaces.filter(|interface| is_meant(&interface.name));
+    let nets = meant.flat_map(|interface| &interface.addresses);
+    nets.map(IpNet::trunc).collect()
+}
+
+/// Opens what `plan` asks for. `slot` is ours, where the device is in this network. Where there is none the log says why, and what
+/// to do; it goes on without.
+///
+/// # Errors
+/// [`TunnelError`].
+pub(in crate::app) async fn tunnel(
+    plan: &Plan,
+    slot: Option<u32>,
+    carrier: &AnyCarrier,
+) -> Result<Option<Tunnel>, TunnelError> {
+    let Some(tunnel) = &plan.beside.tunnel else {
+        return Ok(None);
+    };
+    let networks = match slot {
+        Some(slot) => host::networks(&Netlink::new()?, slot).await?,
+        None => HostNetworks::default(),
+    };
+    let wish = wish(plan, tunnel, &networks);
+    match open(&wish, carrier).await {
+        Ok(opened) => {
+            let tunnel = Tunnel::new(tunnel, wish, opened);
+            info!("{tunnel}");
+            Ok(Some(tunnel))
+        }
+        Err(NoTunnel::FarSide(error @ FarSideError::Taken(_))) => Err(TunnelError::Address(error)),
+        Err(error) if tunnel.mode == TunnelMode::Ethernet => {
+            help(&error);
+            Err(TunnelError::Ethernet(error.to_string()))
+        }
+        Err(error) => {
+            warn!("{error}; TCP goes on without it");
+            help(&error);
+            Ok(None)
+        }
+    }
+}
+
+/// What a tunnel would be, for --dry-run.
+#[derive(Debug, Default)]
+pub(in crate::app) struct Shown {
+    /// The addresses of both ends, where there would be one.
+    pub(in crate::app) address: Option<TunnelAddress>,
+    /// What would be done on the server, or would have to be done there by somebody else.
+    pub(in crate::app) lines: Vec<String>,
+}
+
+/// Asks the server what would be done there; does none of it.
+///
+/// # Errors
+/// [`FarSideError`].
+pub(in crate::app) async fn shown(
+    plan: &Plan,
+    tunnel: &TunnelPlan,
+    networks: &HostNetworks,
+    carrier: &AnyCarrier,
+) -> Result<Shown, FarSideError> {
+    let found = wish(plan, tunnel, networks).find(carrier, &[]).await?;
+    Ok(match found {
+        Found::End(end) => Shown {
+            address: Some(end.address()),
+            lines: under("on the server", end.shown()),
+        },
+        Found::Prepared(prepared) => Shown {
+            address: Some(prepared.address),
+            lines: Vec::new(),
+        },
+        Found::MayNot { why, commands } => {
+            let heading = format!("--tunnel: {why}; an administrator can, as root there");
+            Shown {
+                address: None,
+                lines: under(&heading, commands),
+            }
+        }
+    })
+}
+
+fn under(heading: &str, lines: Vec<String>) -> Vec<String> {
+    let lines = lines.into_iter().map(|line| format!("  {line}"));
+    std::iter::once(format!("{heading}:"))
+        .chain(lines)
+        .collect()
+}
+
+fn help(error: &NoTunnel) {
+    let mut lines = error.help().peekable();
+    if lines.peek().is_some() {
+        info!("an administrator of the server can set it up, as root there:");
+    }
+    for line in lines {
+        info!("  {line}");
+    }
+}
