@@ -11,6 +11,8 @@
 mod audit;
 #[path = "e2e_bad_input.rs"]
 mod bad_input;
+#[path = "e2e_beside.rs"]
+mod beside;
 mod common;
 #[path = "e2e_control.rs"]
 mod control;

@@ -238,6 +238,9 @@ fn a_default_goes_after_the_hosts_own_routes() {
     in_namespace(|| async {
         for args in [
             &["link", "add", "lan", "type", "veth", "peer", "lan-peer"][..],
+            // Nothing of it changes by itself later.
+            &["link", "set", "lan", "addrgenmode", "none"],
+            &["link", "set", "lan-peer", "addrgenmode", "none"],
             &["link", "set", "lan-peer", "up"],
             &["addr", "add", "192.168.9.1/24", "dev", "lan"],
             &["addr", "add", "fd00:9::1/64", "dev", "lan", "nodad"],
@@ -248,6 +251,8 @@ fn a_default_goes_after_the_hosts_own_routes() {
         ] {
             run("ip", args);
         }
+        // The kernel says a moment later that a link is up.
+        while !run("ip", &["-br", "link", "show", "lan-peer"]).contains(" UP ") {}
         let before = state();
         let plan = capture(
             &["0.0.0.0/0", "::/0@443-443", "10.8.1.0/24"],

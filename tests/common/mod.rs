@@ -288,17 +288,24 @@ impl Lab {
             .replace("/authorized_keys\n", &format!("/{authorized_keys}\n"));
         let file = self.file(&format!("sshd-{port}.conf"));
         std::fs::write(&file, format!("{config}{more}\n")).expect("it can be written");
-        let mut sshd = self.command("bastion", "/usr/sbin/sshd");
-        sshd.args(["-f", &file, "-E", &self.file(&format!("sshd-{port}.log"))]);
-        output(sshd);
-        // Its parent ends before it listens; its pid file is written when it does.
-        let pid_file = self.state.join(format!("sshd-{port}.pid"));
-        eventually("sshd listens", || pid_file.exists());
+        self.start_further_sshd_at(port);
         // As its fellows' is, on port 22.
         let known = std::fs::read_to_string(self.file("known_hosts")).expect("the lab's own");
         let own = known.replace("[192.168.77.1]:2201", &format!("[192.168.77.1]:{port}"));
         std::fs::write(self.file("known_hosts"), format!("{known}{own}"))
             .expect("it can be written");
+    }
+
+    /// Starts such a one again.
+    pub fn start_further_sshd_at(&self, port: u16) {
+        // Its parent ends before it listens; its pid file is written when it does.
+        let pid_file = self.state.join(format!("sshd-{port}.pid"));
+        let _ = std::fs::remove_file(&pid_file);
+        let file = self.file(&format!("sshd-{port}.conf"));
+        let mut sshd = self.command("bastion", "/usr/sbin/sshd");
+        sshd.args(["-f", &file, "-E", &self.file(&format!("sshd-{port}.log"))]);
+        output(sshd);
+        eventually("sshd listens", || pid_file.exists());
     }
 
     /// Starts them again.
