@@ -212,10 +212,8 @@ impl Server {
                 names,
                 ends,
             } => {
-                if names
-                    .as_ref()
-                    .is_some_and(|wish| Some(wish.by) != self.names_by)
-                {
+                let by = names.as_ref().map(|wish| wish.by);
+                if by.is_some() && by != self.names_by {
                     return Err(out_of_turn());
                 }
                 self.ends = ends;
