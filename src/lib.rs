@@ -156,7 +156,7 @@
 //! back. Root there, or sudo, has addresses, NAT and forwarding set up by one script, in tables named by the device; forwarding
 //! is for each interface alone, and a rule keeps what was not forwarded before from being so now. The same script takes all of it
 //! back, by a watchdog where nobody asks for that: within seconds of the device's end, or of nobody holding it any more. Who may
-//! not do this gets the commands for an administrator. [`app::up::far_side`] runs it over the carrier.
+//! not do this gets the commands for an administrator. [`app::up::beside::far_side`] runs it over the carrier.
 //!
 //! # The carriers
 //!
@@ -225,7 +225,7 @@
 //!
 //! # Privileges
 //!
-//! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,300 of [`os`] that it
+//! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,400 of [`os`] that it
 //! calls, and with `--dns` 800 more for names, and 650 more with `--netns`; comments, tests and libraries apart;
 //! `tests/architecture.rs` counts them): it has `CAP_NET_ADMIN` alone, can gain nothing more, and, where the kernel has
 //! Landlock, may write only to the TUN device, the terminal and network settings, and with `--dns` to `/etc` (resolvconf: also

@@ -412,6 +412,7 @@ impl Prepared {
         let watcher = network::watch(device, Arc::clone(&changed))
             .map_err(io_error("cannot watch the network"))?;
         let driver = tokio::spawn(Arc::clone(&self.session).drive());
+        let beside = tokio::spawn(beside_flows(Arc::clone(&self.session)));
         tokio::spawn(records::follow(
             Arc::clone(&self.session),
             records::Who::new(plan),
@@ -434,6 +435,7 @@ impl Prepared {
         Ok(Running {
             session: self.session,
             driver,
+            beside,
             connector: Reconnect::new(&plan.ssh, self.prompter, Arc::clone(&setup), self.near),
             changed,
             watcher: tokio::spawn(watcher),
@@ -450,6 +452,11 @@ fn tell_hosts(dns: Option<&DnsPlan>) {
     if !hosts.is_empty() {
         info!("captured by name: {}", hosts.join(", "));
     }
+}
+
+/// Carries what is no flow. A task of its own beside the driver: what wakes it need not wake another thread.
+async fn beside_flows(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>) {
+    match session.beside.run(session.leads.server()).await {}
 }
 
 /// Asks name servers, where names are looked up through the server.

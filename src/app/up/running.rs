@@ -31,6 +31,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub(super) struct Running<C: Connector> {
     pub(super) session: Arc<Session<Mapped<Steady<C::Link>>>>,
     pub(super) driver: JoinHandle<io::Result<()>>,
+    /// Carries what is no flow.
+    pub(super) beside: JoinHandle<()>,
     pub(super) connector: C,
     /// Rung when the network changes, by `watcher`.
     pub(super) changed: Arc<Notify>,
@@ -80,7 +82,6 @@ where
         let mut lost = pin!(session.leads.server().keep(&self.connector, &self.changed));
         let mut follow = pin!(reloader.board.follow(session));
         let mut watchdog = pin!(feed_watchdog());
-        let mut beside = pin!(session.beside.run(session.leads.server()));
         // One at a time.
         let mut reload = JoinSet::new();
         let end = loop {
@@ -102,7 +103,6 @@ where
                 () = &mut helper_gone => break End::Helper,
                 () = &mut follow => {}
                 () = &mut watchdog => {}
-                never = &mut beside => match never {},
                 result = &mut self.driver => break End::Device(match result {
                     Ok(Err(error)) => error,
                     Ok(Ok(())) => io::ErrorKind::UnexpectedEof.into(),
@@ -126,6 +126,7 @@ where
             warn!("could not take back: {line}; underpass cleanup removes it");
         }
         self.driver.abort();
+        self.beside.abort();
         self.session.beside.end(self.session.leads.server()).await;
         self.say_goodbye().await;
         self.tell_counters();
