@@ -1,5 +1,7 @@
 //! Datagrams that are asked for, and that are answered.
 
+#![allow(dead_code)] // each test file uses its part
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -15,7 +17,7 @@ fn script() -> String {
 }
 
 /// A server on a host of the lab, until it is dropped.
-pub(crate) struct Server(Child);
+pub(crate) struct Server(pub(crate) Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
