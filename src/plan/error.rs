@@ -199,6 +199,11 @@ pub enum PlanError {
         /// As it is here.
         subnet: IpNet,
     },
+    /// Addresses that the server does not know the way to.
+    #[error(
+        "--tunnel carries packets of this host and its containers alone, and --gateway captures others'; leave one of them out"
+    )]
+    TunnelGateway,
     /// Names that take more than packets.
     #[error(
         "--tunnel={mode} carries no connections by name: leave out --dns-names and targets by name, with ethernet --dns as well; or take --tunnel alone"

@@ -1,7 +1,7 @@
 //! What TCP cannot carry: how it goes, or that it does not.
 
 use super::far_side::{self, TunnelAddress};
-use super::{CapturePlan, DeviceKind, DnsPlan, PlanError};
+use super::{CapturePlan, DeviceKind, DnsPlan, Forwarded, PlanError};
 use crate::cli::{PingArg, TunnelArg, TunnelArgs, UpArgs};
 
 /// How UDP, ping and everything else go; without anything UDP is refused, and ping is silent.
@@ -124,6 +124,9 @@ impl TunnelPlan {
             let subnet = mapped.net;
             return Err(PlanError::TunnelMapped { subnet });
         }
+        if capture.whose.forwarded != Forwarded::Containers {
+            return Err(PlanError::TunnelGateway);
+        }
         match (self.mode, dns) {
             (TunnelMode::Ethernet, Some(_)) => Err(PlanError::TunnelNames {
                 mode: self.mode.name(),
@@ -217,6 +220,11 @@ mod tests {
         };
         assert!(check(TunnelMode::Hybrid, &capture, Some(&by_name)));
         assert!(!check(TunnelMode::Full, &capture, Some(&by_name)));
+        // Its answers would need a way back there, which may be that of the server's own networks.
+        capture.whose.forwarded = Forwarded::All;
+        assert!(!check(TunnelMode::Hybrid, &capture, None));
+        capture.whose.forwarded = Forwarded::Containers;
+        assert!(check(TunnelMode::Hybrid, &capture, None));
         capture.subnets[0].far = Some("10.9.0.1/32".parse().unwrap());
         assert!(!check(TunnelMode::Hybrid, &capture, None));
     }

@@ -49,7 +49,7 @@ pub(super) enum UpError {
 impl UpError {
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Plan(_) | Self::Tunnel(TunnelError::Address(_)) => Exit::Usage,
+            Self::Plan(_) | Self::Tunnel(TunnelError::Taken(_)) => Exit::Usage,
             Self::Hand(error) => error.into(),
             Self::Connect(error) | Self::NotAgain(error) => error.into(),
             _ => Exit::Failure,

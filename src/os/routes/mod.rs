@@ -256,10 +256,17 @@ pub(super) fn device(device: &str, mtu: u16, source: Source, has_v6: bool) -> Ve
         },
         // Loose: an answer for a captured port need not be routed back the way it came (RFC 3704).
         sysctl(format!("net/ipv4/conf/{device}/rp_filter"), "2"),
+        sysctl(format!("net/ipv4/conf/{device}/accept_redirects"), "0"),
     ];
     if source.v6.is_some() {
         // No link-local address: nobody is on this link to be solicited.
         entries.push(sysctl(format!("net/ipv6/conf/{device}/addr_gen_mode"), "1"));
+        // Nobody out there says what this host's routes are.
+        entries.push(sysctl(format!("net/ipv6/conf/{device}/accept_ra"), "0"));
+        entries.push(sysctl(
+            format!("net/ipv6/conf/{device}/accept_redirects"),
+            "0",
+        ));
     }
     entries.push(Entry::Up {
         device: device.clone(),

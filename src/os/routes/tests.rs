@@ -134,7 +134,10 @@ fn the_whole_of_it() {
     insta::assert_snapshot!(lines.join("\n"), @r"
     ip link set dev underpass0 mtu 1500 txqueuelen 10000 multicast off
     sysctl -w net/ipv4/conf/underpass0/rp_filter=2
+    sysctl -w net/ipv4/conf/underpass0/accept_redirects=0
     sysctl -w net/ipv6/conf/underpass0/addr_gen_mode=1
+    sysctl -w net/ipv6/conf/underpass0/accept_ra=0
+    sysctl -w net/ipv6/conf/underpass0/accept_redirects=0
     ip link set dev underpass0 up
     ip addr add 198.18.0.1/32 dev underpass0
     ip -6 addr add fd75:6e64:6572:7061::1/128 dev underpass0 nodad noprefixroute

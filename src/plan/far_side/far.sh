@@ -320,12 +320,9 @@ take_back() {
         made "nat-$tables" && drop_chain "$tables" nat POSTROUTING "$chain"
         made "filter-$tables" && drop_chain "$tables" filter FORWARD "$chain"
     done
-    if is_the_same "$state.device"; then
+    # Also one that sshd still holds: who has it at the other end hears so, and opens another.
+    if is_the_same "$state.device" || is_the_same "$state.index"; then
         ip link delete dev "$dev" 2>/dev/null
-    elif is_the_same "$state.index"; then
-        ip -4 addr flush dev "$dev" 2>/dev/null
-        ip -6 addr flush dev "$dev" 2>/dev/null
-        ip link set dev "$dev" down 2>/dev/null
     fi
     rm -f "$state.id" "$state.watch" "$state.index" "$state.device" "$state.made" "$state.sh"
     [ -n "$(tunnels)" ] || restore
@@ -376,7 +373,7 @@ setup() {
     attempt is_held || fail "device: nobody holds $dev open"
     step "IPv4 address" ip -4 addr flush dev "$dev"
     step "IPv4 address" ip addr add "$far4" peer "$ours4" dev "$dev"
-    for net in $back4; do step "IPv4 route" ip route replace "${net%,}" dev "$dev"; done
+    for net in $back4; do step "IPv4 route" ip route add "${net%,}" dev "$dev"; done
     attempt leads_back "$ours4" || fail "IPv4 address: $ours4 leads elsewhere than to $dev; give another --tunnel-address"
     [ -z "$ours6" ] || address6
     note4
@@ -394,7 +391,7 @@ address6() {
     # Nobody else is on this link. Not every busybox knows nodad.
     ip -6 addr add "$far6" peer "$ours6" dev "$dev" nodad 2>/dev/null ||
         step "IPv6 address" ip -6 addr add "$far6" peer "$ours6" dev "$dev"
-    for net in $back6; do step "IPv6 route" ip -6 route replace "${net%,}" dev "$dev"; done
+    for net in $back6; do step "IPv6 route" ip -6 route add "${net%,}" dev "$dev"; done
     attempt leads_back "$ours6" || fail "IPv6 address: $ours6 leads elsewhere than to $dev"
 }
 

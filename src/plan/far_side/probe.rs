@@ -216,12 +216,15 @@ impl Probe {
 
     /// A number that no device has, and that is none of `refused`.
     pub fn unit(&self, kind: DeviceKind, refused: &[u32]) -> u32 {
-        let is_there = |unit: &u32| {
-            let name = kind.device(*unit);
-            self.links.iter().any(|(there, _)| *there == name)
-        };
-        let mut units = (FIRST_UNIT..).filter(|unit| !refused.contains(unit) && !is_there(unit));
+        let mut units =
+            (FIRST_UNIT..).filter(|unit| !refused.contains(unit) && !self.has(kind, *unit));
         units.next().unwrap_or(FIRST_UNIT)
+    }
+
+    /// Whether there is a device of this number, whoever has it.
+    pub fn has(&self, kind: DeviceKind, unit: u32) -> bool {
+        let name = kind.device(unit);
+        self.links.iter().any(|(there, _)| *there == name)
     }
 
     fn prepared(&self, kind: DeviceKind) -> Option<Prepared> {

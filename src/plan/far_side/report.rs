@@ -10,7 +10,7 @@ pub struct Report {
 }
 
 /// Where IPv6 alone is in the way.
-const V4_ALONE: &str = "; for a tunnel without IPv6 give --tunnel-address OURS,FAR, for example 198.19.128.1,198.19.128.2";
+const V4_ALONE: &str = "; for a tunnel without IPv6 capture none of it: --disable-ipv6";
 
 /// Not done; what was begun has been taken back.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -78,7 +78,7 @@ mod tests {
         let why = "IPv4 address: Operation not[1m permitted".to_owned();
         assert_eq!(error, ReportError::Failed(why));
         let error = read("failed ip6 NAT: no such thing\n").unwrap_err();
-        assert!(error.to_string().contains("--tunnel-address"), "{error}");
+        assert!(error.to_string().contains("--disable-ipv6"), "{error}");
         for (text, why) in [("", "it said nothing"), ("Hello\n\n", "Hello")] {
             assert_eq!(read(text), Err(ReportError::Unfinished(why.to_owned())));
         }

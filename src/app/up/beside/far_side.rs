@@ -49,6 +49,11 @@ pub enum FarSideError {
         "--tunnel: there is no free pair of addresses for it; name one, for example --tunnel-address 10.255.255.1,10.255.255.2"
     )]
     NoAddress,
+    /// A device that somebody has.
+    #[error(
+        "--tunnel-unit: the server has a device {0} already; name another number, or leave it out"
+    )]
+    UnitTaken(String),
     /// Addresses that somebody has.
     #[error(
         "--tunnel-address {0}: this host or the server has a route to it already; name another pair, or leave it out"
@@ -131,8 +136,13 @@ impl Wish {
     }
 
     fn side(&self, probe: &Probe, refused: &[u32]) -> Result<FarSide, FarSideError> {
-        let unit = self.unit;
-        let unit = unit.unwrap_or_else(|| probe.unit(self.kind, refused));
+        let unit = match self.unit {
+            Some(unit) if probe.has(self.kind, unit) => {
+                return Err(FarSideError::UnitTaken(self.kind.device(unit)));
+            }
+            Some(unit) => unit,
+            None => probe.unit(self.kind, refused),
+        };
         Ok(FarSide {
             id: self.id,
             unit,
@@ -328,6 +338,18 @@ mod tests {
             let error = wish.find(&Server::new(&[PROBE]), &[]).await.unwrap_err();
             assert!(matches!(error, FarSideError::Taken(_)), "{error}");
         }
+    }
+
+    /// Whoever it belongs to.
+    #[tokio::test]
+    async fn a_device_that_is_there_is_not_taken() {
+        let mut wish = wish();
+        wish.unit = Some(64);
+        let error = wish.find(&Server::new(&[PROBE]), &[]).await.unwrap_err();
+        assert!(matches!(error, FarSideError::UnitTaken(_)), "{error}");
+        wish.unit = Some(65);
+        let found = wish.find(&Server::new(&[PROBE]), &[]).await;
+        assert!(matches!(found, Ok(Found::End(end)) if end.unit() == 65));
     }
 
     #[tokio::test]

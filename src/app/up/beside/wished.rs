@@ -1,6 +1,5 @@
 //! The tunnel that a plan asks for, at the start.
 
-use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::far_side::{FarSideError, Found, Wish};
@@ -9,7 +8,7 @@ use crate::carrier::AnyCarrier;
 use crate::os::{Netlink, NetlinkError, host};
 use crate::plan::advice::HostNetworks;
 use crate::plan::far_side::TunnelAddress;
-use crate::plan::{Forwarded, Plan, TunnelMode, TunnelPlan};
+use crate::plan::{Plan, TunnelMode, TunnelPlan};
 
 /// The MTU of the server's device, as of the networks behind most servers.
 const MTU: u16 = 1500;
@@ -22,9 +21,9 @@ pub(in crate::app) enum TunnelError {
     /// Everything was to go through it.
     #[error("{0}; without it there is nothing that frames could go through: take --tunnel")]
     Ethernet(String),
-    /// Addresses that were named and cannot be had.
+    /// Addresses or a device that were named, and cannot be had.
     #[error(transparent)]
-    Address(FarSideError),
+    Taken(FarSideError),
     /// The host's networks.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -37,25 +36,18 @@ pub(in crate::app) fn wish(plan: &Plan, tunnel: &TunnelPlan, networks: &HostNetw
         kind: tunnel.mode.far(),
         unit: tunnel.unit,
         address: tunnel.address,
-        ipv6: networks.ipv6,
-        back: behind(&plan.capture.whose.forwarded, networks),
+        ipv6: networks.ipv6
+            && plan
+                .capture
+                .subnets
+                .iter()
+                .any(|subnet| subnet.net.addr().is_ipv6()),
+        // Who runs containers translates their addresses into ours.
+        back: Vec::new(),
         mtu: plan.device.mtu.unwrap_or(MTU).min(LONGEST),
         inbound: tunnel.mode != TunnelMode::Hybrid,
         taken: networks.used.clone(),
     }
-}
-
-/// The networks of hosts behind this one. Containers are not among them: who runs them translates their addresses into ours.
-fn behind(forwarded: &Forwarded, networks: &HostNetworks) -> Vec<IpNet> {
-    let is_meant = |name: &String| match forwarded {
-        Forwarded::Containers => false,
-        Forwarded::By(names) => names.contains(name),
-        Forwarded::All => true,
-    };
-    let interfaces = networks.interfaces.iter();
-    let meant = interfaces.filter(|interface| is_meant(&interface.name));
-    let nets = meant.flat_map(|interface| &interface.addresses);
-    nets.map(IpNet::trunc).collect()
 }
 
 /// Opens what `plan` asks for. `slot` is ours, where the device is in this network. Where there is none the log says why, and what
@@ -82,13 +74,15 @@ pub(in crate::app) async fn tunnel(
             info!("{tunnel}");
             Ok(Some(tunnel))
         }
-        Err(NoTunnel::FarSide(error @ FarSideError::Taken(_))) => Err(TunnelError::Address(error)),
+        Err(NoTunnel::FarSide(error @ (FarSideError::Taken(_) | FarSideError::UnitTaken(_)))) => {
+            Err(TunnelError::Taken(error))
+        }
         Err(error) if tunnel.mode == TunnelMode::Ethernet => {
             help(&error);
             Err(TunnelError::Ethernet(error.to_string()))
         }
         Err(error) => {
-            warn!("{error}; TCP goes on without it");
+            warn!("{error}; TCP goes on without it: start underpass again when that is mended");
             help(&error);
             Ok(None)
         }
