@@ -24,11 +24,15 @@ fn connect(lab: &Lab, host: &str, port: u16) -> String {
     lab.result("client", &format!("connect {host} {port} --timeout 3000"))
 }
 
-/// Nobody may have waited for it yet: a zombie has ended (proc_pid_stat(5)).
+/// As long as one of its threads is: the first may be gone before the others, which hold its files. Nobody may have waited for it
+/// yet: a zombie has ended (proc_pid_stat(5)).
 fn is_alive(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    threads.into_iter().flatten().flatten().any(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    })
 }
 
 #[test]
