@@ -15,12 +15,15 @@
 //!   |           |      one byte stream each way +---------+                  |  openssh  |
 //!   |           |   a question for a name       +---------+   open(server)   |           |
 //!   |           |------------------------------>| resolve |----------------->|           |
-//!   +-----+-----+<---------- answer ------------+---------+<==== stream =====+-----------+
-//!         | handle_* / poll_*              plan: what was meant      app: who is wired to whom
-//!   +-----v---------------------------+    os:   the only privileged room (tun, routes, rules, names)
-//!   | engine/   no clock, no sockets, | <- the sans-IO line
-//!   | packet flow tcp route reject    |
-//!   | datagram                        |
+//!   |           |<---------- answer ------------+---------+<==== stream =====|           |
+//!   |           |   what is no TCP              +---------+ packets, command |           |
+//!   |           |------------------------------>| udp     |----------------->|           |
+//!   +-----+-----+<---------- answer ------------| ping    |<==== stream =====+-----------+
+//!         | handle_* / poll_*                   +---------+
+//!   +-----v---------------------------+    plan: what was meant      app: who is wired to whom
+//!   | engine/   no clock, no sockets, |    os:   the only privileged room (tun, routes, rules, names)
+//!   | packet flow tcp route reject    | <- the sans-IO line
+//!   | datagram echo ways              |
 //!   +---------------------------------+
 //! ```
 //! A request travels left to right, bytes travel both ways, names point only rightwards and down.
@@ -83,7 +86,7 @@
 //! has no IPv6, or none of it was asked for, nothing of IPv6 goes through the tunnel, and its TCP goes as ever.
 //!
 //! With `--udp`, a datagram that this host cuts into fragments is not carried: 1,472 bytes go with IPv4, 1,452 with IPv6, more with
-//! `--mtu 65520`. The audit log has flows of TCP; of a tunnel it has that the session asked for one.
+//! `--mtu 65520`. The audit log has flows of TCP alone: neither these datagrams nor a tunnel's packets are in it.
 //!
 //! # Other addresses
 //!
@@ -225,7 +228,7 @@
 //!
 //! # Privileges
 //!
-//! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,400 of [`os`] that it
+//! A small part makes the device and sets routes (fewer than 1,000 lines of its own, and fewer than 2,300 of [`os`] that it
 //! calls, and with `--dns` 800 more for names, and 650 more with `--netns`; comments, tests and libraries apart;
 //! `tests/architecture.rs` counts them): it has `CAP_NET_ADMIN` alone, can gain nothing more, and, where the kernel has
 //! Landlock, may write only to the TUN device, the terminal and network settings, and with `--dns` to `/etc` (resolvconf: also

@@ -13,30 +13,15 @@ use rig::{Sshd, read_all};
 use tokio::time::timeout;
 use underpass::carrier::{AnyCarrier, Link, NoPrompter};
 use underpass::net::{ByteReader, ByteWriter, OpenFailure};
-use underpass::plan::{CarrierKind, CarrierPlan, SshClient};
+use underpass::plan::{CarrierKind, CarrierPlan};
 
 async fn connect(sshd: &Sshd, kind: CarrierKind) -> AnyCarrier {
-    let plan = sshd.plan();
-    let known_hosts = format!("UserKnownHostsFile={}", sshd.path("known_hosts").display());
-    let key = sshd.path("id_ed25519").display().to_string();
-    let port = plan.port.to_string();
-    let typed = ["-F", "none", "-l", "root", "-p", &port, "-i", &key];
-    let options = [
-        "-o",
-        &known_hosts,
-        "-o",
-        "IdentityAgent=none",
-        "-o",
-        "StrictHostKeyChecking=yes",
-    ];
-    let arguments = typed.iter().chain(&options).map(ToString::to_string);
     let carrier = CarrierPlan {
         kind,
         why: "a test".into(),
-        client: SshClient {
-            arguments: arguments.collect(),
-        },
+        client: sshd.client(&[]),
     };
+    let plan = sshd.plan();
     let carrier = AnyCarrier::connect(&carrier, &plan, Arc::new(NoPrompter));
     carrier.await.unwrap()
 }

@@ -20,36 +20,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use underpass::carrier::{ConnectError, Link, LostReason, OpensshCarrier};
 use underpass::net::{ByteReader, ByteWriter, Carrier, OpenFailure, StreamError, Target};
-use underpass::plan::SshClient;
-
-/// What a person would have typed.
-fn client(sshd: &Sshd, more: &[&str]) -> SshClient {
-    let plan = sshd.plan();
-    let known_hosts = format!("UserKnownHostsFile={}", sshd.path("known_hosts").display());
-    let key = sshd.path("id_ed25519").display().to_string();
-    let port = plan.port.to_string();
-    let typed = ["-F", "none", "-l", "root", "-p", &port, "-i", &key];
-    let options = [
-        "-o",
-        &known_hosts,
-        "-o",
-        "StrictHostKeyChecking=yes",
-        "-o",
-        "IdentityAgent=none",
-    ];
-    let arguments = more.iter().chain(&typed).chain(&options);
-    SshClient {
-        arguments: arguments.map(ToString::to_string).collect(),
-    }
-}
 
 async fn connect(sshd: &Sshd) -> Arc<OpensshCarrier> {
-    let carrier = OpensshCarrier::connect(&sshd.plan(), &client(sshd, &[])).await;
+    let carrier = OpensshCarrier::connect(&sshd.plan(), &sshd.client(&[])).await;
     Arc::new(carrier.unwrap())
 }
 
 async fn refusal(sshd: &Sshd, more: &[&str]) -> ConnectError {
-    let (plan, client) = (sshd.plan(), client(sshd, more));
+    let (plan, client) = (sshd.plan(), sshd.client(more));
     let carrier = OpensshCarrier::connect(&plan, &client);
     timeout(Duration::from_secs(20), carrier)
         .await
@@ -161,7 +139,7 @@ async fn keys_are_changed_as_the_user_wants() {
         let sshd = Sshd::start("LogLevel DEBUG1");
         let sent = pattern(6 << 20);
         let down = source(sent.clone()).await;
-        let client = client(&sshd, options);
+        let client = sshd.client(options);
         let carrier = OpensshCarrier::connect(&sshd.plan(), &client).await;
         let carrier = carrier.unwrap();
         let (mut reader, _writer) = carrier.open(local(1), down).await.unwrap();
@@ -451,7 +429,7 @@ async fn a_lost_connection_ends_its_streams_and_the_carrier() {
 async fn a_silent_server_is_noticed() {
     let sshd = Sshd::start("");
     let keepalive = ["-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1"];
-    let carrier = OpensshCarrier::connect(&sshd.plan(), &client(&sshd, &keepalive))
+    let carrier = OpensshCarrier::connect(&sshd.plan(), &sshd.client(&keepalive))
         .await
         .unwrap();
     sshd.freeze();
@@ -643,7 +621,7 @@ async fn lies_of_a_banner_and_of_a_command_are_not_believed() {
     let text = format!("#!/bin/sh\nPID=$PPID\ncat >&2 <<END\n{lies}END\nexec nc \"$1\" \"$2\"\n");
     std::fs::write(&script, text).unwrap();
     let command = format!("ProxyCommand=sh {} %h %p", script.display());
-    let arguments = client(&sshd, &["-o", &command]);
+    let arguments = sshd.client(&["-o", &command]);
     let liar = OpensshCarrier::connect(&sshd.plan(), &arguments)
         .await
         .unwrap();
@@ -708,7 +686,7 @@ async fn who_does_not_speak_ssh_is_told_as_over_the_built_in_one() {
         let port = speaker(greeting, goes_on).await;
         let mut plan = sshd.plan();
         plan.dialling.timeout = Some(Duration::from_secs(1));
-        let arguments = client(&sshd, &["-o", &port, "-o", "ConnectTimeout=1"]);
+        let arguments = sshd.client(&["-o", &port, "-o", "ConnectTimeout=1"]);
         let carrier = OpensshCarrier::connect(&plan, &arguments);
         let error = timeout(Duration::from_secs(20), carrier).await.unwrap();
         let error = error.err().unwrap().to_string();
@@ -738,7 +716,7 @@ async fn no_local_command_runs() {
     let mark = sshd.path("ran");
     let command = format!("LocalCommand=touch {}", mark.display());
     let more = ["-o", "PermitLocalCommand=yes", "-o", &command];
-    let carrier = OpensshCarrier::connect(&sshd.plan(), &client(&sshd, &more))
+    let carrier = OpensshCarrier::connect(&sshd.plan(), &sshd.client(&more))
         .await
         .unwrap();
     carrier.shutdown().await;

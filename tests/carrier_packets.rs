@@ -20,26 +20,9 @@ use rig::Sshd;
 use tokio::time::timeout;
 use underpass::carrier::{Link, OpensshCarrier, TunnelRefusal};
 use underpass::net::PacketKind::{self, Ethernet, Ip};
-use underpass::plan::SshClient;
 
 async fn connect(sshd: &Sshd) -> OpensshCarrier {
-    let plan = sshd.plan();
-    let known_hosts = format!("UserKnownHostsFile={}", sshd.path("known_hosts").display());
-    let key = sshd.path("id_ed25519").display().to_string();
-    let port = plan.port.to_string();
-    let typed = ["-F", "none", "-l", "root", "-p", &port, "-i", &key];
-    let options = [
-        "-o",
-        &known_hosts,
-        "-o",
-        "IdentityAgent=none",
-        "-o",
-        "StrictHostKeyChecking=yes",
-    ];
-    let arguments = typed.iter().chain(&options).map(ToString::to_string);
-    let client = SshClient {
-        arguments: arguments.collect(),
-    };
+    let (plan, client) = (sshd.plan(), sshd.client(&[]));
     OpensshCarrier::connect(&plan, &client).await.unwrap()
 }
 

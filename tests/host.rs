@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
-use underpass::os::{Netlink, Slot, TunDevice, TunError, Undo, apply, host, routes, stale};
+use underpass::os::{Netlink, Slot, TunDevice, TunError, Undo, apply, host, routes, source, stale};
 use underpass::plan::{CapturePlan, DevicePlan, Subnet};
 
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM` of linux/virtio_net.h.
@@ -95,7 +95,7 @@ impl Up {
         stale::clear(&netlink, Some(&slot)).await.unwrap();
         let tun = device(None).unwrap();
         let exempt: Vec<IpAddr> = exempt.iter().map(|ip| ip.parse().unwrap()).collect();
-        let source = host::source(&netlink, &slot, capture).await.unwrap();
+        let source = source::find(&netlink, &slot, capture).await.unwrap();
         let setting = routes::Setting {
             device: tun.name(),
             mtu: tun.mtu(),
@@ -476,7 +476,7 @@ fn what_a_failed_start_made_is_taken_back() {
             device: tun.name(),
             mtu: 1500,
             tables: slot.tables(),
-            source: host::source(&netlink, &slot, &plan).await.unwrap(),
+            source: source::find(&netlink, &slot, &plan).await.unwrap(),
             exempt: &[],
             bridges: &[],
         };

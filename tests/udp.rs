@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod commands;
+#[path = "commands/frame.rs"]
+mod frame;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
@@ -18,6 +20,7 @@ use underpass::net::{ByteReader, ByteWriter, Exec, FlowKey, OpenFailure, Source,
 use underpass::udp::{Carries, Deliver, Heard, Means, Proxy, State, Trouble, probe};
 
 use self::commands::Local;
+use self::frame::frame;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOPBACK: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
@@ -465,18 +468,6 @@ async fn a_far_end_ends_with_its_input() {
         let end = timeout(PATIENCE, reader.read()).await.unwrap();
         assert_eq!(end, Ok(None), "{means:?}");
     }
-}
-
-/// A frame by hand.
-fn frame(flow: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(payload.len()).unwrap();
-    [
-        &len.to_be_bytes()[..],
-        &flow.to_be_bytes(),
-        &[kind],
-        payload,
-    ]
-    .concat()
 }
 
 /// Nobody reads what the far end says: it goes on listening, and keeps little.

@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "commands/frame.rs"]
+mod frame;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use underpass::net::{FlowKey, OpenFailure, Source, Target};
 use underpass::udp::{Carries, Fault, Heard, Mux};
+
+use self::frame::frame;
 
 const DATA: u8 = 0;
 const ERROR: u8 = 1;
@@ -17,17 +22,6 @@ const MUCH: usize = 1 << 20;
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
-}
-
-fn frame(flow: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(payload.len()).unwrap();
-    [
-        &len.to_be_bytes()[..],
-        &flow.to_be_bytes(),
-        &[kind],
-        payload,
-    ]
-    .concat()
 }
 
 /// Flow, kind and payload of each frame in `bytes`.

@@ -10,7 +10,7 @@ use super::up::beside::wished;
 use super::up::far_networks;
 use crate::carrier::AnyCarrier;
 use crate::carrier::prompt;
-use crate::os::{self, DEFAULT_MTU, Netlink, Slot, first_free_name, host, routes};
+use crate::os::{self, DEFAULT_MTU, Netlink, Slot, first_free_name, host, routes, source};
 use crate::plan::advice::{self, HostNetworks};
 use crate::plan::far_side::TunnelAddress;
 use crate::plan::{CapturePlan, DeviceKind, Plan, PlanError, Subnet};
@@ -42,12 +42,12 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
     for line in advice::advise(&capture, &networks, from)? {
         tracing::warn!("{line}");
     }
-    let source = host::source(&netlink, &slot, &capture).await?;
+    let own = source::find(&netlink, &slot, &capture).await?;
     let tunnel = match carrier.as_ref().zip(plan.beside.tunnel.as_ref()) {
         Some((carrier, tunnel)) => wished::shown(plan, tunnel, &networks, carrier).await?,
         None => wished::Shown::default(),
     };
-    let source = host::in_tunnel(source, tunnel.address, plan.device.kind == DeviceKind::Tap);
+    let source = source::in_tunnel(own, tunnel.address, plan.device.kind == DeviceKind::Tap);
     let far = tunnel.address.iter().flat_map(TunnelAddress::far);
     capture.subnets.extend(far.map(Subnet::host));
     let exempt = server_addresses(plan).await;

@@ -191,6 +191,7 @@ pub struct Batch {
     room: Option<Arc<Flow>>,
     /// Those that got bytes or an end: what comes is passed on before it is acknowledged. One entry a packet at most.
     news: Vec<Arc<Flow>>,
+    ways: ways::Known,
 }
 
 impl Batch {
@@ -285,7 +286,7 @@ impl<O: Outlet> Engine<O> {
         packet: &'a [u8],
         checksum: Checksum,
     ) -> Option<Arrival<'a>> {
-        let ways = self.ways.get().of(packet);
+        let ways = batch.ways.now(&self.ways).of(packet);
         let parsed = match packet::parse(packet, checksum) {
             Ok(parsed) => parsed,
             Err(reason) => return self.handle_unparsed(now, packet, reason, &ways),

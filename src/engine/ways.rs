@@ -2,6 +2,7 @@
 //! May change while the engine runs, for what is permitted is known late.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 /// What becomes of datagrams, except those to a [name server](super::Config::name_servers).
@@ -119,14 +120,40 @@ impl Ways {
 
 /// The ways of now.
 #[derive(Debug, Default)]
-pub(super) struct Current(RwLock<Ways>);
+pub(super) struct Current {
+    /// How often they have changed.
+    changes: AtomicUsize,
+    ways: RwLock<Ways>,
+}
 
 impl Current {
     pub(super) fn get(&self) -> Ways {
-        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+        *self.ways.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set(&self, ways: Ways) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = ways;
+        *self.ways.write().unwrap_or_else(PoisonError::into_inner) = ways;
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// What a driver knows of them: packets between two changes share no lock.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    changes: usize,
+    ways: Ways,
+}
+
+impl Known {
+    /// Those of now.
+    pub(super) fn now(&mut self, current: &Current) -> Ways {
+        let changes = current.changes.load(Ordering::Acquire);
+        if changes != self.changes {
+            *self = Self {
+                changes,
+                ways: current.get(),
+            };
+        }
+        self.ways
     }
 }

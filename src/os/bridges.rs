@@ -6,7 +6,7 @@
 
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
-use super::{Netlink, NetlinkError, host};
+use super::{Netlink, NetlinkError, netlink};
 
 /// How many digits of its number Docker puts into the name of a network's bridge.
 const DIGITS: usize = 12;
@@ -25,10 +25,10 @@ fn of_containers(links: &[LinkMessage]) -> Vec<String> {
             .iter()
             .filter(|port| controller(port) == Some(link.header.index));
         is_bridge(link)
-            && is_name(&host::name(link))
+            && is_name(&netlink::name(link))
             && ports.all(|port| kind(port) == Some(&InfoKind::Veth))
     };
-    let mut names: Vec<String> = links.iter().filter(is_one).map(host::name).collect();
+    let mut names: Vec<String> = links.iter().filter(is_one).map(netlink::name).collect();
     names.sort_unstable();
     names
 }

@@ -33,6 +33,7 @@ pub mod run_dir;
 pub mod signals;
 mod slot;
 mod socket_owner;
+pub mod source;
 pub mod stale;
 mod tun;
 

@@ -1,13 +1,14 @@
 //! rtnetlink(7): a connection, and entries as messages.
 
 use std::io;
+use std::net::IpAddr;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
-use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{
     RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteType,
 };
@@ -298,4 +299,34 @@ fn select(message: &mut RuleMessage, packets: &Packets) {
             }));
         }
     }
+}
+
+/// The name of a device.
+pub(super) fn name(link: &LinkMessage) -> String {
+    let mut attributes = link.attributes.iter();
+    let name = attributes.find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    name.unwrap_or_default()
+}
+
+/// `IFA_LOCAL` is the host's own address, also where `IFA_ADDRESS` is the peer's (rtnetlink(7)).
+pub(super) fn address(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
+            _ => None,
+        });
+    local.or_else(|| {
+        message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            })
+    })
 }

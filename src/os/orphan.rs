@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
-use super::host::{DEVICE_PREFIX, name};
+use super::netlink::name;
 use super::slot::bind;
+use super::source::DEVICE_PREFIX;
 use super::tun::{CLONE_DEVICE, ioctl};
 use super::{Netlink, NetlinkError};
 

@@ -22,8 +22,8 @@ use tokio::io::unix::AsyncFd;
 use tracing::warn;
 use tun_tap::{Iface, Mode};
 
-use super::host::DEVICE_PREFIX;
 use super::orphan::Lock;
+use super::source::DEVICE_PREFIX;
 use crate::plan::{DeviceKind, DevicePlan};
 
 /// MTU in bytes of a device with offload, and of one for a tunnel: hosts behind us then see an honest MSS.

@@ -4,8 +4,9 @@ use std::convert::Infallible;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::pinger::{Pinger, Reply, now};
+use super::pinger::{Pinger, Reply};
 use crate::net::{ByteReader, ByteWriter, Exec};
+use crate::udp::clock::now;
 use crate::udp::{PATIENCE, Pauses, Trouble, probe, start};
 
 const HELPER: &str = include_str!("helper.sh");

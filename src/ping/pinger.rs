@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
 
 use super::hosts::{Counters, Hosts, Pace};
 use crate::udp::Trouble;
+use crate::udp::clock::{is_due, now};
 
 /// Answers requests. It never waits.
 pub trait Reply<T>: Send + Sync {
@@ -80,18 +80,10 @@ impl<T: Send, R: Reply<T>> Pinger<T, R> {
     pub(super) async fn keep_time(&self) -> Infallible {
         loop {
             let due = self.hosts().poll_timeout();
-            let wait = async {
-                match due {
-                    Some(due) => sleep_until(due.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = wait => {}
-                () = self.timer.notified() => continue,
+            if is_due(due, &self.timer).await {
+                self.hosts().handle_timeout(now());
+                self.bell.notify_one();
             }
-            self.hosts().handle_timeout(now());
-            self.bell.notify_one();
         }
     }
 }
@@ -99,8 +91,4 @@ impl<T: Send, R: Reply<T>> Pinger<T, R> {
 /// Everything behind these locks is whole at every moment, whoever panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(super) fn now() -> std::time::Instant {
-    Instant::now().into_std()
 }

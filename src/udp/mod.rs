@@ -28,8 +28,10 @@
 //! | `queue` | what waits for the stream, and whose turn it is |
 //! | `mux` | all of that together |
 //! | `start` | how a far end begins, and why there may be none |
+//! | `clock` | when something is due |
 //! | `proxy` | the near end with a stream and a clock |
 
+pub(crate) mod clock;
 mod far;
 mod frame;
 mod mux;

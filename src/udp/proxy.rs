@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
+use super::clock::{is_due, now};
 use super::far::Means;
 use super::frame::Fault;
 use super::mux::{Counters, Heard, Mux};
@@ -110,18 +111,10 @@ impl<D: Deliver> Proxy<D> {
     async fn keep_time(&self) -> Infallible {
         loop {
             let due = lock(&self.mux).poll_timeout();
-            let wait = async {
-                match due {
-                    Some(due) => sleep_until(due.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = wait => {}
-                () = self.timer.notified() => continue,
+            if is_due(due, &self.timer).await {
+                lock(&self.mux).handle_timeout(now());
+                self.bell.notify_one();
             }
-            lock(&self.mux).handle_timeout(now());
-            self.bell.notify_one();
         }
     }
 
@@ -206,8 +199,4 @@ impl<D: Deliver> Proxy<D> {
 /// Everything behind these locks is whole at every moment, whoever panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
 }

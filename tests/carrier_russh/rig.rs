@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use underpass::carrier::{NoPrompter, RusshCarrier};
 use underpass::net::{ByteReader, Source, StreamError, Target};
-use underpass::plan::{HostKeyPolicy, SshPlan};
+use underpass::plan::{HostKeyPolicy, SshClient, SshPlan};
 
 /// A source address for an open; sshd only logs it.
 pub(crate) fn local(port: u16) -> Source {
@@ -137,6 +137,26 @@ impl Sshd {
             host_keys: HostKeyPolicy::Yes,
             known_hosts: vec![self.path("known_hosts")],
             ..SshPlan::new("127.0.0.1", self.port, "root")
+        }
+    }
+
+    /// The same as a person would have typed it for ssh, behind `more`.
+    pub(crate) fn client(&self, more: &[&str]) -> SshClient {
+        let known_hosts = format!("UserKnownHostsFile={}", self.path("known_hosts").display());
+        let key = self.path("id_ed25519").display().to_string();
+        let port = self.port.to_string();
+        let typed = ["-F", "none", "-l", "root", "-p", &port, "-i", &key];
+        let options = [
+            "-o",
+            &known_hosts,
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "IdentityAgent=none",
+        ];
+        let arguments = more.iter().chain(&typed).chain(&options);
+        SshClient {
+            arguments: arguments.map(ToString::to_string).collect(),
         }
     }
 }

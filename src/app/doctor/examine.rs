@@ -68,7 +68,7 @@ pub(super) async fn examine(plan: &Plan, probes: &[String]) -> Examined {
     server.extend(forwarding(&carrier, plan, &mapping, probes).await);
     let mut security = vec![security::methods(&login)];
     let tunnel = tunnel(plan).await;
-    let (of_server, of_security) = sessions(&carrier, &tunnel, plan.dns.as_ref()).await;
+    let (of_server, of_security) = sessions(&carrier, &tunnel, plan).await;
     server.extend(of_server);
     security.push(of_security);
     // A server that does not take the goodbye holds nobody up.
@@ -183,7 +183,7 @@ async fn tunnel(plan: &Plan) -> Result<Tunnel, ConnectError> {
 async fn sessions(
     carrier: &AnyCarrier,
     tunnel: &Result<Tunnel, ConnectError>,
-    dns: Option<&DnsPlan>,
+    plan: &Plan,
 ) -> (Vec<Check>, Check) {
     let exec = carrier.ask(Request::Exec(SCRIPT)).await;
     let terminal = carrier.ask(Request::Terminal).await;
@@ -206,11 +206,11 @@ async fn sessions(
     let mut checks = vec![
         server::exec(&exec),
         server::nodelay(&exec),
-        server::tunnel(tunnel, &terminal),
+        server::tunnel(tunnel, &terminal, plan.beside.tunnel.is_some()),
     ];
     checks.extend(server::latency(&round_trips, |path| carrier.window(path)));
     checks.push(clock);
-    checks.push(resolver(carrier, dns, output).await);
+    checks.push(resolver(carrier, plan.dns.as_ref(), output).await);
     (checks, restrictions)
 }
 

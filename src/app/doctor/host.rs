@@ -9,8 +9,8 @@ use nix::unistd::Uid;
 
 use super::check::Check;
 use crate::os::helper::{capability, program};
-use crate::os::host as os_host;
 use crate::os::namespace::{self, Setting};
+use crate::os::source;
 use crate::plan::{CapturePlan, DevicePlan};
 
 /// NETLINK_GET_STRICT_CHK came with it.
@@ -72,7 +72,7 @@ impl Facts {
                 .max()
                 == Some(Some(1)),
             is_fixed: is_read_only("/proc/sys/net"),
-            ipv6: crate::os::host::has_ipv6(),
+            ipv6: source::has_ipv6(),
             now: now.map_or(0, |now| now.as_secs()),
             has_ssh: is_in_path("ssh"),
         }
@@ -84,7 +84,7 @@ impl Facts {
         let nothing = CapturePlan::default();
         let setting = Setting {
             device: DevicePlan::default(),
-            source: os_host::choose_source(0, &[], &nothing, self.ipv6),
+            source: source::choose(0, &[], &nothing, self.ipv6),
             routes: Vec::new(),
             files: Vec::new(),
             sockets: false,

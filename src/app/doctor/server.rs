@@ -164,8 +164,13 @@ pub(super) fn nodelay(answer: &Answer) -> Check {
     }
 }
 
-/// Whether the server makes tunnels of whole packets. Nothing needs one; `restrict` of a key does not forbid them.
-pub(super) fn tunnel(answer: &Result<Tunnel, ConnectError>, terminal: &Answer) -> Check {
+/// Whether the server makes tunnels of whole packets. Nothing needs one, unless it `is_wanted`; `restrict` of a key does not forbid
+/// them.
+pub(super) fn tunnel(
+    answer: &Result<Tunnel, ConnectError>,
+    terminal: &Answer,
+    is_wanted: bool,
+) -> Check {
     let tunnel = match answer {
         Ok(tunnel) => tunnel,
         Err(error) => {
@@ -178,22 +183,24 @@ pub(super) fn tunnel(answer: &Result<Tunnel, ConnectError>, terminal: &Answer) -
             );
         }
     };
+    let lacks = |found: &str| match is_wanted {
+        true => Check::fail(
+            "tun",
+            format!("{found}, which --tunnel needs"),
+            "have it permitted there (PermitTunnel yes in sshd_config, then: systemctl reload ssh), or take --udp --ping",
+        ),
+        false => Check::pass("tun", format!("{found}; nothing needs it")),
+    };
     let found = match tunnel {
         Tunnel::Permitted => {
             "ssh -w is permitted (PermitTunnel); a device was asked for that cannot be, and none was made"
         }
         Tunnel::Made => "ssh -w is permitted (PermitTunnel); a device was made there, and went",
         Tunnel::Forbidden => {
-            return Check::pass(
-                "tun",
-                "ssh -w is not permitted (PermitTunnel); nothing needs it",
-            );
+            return lacks("ssh -w is not permitted (PermitTunnel)");
         }
         Tunnel::Unknown => {
-            return Check::pass(
-                "tun",
-                "the server knows no tunnels as of ssh -w; nothing needs them",
-            );
+            return lacks("the server knows no tunnel as of ssh -w");
         }
         Tunnel::Refused => return Check::skip("tun", "the server does not say why it makes none"),
         Tunnel::Silent => return Check::skip("tun", "the server does not answer in time"),
@@ -205,7 +212,7 @@ pub(super) fn tunnel(answer: &Result<Tunnel, ConnectError>, terminal: &Answer) -
         }
     };
     match terminal {
-        Answer::Refused => Check::warn(
+        Answer::Refused if !is_wanted => Check::warn(
             "tun",
             format!("{found}; and this login seems to be restricted"),
             "`restrict` of a key does not forbid tunnels: PermitTunnel no, in a Match block where others need them",
@@ -445,12 +452,20 @@ mod tests {
             (Tunnel::Silent, free(), Skip, "in time"),
             (Tunnel::Unheard, free(), Skip, "8.5"),
         ] {
-            let check = tunnel(&Ok(answer), &terminal);
+            let check = tunnel(&Ok(answer), &terminal, false);
             assert_eq!(check.verdict, expected, "{check:?}");
             assert!(check.found.contains(words), "{check:?}");
         }
         let missing = crate::carrier::openssh::SshError::Missing;
-        let check = tunnel(&Err(missing.into()), &free());
+        for (answer, terminal, expected) in [
+            (Tunnel::Forbidden, free(), Fail),
+            (Tunnel::Unknown, free(), Fail),
+            (Tunnel::Permitted, Answer::Refused, Pass),
+        ] {
+            let check = tunnel(&Ok(answer), &terminal, true);
+            assert_eq!(check.verdict, expected, "{check:?}");
+        }
+        let check = tunnel(&Err(missing.into()), &free(), false);
         assert_eq!(check.verdict, Skip);
         assert!(check.found.contains("no ssh client"), "{check:?}");
     }

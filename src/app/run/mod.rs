@@ -301,7 +301,7 @@ impl Up {
         }
         let tun = Tun::new(device, up::seed(), named::at(names.as_ref()));
         let names = names.map(|names| names.behind(&tun));
-        let inlet = Inlet::Packets(tun);
+        let inlet = Inlet::packets(tun);
         let server = ways.server().link();
         let server = server.and_then(|link| Some(link.description().server?.ip()));
         let beside = Beside::new(&plan.plan, &inlet, None, server);

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nix::net::if_::if_nametoindex;
 
-use crate::os::host;
 use crate::os::namespace::{PrivateFile, Setting, reaches_ipv6};
+use crate::os::source;
 use crate::plan::names::{self, StandIn};
 use crate::plan::{RunPlan, Way};
 
@@ -35,7 +35,7 @@ pub(super) struct NameServer {
 
 /// The network of `plan` on this host.
 pub(super) fn of(plan: &RunPlan) -> Network {
-    let source = host::choose_source(0, &[], &plan.plan.capture, host::has_ipv6());
+    let source = source::choose(0, &[], &plan.plan.capture, source::has_ipv6());
     let text = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
     let mut routes = plan.routes(source.v6.is_some(), reaches_ipv6());
     let mut stand_ins = Vec::new();

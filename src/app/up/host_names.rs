@@ -15,10 +15,10 @@ use crate::app::control::instances;
 use crate::carrier::AnyCarrier;
 use crate::inlet::tun::{NameServers, Tun};
 use crate::os::TunDevice;
-use crate::os::host::DEVICE_PREFIX;
 use crate::os::names::{
     Apart, By, Facts, Keeper, RESOLV_CONF, Wish, asks_resolved, left_out, others_slot,
 };
+use crate::os::source::DEVICE_PREFIX;
 use crate::plan::netns::Netns;
 use crate::plan::{CapturePlan, DnsPlan, Plan, names};
 

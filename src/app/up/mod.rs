@@ -331,7 +331,7 @@ async fn prepare(
         DeviceKind::Tun | DeviceKind::PlainTun => {
             let tun = Tun::new(device, seed(), at);
             let names = names.map(|names| names.behind(&tun, own));
-            (Inlet::Packets(tun), names)
+            (Inlet::packets(tun), names)
         }
     };
     let server = carrier.description().server.map(|server| server.ip());

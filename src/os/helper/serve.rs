@@ -15,7 +15,7 @@ use crate::os::names::{At, By, Names, NamesError, Place, Wish};
 use crate::os::routes::{self, Setting, Source, name_server};
 use crate::os::{
     ApplyError, Changes, Netlink, NetlinkError, Slot, SlotError, TunDevice, TunError, Undo, apply,
-    bridges, host, stale,
+    bridges, source, stale,
 };
 use crate::plan::far_side::TunnelAddress;
 use crate::plan::{CapturePlan, DeviceKind, DevicePlan, Subnet};
@@ -289,8 +289,8 @@ impl Server {
         let source = match &self.held {
             Some(held) => held.source,
             None => {
-                let source = host::source(&self.netlink, slot, &capture).await?;
-                host::in_tunnel(source, self.ends, device.is_ethernet)
+                let source = source::find(&self.netlink, slot, &capture).await?;
+                source::in_tunnel(source, self.ends, device.is_ethernet)
             }
         };
         let bridges = bridges(&self.netlink).await?;

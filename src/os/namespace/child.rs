@@ -18,7 +18,7 @@ use super::passing::{Made, send_made, send_refused};
 use super::{Inside, Setting, files, sockets};
 use crate::os::apply::make as make_entry;
 use crate::os::routes::{self, Entry, Route, Source, Towards};
-use crate::os::{Netlink, SocketOwners, TunDevice, TunError, host};
+use crate::os::{Netlink, SocketOwners, TunDevice, TunError, source};
 
 /// Where capabilities(7) are told, as bits; number 21 is CAP_SYS_ADMIN.
 const STATUS: &str = "/proc/self/status";
@@ -155,7 +155,7 @@ async fn route(setting: &Setting, device: &TunDevice) -> Result<(), String> {
     up.map_err(failed("setting the loopback device up"))?;
     let index = netlink.index(device.name()).await;
     let index = index.map_err(failed("finding the device"))?;
-    for entry in entries(setting, device, host::has_ipv6()) {
+    for entry in entries(setting, device, source::has_ipv6()) {
         let made = make_entry(&netlink, index, &entry).await;
         made.map_err(|error| failed("setting up the device")(format!("{entry}: {error}")))?;
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 
-use super::{CONGESTION_CONTROL, Entry, PROTOCOL, Packets, Route, Rule, Sender, Towards, is_v6};
+use super::{CONGESTION_CONTROL, Entry, PROTOCOL, Packets, Route, Rule, Sender, is_v6};
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,22 +37,13 @@ impl fmt::Display for Route {
         let Self { table, net, to } = self;
         let ip = ip(is_v6(net));
         match to {
-            Some(Towards {
-                device,
-                source,
-                via,
-            }) => {
-                write!(f, "{ip} route add {net} ")?;
-                if let Some(via) = via {
-                    write!(f, "via {via} ")?;
-                }
-                write!(f, "dev {device} ")?;
-                if via.is_some() {
-                    write!(f, "onlink ")?;
-                }
+            Some(to) => {
+                let via = to.via.map(|via| format!("via {via} onlink "));
+                let (via, device, source) = (via.unwrap_or_default(), &to.device, to.source);
                 write!(
                     f,
-                    "src {source} table {table} proto {PROTOCOL} congctl {CONGESTION_CONTROL}"
+                    "{ip} route add {net} {via}dev {device} src {source} table {table} proto {PROTOCOL} \
+                     congctl {CONGESTION_CONTROL}"
                 )
             }
             None => write!(

@@ -129,6 +129,7 @@ fn unknown(name: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::key::VALUES;
     use super::*;
 
     fn parse(variables: &[(&str, &str)]) -> Result<Variables, SourceError> {
@@ -140,20 +141,7 @@ mod tests {
     fn a_variable_for_every_key() {
         for key in KEYS {
             let name = variable(key.name);
-            let values = [
-                "true",
-                "auto",
-                "full",
-                "probe",
-                "10.1.0.0/16",
-                "1500",
-                "A=b",
-                "15",
-                "80:80",
-                "10.0.0.2",
-                "10.0.0.1,10.0.0.2",
-            ];
-            let read = values
+            let read = VALUES
                 .into_iter()
                 .find_map(|value| parse(&[(&name, value)]).ok())
                 .unwrap();

@@ -261,6 +261,22 @@ impl Use {
     }
 }
 
+/// Among these there is one for every key.
+#[cfg(test)]
+pub(super) const VALUES: [&str; 11] = [
+    "true",
+    "auto",
+    "full",
+    "probe",
+    "10.1.0.0/16",
+    "1500",
+    "A=b",
+    "15",
+    "80:80",
+    "10.0.0.2",
+    "10.0.0.1,10.0.0.2",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,18 +339,7 @@ mod tests {
         for key in KEYS {
             let mut args = UpArgs::default();
             assert!(!(key.slot)(&mut args).is_set(), "{}", key.name);
-            let values = [
-                "true",
-                "auto",
-                "full",
-                "probe",
-                "10.1.0.0/16",
-                "1500",
-                "A=b",
-                "15",
-                "80:80",
-            ];
-            let taken = values.iter().any(|text| {
+            let taken = VALUES.iter().any(|text| {
                 let slot = (key.slot)(&mut args);
                 slot.set(text).is_some()
             });

@@ -10,13 +10,19 @@ use crate::os::TunDevice;
 /// An inlet of either kind.
 #[derive(Clone)]
 pub(in crate::app) enum Inlet {
-    /// Flows of TCP, and whatever else there is.
-    Packets(Tun<TunDevice>),
+    /// Flows of TCP, and whatever else there is, with what answers it.
+    Packets(Tun<TunDevice>, Answers<TunDevice>),
     /// Of a tunnel that carries Ethernet.
     Frames(Arc<Tap<TunDevice>>),
 }
 
 impl Inlet {
+    /// Of packets.
+    pub(in crate::app) fn packets(tun: Tun<TunDevice>) -> Self {
+        let answers = tun.answers();
+        Self::Packets(tun, answers)
+    }
+
     /// Runs it until the device is gone, as [`Tun::run`]; of frames each is a packet beside the flows.
     ///
     /// # Errors
@@ -28,22 +34,22 @@ impl Inlet {
         on_beside: impl Fn(Beside<'_>),
     ) -> io::Result<()> {
         match self {
-            Self::Packets(tun) => tun.run(on_inbound, on_name, on_beside).await,
+            Self::Packets(tun, _) => tun.run(on_inbound, on_name, on_beside).await,
             Self::Frames(tap) => tap.run(|frame| on_beside(Beside::Packet(frame))).await,
         }
     }
 
     /// From here on, what is no flow goes these ways.
     pub(super) fn carry(&self, ways: Ways) {
-        if let Self::Packets(tun) = self {
+        if let Self::Packets(tun, _) = self {
             tun.carry(ways);
         }
     }
 
     /// What answers in the name of others; nobody, where nobody looks at what comes.
-    pub(super) fn answers(&self) -> Option<Answers<TunDevice>> {
+    pub(super) fn answers(&self) -> Option<&Answers<TunDevice>> {
         match self {
-            Self::Packets(tun) => Some(tun.answers()),
+            Self::Packets(_, answers) => Some(answers),
             Self::Frames(_) => None,
         }
     }
@@ -51,14 +57,14 @@ impl Inlet {
     /// Takes what has come out of a tunnel.
     pub(super) fn deliver(&self, packet: &[u8]) {
         match self {
-            Self::Packets(tun) => tun.answers().packet(packet),
+            Self::Packets(_, answers) => answers.packet(packet),
             Self::Frames(tap) => tap.send(packet),
         }
     }
 
     /// Resets every flow.
     pub(in crate::app) fn reset_flows(&self) {
-        if let Self::Packets(tun) = self {
+        if let Self::Packets(tun, _) = self {
             tun.reset_flows();
         }
     }
@@ -66,7 +72,7 @@ impl Inlet {
     /// How often packets went no further, by reason.
     pub(in crate::app) fn drops(&self) -> Vec<(&'static str, u64)> {
         match self {
-            Self::Packets(tun) => tun.drops().nonzero().collect(),
+            Self::Packets(tun, _) => tun.drops().nonzero().collect(),
             Self::Frames(_) => Vec::new(),
         }
     }
@@ -74,7 +80,7 @@ impl Inlet {
     /// Packets that the device did not take.
     pub(in crate::app) fn failed_writes(&self) -> u64 {
         match self {
-            Self::Packets(tun) => tun.failed_writes(),
+            Self::Packets(tun, _) => tun.failed_writes(),
             Self::Frames(tap) => tap.failed_writes(),
         }
     }

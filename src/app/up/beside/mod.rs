@@ -55,11 +55,12 @@ impl Beside {
     ) -> Self {
         let beside = plan.beside.clone();
         let answers = inlet.answers().filter(|_| tunnel.is_none());
-        let udp = answers.clone().filter(|_| beside.udp);
-        let pings = answers.zip(beside.pings);
+        let ends = || answers.cloned().map(|answers| Arc::new(Ends(answers)));
+        let udp = ends().filter(|_| beside.udp);
+        let pings = ends().zip(beside.pings);
         let made = Self {
-            udp: udp.map(|answers| Proxy::new(Arc::new(Ends(answers)))),
-            pings: pings.map(|(answers, by)| Pinger::new(pace(by), Arc::new(Ends(answers)))),
+            udp: udp.map(Proxy::new),
+            pings: pings.map(|(ends, by)| Pinger::new(pace(by), ends)),
             inlet: inlet.clone(),
             tunnel,
             pool: plan.dns.as_ref().and_then(|dns| dns.by_name),
