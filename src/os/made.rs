@@ -1,5 +1,6 @@
 //! Tells when a file is made, or changed.
 
+use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
@@ -9,6 +10,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::unistd::read;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tracing::warn;
 
 /// Room for a few events; more are read by and by (inotify(7)).
 const EVENTS: usize = 4096;
@@ -79,6 +81,17 @@ impl Made {
             self.any().await?;
         }
         Ok(())
+    }
+
+    /// Until something has happened, where there is one that watches `what`; says so, where it cannot any more. Cancel safe.
+    pub(super) async fn changed(made: &mut Option<Self>, what: &str) {
+        let Some(watch) = made else {
+            return pending().await;
+        };
+        if let Err(error) = watch.any().await {
+            warn!("who writes {what} goes unnoticed from here on: {error}");
+            *made = None;
+        }
     }
 
     /// Until something has happened. Cancel safe.

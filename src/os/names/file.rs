@@ -1,10 +1,9 @@
 //! `/etc/resolv.conf`, and who else writes it.
 
-use std::future::pending;
 use std::io;
 use std::net::Ipv4Addr;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::At;
@@ -40,14 +39,8 @@ impl File {
     }
 
     pub(super) async fn changed(&mut self) {
-        let Some(watch) = &self.watch else {
-            return pending().await;
-        };
-        if let Err(error) = watch.any().await {
-            warn!("who writes /etc/resolv.conf goes unnoticed from here on: {error}");
-            self.watch = None;
-        }
-        sleep_until(self.patience.next()).await;
+        let change = Made::changed(&mut self.watch, "/etc/resolv.conf");
+        self.patience.wait(change).await;
     }
 
     pub(super) fn assert_again(&mut self) {

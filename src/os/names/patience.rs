@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 /// Between two times.
@@ -19,6 +19,8 @@ pub(super) struct Patience {
     times: u32,
     /// Not to be looked at before.
     next: Instant,
+    /// Something may have changed that nobody has looked at.
+    is_due: bool,
 }
 
 /// What is to be said of a time.
@@ -38,12 +40,18 @@ impl Patience {
             began: now,
             times: 0,
             next: now,
+            is_due: false,
         }
     }
 
-    /// When to look next, at the earliest.
-    pub(super) fn next(&self) -> Instant {
-        self.next
+    /// Waits for a change, and until it is time to look. Cancel safe: a change that was heard of is not forgotten.
+    pub(super) async fn wait(&mut self, change: impl Future<Output = ()>) {
+        if !self.is_due {
+            change.await;
+            self.is_due = true;
+        }
+        sleep_until(self.next).await;
+        self.is_due = false;
     }
 
     /// Where it `was_set` again, says so, or that it is once a minute from here on.
@@ -81,6 +89,10 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[test]
@@ -89,13 +101,13 @@ mod tests {
         let mut patience = Patience::new(now);
         let mut said = Vec::new();
         for _ in 0..13 {
-            now = now.max(patience.next());
+            now = now.max(patience.next);
             said.push(patience.count(now));
         }
         let (plain, rest) = said.split_at(10);
         assert!(plain.iter().all(|said| *said == Said::Plainly));
         assert_eq!(rest, [Said::Last, Said::Nothing, Said::Nothing]);
-        assert_eq!(patience.next(), now + PERIOD);
+        assert_eq!(patience.next, now + PERIOD);
         // A quiet time makes up for it.
         assert_eq!(patience.count(now + 3 * PERIOD), Said::Plainly);
     }
@@ -108,5 +120,17 @@ mod tests {
             now += PERIOD / 4;
             assert_eq!(patience.count(now), Said::Plainly);
         }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_was_heard_of_is_looked_at_whatever_comes_between() {
+        let mut patience = Patience::new(Instant::now());
+        patience.count(Instant::now());
+        tokio::select! {
+            biased;
+            () = patience.wait(ready(())) => panic!("too early"),
+            () = ready(()) => {}
+        }
+        patience.wait(pending()).await;
+        assert!(patience.wait(pending()).now_or_never().is_none());
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use nix::net::if_::if_indextoname;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 use zbus::{OwnedObjectPath, fdo};
 
@@ -171,15 +171,17 @@ impl Link {
     }
 
     pub(super) async fn changed(&mut self) {
-        match &mut self.bus {
-            Some(bus) => {
-                if !bus.heard().await {
-                    self.bus = None;
+        let change = async {
+            match &mut self.bus {
+                Some(bus) => {
+                    if !bus.heard().await {
+                        self.bus = None;
+                    }
                 }
+                None => sleep(LOOK).await,
             }
-            None => sleep(LOOK).await,
-        }
-        sleep_until(self.patience.next()).await;
+        };
+        self.patience.wait(change).await;
     }
 
     pub(super) async fn assert_again(&mut self) {

@@ -7,7 +7,6 @@ mod named;
 mod process;
 mod written;
 
-use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -17,7 +16,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::warn;
 
 use self::named::Named;
@@ -219,16 +218,8 @@ impl Held {
     }
 
     pub(super) async fn changed(&mut self) {
-        let Some(watch) = &self.watch else {
-            return pending().await;
-        };
-        if let Err(error) = watch.any().await {
-            warn!(
-                "who writes the resolv.conf of that network goes unnoticed from here on: {error}"
-            );
-            self.watch = None;
-        }
-        sleep_until(self.patience.next()).await;
+        let change = Made::changed(&mut self.watch, "the resolv.conf of that network");
+        self.patience.wait(change).await;
     }
 
     pub(super) fn assert_again(&mut self) {
