@@ -161,6 +161,10 @@
 //! back, by a watchdog where nobody asks for that: within seconds of the device's end, or of nobody holding it any more. Who may
 //! not do this gets the commands for an administrator. [`app::up::beside::far_side`] runs it over the carrier.
 //!
+//! Hosts over there may connect to this one with `--tunnel=full` and `=ethernet` alone. Else both ends see to it: a rule of the
+//! server's, and the engine, which takes answers to what went out and errors about it (`engine/asked.rs`), whoever has set up the
+//! server. In either case what routers and neighbours say of a link stays out of a tunnel of packets.
+//!
 //! # The carriers
 //!
 //! A [`net::Carrier`] opens streams; a [`carrier::Link`] is one that is logged in, and may be lost. There are two:
@@ -272,6 +276,7 @@
 //! | waiting to be sent through a jump host or a ProxyCommand | | flows hold back from 512 KiB, 64 MiB per connection at most | `carrier/russh/route/outbox.rs` |
 //! | packets on their way into a tunnel (`tun@openssh.com`) | 256 KiB, 100 ms: the oldest goes | 512 KiB | `carrier/channels/fair.rs` |
 //! | packets that have come out of it and that nobody takes | | 1 MiB, 4,096: the oldest goes; 4 MiB of window | `carrier/openssh/packets.rs`, `carrier/channels/budget.rs` |
+//! | conversations by packets whose answers are let in | | 65,536: of a few the one silent for longest goes; 180 s of silence | `engine/asked.rs` |
 //! | window granted over ssh's own channels | 1 MiB; on a path longer than 5 ms as the application takes, 32 MiB at most | 4 MiB for the busy ones; 64 MiB on a long path, then 32 KiB for each flow | `carrier/channels/budget.rs` |
 //! | names being looked up | | per connection 4 that were found before, or 1 other; 1 in all where they share the connection | `carrier/by_name/choice.rs` |
 //! | SSH connections for names | | none before the first; up to 4, each as a name needs one and for a minute longer, 16 at most where each carries 900 channels | `carrier/by_name/choice.rs`, `idle.rs` |

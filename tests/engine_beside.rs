@@ -99,6 +99,13 @@ fn udp_to(port: u16, payload: &[u8]) -> Vec<u8> {
     udp
 }
 
+/// The other way round.
+fn udp_from(port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut udp = udp_to(4242, payload);
+    udp[..2].copy_from_slice(&port.to_be_bytes());
+    udp
+}
+
 fn udp(is_v6: bool, payload: &[u8]) -> Vec<u8> {
     filled(from_client(is_v6, 17, &udp_to(9, payload)))
 }
@@ -329,7 +336,7 @@ fn a_device_that_cuts_no_segments_keeps_its_flows() {
     });
     engine.carry(Ways::full(LONG));
     hold(&engine, at(0), ends(false));
-    engine.packet_from_far(&Segment::new(ACK, 1, 1).packet(ends(false)));
+    engine.packet_from_far(at(0), &Segment::new(ACK, 1, 1).packet(ends(false)));
     assert_eq!(said(&engine), "nothing");
     let counted: Vec<_> = engine.drops().nonzero().collect();
     assert_eq!(counted, [("far_tcp", 1)]);
@@ -476,7 +483,7 @@ fn back(is_v6: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn packets_out_of_the_tunnel_reach_the_device_as_they_are() {
-    let engine = wire(Ways::hybrid(LONG));
+    let engine = wire(Ways::full(LONG));
     for is_v6 in [false, true] {
         let answer = back(is_v6, 17, &udp_to(9, b"answer"));
         // Longer than the device's MTU.
@@ -488,21 +495,98 @@ fn packets_out_of_the_tunnel_reach_the_device_as_they_are() {
         );
         let sctp = ip(host(is_v6), client(is_v6), 132, &[0; 12]);
         for packet in [answer.clone(), long, error, sctp] {
-            engine.packet_from_far(&packet);
+            engine.packet_from_far(at(0), &packet);
             assert_eq!(sent(&engine), [packet]);
         }
         // What follows it is no part of it.
-        engine.packet_from_far(&[&answer[..], &[1, 2, 3]].concat());
+        engine.packet_from_far(at(0), &[&answer[..], &[1, 2, 3]].concat());
         assert_eq!(sent(&engine), [answer]);
     }
     for packet in [
         fragment(&udp(false, &[0; 64]), 1480),
         fragment(&udp(true, &[0; 64]), 1480),
     ] {
-        engine.packet_from_far(&packet);
+        engine.packet_from_far(at(0), &packet);
         assert_eq!(sent(&engine), [packet]);
     }
     assert_eq!(engine.drops().nonzero().count(), 0);
+}
+
+/// An ICMP message of `kind` from the far host.
+fn message(is_v6: bool, kind: u8) -> Vec<u8> {
+    let protocol = if is_v6 { 58 } else { 1 };
+    back(is_v6, protocol, &[kind, 0, 0, 0, 0, 7, 0, 1, 1, 2])
+}
+
+#[test]
+fn in_hybrid_mode_nobody_out_there_speaks_first() {
+    for is_v6 in [false, true] {
+        let engine = wire(Ways::hybrid(LONG));
+        let (request, reply) = if is_v6 { (128, 129) } else { (8, 0) };
+        let sctp = ip(host(is_v6), client(is_v6), 132, &[0; 12]);
+        let late = match is_v6 {
+            true => ip(
+                host(true),
+                client(true),
+                44,
+                &[17, 0, 5, 0xc9, 0, 0, 0, 9, 1, 2],
+            ),
+            false => fragment(&back(false, 17, &[0; 64]), 1480),
+        };
+        let answer = back(is_v6, 17, &udp_to(53, b"answer"));
+        let all = [sctp, late, answer, message(is_v6, reply)];
+        for packet in all.iter().chain([&message(is_v6, request)]) {
+            engine.packet_from_far(at(0), packet);
+        }
+        assert_eq!(sent(&engine), Vec::<Vec<u8>>::new());
+        let counted: Vec<_> = engine.drops().nonzero().collect();
+        assert_eq!(counted, [("unasked", 5)]);
+        let questions = [
+            from_client(is_v6, 132, &[0; 12]),
+            from_client(is_v6, 17, &udp_from(53, b"question")),
+            echo(is_v6, b"ping"),
+        ];
+        for question in questions {
+            let arrival = engine.handle_packet(at(0), &question, Checksum::Trusted);
+            assert!(matches!(arrival, Some(Arrival::Beside(Beside::Packet(_)))));
+        }
+        for packet in &all {
+            engine.packet_from_far(at(1), packet);
+        }
+        assert_eq!(sent(&engine), all);
+        engine.packet_from_far(at(1), &message(is_v6, request));
+        let elsewhere = back(is_v6, 17, &udp_to(54, b"answer"));
+        engine.packet_from_far(at(1), &elsewhere);
+        assert_eq!(sent(&engine), Vec::<Vec<u8>>::new());
+        // It may ask for itself where connections from there are welcome.
+        engine.carry(Ways::full(LONG));
+        engine.packet_from_far(at(1), &message(is_v6, request));
+        engine.packet_from_far(at(1), &elsewhere);
+        assert_eq!(sent(&engine).len(), 2);
+    }
+}
+
+/// Errors are looked through by who sent what they quote. Of routes and neighbours nobody out there knows better.
+#[test]
+fn errors_are_let_in_and_what_is_about_the_link_is_not() {
+    for ways in [Ways::hybrid(LONG), Ways::full(LONG)] {
+        let engine = wire(ways);
+        for (is_v6, kinds) in [(false, &[3, 11, 12][..]), (true, &[1, 2, 3, 4])] {
+            for kind in kinds {
+                let error = message(is_v6, *kind);
+                engine.packet_from_far(at(0), &error);
+                assert_eq!(sent(&engine), [error]);
+            }
+        }
+        for (is_v6, kinds) in [(false, &[5, 9, 10][..]), (true, &[133, 134, 135, 136, 137])] {
+            for kind in kinds {
+                engine.packet_from_far(at(0), &message(is_v6, *kind));
+            }
+        }
+        assert_eq!(sent(&engine), Vec::<Vec<u8>>::new());
+        let counted: Vec<_> = engine.drops().nonzero().collect();
+        assert_eq!(counted, [("unasked", 8)]);
+    }
 }
 
 #[test]
@@ -517,14 +601,14 @@ fn tcp_out_of_the_tunnel_is_for_full_mode_only() {
     ];
     let engine = wire(Ways::hybrid(LONG));
     for packet in &all {
-        engine.packet_from_far(packet);
+        engine.packet_from_far(at(0), packet);
     }
     assert_eq!(sent(&engine), Vec::<Vec<u8>>::new());
     let counted: Vec<_> = engine.drops().nonzero().collect();
     assert_eq!(counted, [("far_tcp", 5)]);
     engine.carry(Ways::full(LONG));
     for packet in &all {
-        engine.packet_from_far(packet);
+        engine.packet_from_far(at(0), packet);
     }
     assert_eq!(sent(&engine), all);
 }
@@ -538,27 +622,27 @@ fn nobody_out_there_reaches_what_is_not_for_them() {
     let engine = wire(ours);
     let host = host(false);
     let to = |target: &str| ip(host, target.parse().unwrap(), 17, &udp_to(9, b"x"));
-    engine.packet_from_far(&to("10.9.0.3"));
+    engine.packet_from_far(at(0), &to("10.9.0.3"));
     let from = |source: &str| ip(source.parse().unwrap(), client(false), 17, &udp_to(9, b"x"));
     let nowhere = ["127.0.0.1", "224.0.0.1", "255.255.255.255", "0.0.0.0"];
     for address in nowhere {
-        engine.packet_from_far(&to(address));
-        engine.packet_from_far(&from(address));
+        engine.packet_from_far(at(0), &to(address));
+        engine.packet_from_far(at(0), &from(address));
     }
     for target in ["::1", "ff02::1", "::"] {
         let packet = ip(client(true), target.parse().unwrap(), 17, &udp_to(9, b"x"));
-        engine.packet_from_far(&packet);
+        engine.packet_from_far(at(0), &packet);
     }
     assert_eq!(sent(&engine), Vec::<Vec<u8>>::new());
     let counted: Vec<_> = engine.drops().nonzero().collect();
     assert_eq!(counted, [("not_unicast", 11), ("not_for_us", 1)]);
     for is_v6 in [false, true] {
-        engine.packet_from_far(&back(is_v6, 17, &udp_to(9, b"x")));
+        engine.packet_from_far(at(0), &back(is_v6, 17, &udp_to(9, b"x")));
     }
     assert_eq!(sent(&engine).len(), 2);
     // Where hosts behind us are carried, the kernel knows them.
     engine.carry(Ways::full(LONG));
-    engine.packet_from_far(&to("10.9.0.3"));
+    engine.packet_from_far(at(0), &to("10.9.0.3"));
     assert_eq!(sent(&engine).len(), 1);
 }
 
@@ -790,7 +874,7 @@ fn do_no_harm(ways: Ways, packets: &[Vec<u8>], checksum: Checksum) {
             _ => {}
         }
         sent(&engine);
-        engine.packet_from_far(packet);
+        engine.packet_from_far(at(0), packet);
         let out = sent(&engine);
         assert!(out.len() <= 1 && out.iter().all(|out| packet.starts_with(out)));
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use smoltcp::time::Instant;
 
-use super::outline::{self, Outline};
+use super::outline::{self, Outline, Role};
 use super::packet::Parsed;
 use super::reason::Reason;
 use super::reject::{self, Unreachable};
@@ -87,6 +87,9 @@ impl<O: Outlet> Engine<O> {
 
     fn hand_out<'a>(&self, now: Instant, packet: Outline<'a>, ways: &Ways) -> Option<Beside<'a>> {
         if packet.bytes.len() <= ways.max_len {
+            if !ways.full {
+                self.asked.goes_out(now, &packet);
+            }
             return Some(Beside::Packet(packet.bytes));
         }
         self.drops.count(Reason::TooLong);
@@ -102,15 +105,16 @@ impl<O: Outlet> Engine<O> {
     }
 
     /// Takes a packet out of the tunnel, for the device; it may be longer than the device's MTU.
-    pub fn packet_from_far(&self, packet: &[u8]) {
-        match self.admit(packet) {
+    pub fn packet_from_far(&self, now: Instant, packet: &[u8]) {
+        match self.admit(now, packet) {
             Ok(packet) => phy::with_headroom(packet, |buffer| self.outlet.transmit(plain(buffer))),
             Err(reason) => self.drops.count(reason),
         }
     }
 
-    /// Nobody out there may speak to what listens for this host alone, nor TCP where the flows are ours.
-    fn admit<'a>(&self, packet: &'a [u8]) -> Result<&'a [u8], Reason> {
+    /// Nobody out there may speak to what listens for this host alone, nor TCP where the flows are ours, nor first where only
+    /// answers are let in.
+    fn admit<'a>(&self, now: Instant, packet: &'a [u8]) -> Result<&'a [u8], Reason> {
         let ways = self.ways.get();
         let packet = outline::of(packet)?;
         if !ways.lets_in(packet.target) {
@@ -119,7 +123,14 @@ impl<O: Outlet> Engine<O> {
         if packet.protocol == outline::TCP && !ways.full {
             return Err(Reason::FarTcp);
         }
-        Ok(packet.bytes)
+        let is_let_in = match packet.role() {
+            Role::Error => true,
+            // Routes and neighbours of this host are its own business.
+            Role::Link => false,
+            Role::Other => ways.full || self.asked.is_answered_by(now, &packet),
+            Role::Question => ways.full,
+        };
+        is_let_in.then_some(packet.bytes).ok_or(Reason::Unasked)
     }
 
     /// Sends `message` in the name of the name server `from`; one that fits no packet is dropped.

@@ -26,6 +26,7 @@
 //! handle: `poll_withdrawn` until `accept` or `refuse`, then `poll_read`, `poll_write` and `flush`,
 //! `poll_finish`, `poll_reset`, and [`abandon`](Engine::abandon) for what was not ended in order.
 
+mod asked;
 mod beside;
 pub mod datagram;
 pub mod echo;
@@ -55,6 +56,7 @@ use smoltcp::time::Instant;
 
 use crate::net::{FlowKey, OpenFailure, StreamError};
 
+use asked::Asked;
 pub use datagram::Datagram;
 pub use echo::Echo;
 pub use flow::FlowHandle;
@@ -226,6 +228,7 @@ pub struct Engine<O> {
     drops: Drops,
     queued: AtomicUsize,
     ways: ways::Current,
+    asked: Asked,
     too_long: Patience,
     /// Of the last packet that was cut.
     fragment_id: AtomicU32,
@@ -242,6 +245,7 @@ impl<O: Outlet> Engine<O> {
             drops: Drops::default(),
             queued: AtomicUsize::new(0),
             ways: ways::Current::default(),
+            asked: Asked::default(),
             too_long: Patience::default(),
             fragment_id: AtomicU32::new(config.seed as u32),
         }

@@ -110,7 +110,44 @@ fn behind_extensions(
         .ok_or(Reason::Truncated)
 }
 
+/// What a packet is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// An ICMP error: of a packet that it quotes, which the receiver looks for.
+    Error,
+    /// An ICMP message between neighbours: redirects, and what routers and neighbours tell (RFC 792, RFC 4861).
+    Link,
+    /// An ICMP message that wants an answer, or none that is known.
+    Question,
+    /// An ICMP answer, or another protocol's packet.
+    Other,
+}
+
 impl Outline<'_> {
+    /// What it is for.
+    pub fn role(&self) -> Role {
+        // What follows a fragment's beginning is as good as that.
+        let kind = self.transport.map(|at| self.bytes.get(at).copied());
+        match (self.protocol, kind) {
+            (ICMP, Some(kind)) => match kind {
+                // Unreachable, time exceeded, parameter problem.
+                Some(3 | 11 | 12) => Role::Error,
+                // Answers to an echo request, to questions for the time and (RFC 8335) for an interface.
+                Some(0 | 14 | 43) => Role::Other,
+                Some(5 | 9 | 10) => Role::Link,
+                _ => Role::Question,
+            },
+            (ICMPV6, Some(kind)) => match kind {
+                Some(1..=4) => Role::Error,
+                // To an echo request, to one for names (RFC 4620), for an interface.
+                Some(129 | 140 | 161) => Role::Other,
+                Some(133..=137) => Role::Link,
+                _ => Role::Question,
+            },
+            _ => Role::Other,
+        }
+    }
+
     /// Whether it may be answered with an ICMP error (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e).
     pub fn may_be_answered(&self) -> bool {
         let Some(transport) = self.transport else {

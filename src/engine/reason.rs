@@ -57,6 +57,8 @@ reasons! {
     FarTcp = "far_tcp",
     /// A packet out of the tunnel that is not for us.
     NotForUs = "not_for_us",
+    /// A packet out of the tunnel that answers nothing, or is about this host's own link.
+    Unasked = "unasked",
 }
 
 /// A counter per [`Reason`].

@@ -207,7 +207,7 @@ impl<D: Device> Answers<D> {
 
     /// Sends a packet that came out of a tunnel, where that is for us.
     pub fn packet(&self, packet: &[u8]) {
-        self.0.engine.packet_from_far(packet);
+        self.0.engine.packet_from_far(self.0.now(), packet);
     }
 
     /// Sends a datagram of `payload` in the name of `from`.
