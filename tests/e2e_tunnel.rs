@@ -118,11 +118,16 @@ fn all_but_tcp_goes_as_packets_and_nothing_of_it_stays() {
     // TCP is a flow.
     assert_ok(&lab.probe("client", &format!("get {} 5001 1000000", V4.host)));
     assert_eq!(report(&lab)["flows"]["total"], 1);
-    // Nobody over there comes in.
+    // Nobody over there comes in, the server itself included, whose packets are not forwarded.
     let ours = found["ours"][0].as_str().unwrap();
     shell(&lab, "vpc", &format!("ip route add {ours} via 10.0.1.1"));
-    let said = shell(&lab, "vpc", &format!("ping -c 1 -W 1 {ours}"));
-    assert!(said.contains("100% packet loss"), "{said}");
+    let _open = answers(&lab, "client", ours, 7777);
+    for role in ["vpc", "bastion"] {
+        let said = shell(&lab, role, &format!("ping -c 1 -W 1 {ours}"));
+        assert!(said.contains("100% packet loss"), "{role}: {said}");
+        assert_eq!(ask(&lab, role, ours, 7777, "1"), "1 silence\n", "{role}");
+    }
+    assert!(report(&lab)["drops"]["unasked"].as_u64() > Some(0));
     assert_eq!(tunnel(&lab)["dropped"], 0);
     assert!(underpass.stop(Signal::SIGTERM).success());
     assert_eq!(lab.network_state("bastion"), before);
@@ -154,6 +159,11 @@ fn with_full_the_far_network_reaches_this_host_as_well() {
     is_pinged(&lab, "client", V4.host);
     shell(&lab, "vpc", "ip route add 10.77.0.1 via 10.0.1.1");
     is_pinged(&lab, "vpc", "10.77.0.1");
+    // Of a header alone sshd would make the end of the tunnel.
+    let bare = "import socket; raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, 59); raw.sendto(b'', ('10.77.0.1', 0))";
+    let said = shell(&lab, "vpc", &format!("python3 -c \"{bare}\""));
+    assert_eq!(said, "");
+    is_pinged(&lab, "vpc", "10.77.0.1");
     let _server = answers(&lab, "client", "10.77.0.1", 7777);
     assert_eq!(ask(&lab, "vpc", "10.77.0.1", 7777, "1000"), "1000 same\n");
     let mut listener = lab.command("client", "nc");
@@ -174,6 +184,8 @@ fn with_full_the_far_network_reaches_this_host_as_well() {
         String::from_utf8_lossy(&heard.stdout),
         "from the far network\n"
     );
+    let log = underpass.log().join("\n");
+    assert!(!log.contains("carries packets again"), "{log}");
     assert!(underpass.stop(Signal::SIGTERM).success());
     assert_eq!(lab.network_state("bastion"), before);
 }

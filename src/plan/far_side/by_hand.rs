@@ -83,7 +83,6 @@ impl FarSide {
     }
 
     fn nat(&self, nft: bool, back: &[IpNet]) -> Vec<String> {
-        let device = self.device();
         let (v4, v6): (Vec<IpNet>, Vec<IpNet>) =
             back.iter().partition(|net| matches!(net, IpNet::V4(_)));
         let texts = |first: String, nets: &[IpNet]| {
@@ -98,19 +97,55 @@ impl FarSide {
         if let Some(ends) = self.address.v6 {
             families.push(("ip6", "ip6tables", texts(ends.ours.to_string(), &v6)));
         }
-        let commands = families.into_iter().map(|(family, iptables, sources)| match nft {
-            true => format!(
-                "nft 'add table {family} underpass_{device}; \
-                 add chain {family} underpass_{device} postrouting {{ type nat hook postrouting priority 100; }}; \
-                 add rule {family} underpass_{device} postrouting oifname != {device} {family} saddr {{ {} }} masquerade'",
-                sources.join(", ")
-            ),
-            false => format!(
-                "{iptables} -t nat -A POSTROUTING -s {} ! -o {device} -j MASQUERADE",
-                sources.join(",")
-            ),
-        });
+        let commands = families
+            .into_iter()
+            .flat_map(|(family, iptables, sources)| match nft {
+                true => vec![self.nft(family, &sources.join(", "))],
+                false => self.iptables(iptables, &sources.join(",")),
+            });
         commands.collect()
+    }
+
+    fn nft(&self, family: &str, sources: &str) -> String {
+        let device = self.device();
+        let add_rule = format!("add rule {family} underpass_{device}");
+        let add_chain = format!("add chain {family} underpass_{device}");
+        let mut text = format!(
+            "nft 'add table {family} underpass_{device}; \
+             {add_chain} forward {{ type filter hook forward priority 0; }}; "
+        );
+        // sshd ends a tunnel that this is to go through.
+        if family == "ip" {
+            text += &format!("{add_rule} forward oifname {device} ip length 20 drop; ");
+        }
+        if !self.inbound {
+            text += &format!(
+                "{add_rule} forward oifname {device} ct state != {{ established, related }} drop; "
+            );
+        }
+        text += &format!(
+            "{add_chain} postrouting {{ type nat hook postrouting priority 100; }}; \
+             {add_rule} postrouting oifname != {device} {family} saddr {{ {sources} }} masquerade"
+        );
+        text + "'"
+    }
+
+    fn iptables(&self, iptables: &str, sources: &str) -> Vec<String> {
+        let device = self.device();
+        let mut commands = vec![format!(
+            "{iptables} -t nat -A POSTROUTING -s {sources} ! -o {device} -j MASQUERADE"
+        )];
+        if iptables == "iptables" {
+            commands.push(format!(
+                "{iptables} -I FORWARD -o {device} -m length --length 20 -j DROP"
+            ));
+        }
+        if !self.inbound {
+            commands.push(format!(
+                "{iptables} -I FORWARD -o {device} -m conntrack ! --ctstate ESTABLISHED,RELATED -j DROP"
+            ));
+        }
+        commands
     }
 }
 
@@ -139,6 +174,8 @@ mod tests {
                 "ip link set dev tun64 mtu 1500 up",
                 "sysctl -w net.ipv4.ip_forward=1",
                 "iptables -t nat -A POSTROUTING -s 198.19.128.1 ! -o tun64 -j MASQUERADE",
+                "iptables -I FORWARD -o tun64 -m length --length 20 -j DROP",
+                "iptables -I FORWARD -o tun64 -m conntrack ! --ctstate ESTABLISHED,RELATED -j DROP",
                 r"printf 'Match User %s\n\tPermitTunnel point-to-point\n' 'al ice' >>/etc/ssh/sshd_config",
                 "systemctl reload ssh || systemctl reload sshd",
             ]
@@ -162,8 +199,8 @@ mod tests {
                 "ip -6 route replace fd00::1 dev tap64",
                 "ip route add 172.17.0.0/16 dev tap64",
                 "sysctl -w net.ipv6.conf.all.forwarding=1",
-                "nft 'add table ip underpass_tap64; add chain ip underpass_tap64 postrouting { type nat hook postrouting priority 100; }; add rule ip underpass_tap64 postrouting oifname != tap64 ip saddr { 198.19.128.1, 172.17.0.0/16 } masquerade'",
-                "nft 'add table ip6 underpass_tap64; add chain ip6 underpass_tap64 postrouting { type nat hook postrouting priority 100; }; add rule ip6 underpass_tap64 postrouting oifname != tap64 ip6 saddr { fd00::1 } masquerade'",
+                "nft 'add table ip underpass_tap64; add chain ip underpass_tap64 forward { type filter hook forward priority 0; }; add rule ip underpass_tap64 forward oifname tap64 ip length 20 drop; add rule ip underpass_tap64 forward oifname tap64 ct state != { established, related } drop; add chain ip underpass_tap64 postrouting { type nat hook postrouting priority 100; }; add rule ip underpass_tap64 postrouting oifname != tap64 ip saddr { 198.19.128.1, 172.17.0.0/16 } masquerade'",
+                "nft 'add table ip6 underpass_tap64; add chain ip6 underpass_tap64 forward { type filter hook forward priority 0; }; add rule ip6 underpass_tap64 forward oifname tap64 ct state != { established, related } drop; add chain ip6 underpass_tap64 postrouting { type nat hook postrouting priority 100; }; add rule ip6 underpass_tap64 postrouting oifname != tap64 ip6 saddr { fd00::1 } masquerade'",
             ]
         );
     }

@@ -250,11 +250,14 @@ drop_chain() {
 }
 
 # nat_nft FAMILY SOURCES: a table of its own, at once instead of one that is there. Connections to us are let in where
-# they are asked for. Linux before 4.18 needs both chains.
+# they are asked for. Linux before 4.18 needs both chains. sshd ends a tunnel that an IPv4 header alone is to go through
+# (port-net.c, sys_tun_infilter), so that goes nowhere.
 nat_nft() {
     add_line "$state.made" "nft-$1"
     forbid=
     [ "$inbound" = yes ] || forbid="add rule $1 $table forward oifname $quote$dev$quote drop"
+    bare=
+    [ "$1" = ip6 ] || bare="add rule $1 $table forward oifname $quote$dev$quote ip length 20 drop"
     nft -f - <<END
 add table $1 $table
 delete table $1 $table
@@ -263,6 +266,7 @@ add chain $1 $table prerouting { type nat hook prerouting priority -100 ; }
 add chain $1 $table postrouting { type nat hook postrouting priority 100 ; }
 add rule $1 $table postrouting oifname != "$dev" $1 saddr { $2 } masquerade
 add chain $1 $table forward { type filter hook forward priority 0 ; policy accept ; }
+$bare
 add rule $1 $table forward ct state established,related accept
 $forbid
 END
@@ -282,6 +286,8 @@ filter_tables() {
     add_line "$state.made" "filter-$1"
     drop_chain "$1" filter FORWARD "$chain"
     $1 -w -N "$chain" || return 1
+    # Not every kernel has this one.
+    [ "$1" = ip6tables ] || $1 -w -A "$chain" -o "$dev" -m length --length 20 -j DROP 2>/dev/null
     [ "$inbound" = yes ] || $1 -w -A "$chain" -o "$dev" -m conntrack ! --ctstate ESTABLISHED,RELATED -j DROP || return 1
     $1 -w -A "$chain" -o "$dev" -j ACCEPT && $1 -w -A "$chain" -i "$dev" -j ACCEPT || return 1
     $1 -w -I FORWARD -j "$chain"
