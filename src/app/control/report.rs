@@ -59,6 +59,8 @@ pub struct Report {
 pub struct Beside {
     /// As packets, where there is a tunnel.
     pub tunnel: Option<Tunnel>,
+    /// Why there is none, where one was asked for: one line.
+    pub no_tunnel: Option<String>,
     /// How datagrams go, for a person; empty where they are refused.
     pub udp: String,
     /// How pings go, for a person; empty where they are silent.
@@ -79,10 +81,24 @@ pub struct Tunnel {
     pub ours: Vec<String>,
     /// Those of the server's.
     pub far: Vec<String>,
+    /// What has gone to the far side.
+    pub up: Traffic,
+    /// What has come from there.
+    pub down: Traffic,
     /// Packets that did not get through: too many for the line, or too old.
     pub dropped: u64,
     /// Why it is not there, where that is known: one line.
     pub why: Option<String>,
+}
+
+/// Packets or frames that went one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Traffic {
+    /// How many.
+    pub packets: u64,
+    /// Their bytes, headers included.
+    pub bytes: u64,
 }
 
 /// Names that are looked up through the server.

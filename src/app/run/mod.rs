@@ -32,7 +32,7 @@ use self::named::{Known, Wanted};
 use self::network::Network;
 use self::ways::Ways;
 use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
-use super::up::beside::{Beside, Inlet};
+use super::up::beside::{Beside, Inlet, Wished};
 use super::up::names::NamesError;
 use super::up::{self, records, session::Session};
 use super::{confine, looker, surroundings, warned};
@@ -304,7 +304,7 @@ impl Up {
         let inlet = Inlet::packets(tun);
         let server = ways.server().link();
         let server = server.and_then(|link| Some(link.description().server?.ip()));
-        let beside = Beside::new(&plan.plan, &inlet, None, server);
+        let beside = Beside::new(&plan.plan, &inlet, Wished::Nothing, server);
         let session = Arc::new(Session::new(inlet, ways, audit, names, beside));
         let tasks = vec![
             tokio::spawn(drive(Arc::clone(&session))),

@@ -1,7 +1,7 @@
 //! What is no TCP, for a person.
 
 use super::super::control::report::{Beside, Tunnel};
-use super::super::table::plain;
+use super::super::table::{Size, plain};
 use super::list;
 
 /// The lines: what each is of, and its text. What is refused as ever needs none.
@@ -10,6 +10,9 @@ pub(super) fn lines(beside: &Beside) -> Vec<(&'static str, String)> {
     if let Some(tunnel) = &beside.tunnel {
         lines.push(("tunnel", of(tunnel)));
         return lines;
+    }
+    if let Some(why) = &beside.no_tunnel {
+        lines.push(("tunnel", format!("none: {}", plain(why))));
     }
     for (name, text) in [("udp", &beside.udp), ("ping", &beside.ping)] {
         if !text.is_empty() {
@@ -38,8 +41,9 @@ fn of(tunnel: &Tunnel) -> String {
         0 => String::new(),
         some => format!("; {some} packets dropped"),
     };
+    let (up, down) = (Size(tunnel.up.bytes), Size(tunnel.down.bytes));
     format!(
-        "{mode}, {state}: {ours} here, {far} by {} there{dropped}",
+        "{mode}, {state}: {ours} here, {far} by {} there; {up} up, {down} down{dropped}",
         plain(device)
     )
 }
@@ -56,12 +60,12 @@ mod tests {
             device: "tun64".to_owned(),
             ours: vec!["198.19.128.1".to_owned(), "fd75::1".to_owned()],
             far: vec!["198.19.128.2".to_owned(), "fd75::2".to_owned()],
-            dropped: 0,
-            why: None,
+            ..Tunnel::default()
         };
+        tunnel.down.bytes = 84_000;
         assert_eq!(
             of(&tunnel),
-            "hybrid, up: 198.19.128.1, fd75::1 here, 198.19.128.2, fd75::2 by tun64 there"
+            "hybrid, up: 198.19.128.1, fd75::1 here, 198.19.128.2, fd75::2 by tun64 there; 0 B up, 84.0 kB down"
         );
         tunnel.is_up = false;
         tunnel.dropped = 3;
@@ -79,6 +83,10 @@ mod tests {
     fn what_is_refused_is_not_said() {
         let mut beside = Beside::default();
         assert!(lines(&beside).is_empty());
+        beside.no_tunnel = Some("the server permits no tunnel".to_owned());
+        let text = "none: the server permits no tunnel".to_owned();
+        assert_eq!(lines(&beside), [("tunnel", text)]);
+        beside.no_tunnel = None;
         beside.udp = "by python3".to_owned();
         assert_eq!(lines(&beside), [("udp", "by python3".to_owned())]);
     }

@@ -315,7 +315,7 @@ async fn prepare(
         names.as_ref().map(|names| names.wish().clone()),
         plan.dns.clone(),
     );
-    let setup = setup.in_tunnel(tunnel.as_ref().map(Tunnel::address));
+    let setup = setup.in_tunnel(tunnel.open().map(Tunnel::address));
     let name = device.tun.name().to_owned();
     let slot = device.slot;
     let device = device

@@ -13,7 +13,7 @@ pub enum TunnelRefusal {
     /// By sshd's configuration.
     #[error(
         "the server permits no tunnel (PermitTunnel). Have it permitted there: add \"PermitTunnel {kind}\" to \
-         /etc/ssh/sshd_config, then: systemctl reload ssh"
+         /etc/ssh/sshd_config, above any Match line, then: systemctl reload ssh"
     )]
     Forbidden {
         /// Of which kind.
@@ -21,10 +21,8 @@ pub enum TunnelRefusal {
     },
     /// It is permitted, but `user` may not make the device, it is in use, or there are none.
     #[error(
-        "the server permits tunnels, but {user} could not open {} there: it is in use, /dev/net/tun is missing, the key \
-         has another one (tunnel= in authorized_keys), or only root may make it. Log in as root, or have it made there: ip tuntap \
-         add {}{} mode {} user {user}",
-        named(*.kind, *.unit), .kind.device(), .unit.unwrap_or(0), .kind.device()
+        "the server permits tunnels, but {user} could not open {} there: it is in use, /dev/net/tun is missing{}",
+        named(*.kind, *.unit), otherwise(*.kind, *.unit, user)
     )]
     Device {
         /// Of which kind.
@@ -57,6 +55,22 @@ pub enum TunnelRefusal {
     Lost,
 }
 
+/// What else it may be, and what to do.
+fn otherwise(kind: PacketKind, unit: Option<u32>, user: &str) -> String {
+    let of_the_key = "the key has another one (tunnel= in authorized_keys)";
+    let device = kind.device();
+    match user {
+        "root" => format!(
+            ", or {of_the_key}. Name the key's by --tunnel-unit, or leave that out; modprobe tun there makes /dev/net/tun"
+        ),
+        _ => format!(
+            ", {of_the_key}, or only root may make it. Log in as root, or have it made there: ip tuntap add {device}{} mode {device} \
+             user {user}",
+            unit.unwrap_or(0)
+        ),
+    }
+}
+
 fn named(kind: PacketKind, unit: Option<u32>) -> String {
     match unit {
         Some(unit) => format!("{}{unit}", kind.device()),
@@ -74,11 +88,12 @@ mod tests {
             kind: PacketKind::Ethernet,
         };
         assert!(forbidden.to_string().contains("\"PermitTunnel ethernet\""));
-        let device = |unit| {
+        let device_of = |user: &str, unit| {
             let kind = PacketKind::Ip;
-            let user = "me".to_owned();
+            let user = user.to_owned();
             TunnelRefusal::Device { kind, unit, user }.to_string()
         };
+        let device = |unit| device_of("me", unit);
         let one = device(Some(7));
         assert!(one.contains("could not open tun7 there"), "{one}");
         assert!(
@@ -87,6 +102,11 @@ mod tests {
         );
         let any = device(None);
         assert!(any.contains("could not open a tun device there"), "{any}");
+        let root = device_of("root", Some(7));
+        assert!(
+            root.contains("--tunnel-unit") && !root.contains("as root"),
+            "{root}"
+        );
         assert!(
             any.ends_with("ip tuntap add tun0 mode tun user me"),
             "{any}"

@@ -32,12 +32,13 @@ use crate::udp::Proxy;
 pub(in crate::app) use self::inlet::Inlet;
 pub(in crate::app) use self::tunnel::Tunnel;
 pub(super) use self::wished::TunnelError;
+pub(in crate::app) use self::wished::Wished;
 
 /// Carries it, as far as it can be carried.
 pub(in crate::app) struct Beside {
     plan: BesidePlan,
     inlet: Inlet,
-    tunnel: Option<Tunnel>,
+    tunnel: Wished,
     udp: Option<Proxy<Ends>>,
     pings: Option<Pinger<Ping, Ends>>,
     /// Addresses that stand for names: no host has them.
@@ -45,16 +46,15 @@ pub(in crate::app) struct Beside {
 }
 
 impl Beside {
-    /// As `plan` has it; without one that could be opened, `tunnel` is none.
-    /// `server` is a hop on the way of what it asks for us.
+    /// As `plan` has it, with what came of its tunnel. `server` is a hop on the way of what it asks for us.
     pub(in crate::app) fn new(
         plan: &Plan,
         inlet: &Inlet,
-        tunnel: Option<Tunnel>,
+        tunnel: Wished,
         server: Option<IpAddr>,
     ) -> Self {
         let beside = plan.beside.clone();
-        let answers = inlet.answers().filter(|_| tunnel.is_none());
+        let answers = inlet.answers().filter(|_| tunnel.open().is_none());
         let ends = || answers.cloned().map(|answers| Arc::new(Ends(answers)));
         let udp = ends().filter(|_| beside.udp);
         let pings = ends().zip(beside.pings);
@@ -71,7 +71,7 @@ impl Beside {
     }
 
     fn ways(&self, server: Option<IpAddr>) -> Ways {
-        if let Some(tunnel) = &self.tunnel {
+        if let Some(tunnel) = self.tunnel.open() {
             return tunnel.ways();
         }
         Ways {
@@ -101,7 +101,9 @@ impl Beside {
     }
 
     fn take_packet(&self, packet: &[u8]) {
-        let Some(tunnel) = &self.tunnel else { return };
+        let Some(tunnel) = self.tunnel.open() else {
+            return;
+        };
         let is_for_a_name =
             self.pool.is_some() && destination(packet).is_some_and(|ip| self.names(ip));
         if !is_for_a_name {
@@ -146,7 +148,7 @@ impl Beside {
     /// Carries it as long as it is polled.
     pub(in crate::app) async fn run(&self, server: &Steady<AnyCarrier>) -> Infallible {
         let tunnel = async {
-            if let Some(tunnel) = &self.tunnel {
+            if let Some(tunnel) = self.tunnel.open() {
                 tunnel.keep(server, &self.inlet).await;
             }
         };
@@ -173,7 +175,7 @@ impl Beside {
 
     /// Takes the server's end of the tunnel back, while there is a connection.
     pub(super) async fn end(&self, server: &Steady<AnyCarrier>) {
-        if let Some((tunnel, carrier)) = self.tunnel.as_ref().zip(server.link()) {
+        if let Some((tunnel, carrier)) = self.tunnel.open().zip(server.link()) {
             tunnel.end(&carrier).await;
         }
     }
@@ -181,7 +183,7 @@ impl Beside {
     /// What there is to say of it.
     pub(super) fn report(&self) -> report::Beside {
         let by_tunnel = || "by the tunnel".to_owned();
-        let tunnel = self.tunnel.as_ref().map(Tunnel::report);
+        let tunnel = self.tunnel.open().map(Tunnel::report);
         let udp = match (&tunnel, &self.udp) {
             (Some(_), _) => by_tunnel(),
             (None, Some(udp)) => udp.state().to_string(),
@@ -196,7 +198,12 @@ impl Beside {
             },
             (None, None) => String::new(),
         };
-        report::Beside { tunnel, udp, ping }
+        report::Beside {
+            tunnel,
+            no_tunnel: self.tunnel.why(),
+            udp,
+            ping,
+        }
     }
 }
 

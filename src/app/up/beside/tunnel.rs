@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use crate::plan::{TunnelMode, TunnelPlan};
 const DEVICES: usize = 3;
 /// Between two tries while the connection stands: the shortest, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// How long after a failure the connection may turn out to be lost.
+const NOTICED: Duration = Duration::from_secs(2);
 /// How long the server may take to take its end back; it does so by itself then.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -141,6 +144,30 @@ pub(in crate::app) struct Tunnel {
     wish: Wish,
     address: TunnelAddress,
     now: Mutex<Now>,
+    /// To the far side, and from there.
+    up: Traffic,
+    down: Traffic,
+}
+
+/// What has gone one way.
+#[derive(Default)]
+struct Traffic {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Traffic {
+    fn count(&self, packet: &[u8]) {
+        self.packets.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(packet.len() as u64, Relaxed);
+    }
+
+    fn report(&self) -> report::Traffic {
+        report::Traffic {
+            packets: self.packets.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+        }
+    }
 }
 
 struct Now {
@@ -195,6 +222,8 @@ impl Tunnel {
                 trouble: None,
                 dropped: 0,
             }),
+            up: Traffic::default(),
+            down: Traffic::default(),
         }
     }
 
@@ -226,6 +255,7 @@ impl Tunnel {
     /// Sends a packet or a frame. While there is no tunnel it is lost, as on a line that is down.
     pub(super) fn send(&self, packet: &[u8]) {
         let link = self.now().link.clone();
+        self.up.count(packet);
         match link {
             Some(link) => link.send(packet),
             None => self.now().dropped += 1,
@@ -238,6 +268,7 @@ impl Tunnel {
             let link = self.now().link.clone();
             if let Some(link) = link {
                 while let Some(packet) = link.recv().await {
+                    self.down.count(&packet);
                     inlet.deliver(&packet);
                 }
                 let mut now = self.now();
@@ -270,7 +301,11 @@ impl Tunnel {
                     now.trouble = None;
                     return;
                 }
-                Err(error) => self.tell(&error),
+                // With the connection the tunnel goes as well, and that may be known a moment later.
+                Err(error) => match timeout(NOTICED, server.other_than(&state)).await {
+                    Ok(_) => debug!("{error}"),
+                    Err(_) => self.tell(&error),
+                },
             }
             drop(carrier);
             tokio::select! {
@@ -293,7 +328,7 @@ impl Tunnel {
         let text = error.to_string();
         let mut now = self.now();
         if now.trouble.as_ref() != Some(&text) {
-            warn!("{text}; TCP goes on, and the tunnel is tried again");
+            warn!("{text}; the tunnel is tried again");
             now.trouble = Some(text);
         }
     }
@@ -323,6 +358,8 @@ impl Tunnel {
             device: now.device.clone(),
             ours: shown(v4.ours.into(), v6.map(|v6| v6.ours.into())),
             far: shown(v4.far.into(), v6.map(|v6| v6.far.into())),
+            up: self.up.report(),
+            down: self.down.report(),
             dropped: now.dropped + dropped,
             why: now.trouble.clone(),
         }

@@ -50,8 +50,36 @@ pub(in crate::app) fn wish(plan: &Plan, tunnel: &TunnelPlan, networks: &HostNetw
     }
 }
 
+/// What came of it.
+pub(in crate::app) enum Wished {
+    /// Nobody asked for one.
+    Nothing,
+    /// It is open.
+    Open(Box<Tunnel>),
+    /// It goes on without, for a reason of one line.
+    Without(String),
+}
+
+impl Wished {
+    /// The tunnel.
+    pub(in crate::app) fn open(&self) -> Option<&Tunnel> {
+        match self {
+            Self::Open(tunnel) => Some(tunnel),
+            Self::Nothing | Self::Without(_) => None,
+        }
+    }
+
+    /// Why there is none, where one was asked for.
+    pub(super) fn why(&self) -> Option<String> {
+        match self {
+            Self::Without(why) => Some(why.clone()),
+            Self::Nothing | Self::Open(_) => None,
+        }
+    }
+}
+
 /// Opens what `plan` asks for. `slot` is ours, where the device is in this network. Where there is none the log says why, and what
-/// to do; it goes on without.
+/// to do.
 ///
 /// # Errors
 /// [`TunnelError`].
@@ -59,9 +87,9 @@ pub(in crate::app) async fn tunnel(
     plan: &Plan,
     slot: Option<u32>,
     carrier: &AnyCarrier,
-) -> Result<Option<Tunnel>, TunnelError> {
+) -> Result<Wished, TunnelError> {
     let Some(tunnel) = &plan.beside.tunnel else {
-        return Ok(None);
+        return Ok(Wished::Nothing);
     };
     let networks = match slot {
         Some(slot) => host::networks(&Netlink::new()?, slot).await?,
@@ -72,7 +100,7 @@ pub(in crate::app) async fn tunnel(
         Ok(opened) => {
             let tunnel = Tunnel::new(tunnel, wish, opened);
             info!("{tunnel}");
-            Ok(Some(tunnel))
+            Ok(Wished::Open(Box::new(tunnel)))
         }
         Err(NoTunnel::FarSide(error @ (FarSideError::Taken(_) | FarSideError::UnitTaken(_)))) => {
             Err(TunnelError::Taken(error))
@@ -84,7 +112,12 @@ pub(in crate::app) async fn tunnel(
         Err(error) => {
             warn!("{error}; TCP goes on without it: start underpass again when that is mended");
             help(&error);
-            Ok(None)
+            if matches!(error, NoTunnel::MayNot { .. }) && !plan.beside.udp {
+                info!(
+                    "until then --udp and --ping carry datagrams and pings, where the server runs commands for this login"
+                );
+            }
+            Ok(Wished::Without(error.to_string()))
         }
     }
 }
