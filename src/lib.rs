@@ -175,6 +175,10 @@
 //!   on a pseudo-terminal of ours, so that what it has to say is shown before what it asks; its channels are ours, so a flow's
 //!   window opens as its application reads.
 //!
+//! Packets of a tunnel go over openssh alone, as russh opens no such channels. TCP beside them takes whichever carrier it would take
+//! without a tunnel; where that is russh, packets have a connection of their own (`carrier/packets/apart.rs`), which comes and goes with
+//! the carrier's. There is one connection for both where there is to be one, and where everything goes as packets.
+//!
 //! `--carrier auto`, the default, takes the built-in SSH, which costs less CPU for every byte, unless ssh's configuration asks for
 //! what only ssh can do. The log says which one was taken, and why. On a long path openssh may download faster, and has to be
 //! asked for.

@@ -32,8 +32,9 @@ fn lab(permitted: &str) -> Lab {
     lab
 }
 
+/// For TCP one carrier or the other; packets go by the installed ssh.
 fn up(lab: &Lab, args: &str) -> Underpass {
-    lab.underpass(&format!("--carrier openssh {SERVER} {args}"))
+    lab.underpass(&format!("{SERVER} {args}"))
 }
 
 /// What `status --json` says of what is no TCP.
@@ -55,11 +56,21 @@ fn is_pinged(lab: &Lab, role: &str, args: &str) {
 
 #[test]
 fn all_but_tcp_goes_as_packets_and_nothing_of_it_stays() {
+    all_but_tcp_goes_as_packets("russh");
+}
+
+#[test]
+fn all_but_tcp_goes_as_packets_over_the_connection_of_tcp() {
+    all_but_tcp_goes_as_packets("openssh");
+}
+
+fn all_but_tcp_goes_as_packets(carrier: &str) {
     let lab = lab("yes");
     let before = lab.network_state("bastion");
     let _v4 = answers(&lab, "vpc", V4.host, 7777);
     let _v6 = answers(&lab, "vpc", V6.host, 7777);
-    let mut underpass = up(&lab, &format!("--tunnel {} {}", V4.subnet, V6.subnet));
+    let args = format!("--carrier {carrier} --tunnel {} {}", V4.subnet, V6.subnet);
+    let mut underpass = up(&lab, &args);
     let whole = report(&lab);
     let found = &whole["beside"]["tunnel"];
     assert_eq!(
@@ -218,9 +229,21 @@ fn ethernet_finds_its_neighbours() {
 
 #[test]
 fn a_lost_connection_leaves_nothing_there_and_the_tunnel_comes_back() {
+    a_lost_tunnel_comes_back("--carrier openssh", "the installed ssh");
+}
+
+/// That of packets goes with it.
+#[test]
+fn a_lost_connection_of_tcp_takes_that_of_packets_along_and_both_come_back() {
+    a_lost_tunnel_comes_back("", "the built-in SSH");
+}
+
+fn a_lost_tunnel_comes_back(carrier: &str, name: &str) {
     let lab = lab("yes");
     let before = lab.network_state("bastion");
-    let mut underpass = up(&lab, &format!("--tunnel {}", V4.subnet));
+    let mut underpass = up(&lab, &format!("{carrier} --tunnel {}", V4.subnet));
+    let log = underpass.log().join("\n");
+    assert!(log.contains(&format!("carrier: {name}")), "{log}");
     is_pinged(&lab, "client", V4.host);
     let first = tunnel(&lab);
     lab.kill_sshd_at(PORT);
@@ -337,6 +360,7 @@ fn a_dry_run_shows_the_servers_end() {
         "dev tun64\n",
         "masquerade'\n",
         "ip addr add 198.19.",
+        "# whether the server permits the tunnel (PermitTunnel) was not asked: underpass doctor --tunnel asks\n",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -23,7 +23,8 @@ fn needs(plan: &Plan, mut more: Writes) -> Needs {
     let has_command = ssh
         .servers()
         .any(|server| matches!(server.route, Route::Command(_)));
-    let runs_ssh = plan.carrier.kind == CarrierKind::Openssh;
+    // Beside the built-in one, too.
+    let runs_ssh = plan.carrier.kind == CarrierKind::Openssh || plan.beside.tunnel.is_some();
     let asks = || prompt::asks_by_program(ssh.login.batch, |name| std::env::var_os(name));
     if has_command || runs_ssh || asks() {
         return Needs::Programs;

@@ -12,7 +12,7 @@ use super::examine::{Answer, Request};
 use super::link::{Description, Link, distinct};
 use super::one::{AnyReader, AnyWriter, One};
 use super::openssh::PacketLink;
-use super::packets::TunnelRefusal;
+use super::packets::{Apart, TunnelRefusal};
 use super::prompt::Prompter;
 use crate::net::{Carrier, Far, OpenError, PacketKind, Source};
 use crate::plan::{CarrierPlan, SshPlan};
@@ -21,6 +21,29 @@ use crate::plan::{CarrierPlan, SshPlan};
 pub struct AnyCarrier {
     one: Arc<One>,
     by_name: ByName<One>,
+    packets: Apart,
+}
+
+/// Carries packets, and the commands that belong to them.
+pub struct PacketCarrier(Arc<One>);
+
+impl PacketCarrier {
+    /// As [`AnyCarrier::ask`].
+    pub async fn ask(&self, request: Request<'_>) -> Answer {
+        self.0.ask(request).await
+    }
+
+    /// Asks the server for a tunnel of whole packets to its device of number `unit`, or to any free one.
+    ///
+    /// # Errors
+    /// [`TunnelRefusal`]: one line for a person, with what to do.
+    pub async fn open_packets(
+        &self,
+        kind: PacketKind,
+        unit: Option<u32>,
+    ) -> Result<PacketLink, TunnelRefusal> {
+        self.0.open_packets(kind, unit).await
+    }
 }
 
 impl AnyCarrier {
@@ -34,7 +57,9 @@ impl AnyCarrier {
         server: &SshPlan,
         prompter: Arc<dyn Prompter>,
     ) -> Result<Self, ConnectError> {
-        One::connect(plan, server, prompter).await.map(Self::of)
+        let packets = Apart::new(server.clone(), plan.client.clone());
+        let one = One::connect(plan, server, prompter).await?;
+        Ok(Self::of(one, packets))
     }
 
     /// Logs in once more, with what let this one in. Where that asks somebody, or is not taken any more, `prompter` asks, or
@@ -43,14 +68,16 @@ impl AnyCarrier {
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::Refused`], too, where somebody would have to be asked.
     pub async fn again(&self, prompter: Option<Arc<dyn Prompter>>) -> Result<Self, ConnectError> {
-        self.one.again(prompter).await.map(Self::of)
+        let one = self.one.again(prompter).await?;
+        Ok(Self::of(one, self.packets.another()))
     }
 
-    fn of(one: One) -> Self {
+    fn of(one: One, packets: Apart) -> Self {
         let one = Arc::new(one);
         Self {
             by_name: ByName::new(Arc::clone(&one)),
             one,
+            packets,
         }
     }
 
@@ -67,16 +94,26 @@ impl AnyCarrier {
         self.one.open_exec(command).await
     }
 
-    /// Asks the server for a tunnel of whole packets to its device of number `unit`, or to any free one.
+    /// What carries packets: this connection, or one more, by the installed ssh, where this one has no such channels. Where that
+    /// one has to be made, it asks somebody at most where `may_ask`.
     ///
     /// # Errors
-    /// [`TunnelRefusal`]: one line for a person, with what to do.
-    pub async fn open_packets(
-        &self,
-        kind: PacketKind,
-        unit: Option<u32>,
-    ) -> Result<PacketLink, TunnelRefusal> {
-        self.one.open_packets(kind, unit).await
+    /// As [`AnyCarrier::connect`].
+    pub async fn for_packets(&self, may_ask: bool) -> Result<PacketCarrier, ConnectError> {
+        let one = match *self.one {
+            One::Openssh(_) => Arc::clone(&self.one),
+            One::Russh(_) => self.packets.get_or_connect(may_ask).await?,
+        };
+        Ok(PacketCarrier(one))
+    }
+
+    /// The same, where it is there already.
+    pub fn has_packets(&self) -> Option<PacketCarrier> {
+        let one = match *self.one {
+            One::Openssh(_) => Some(Arc::clone(&self.one)),
+            One::Russh(_) => self.packets.get(),
+        };
+        one.map(PacketCarrier)
     }
 
     /// How long a question to the server itself takes to be answered. `None` where it is not, within a few seconds.
@@ -92,6 +129,7 @@ impl AnyCarrier {
     /// All that it consists of.
     fn links(&self) -> Vec<Arc<One>> {
         let mut links = self.by_name.links();
+        links.extend(self.packets.get());
         links.push(Arc::clone(&self.one));
         links
     }
@@ -117,7 +155,12 @@ impl Link for AnyCarrier {
 
     async fn check(&self) {
         let mut checks = JoinSet::new();
-        for link in self.by_name.responsive() {
+        for link in self
+            .by_name
+            .responsive()
+            .into_iter()
+            .chain(self.packets.get())
+        {
             checks.spawn(async move { link.check().await });
         }
         self.one.check().await;
@@ -126,7 +169,7 @@ impl Link for AnyCarrier {
 
     async fn shutdown(&self) {
         let mut goodbyes = JoinSet::new();
-        for link in self.by_name.close() {
+        for link in self.by_name.close().into_iter().chain(self.packets.get()) {
             goodbyes.spawn(async move { link.shutdown().await });
         }
         self.one.shutdown().await;

@@ -37,7 +37,7 @@ pub mod russh;
 mod sftp;
 pub mod steady;
 
-pub use self::any::AnyCarrier;
+pub use self::any::{AnyCarrier, PacketCarrier};
 pub use self::direct::Direct;
 pub use self::error::{CertificateFault, CommandEnd, ConnectError, HostKeyError, LostReason};
 pub use self::link::{Description, Link};

@@ -83,14 +83,15 @@ impl One {
         }
     }
 
-    /// As [`super::AnyCarrier::open_packets`].
+    /// As [`super::any::PacketCarrier::open_packets`].
     pub(super) async fn open_packets(
         &self,
         kind: PacketKind,
         unit: Option<u32>,
     ) -> Result<PacketLink, TunnelRefusal> {
         match self {
-            Self::Russh(_) => Err(TunnelRefusal::Carrier),
+            // It has another one for them.
+            Self::Russh(_) => Err(TunnelRefusal::Lost),
             Self::Openssh(carrier) => carrier.open_packets(kind, unit).await,
         }
     }

@@ -11,7 +11,8 @@ pub struct TunnelArgs {
     ///
     /// As ssh -w does, with all that belongs to it on the server: addresses, forwarding, NAT and their undoing. TCP goes as
     /// before, at full speed. The server has to permit it (PermitTunnel of sshd_config), and the login has to be root's, or may use sudo
-    /// without a password; otherwise the commands for its administrator are printed, and TCP goes on alone. It takes --carrier openssh. full has TCP
+    /// without a password; otherwise the commands for its administrator are printed, and TCP goes on alone. Packets go by the installed ssh; TCP
+    /// beside them by the built-in one, over a connection of its own, unless there is to be one (--connections 1, --carrier openssh). full has TCP
     /// go as packets, too, so that far hosts can connect to this one; ethernet has a link of layer 2 (a TAP device).
     #[arg(long, value_enum, value_name = "MODE", help_heading = NETWORKS, num_args = 0..=1, require_equals = true, default_missing_value = "hybrid", hide_possible_values = true, hide_short_help = true)]
     pub tunnel: Option<TunnelArg>,

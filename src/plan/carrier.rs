@@ -1,7 +1,7 @@
 //! Which carrier is taken, and how the user's own ssh is run.
 
 use super::ssh_config::Source;
-use super::{PlanError, SshPlan};
+use super::{PlanError, SshPlan, TunnelMode};
 use crate::cli::CarrierArg;
 
 /// What carries the connections.
@@ -42,24 +42,28 @@ pub struct SshClient {
 }
 
 impl CarrierPlan {
-    /// The installed ssh: no other way is there to packets.
+    /// For packets there is no other way than the installed ssh. TCP beside them goes as ever, by a connection of its own, where
+    /// there may be more than one.
     pub(super) fn for_tunnel(
+        mode: TunnelMode,
         asked: CarrierArg,
+        server: &SshPlan,
         source: Source,
         client: SshClient,
     ) -> Result<Self, PlanError> {
-        let why = match (asked, source) {
-            (CarrierArg::Openssh, _) => "--carrier",
-            (CarrierArg::Auto, Source::Ssh) => "--tunnel",
-            (CarrierArg::Russh, _) | (CarrierArg::Auto, Source::Files) => {
-                return Err(PlanError::TunnelOverRussh);
-            }
-        };
-        Ok(Self {
-            kind: CarrierKind::Openssh,
-            why: why.to_owned(),
-            client,
-        })
+        if source == Source::Files {
+            return Err(PlanError::TunnelWithoutSsh);
+        }
+        let may_be_two = !server.is_one_connection();
+        match asked {
+            CarrierArg::Russh if !may_be_two => Err(PlanError::TunnelOverRussh),
+            CarrierArg::Auto if mode != TunnelMode::Hybrid || !may_be_two => Ok(Self {
+                kind: CarrierKind::Openssh,
+                why: "--tunnel".to_owned(),
+                client,
+            }),
+            _ => Ok(Self::new(asked, server, source, client)),
+        }
     }
 
     /// The built-in client, unless ssh is installed and something is configured that only ssh honours.
@@ -143,6 +147,33 @@ mod tests {
         let client = SshClient::default();
         let plan = CarrierPlan::new(CarrierArg::Auto, &server, Source::Ssh, client);
         assert_eq!(plan.kind, CarrierKind::Russh);
+    }
+
+    #[test]
+    fn tcp_goes_as_ever_beside_a_tunnel_where_it_may() {
+        let taken = |mode, asked, connections, source| {
+            let mut server = SshPlan::new("h", 22, "me");
+            server.connections = connections;
+            let plan = CarrierPlan::for_tunnel(mode, asked, &server, source, SshClient::default());
+            plan.map(|plan| plan.kind)
+                .map_err(|error| error.to_string())
+        };
+        let (auto, hybrid) = (CarrierArg::Auto, TunnelMode::Hybrid);
+        let kind = |mode, asked, connections| taken(mode, asked, connections, Source::Ssh).unwrap();
+        assert_eq!(kind(hybrid, auto, None), CarrierKind::Russh);
+        assert_eq!(kind(hybrid, auto, Some(1)), CarrierKind::Openssh);
+        // Nothing goes beside packets then.
+        assert_eq!(kind(TunnelMode::Full, auto, None), CarrierKind::Openssh);
+        assert_eq!(kind(TunnelMode::Ethernet, auto, None), CarrierKind::Openssh);
+        assert_eq!(
+            kind(hybrid, CarrierArg::Openssh, None),
+            CarrierKind::Openssh
+        );
+        assert_eq!(kind(hybrid, CarrierArg::Russh, None), CarrierKind::Russh);
+        let refused = taken(hybrid, CarrierArg::Russh, Some(1), Source::Ssh).unwrap_err();
+        assert!(refused.contains("--connections 1"), "{refused}");
+        let refused = taken(hybrid, auto, None, Source::Files).unwrap_err();
+        assert!(refused.contains("openssh-client"), "{refused}");
     }
 
     #[test]

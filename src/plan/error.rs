@@ -215,8 +215,14 @@ pub enum PlanError {
     /// `--tunnel-address` or `--tunnel-unit` alone.
     #[error("--tunnel-address and --tunnel-unit are for --tunnel; add that")]
     NoTunnel,
-    /// A tunnel over what has none.
-    #[error("--tunnel takes ssh itself: leave --carrier russh out, and have ssh installed")]
+    /// A tunnel without what opens one.
+    #[error("--tunnel takes ssh itself, which is not installed: apt install openssh-client")]
+    TunnelWithoutSsh,
+    /// A tunnel over what has none, and nothing beside it.
+    #[error(
+        "--tunnel takes a connection of the installed ssh beside the built-in one, and there is to be one alone (--connections 1, a \
+         ProxyCommand): leave --carrier russh out"
+    )]
     TunnelOverRussh,
     /// `--dns-server` without `--dns`.
     #[error(

@@ -29,6 +29,10 @@ pub fn resolve(
         arguments: query.flags(),
     };
     let (ssh, source) = ssh(query, environment, ask, &mut warnings)?;
+    let ssh = SshPlan {
+        connections: args.connections.map(usize::from),
+        ..ssh
+    };
     warnings.extend(command_under_default(&ssh, &capture));
     let dns = dns::plan(args)?;
     let mut hosts = dns.iter().flat_map(|dns| &dns.hosts);
@@ -41,16 +45,13 @@ pub fn resolve(
     let carrier = match &beside.tunnel {
         Some(tunnel) => {
             tunnel.check(&capture, dns.as_ref())?;
-            CarrierPlan::for_tunnel(asked, source, client)?
+            CarrierPlan::for_tunnel(tunnel.mode, asked, &ssh, source, client)?
         }
         None => CarrierPlan::new(asked, &ssh, source, client),
     };
     let plan = Plan {
         carrier,
-        ssh: SshPlan {
-            connections: args.connections.map(usize::from),
-            ..ssh
-        },
+        ssh,
         capture,
         auto_nets: args.auto_nets.then_some(super::AutoNets {
             ipv6: !args.disable_ipv6,

@@ -308,6 +308,12 @@ async fn prepare(
         &carrier,
     )
     .await?;
+    if !hand.is_elsewhere() {
+        // Also those that the tunnel's own connection has.
+        let all = carrier.server_addresses();
+        let more: Vec<IpAddr> = all.into_iter().filter(|ip| !exempt.contains(ip)).collect();
+        exempt.extend(more);
+    }
     let setup = Setup::new(
         Arc::clone(hand),
         &plan.capture,

@@ -92,10 +92,21 @@ impl OpensshCarrier {
     /// [`ConnectError`]: one line for a person, with what to do.
     pub async fn connect(plan: &SshPlan, client: &SshClient) -> Result<Self, ConnectError> {
         let client = Client::find(plan, client).await?;
-        // Where there is nobody, ssh would send an empty password for each try.
-        let person = prompt::usual(plan.login.batch, |name| std::env::var_os(name));
-        let asks = match person.has_person() {
-            true => Asks::Person,
+        Self::log_in(client, whom_to_ask(plan)).await
+    }
+
+    /// The same with one connection, which asks nobody unless it `may_ask`.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::Refused`], too, where somebody would have to be asked.
+    pub(super) async fn alone(
+        plan: &SshPlan,
+        client: &SshClient,
+        may_ask: bool,
+    ) -> Result<Self, ConnectError> {
+        let client = Client::find(plan, client).await?.with_one_master();
+        let asks = match may_ask {
+            true => whom_to_ask(plan),
             false => Asks::Nobody,
         };
         Self::log_in(client, asks).await
@@ -193,6 +204,15 @@ impl Link for OpensshCarrier {
         self.pool.close();
         // Masters that do not end in time are killed when the runtime or this process ends.
         let _ = tokio::time::timeout(GOODBYE, self.pool.ended()).await;
+    }
+}
+
+/// Where there is nobody, ssh would send an empty password for each try.
+fn whom_to_ask(plan: &SshPlan) -> Asks {
+    let person = prompt::usual(plan.login.batch, |name| std::env::var_os(name));
+    match person.has_person() {
+        true => Asks::Person,
+        false => Asks::Nobody,
     }
 }
 

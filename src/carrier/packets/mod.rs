@@ -2,12 +2,15 @@
 //!
 //! | file | idea |
 //! |---|---|
+//! | `apart` | a connection for them alone |
 //! | `classify` | which flow a packet belongs to, and whether it may be sent at all |
 //! | `refusal` | why a server carries no packets |
 
+mod apart;
 mod classify;
 mod refusal;
 
+pub(super) use self::apart::Apart;
 pub(super) use self::classify::classify;
 pub use self::refusal::TunnelRefusal;
 

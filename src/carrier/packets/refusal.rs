@@ -7,9 +7,6 @@ use crate::net::PacketKind;
 /// Why there is no tunnel of whole packets. TCP is carried all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TunnelRefusal {
-    /// The built-in SSH has no such channels.
-    #[error("the built-in SSH carries no packets. The installed ssh does: add --carrier openssh")]
-    Carrier,
     /// By sshd's configuration.
     #[error(
         "the server permits no tunnel (PermitTunnel). Have it permitted there: add \"PermitTunnel {kind}\" to \

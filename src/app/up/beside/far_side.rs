@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
-use crate::carrier::AnyCarrier;
 use crate::carrier::examine::{Answer, Request};
+use crate::carrier::{AnyCarrier, PacketCarrier};
 use crate::plan::far_side::{
     self, DeviceKind, FarSide, MayNot, Prepared, Probe, ProbeError, Report, ReportError, Rights,
     TunnelAddress, Verb, Way,
@@ -22,6 +22,12 @@ pub trait Exec {
 }
 
 impl Exec for AnyCarrier {
+    async fn exec(&self, command: &str) -> Answer {
+        self.ask(Request::Exec(command)).await
+    }
+}
+
+impl Exec for PacketCarrier {
     async fn exec(&self, command: &str) -> Answer {
         self.ask(Request::Exec(command)).await
     }

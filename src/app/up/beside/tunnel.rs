@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::Inlet;
 use super::far_side::{FarEnd, FarSideError, Found, Wish};
 use crate::app::control::report;
-use crate::carrier::{AnyCarrier, PacketLink, Steady, TunnelRefusal};
+use crate::carrier::{AnyCarrier, ConnectError, PacketCarrier, PacketLink, Steady, TunnelRefusal};
 use crate::inlet::tun::Ways;
 use crate::net::PacketKind;
 use crate::plan::far_side::{DeviceKind, MayNot, TunnelAddress};
@@ -35,6 +35,9 @@ pub(in crate::app) enum NoTunnel {
     /// The server's end cannot be set up.
     #[error(transparent)]
     FarSide(#[from] FarSideError),
+    /// Its connection cannot be made.
+    #[error("--tunnel: its own connection, by the installed ssh: {0}")]
+    Connect(#[from] ConnectError),
     /// sshd opens none.
     #[error("--tunnel: {0}")]
     Refused(#[from] TunnelRefusal),
@@ -75,11 +78,16 @@ pub(in crate::app) struct Opened {
     end: Option<FarEnd>,
 }
 
-/// Opens a tunnel as `wish` has it.
+/// Opens a tunnel as `wish` has it. Where that takes one more login, somebody is asked at most where it `may_ask`.
 ///
 /// # Errors
 /// [`NoTunnel`]; nothing is left on the server then.
-pub(in crate::app) async fn open(wish: &Wish, carrier: &AnyCarrier) -> Result<Opened, NoTunnel> {
+pub(in crate::app) async fn open(
+    wish: &Wish,
+    carrier: &AnyCarrier,
+    may_ask: bool,
+) -> Result<Opened, NoTunnel> {
+    let carrier = &carrier.for_packets(may_ask).await?;
     let mut refused = Vec::new();
     loop {
         let end = match wish.find(carrier, &refused).await? {
@@ -108,7 +116,7 @@ pub(in crate::app) async fn open(wish: &Wish, carrier: &AnyCarrier) -> Result<Op
     }
 }
 
-async fn set_up(wish: &Wish, end: &FarEnd, carrier: &AnyCarrier) -> Result<Opened, NoTunnel> {
+async fn set_up(wish: &Wish, end: &FarEnd, carrier: &PacketCarrier) -> Result<Opened, NoTunnel> {
     end.prepare(carrier).await?;
     let link = match carrier
         .open_packets(packets(wish.kind), Some(end.unit()))
@@ -316,7 +324,7 @@ impl Tunnel {
     }
 
     async fn opened(&self, carrier: &AnyCarrier) -> Result<Opened, NoTunnel> {
-        let opened = open(&self.wish, carrier).await?;
+        let opened = open(&self.wish, carrier, false).await?;
         match opened.address == self.address {
             true => Ok(opened),
             false => Err(NoTunnel::Moved(opened.address)),
@@ -336,8 +344,8 @@ impl Tunnel {
     /// Takes the server's end back.
     pub(super) async fn end(&self, carrier: &AnyCarrier) {
         let end = self.now().end.take();
-        if let Some(end) = end
-            && timeout(PATIENCE, end.undo(carrier)).await.is_err()
+        if let Some((end, carrier)) = end.zip(carrier.has_packets())
+            && timeout(PATIENCE, end.undo(&carrier)).await.is_err()
         {
             debug!("the server does not answer; it takes its end of the tunnel back by itself");
         }

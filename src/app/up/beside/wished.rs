@@ -15,6 +15,9 @@ const MTU: u16 = 1500;
 /// sshd reads no longer packets from its device (SSH_TUN_MAX_FRAME less headers and room).
 const LONGEST: u16 = 16_380;
 
+/// Nothing but an open tunnel tells this, and a dry run opens none.
+const UNASKED: &str = "whether the server permits the tunnel (PermitTunnel) was not asked: underpass doctor --tunnel asks";
+
 /// Why a run cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::app) enum TunnelError {
@@ -96,7 +99,7 @@ pub(in crate::app) async fn tunnel(
         None => HostNetworks::default(),
     };
     let wish = wish(plan, tunnel, &networks);
-    match open(&wish, carrier).await {
+    match open(&wish, carrier, true).await {
         Ok(opened) => {
             let tunnel = Tunnel::new(tunnel, wish, opened);
             info!("{tunnel}");
@@ -143,10 +146,14 @@ pub(in crate::app) async fn shown(
 ) -> Result<Shown, FarSideError> {
     let found = wish(plan, tunnel, networks).find(carrier, &[]).await?;
     Ok(match found {
-        Found::End(end) => Shown {
-            address: Some(end.address()),
-            lines: under("on the server", end.shown()),
-        },
+        Found::End(end) => {
+            let mut lines = under("on the server", end.shown());
+            lines.push(UNASKED.to_owned());
+            Shown {
+                address: Some(end.address()),
+                lines,
+            }
+        }
         Found::Prepared(prepared) => Shown {
             address: Some(prepared.address),
             lines: Vec::new(),
