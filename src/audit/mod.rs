@@ -10,9 +10,11 @@
 //! | file | idea |
 //! |---|---|
 //! | `event` | what is handed over |
+//! | `conversations` | who talks without being a flow: until both are silent |
 //! | `line` | the schema: events as JSON, in printable ASCII |
 //! | `queue` | handing over without waiting, and what is lost |
 //! | `writer` | the thread: batches, the flows that are open, the end of a loss |
+//! | `protocol` | what a flow speaks |
 //! | `owner` | user and process behind a flow, within a budget of time |
 //! | `sink` | where lines go: `file`, `datagram` (journald and syslog) |
 //!
@@ -45,9 +47,11 @@
 //! forwarded from a container or another host (`source` tells which), under `--netns`, and for a socket that was gone before it could be looked at. The
 //! user is known of everybody's sockets. The process is known where it is of the user who runs underpass, who is the caller
 //! under sudo, and of everybody's where that is root.
+mod conversations;
 mod event;
 mod line;
 mod owner;
+mod protocol;
 mod queue;
 mod sink;
 mod writer;
@@ -64,8 +68,10 @@ use crate::net::{FlowKey, Target};
 use crate::plan::AuditLog;
 use crate::relay::{Meter, Outcome};
 
+pub use self::conversations::{Conversations, Passed};
 pub use self::event::{Login, Session, Totals};
-pub use self::owner::Lookup;
+pub use self::owner::{Addresses, Lookup};
+pub use self::protocol::Protocol;
 pub use self::sink::AuditError;
 
 /// Takes what is to be written down.
@@ -110,12 +116,13 @@ impl Audit {
     /// `mapped_to` is whom its target stands for, if that is another, `name` the host whose name it stands for.
     pub fn flow(
         &self,
+        protocol: Protocol,
         key: FlowKey,
         mapped_to: Option<Target>,
         name: Option<Arc<str>>,
     ) -> FlowEntry {
         let number = 1 + self.flows.fetch_add(1, Relaxed);
-        let flow = Arc::new(Flow::new(number, key, mapped_to, name));
+        let flow = Arc::new(Flow::new(number, protocol, key, mapped_to, name));
         self.queue.offer(Event::FlowStart(Arc::clone(&flow)));
         FlowEntry {
             flow,

@@ -54,11 +54,14 @@ impl Inlet {
         }
     }
 
-    /// Takes what has come out of a tunnel.
-    pub(super) fn deliver(&self, packet: &[u8]) {
+    /// Takes what has come out of a tunnel: whether it is a packet that is for us.
+    pub(super) fn deliver(&self, packet: &[u8]) -> bool {
         match self {
             Self::Packets(_, answers) => answers.packet(packet),
-            Self::Frames(tap) => tap.send(packet),
+            Self::Frames(tap) => {
+                tap.send(packet);
+                false
+            }
         }
     }
 

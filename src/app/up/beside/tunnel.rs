@@ -10,7 +10,6 @@ use thiserror::Error;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::Inlet;
 use super::far_side::{FarEnd, FarSideError, Found, Wish};
 use crate::app::control::report;
 use crate::carrier::{AnyCarrier, PacketLink, Steady, TunnelRefusal};
@@ -232,13 +231,17 @@ impl Tunnel {
         }
     }
 
-    /// Gives `inlet` what comes out of it, and opens it again when it was lost. Never ends.
-    pub(super) async fn keep(&self, server: &Steady<AnyCarrier>, inlet: &Inlet) -> Infallible {
+    /// Gives `deliver` what comes out of it, and opens it again when it was lost. Never ends.
+    pub(super) async fn keep(
+        &self,
+        server: &Steady<AnyCarrier>,
+        deliver: impl Fn(&[u8]),
+    ) -> Infallible {
         loop {
             let link = self.now().link.clone();
             if let Some(link) = link {
                 while let Some(packet) = link.recv().await {
-                    inlet.deliver(&packet);
+                    deliver(&packet);
                 }
                 let mut now = self.now();
                 now.dropped += link.drops().total();
