@@ -62,9 +62,7 @@ impl Beside {
     ) -> Self {
         let beside = plan.beside.clone();
         let answers = inlet.answers().filter(|_| tunnel.is_none());
-        // Nobody looks at frames.
-        let talk = audit.filter(|_| inlet.answers().is_some());
-        let talk = talk.cloned().map(|audit| Arc::new(Talk::new(audit)));
+        let talk = audit.cloned().map(|audit| Arc::new(Talk::new(audit)));
         let ends = answers.map(|answers| {
             Arc::new(Ends {
                 answers: answers.clone(),
@@ -134,7 +132,9 @@ impl Beside {
     }
 
     fn note(&self, packet: &[u8]) {
-        if let Some(talk) = &self.talk {
+        if let Some(talk) = &self.talk
+            && let Some(packet) = self.inlet.ip_packet(packet)
+        {
             talk.packet(packet);
         }
     }
