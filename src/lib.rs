@@ -86,7 +86,8 @@
 //! has no IPv6, or none of it was asked for, nothing of IPv6 goes through the tunnel, and its TCP goes as ever.
 //!
 //! With `--udp`, a datagram that this host cuts into fragments is not carried: 1,472 bytes go with IPv4, 1,452 with IPv6, more with
-//! `--mtu 65520`. The audit log has flows of TCP alone: neither these datagrams nor a tunnel's packets are in it.
+//! `--mtu 65520`. The audit log has these datagrams,
+//! pings, and the conversations that a tunnel's packets are; [`audit`] says when each has ended.
 //!
 //! # Other addresses
 //!
@@ -289,6 +290,7 @@
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
 //! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most; over a ProxyCommand 1; as many as `--connections` says | `carrier/russh/pool/choice.rs` |
 //! | clients of the control socket | | 16; a request 4 KiB, 512 flows in an answer, 1 s to ask, 5 s to take the answer | [`app::control`] |
+//! | conversations of pings and of a tunnel, for the audit log | | 16,384: the one that is silent for longest goes | `audit/conversations.rs` |
 //! | audit lines that wait for the disk | | 32,768; what comes then is counted, and told once | [`audit`] |
 //! | log of a daemon where no service takes it | | 1 MiB, and the 1 MiB before | `app/log/kept.rs` |
 //! | users of a group (`--group`) | | 256 | `plan/whose.rs` |

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "e2e_audit/beside.rs"]
+mod beside;
 mod common;
+#[path = "e2e_tunnel/datagrams.rs"]
+mod datagrams;
 #[path = "e2e_audit/rig.rs"]
 mod rig;
 #[path = "e2e_audit/services.rs"]

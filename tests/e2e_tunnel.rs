@@ -416,3 +416,47 @@ fn sudo_without_a_password_does() {
         lab.network_state("bastion") == before
     });
 }
+
+#[test]
+fn for_one_user_alone() {
+    let lab = lab("yes");
+    let _server = answers(&lab, "vpc", V4.host, 7777);
+    let mut underpass = up(&lab, &format!("--tunnel --user 1000 {}", V4.subnet));
+    let talk = format!(
+        "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(5); \
+         s.connect((\"{}\", 7777)); s.send(b\"talk\"); print(s.recv(9))",
+        V4.host
+    );
+    let said = |user: u32| {
+        let command = format!("setpriv --reuid={user} --clear-groups /usr/bin/python3 -c '{talk}'");
+        shell(&lab, "client", &command)
+    };
+    assert_eq!(said(1000), "b'talk'\n");
+    let of_root = said(0);
+    assert!(of_root.contains("Network is unreachable"), "{of_root}");
+    let said = shell(&lab, "client", &format!("ping -c 1 -W 1 {}", V4.host));
+    assert!(said.contains("Network is unreachable"), "{said}");
+    assert!(underpass.stop(Signal::SIGTERM).success());
+}
+
+#[test]
+fn in_another_network_namespace() {
+    let lab = lab("yes");
+    let before = ["bastion", "box", "client"].map(|role| lab.network_state(role));
+    let _server = answers(&lab, "vpc", V4.host, 7777);
+    let command = lab.command("box", "true");
+    let path = command.get_args().next().unwrap().to_str().unwrap();
+    let path = path.strip_prefix("--net=").unwrap();
+    let mut underpass = up(&lab, &format!("--tunnel --netns {path} {}", V4.subnet));
+    is_pinged(&lab, "box", V4.host);
+    let said = ask(&lab, "box", V4.host, 7777, "1 1400");
+    assert_eq!(said, "1 same\n1400 same\n");
+    assert_ok(&lab.probe("box", &format!("get {} 5001 1000000", V4.host)));
+    let said = shell(&lab, "client", &format!("ping -c 1 -W 1 {}", V4.host));
+    assert!(said.contains("Network is unreachable"), "{said}");
+    assert!(underpass.stop(Signal::SIGTERM).success());
+    assert_eq!(
+        ["bastion", "box", "client"].map(|role| lab.network_state(role)),
+        before
+    );
+}

@@ -28,6 +28,10 @@ const LOOPBACK: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
 struct Answers(mpsc::UnboundedSender<(FlowKey, Heard)>);
 
 impl Deliver for Answers {
+    type Record = ();
+
+    fn began(&self, _key: FlowKey, _far: SocketAddr) {}
+
     fn deliver(&self, key: FlowKey, heard: Heard) {
         // A test may have heard enough.
         let _ = self.0.send((key, heard));

@@ -66,7 +66,7 @@ impl Bench {
 
     fn send(&mut self, port: u16, payload: &[u8]) {
         self.mux
-            .handle_datagram(self.now, key(port), far(), payload);
+            .handle_datagram(self.now, key(port), far(), payload, || ());
     }
 
     fn said(&mut self) -> Vec<(u32, u8, Vec<u8>)> {
@@ -255,7 +255,7 @@ fn a_lost_stream_takes_its_flows_along_and_the_next_one_begins_anew() {
     bench.send(1, b"x");
     bench.said();
     bench.hear(&frame(1, DATA, b"half")[..5]);
-    bench.mux.handle_lost();
+    bench.mux.handle_lost("a test");
     assert_eq!((bench.flows(), bench.mux.up()), (0, None));
     bench.send(1, b"y");
     assert_eq!(bench.said(), [], "not before the next greeting");
@@ -267,14 +267,14 @@ fn a_lost_stream_takes_its_flows_along_and_the_next_one_begins_anew() {
 
 #[test]
 fn something_else_on_the_stream_is_a_fault() {
-    let mut mux = Mux::default();
+    let mut mux = Mux::<()>::default();
     let now = Instant::now();
     let mut ignore = |_: FlowKey, _: Heard| {};
     assert_eq!(
         mux.handle_bytes(now, &[b'x'; 70_000], &mut ignore),
         Err(Fault::NoGreeting)
     );
-    let mut mux = Mux::default();
+    let mut mux = Mux::<()>::default();
     let bytes = [b"underpass-udp-1\n".to_vec(), frame(1, 9, b"")].concat();
     assert_eq!(
         mux.handle_bytes(now, &bytes, &mut ignore),
@@ -300,7 +300,7 @@ proptest! {
                     let bytes = frame(flow, kind, &payload);
                     let now = bench.now;
                     if bench.mux.handle_bytes(now, &bytes, &mut |_, _| {}).is_err() {
-                        bench.mux.handle_lost();
+                        bench.mux.handle_lost("a test");
                         bench.mux.handle_start(carries);
                     }
                 }

@@ -13,7 +13,7 @@ use super::control::report::{self, FlowReport};
 use super::exit::Exit;
 use super::table::{Size, Span, columns, plain};
 use crate::os::run_dir::{self, Found};
-use crate::os::{Process, Processes, SocketOwner, SocketOwners};
+use crate::os::{Process, Processes, SocketOwner, SocketOwners, Transport};
 
 /// One of them.
 #[derive(Debug, Serialize)]
@@ -140,7 +140,7 @@ fn find_owners(lines: &mut [Line]) {
         .iter()
         .map(|line| {
             let (source, target) = line.socket()?;
-            sockets.find(source, target).ok().flatten()
+            sockets.find(Transport::Tcp, source, target).ok().flatten()
         })
         .collect();
     let wanted = owners.iter().flatten().map(|owner| owner.inode).collect();

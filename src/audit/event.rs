@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::Protocol;
 use crate::net::{FlowKey, Target};
 use crate::relay::{Outcome, Traffic};
 
@@ -34,6 +35,7 @@ impl Event {
 #[derive(Debug)]
 pub(super) struct Flow {
     pub(super) number: u64,
+    pub(super) protocol: Protocol,
     pub(super) key: FlowKey,
     /// Whom the target stands for.
     pub(super) mapped_to: Option<Target>,
@@ -46,12 +48,14 @@ pub(super) struct Flow {
 impl Flow {
     pub(super) fn new(
         number: u64,
+        protocol: Protocol,
         key: FlowKey,
         mapped_to: Option<Target>,
         name: Option<Arc<str>>,
     ) -> Self {
         Self {
             number,
+            protocol,
             key,
             mapped_to,
             name,

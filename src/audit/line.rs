@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
+use super::Protocol;
 use super::event::{Flow, Login, Session, Totals};
 use super::owner::Owner;
 use crate::net::StreamError;
@@ -76,6 +77,7 @@ pub(super) struct FlowFields<'a> {
     pid: Option<u32>,
     process: Option<&'a str>,
     program: Option<&'a str>,
+    protocol: Protocol,
     source: SocketAddr,
     target: SocketAddr,
     mapped_to: Option<SocketAddr>,
@@ -99,6 +101,7 @@ impl<'a> FlowFields<'a> {
             pid: process.map(|process| process.pid),
             process: process.map(|process| process.name.as_str()),
             program: process.and_then(|process| process.program.as_deref()),
+            protocol: flow.protocol,
             source: flow.key.source.0,
             target: flow.key.target.0,
             mapped_to: flow.mapped_to.map(|far| far.0),
@@ -207,6 +210,7 @@ mod tests {
     fn flow() -> Flow {
         Flow::new(
             7,
+            Protocol::Udp,
             FlowKey {
                 source: Source("10.9.0.1:4242".parse().unwrap()),
                 target: Target("[fd00::1]:80".parse().unwrap()),
@@ -251,6 +255,7 @@ mod tests {
             assert_eq!(line["end"], "1970-01-01T00:00:01.234Z");
             assert_eq!(line["outcome"], word);
             assert_eq!(line["reason"].as_str(), reason);
+            assert_eq!(line["protocol"], "udp");
             assert_eq!(line["target"], "[fd00::1]:80");
             assert_eq!(line["mapped_to"], "[fd00:10::1]:80");
             assert_eq!(line["name"], "db.test");

@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! A flow's task hands an event over at its start and one at its end, and never waits: both go into a bounded queue. A
+//! Whoever carries a flow hands an event over at its start and one at its end, and never waits: both go into a bounded queue. A
 //! thread of its own takes them out, asks the kernel whose socket it was, and writes. Where it is too slow, the disk is
 //! full or the journal is gone, lines are lost, not flows: the loss is counted, told once when it begins and once when it
 //! is over, and then stands in the log itself.
@@ -10,9 +10,11 @@
 //! | file | idea |
 //! |---|---|
 //! | `event` | what is handed over |
+//! | `conversations` | who talks without being a flow: until both are silent |
 //! | `line` | the schema: events as JSON, in printable ASCII |
 //! | `queue` | handing over without waiting, and what is lost |
 //! | `writer` | the thread: batches, the flows that are open, the end of a loss |
+//! | `protocol` | what a flow speaks |
 //! | `owner` | user and process behind a flow, within a budget of time |
 //! | `sink` | where lines go: `file`, `datagram` (journald and syslog) |
 //!
@@ -28,8 +30,8 @@
 //! | `session_start` | `version`, `uid`, `user`, `sudo_user`, `subnets`, `excludes`, `users` (numbers of those whose packets alone are captured), `gateway` (interfaces, or `all`), `device`, and the login: `carrier`, `server` (host and port), `address`, `login` (user there), `host_key`, `cipher`, `authentication`, `key` (fingerprint that let us in) |
 //! | `session_lost` | `reason` |
 //! | `session_back` | the login, as above |
-//! | `session_stop` | `reason`, `flows`, `bytes_up`, `bytes_down` |
-//! | `flow_start` | `flow` (its number in this session), `start`, `uid`, `user`, `pid`, `process`, `program`, `source`, `target`, `mapped_to`, `name`, `carrier`, `server`, `address`, `login`, `key` |
+//! | `session_stop` | `reason`, and of TCP connections `flows`, `bytes_up`, `bytes_down` |
+//! | `flow_start` | `flow` (its number in this session), `start`, `uid`, `user`, `pid`, `process`, `program`, `protocol`, `source`, `target`, `mapped_to`, `name`, `carrier`, `server`, `address`, `login`, `key` |
 //! | `flow_end` | the same, and `end`, `bytes_up`, `bytes_down`, `outcome`, `reason` |
 //! | `lines_lost` | `count` |
 //!
@@ -37,17 +39,34 @@
 //! with the server's words), `withdrawn` (the application gave up before the answer) or `stopped` (we ended). A flow that
 //! is open has a `flow_start` and no `flow_end`. OpenSSH's server tells a reset on the far side as an end: that is `finished`.
 //!
+//! # What is a flow
+//!
+//! | `protocol` | asked for | what it is | bytes | its end |
+//! |---|---|---|---|---|
+//! | `tcp` | | a connection | of the streams | as above |
+//! | `udp` | `--udp` | datagrams between two sockets | of the datagrams that went to the server's helper, and of the answers | `finished` 60 s after the last one, 30 s where none was answered; `refused` where that was since nobody is there, or the helper could not be started; `lost`; `stopped`, also where a 4,097th takes its place |
+//! | `icmp` | `--ping` | echo requests from one address to another, and the replies that were given | of what they carry | `finished` 60 s after the last one, `stopped` |
+//! | `udp`, `icmp` (echo), others by their number; with `full` and `ethernet` `tcp` too | `--tunnel` | packets between two sockets, or two addresses where there are no ports | of whole packets | `finished` 60 s after the last one, `stopped` |
+//!
+//! Where there are no ports they are 0, also in a fragment behind the first. In a tunnel whoever spoke first is the source: a host over
+//! there with `full` and `ethernet`, or when one speaks again after a minute; what goes into a tunnel that is lost for now is counted.
+//! Of pings and in a tunnel 16,384 are open at most: beyond that the one goes that has been silent for longest (`stopped`). Not
+//! in the log are ICMP errors, what nobody carries (it is refused at once), questions to the name server of `--dns`, broadcasts, and
+//! frames of `--tunnel=ethernet` that carry no IP.
+//!
 //! `target` is the address that the application asked for. Where that stands for another one (`FAR=LOCAL`, and in `run` for the
 //! host's name server), `mapped_to` is the one that was asked for in its place; otherwise `null`. `name` is the host
 //! whose name the target stands for (`--dns-names`), which was asked for then.
 //!
 //! `uid` and the process are those that own the socket on this host, or in the network of `run`. Both are `null` for what is
-//! forwarded from a container or another host (`source` tells which), under `--netns`, and for a socket that was gone before it could be looked at. The
+//! forwarded from a container or another host (`source` tells which), under `--netns`, for a socket that was gone before it could be looked at, and for what is neither TCP nor UDP. The
 //! user is known of everybody's sockets. The process is known where it is of the user who runs underpass, who is the caller
 //! under sudo, and of everybody's where that is root.
+mod conversations;
 mod event;
 mod line;
 mod owner;
+mod protocol;
 mod queue;
 mod sink;
 mod writer;
@@ -64,8 +83,10 @@ use crate::net::{FlowKey, Target};
 use crate::plan::AuditLog;
 use crate::relay::{Meter, Outcome};
 
+pub use self::conversations::{Conversations, Passed};
 pub use self::event::{Login, Session, Totals};
-pub use self::owner::Lookup;
+pub use self::owner::{Addresses, Lookup};
+pub use self::protocol::Protocol;
 pub use self::sink::AuditError;
 
 /// Takes what is to be written down.
@@ -110,12 +131,13 @@ impl Audit {
     /// `mapped_to` is whom its target stands for, if that is another, `name` the host whose name it stands for.
     pub fn flow(
         &self,
+        protocol: Protocol,
         key: FlowKey,
         mapped_to: Option<Target>,
         name: Option<Arc<str>>,
     ) -> FlowEntry {
         let number = 1 + self.flows.fetch_add(1, Relaxed);
-        let flow = Arc::new(Flow::new(number, key, mapped_to, name));
+        let flow = Arc::new(Flow::new(number, protocol, key, mapped_to, name));
         self.queue.offer(Event::FlowStart(Arc::clone(&flow)));
         FlowEntry {
             flow,

@@ -4,13 +4,14 @@
 //! among all descriptors of the host: that is done for many flows together, and for at most a fifth of the time.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Uid, User};
 
-use crate::net::FlowKey;
-use crate::os::{Process, Processes, SocketOwners};
+use super::event::Flow;
+use crate::os::{Process, Processes, SocketOwners, Transport, is_own_address};
 
 /// For each time that a search took it is not repeated for so many of it.
 const REST: u32 = 4;
@@ -34,8 +35,28 @@ pub(super) struct Owner {
 pub struct Lookup {
     /// Of which user a socket is; `None`: that is not known.
     pub sockets: Option<SocketOwners>,
+    /// The addresses of the network where those are.
+    pub addresses: Addresses,
     /// Of which process.
     pub processes: Processes,
+}
+
+/// The addresses of a network namespace: what comes from another one was forwarded.
+#[derive(Debug)]
+pub enum Addresses {
+    /// Those of this process's.
+    Here,
+    /// These.
+    Only(Vec<IpAddr>),
+}
+
+impl Addresses {
+    fn contain(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Here => is_own_address(address),
+            Self::Only(all) => all.contains(&address),
+        }
+    }
 }
 
 impl Lookup {
@@ -47,6 +68,16 @@ impl Lookup {
         }
         Self {
             sockets: sockets.ok(),
+            addresses: Addresses::Here,
+            processes,
+        }
+    }
+
+    /// For a network whose sockets nobody can be asked about.
+    pub fn nowhere(processes: Processes) -> Self {
+        Self {
+            sockets: None,
+            addresses: Addresses::Only(Vec::new()),
             processes,
         }
     }
@@ -56,6 +87,7 @@ impl Lookup {
 #[derive(Debug)]
 pub(super) struct Finder {
     sockets: Option<SocketOwners>,
+    addresses: Addresses,
     processes: Processes,
     users: HashMap<u32, Option<Arc<str>>>,
     not_before: Instant,
@@ -65,6 +97,7 @@ impl Finder {
     pub(super) fn new(lookup: Lookup) -> Self {
         Self {
             sockets: lookup.sockets,
+            addresses: lookup.addresses,
             processes: lookup.processes,
             users: HashMap::new(),
             not_before: Instant::now(),
@@ -72,12 +105,17 @@ impl Finder {
     }
 
     /// The user behind a flow, and the socket to look for its process by.
-    pub(super) fn user(&mut self, key: &FlowKey) -> Owner {
-        let Some(sockets) = &mut self.sockets else {
+    pub(super) fn user(&mut self, flow: &Flow) -> Owner {
+        let Some((sockets, transport)) = self.sockets.as_mut().zip(flow.protocol.transport())
+        else {
             return Owner::default();
         };
-        let (source, target) = (key.source.0, key.target.0);
-        match sockets.find(source, target) {
+        let (source, target) = (flow.key.source.0, flow.key.target.0);
+        // A socket that is bound to every address would pass for the one of a container with the same port.
+        if transport == Transport::Udp && !self.addresses.contain(source.ip()) {
+            return Owner::default();
+        }
+        match sockets.find(transport, source, target) {
             Ok(Some(found)) => Owner {
                 uid: Some(found.uid),
                 user: self.name(found.uid),

@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -36,6 +37,7 @@ fn a_flow_is_written_with_its_owner_and_bytes() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let entry = audit.flow(
+        Protocol::Tcp,
         FlowKey {
             source: Source(stream.local_addr().unwrap()),
             target: Target(stream.peer_addr().unwrap()),
@@ -46,7 +48,7 @@ fn a_flow_is_written_with_its_owner_and_bytes() {
     entry.add_up(7);
     entry.add_down(9);
     entry.end(&Outcome::Finished);
-    let open = audit.flow(key("192.0.2.1:1", "192.0.2.2:2"), None, None);
+    let open = audit.flow(Protocol::Tcp, key("192.0.2.1:1", "192.0.2.2:2"), None, None);
     audit.stop("a test", Totals::default(), PATIENCE);
     let lines = lines(&path);
     let events: Vec<_> = lines
@@ -88,7 +90,7 @@ fn ten_thousand_flows_at_once_lose_no_line() {
     .unwrap();
     for _ in 0..10_000 {
         audit
-            .flow(key("192.0.2.1:1", "192.0.2.2:2"), None, None)
+            .flow(Protocol::Tcp, key("192.0.2.1:1", "192.0.2.2:2"), None, None)
             .end(&Outcome::Finished);
     }
     audit.stop("a test", Totals::default(), PATIENCE);
@@ -118,4 +120,86 @@ fn a_writer_that_does_not_come_along_costs_lines_and_no_time() {
 fn the_end_waits_no_longer_than_it_may() {
     let (queue, _events) = Queue::new();
     queue.finish(Event::Reopen, Duration::from_millis(20));
+}
+
+/// A log in a directory of its own, and conversations in it.
+fn conversations() -> (tempfile::TempDir, Arc<Audit>, Conversations) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = AuditLog::File(dir.path().join("audit"));
+    let audit = Arc::new(Audit::open(&log, Lookup::nowhere(Processes::default())).unwrap());
+    let all = Conversations::new(Arc::clone(&audit));
+    (dir, audit, all)
+}
+
+fn passed(source: &str, target: &str, bytes: u64) -> Passed {
+    Passed {
+        protocol: Protocol::Udp,
+        source: source.parse().unwrap(),
+        target: target.parse().unwrap(),
+        bytes,
+    }
+}
+
+#[test]
+fn a_conversation_lasts_until_both_ends_are_silent() {
+    let (dir, audit, all) = conversations();
+    let (start, secs) = (Instant::now(), Duration::from_secs);
+    let ends = ["10.9.0.1:9", "10.0.1.20:53"];
+    let there = passed(ends[0], ends[1], 5);
+    let back = passed(ends[1], ends[0], 11);
+    all.passed(start, &there, None);
+    all.passed(start + secs(50), &back, None);
+    all.end_silent(start + secs(109));
+    all.passed(start + secs(109), &there, None);
+    all.end_silent(start + secs(169));
+    // Whoever speaks first now has begun another one; another protocol is another one as well.
+    all.passed(start + secs(170), &back, None);
+    let echo = Passed {
+        protocol: Protocol::Icmp,
+        ..there
+    };
+    all.passed(start + secs(170), &echo, None);
+    audit.stop("a test", Totals::default(), PATIENCE);
+    let lines = lines(&dir.path().join("audit"));
+    let seen: Vec<_> = lines
+        .iter()
+        .filter(|line| line["event"] == "flow_end")
+        .map(|end| {
+            let text = |field: &str| end[field].as_str().unwrap().to_owned();
+            let bytes = (end["bytes_up"].as_u64(), end["bytes_down"].as_u64());
+            (text("protocol"), text("source"), text("outcome"), bytes)
+        })
+        .collect();
+    let end = |protocol: &str, source: &str, outcome: &str, up, down| {
+        let [protocol, source, outcome] = [protocol, source, outcome].map(str::to_owned);
+        (protocol, source, outcome, (Some(up), Some(down)))
+    };
+    assert_eq!(seen[0], end("udp", ends[0], "finished", 10, 11));
+    // What was open at the end is in no order.
+    assert!(seen.contains(&end("udp", ends[1], "stopped", 11, 0)));
+    assert!(seen.contains(&end("icmp", ends[0], "stopped", 5, 0)));
+    assert_eq!(seen.len(), 3);
+}
+
+#[test]
+fn conversations_are_bounded_and_the_longest_silent_one_goes() {
+    let (dir, audit, all) = conversations();
+    let start = Instant::now();
+    let all_that_begin = 30_000;
+    for number in 0..all_that_begin {
+        let source = format!("10.9.{}.{}:9", number / 250, number % 250);
+        let now = start + Duration::from_millis(number);
+        all.passed(now, &passed(&source, "10.0.1.20:53", 1), None);
+    }
+    all.end_silent(start + Duration::from_secs(120));
+    audit.stop("a test", Totals::default(), PATIENCE);
+    let lines = lines(&dir.path().join("audit"));
+    let ends = |outcome: &str| {
+        let of = |line: &&Value| line["event"] == "flow_end" && line["outcome"] == outcome;
+        lines.iter().filter(of).count() as u64
+    };
+    let lost = lines.iter().filter(|line| line["event"] == "lines_lost");
+    let lost: u64 = lost.map(|line| line["count"].as_u64().unwrap()).sum();
+    assert!(ends("finished") <= 16_384);
+    assert!(ends("finished") + ends("stopped") + lost >= all_that_begin);
 }

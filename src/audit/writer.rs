@@ -15,8 +15,8 @@ use super::sink::Sink;
 
 /// Events that are written together at most.
 const BATCH: usize = 4_096;
-/// Flows whose owners are kept for their last lines: as many as there can be (the engine's bound).
-const MAX_OPEN: usize = 65_536;
+/// Flows whose owners are kept for their last lines: more than there can be (the engine's bound, and those beside TCP).
+const MAX_OPEN: usize = 131_072;
 /// Between two looks whether a loss is over.
 const LOOK: Duration = Duration::from_secs(1);
 /// A wait without an end in sight.
@@ -137,7 +137,7 @@ impl Writer {
         {
             let open = Open {
                 flow: Arc::clone(flow),
-                owner: self.finder.user(&flow.key),
+                owner: self.finder.user(flow),
             };
             self.questions += usize::from(open.owner.inode.is_some());
             self.open.insert(flow.number, open);

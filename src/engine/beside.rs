@@ -104,11 +104,17 @@ impl<O: Outlet> Engine<O> {
         None
     }
 
-    /// Takes a packet out of the tunnel, for the device; it may be longer than the device's MTU.
-    pub fn packet_from_far(&self, now: Instant, packet: &[u8]) {
+    /// Takes a packet out of the tunnel, for the device; it may be longer than the device's MTU. Whether it was let in.
+    pub fn packet_from_far(&self, now: Instant, packet: &[u8]) -> bool {
         match self.admit(now, packet) {
-            Ok(packet) => phy::with_headroom(packet, |buffer| self.outlet.transmit(plain(buffer))),
-            Err(reason) => self.drops.count(reason),
+            Ok(packet) => {
+                phy::with_headroom(packet, |buffer| self.outlet.transmit(plain(buffer)));
+                true
+            }
+            Err(reason) => {
+                self.drops.count(reason);
+                false
+            }
         }
     }
 

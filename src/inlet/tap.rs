@@ -1,5 +1,5 @@
-//! The TAP inlet: Ethernet frames between the device and a tunnel. What is in them is nobody's business here: addresses are found,
-//! and broadcasts go, as on a wire.
+//! The TAP inlet: Ethernet frames between the device and a tunnel. What is in them matters to nobody but an audit log: addresses
+//! are found, and broadcasts go, as on a wire.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,10 @@ use super::device::{Device, read_some};
 
 /// The longest frame: the largest MTU of a device, and room for headers.
 const MAX_FRAME: usize = 1 << 16;
+/// Length of both addresses in a frame, in bytes (IEEE 802.3).
+const ADDRESSES: usize = 12;
+/// What a frame says that it carries: IPv4, IPv6 (IANA "IEEE 802 Numbers").
+const IP: [[u8; 2]; 2] = [[0x08, 0x00], [0x86, 0xdd]];
 
 /// The inlet: frames in, frames out.
 #[derive(Debug)]
@@ -49,5 +53,30 @@ impl<D: Device> Tap<D> {
         if nix::unistd::write(self.device.get_ref(), frame).is_err() {
             self.failed_writes.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// The IP packet in a frame, and what may follow it; `None` in one that carries something else.
+pub fn ip_packet(frame: &[u8]) -> Option<&[u8]> {
+    let (kind, packet) = frame.get(ADDRESSES..)?.split_first_chunk::<2>()?;
+    IP.contains(kind).then_some(packet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_stands_behind_the_head_of_its_frame() {
+        let frame = |kind: [u8; 2], body: &[u8]| [&[0; ADDRESSES][..], &kind, body].concat();
+        for (kind, expected) in [
+            ([0x08, 0x00], Some(&b"ip"[..])),
+            ([0x86, 0xdd], Some(b"ip")),
+            ([0x08, 0x06], None),
+        ] {
+            assert_eq!(ip_packet(&frame(kind, b"ip")), expected);
+        }
+        assert_eq!(ip_packet(&frame(IP[0], b"")), Some(&b""[..]));
+        assert_eq!(ip_packet(&frame(IP[0], b"")[..13]), None);
     }
 }

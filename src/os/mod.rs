@@ -45,5 +45,5 @@ pub use netlink::{Netlink, NetlinkError};
 pub use processes::{Process, Processes};
 pub use resume::Resume;
 pub use slot::{Slot, SlotError, Tables};
-pub use socket_owner::{SocketOwner, SocketOwners};
+pub use socket_owner::{SocketOwner, SocketOwners, Transport, is_own_address};
 pub use tun::{DEFAULT_MTU, PLAIN_MTU, TunDevice, TunError, first_free_name};

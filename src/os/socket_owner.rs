@@ -1,10 +1,10 @@
-//! Whose socket it is that a connection comes from: sock_diag(7).
+//! Whose socket it is that a connection, or a datagram, comes from: sock_diag(7).
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use nix::libc::IPPROTO_TCP;
+use nix::libc::{IPPROTO_TCP, IPPROTO_UDP};
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
@@ -25,6 +25,15 @@ const UID: usize = HEADER + 64;
 const INODE: usize = HEADER + 68;
 /// How long the kernel may take, in milliseconds. It answers at once.
 const PATIENCE: i64 = 200;
+
+/// What a socket speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
 
 /// Who owns a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,18 +68,20 @@ impl SocketOwners {
         Ok(socket.into())
     }
 
-    /// Who owns the TCP socket that is bound to `source` and connects, or is connected, to `target`. `None` where there is
-    /// none in this namespace (the packets were forwarded) or nobody has it open any more.
+    /// Who owns the socket that is bound to `source` and connects, or is connected, to `target`. `None` where there is
+    /// none in this namespace (the packets were forwarded) or nobody has it open any more. One of UDP may be bound to every
+    /// address: `source` has to be one of this namespace then ([`is_own_address`]).
     ///
     /// # Errors
     /// Those of the netlink socket, and an answer that makes no sense.
     pub fn find(
         &mut self,
+        transport: Transport,
         source: SocketAddr,
         target: SocketAddr,
     ) -> io::Result<Option<SocketOwner>> {
         self.sequence = self.sequence.wrapping_add(1);
-        let question = question(self.sequence, source, target);
+        let question = question(self.sequence, transport, source, target);
         let socket = self.socket.as_raw_fd();
         send(socket, &question, MsgFlags::empty())?;
         let mut buffer = [0; 1024];
@@ -81,6 +92,11 @@ impl SocketOwners {
             }
         }
     }
+}
+
+/// Whether `address` is one of this process's network namespace.
+pub fn is_own_address(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// One that was made by another process, in its network namespace.
@@ -100,7 +116,12 @@ impl AsRawFd for SocketOwners {
 }
 
 /// `struct nlmsghdr` and `struct inet_diag_req_v2` (linux/inet_diag.h).
-fn question(sequence: u32, source: SocketAddr, target: SocketAddr) -> [u8; 72] {
+fn question(
+    sequence: u32,
+    transport: Transport,
+    source: SocketAddr,
+    target: SocketAddr,
+) -> [u8; 72] {
     let mut bytes = [0; 72];
     bytes[0..4].copy_from_slice(&72u32.to_ne_bytes());
     bytes[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
@@ -111,13 +132,18 @@ fn question(sequence: u32, source: SocketAddr, target: SocketAddr) -> [u8; 72] {
         SocketAddr::V6(_) => AddressFamily::Inet6,
     };
     bytes[16] = family as u8;
-    bytes[17] = IPPROTO_TCP as u8;
+    // A socket of UDP is looked up as for a datagram that comes in: who sent that stands first (net/ipv4/udp_diag.c).
+    let (number, first, second) = match transport {
+        Transport::Tcp => (IPPROTO_TCP, source, target),
+        Transport::Udp => (IPPROTO_UDP, target, source),
+    };
+    bytes[17] = number as u8;
     // Every state; no cookie.
     bytes[20..24].fill(0xff);
-    bytes[24..26].copy_from_slice(&source.port().to_be_bytes());
-    bytes[26..28].copy_from_slice(&target.port().to_be_bytes());
-    put(&mut bytes[28..44], source.ip());
-    put(&mut bytes[44..60], target.ip());
+    bytes[24..26].copy_from_slice(&first.port().to_be_bytes());
+    bytes[26..28].copy_from_slice(&second.port().to_be_bytes());
+    put(&mut bytes[28..44], first.ip());
+    put(&mut bytes[44..60], second.ip());
     bytes[64..72].fill(0xff);
     bytes
 }
@@ -172,8 +198,20 @@ mod tests {
         let listener = TcpListener::bind(address).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (source, target) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        is_ours(Transport::Tcp, source, target);
+        let anybody = SocketAddr::new(source.ip(), 9);
+        for bound in [address, "[::]:0"] {
+            let socket = UdpSocket::bind(bound).unwrap();
+            let source = SocketAddr::new(source.ip(), socket.local_addr().unwrap().port());
+            is_ours(Transport::Udp, source, anybody);
+            socket.connect(anybody).unwrap();
+            is_ours(Transport::Udp, source, anybody);
+        }
+    }
+
+    fn is_ours(transport: Transport, source: SocketAddr, target: SocketAddr) {
         let mut owners = SocketOwners::new().unwrap();
-        let owner = owners.find(source, target).unwrap().unwrap();
+        let owner = owners.find(transport, source, target).unwrap().unwrap();
         assert_eq!(owner.uid, nix::unistd::geteuid().as_raw());
         let mut processes = crate::os::Processes::default();
         for _ in 0..2 {
@@ -193,10 +231,17 @@ mod tests {
     fn a_socket_that_is_not_here_has_no_owner() {
         let mut owners = SocketOwners::new().unwrap();
         let source = "192.0.2.1:1".parse().unwrap();
-        assert_eq!(
-            owners.find(source, "192.0.2.2:2".parse().unwrap()).unwrap(),
-            None
-        );
+        let target = "192.0.2.2:2".parse().unwrap();
+        for transport in [Transport::Tcp, Transport::Udp] {
+            assert_eq!(owners.find(transport, source, target).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn an_address_is_own_where_packets_from_it_are() {
+        for (address, is_own) in [("127.0.0.1", true), ("::1", true), ("192.0.2.1", false)] {
+            assert_eq!(is_own_address(address.parse().unwrap()), is_own);
+        }
     }
 
     proptest! {

@@ -25,6 +25,7 @@
 //! | `far` | the programs of the far end, and which of them a server has |
 //! | `frame` | what goes over the stream |
 //! | `table` | the flows, and when they end |
+//! | `record` | what is kept of a flow, for whoever wants to know of it |
 //! | `queue` | what waits for the stream, and whose turn it is |
 //! | `mux` | all of that together |
 //! | `start` | how a far end begins, and why there may be none |
@@ -37,6 +38,7 @@ mod frame;
 mod mux;
 mod proxy;
 mod queue;
+mod record;
 mod start;
 mod table;
 
@@ -44,4 +46,5 @@ pub use far::{Carries, Found, Means, PROBE};
 pub use frame::Fault;
 pub use mux::{Counters, Heard, Mux};
 pub use proxy::{Deliver, Proxy, State};
+pub use record::{End, Record};
 pub use start::{PATIENCE, Pauses, Trouble, probe, start};

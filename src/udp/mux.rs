@@ -13,8 +13,9 @@ use bytes::{Bytes, BytesMut};
 use super::Carries;
 use super::frame::{Deframer, Fault, Frame, Kind, put};
 use super::queue::Queue;
-use super::table::{Flow, Table};
-use crate::net::{FlowKey, OpenFailure};
+use super::record::{End, Record};
+use super::table::Table;
+use crate::net::{FlowKey, OpenError, OpenFailure};
 
 /// How long a datagram may wait once the far end listens: one that comes later than this is worth nothing.
 const AGE: Duration = Duration::from_millis(250);
@@ -49,11 +50,11 @@ pub struct Counters {
     pub dropped: u64,
 }
 
-/// Flows over one stream.
-#[derive(Debug, Default)]
-pub struct Mux {
+/// Flows over one stream; of each an `R` is kept.
+#[derive(Debug)]
+pub struct Mux<R = ()> {
     carries: Carries,
-    table: Table,
+    table: Table<R>,
     queue: Queue,
     deframer: Deframer,
     /// Frames beside datagrams.
@@ -66,7 +67,23 @@ pub struct Mux {
     counters: Counters,
 }
 
-impl Mux {
+impl<R> Default for Mux<R> {
+    fn default() -> Self {
+        Self {
+            carries: Carries::default(),
+            table: Table::default(),
+            queue: Queue::default(),
+            deframer: Deframer::default(),
+            control: BytesMut::new(),
+            questions: HashMap::new(),
+            last_question: 0,
+            up: None,
+            counters: Counters::default(),
+        }
+    }
+}
+
+impl<R: Record> Mux<R> {
     /// A far end of this kind is about to be heard.
     pub fn handle_start(&mut self, carries: Carries) {
         self.carries = carries;
@@ -91,20 +108,27 @@ impl Mux {
         }
     }
 
-    /// A datagram of an application, whose target is `far` on the far side.
-    pub fn handle_datagram(&mut self, now: Instant, key: FlowKey, far: SocketAddr, payload: &[u8]) {
-        let (number, gone) = self.table.enter(now, key, far);
+    /// A datagram of an application, whose target is `far` on the far side. `began` makes what is kept of a new flow.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        key: FlowKey,
+        far: SocketAddr,
+        payload: &[u8],
+        began: impl FnOnce() -> R,
+    ) {
+        let (number, gone) = self.table.enter(now, key, far, began);
         if let Some((number, flow)) = gone {
-            self.ended(number, &flow);
+            self.forget(number, flow.is_open);
         }
         self.queue
             .push(now, number, Bytes::copy_from_slice(payload));
     }
 
     /// A flow is no more: the far end forgets it.
-    fn ended(&mut self, number: u32, flow: &Flow) {
+    fn forget(&mut self, number: u32, is_open: bool) {
         self.queue.forget(number);
-        if flow.is_open {
+        if is_open {
             put(&mut self.control, number, Kind::Close, b"");
         }
     }
@@ -152,6 +176,7 @@ impl Mux {
         }
         put(out, number, Kind::Data, payload);
         self.counters.sent += 1;
+        flow.record.sent(payload.len() as u64);
     }
 
     /// A piece of what the far end says.
@@ -186,17 +211,20 @@ impl Mux {
         let Some(number) = number else {
             return;
         };
-        let Some(key) = self.table.get_mut(number).map(|flow| flow.key) else {
+        let Some(flow) = self.table.get_mut(number) else {
             return;
         };
+        let key = flow.key;
         match (frame.kind, failure) {
             (Kind::Data, _) => {
+                flow.record.received(frame.payload.len() as u64);
                 self.table.used(now, number, true);
                 self.counters.received += 1;
                 heard(key, Heard::Datagram(frame.payload));
             }
             (_, Some(OpenFailure::NoResources)) => self.no_room(number),
             (_, Some(failure)) if failure != OpenFailure::Other => {
+                flow.failure = Some(failure);
                 heard(key, Heard::Failed(failure));
             }
             _ => {}
@@ -208,8 +236,9 @@ impl Mux {
         match self.carries {
             Carries::Questions => drop(self.questions.remove(&number)),
             Carries::Everything => {
-                if self.table.remove(number).is_some() {
+                if let Some(flow) = self.table.remove(number) {
                     self.queue.forget(number);
+                    flow.end();
                 }
             }
         }
@@ -218,7 +247,7 @@ impl Mux {
     /// The far end has no room for this flow: it begins anew with its next datagram, in the place of another one.
     fn no_room(&mut self, number: u32) {
         if let Some(flow) = self.table.remove(number) {
-            self.ended(number, &flow);
+            self.forget(number, flow.is_open);
             self.table.is_full();
         }
     }
@@ -232,14 +261,22 @@ impl Mux {
     /// Ends what has come to its end.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((number, flow)) = self.table.pop_ended(now) {
-            self.ended(number, &flow);
+            self.forget(number, flow.is_open);
+            flow.end();
         }
         self.questions.retain(|_, question| question.1 > now);
     }
 
-    /// The stream is lost, and all flows with it.
-    pub fn handle_lost(&mut self) {
+    /// The stream is lost, and all flows with it; or there was none, which `why` tells then.
+    pub fn handle_lost(&mut self, why: &str) {
         let counters = self.counters();
+        let end = match self.up {
+            Some(_) => End::Lost,
+            None => End::Refused(OpenError::new(OpenFailure::Other, why)),
+        };
+        for flow in self.table.take_all() {
+            flow.record.end(end.clone());
+        }
         self.queue.clear();
         *self = Self {
             // Its count goes on.

@@ -11,13 +11,20 @@ use super::clock::{is_due, now};
 use super::far::Means;
 use super::frame::Fault;
 use super::mux::{Counters, Heard, Mux};
+use super::record::Record;
 use super::start::{PATIENCE, Pauses, Trouble, probe, start};
 use crate::net::{ByteReader, ByteWriter, Exec, FlowKey};
 
 /// Bytes that are written at once.
 const BURST: usize = 32 << 10;
-/// Takes what the far side says to applications. It never waits.
+/// Takes what the far side says to applications, and makes what is kept of a flow. It never waits.
 pub trait Deliver: Send + Sync {
+    /// What is kept of a flow.
+    type Record: Record;
+
+    /// A flow begins, whose target is `far` on the far side.
+    fn began(&self, key: FlowKey, far: SocketAddr) -> Self::Record;
+
     /// `key`'s target says something, or has not heard its source.
     fn deliver(&self, key: FlowKey, heard: Heard);
 }
@@ -50,9 +57,8 @@ impl std::fmt::Display for State {
 }
 
 /// UDP by a far end.
-#[derive(Debug)]
-pub struct Proxy<D> {
-    mux: Mutex<Mux>,
+pub struct Proxy<D: Deliver> {
+    mux: Mutex<Mux<D::Record>>,
     state: Mutex<State>,
     /// Rung when there may be something to be sent.
     bell: Notify,
@@ -79,7 +85,8 @@ impl<D: Deliver> Proxy<D> {
         if matches!(*lock(&self.state), State::Failed(_)) {
             return false;
         }
-        lock(&self.mux).handle_datagram(now(), key, far, payload);
+        let began = || self.deliver.began(key, far);
+        lock(&self.mux).handle_datagram(now(), key, far, payload, began);
         self.bell.notify_one();
         self.timer.notify_one();
         true
@@ -130,7 +137,7 @@ impl<D: Deliver> Proxy<D> {
                 Err(trouble) => trouble,
             };
             let lasted = lock(&self.mux).up().map(|up| now() - up);
-            lock(&self.mux).handle_lost();
+            lock(&self.mux).handle_lost(&trouble.to_string());
             if let Some(pause) = pauses.after("UDP", &trouble, lasted) {
                 self.set(State::Failed(trouble));
                 sleep(pause).await;

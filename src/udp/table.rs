@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::net::FlowKey;
+use super::record::{End, Record};
+use crate::net::{FlowKey, OpenError, OpenFailure};
 
 /// Flows at most, unless the far end has room for fewer.
 pub(super) const MOST: usize = 4096;
@@ -17,7 +18,7 @@ const COARSE: Duration = Duration::from_secs(1);
 
 /// A flow.
 #[derive(Debug)]
-pub(super) struct Flow {
+pub(super) struct Flow<R> {
     /// Who sends, and to whom.
     pub(super) key: FlowKey,
     /// Where that is on the far side.
@@ -25,20 +26,35 @@ pub(super) struct Flow {
     /// Whether the far end knows of it.
     pub(super) is_open: bool,
     is_answered: bool,
+    /// Why its last datagram that was told of has reached nobody.
+    pub(super) failure: Option<OpenFailure>,
     due: Instant,
+    /// What is kept of it.
+    pub(super) record: R,
+}
+
+impl<R: Record> Flow<R> {
+    /// It has come to its end by itself.
+    pub(super) fn end(self) {
+        let failure = self.failure.filter(|_| !self.is_answered);
+        self.record.end(match failure {
+            Some(failure) => End::Refused(OpenError::new(failure, "")),
+            None => End::Idle,
+        });
+    }
 }
 
 /// All of them.
 #[derive(Debug)]
-pub(super) struct Table {
-    flows: HashMap<u32, Flow>,
+pub(super) struct Table<R> {
+    flows: HashMap<u32, Flow<R>>,
     numbers: HashMap<FlowKey, u32>,
     by_end: BTreeSet<(Instant, u32)>,
     last: u32,
     most: usize,
 }
 
-impl Default for Table {
+impl<R> Default for Table<R> {
     fn default() -> Self {
         Self {
             flows: HashMap::new(),
@@ -50,20 +66,21 @@ impl Default for Table {
     }
 }
 
-impl Table {
+impl<R> Table<R> {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.flows.len()
     }
 
     /// The number of a flow, made where there is none; where there are too many, the flow that would end next goes
-    /// and is given back.
+    /// and is given back. `began` makes what is kept of a new one.
     pub(super) fn enter(
         &mut self,
         now: Instant,
         key: FlowKey,
         far: SocketAddr,
-    ) -> (u32, Option<(u32, Flow)>) {
+        began: impl FnOnce() -> R,
+    ) -> (u32, Option<(u32, Flow<R>)>) {
         if let Some(&number) = self.numbers.get(&key) {
             self.used(now, number, false);
             return (number, None);
@@ -83,7 +100,9 @@ impl Table {
             far,
             is_open: false,
             is_answered: false,
+            failure: None,
             due: now + UNANSWERED,
+            record: began(),
         };
         self.by_end.insert((flow.due, self.last));
         self.numbers.insert(key, self.last);
@@ -92,7 +111,7 @@ impl Table {
     }
 
     /// The flow of this number.
-    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Flow> {
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Flow<R>> {
         self.flows.get_mut(&number)
     }
 
@@ -111,7 +130,7 @@ impl Table {
     }
 
     /// Takes it out.
-    pub(super) fn remove(&mut self, number: u32) -> Option<Flow> {
+    pub(super) fn remove(&mut self, number: u32) -> Option<Flow<R>> {
         let flow = self.flows.remove(&number)?;
         self.numbers.remove(&flow.key);
         self.by_end.remove(&(flow.due, number));
@@ -124,9 +143,14 @@ impl Table {
     }
 
     /// One whose time has come, taken out.
-    pub(super) fn pop_ended(&mut self, now: Instant) -> Option<(u32, Flow)> {
+    pub(super) fn pop_ended(&mut self, now: Instant) -> Option<(u32, Flow<R>)> {
         let (_, number) = *self.by_end.first().filter(|(due, _)| *due <= now)?;
         Some((number, self.remove(number)?))
+    }
+
+    /// All of them, taken out.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Flow<R>> {
+        std::mem::take(self).flows.into_values()
     }
 
     /// The far end has no room for more than there are now.

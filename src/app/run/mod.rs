@@ -14,6 +14,8 @@ mod publish;
 mod ways;
 
 use std::ffi::OsString;
+use std::iter;
+use std::net::IpAddr;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,7 +38,7 @@ use super::up::beside::{Beside, Inlet, Wished};
 use super::up::names::NamesError;
 use super::up::{self, records, session::Session};
 use super::{confine, looker, surroundings, warned};
-use crate::audit::{AuditError, Lookup};
+use crate::audit::{Addresses, AuditError, Lookup};
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Direct, Link, Steady};
 use crate::cli::{CommandArgs, NetworkArgs, UpArgs};
@@ -215,7 +217,8 @@ fn carry(plan: &RunPlan, words: &[OsString]) -> Result<u8, RunError> {
     );
     let waiting = inside.prepare(command(words)?, blocked);
     let waiting = waiting.map_err(io("cannot make the command's process"))?;
-    let lookup = lookup(&plan.plan, owners);
+    let addresses = iter::once(setting.source.v4.into()).chain(setting.source.v6.map(IpAddr::V6));
+    let lookup = lookup(&plan.plan, owners, addresses.collect());
     // With all rights that we were given: they say which ports may be had.
     let ports = publish::bind(&plan.publish)?;
     confine::beside_command(&plan.plan).map_err(io("cannot give up what is not needed"))?;
@@ -247,12 +250,13 @@ fn carry(plan: &RunPlan, words: &[OsString]) -> Result<u8, RunError> {
 }
 
 /// Who finds the owners of sockets in the command's network, for the audit log.
-fn lookup(plan: &Plan, sockets: Option<SocketOwners>) -> Lookup {
+fn lookup(plan: &Plan, sockets: Option<SocketOwners>, addresses: Vec<IpAddr>) -> Lookup {
     if plan.audit.is_some() && sockets.is_none() {
         warn!("the audit log will not say who opens a connection: the kernel has no sock_diag(7)");
     }
     Lookup {
         sockets,
+        addresses: Addresses::Only(addresses),
         processes: looker(plan),
     }
 }
@@ -304,7 +308,7 @@ impl Up {
         let inlet = Inlet::packets(tun);
         let server = ways.server().link();
         let server = server.and_then(|link| Some(link.description().server?.ip()));
-        let beside = Beside::new(&plan.plan, &inlet, Wished::Nothing, server);
+        let beside = Beside::new(&plan.plan, &inlet, Wished::Nothing, server, audit.as_ref());
         let session = Arc::new(Session::new(inlet, ways, audit, names, beside));
         let tasks = vec![
             tokio::spawn(drive(Arc::clone(&session))),

@@ -262,7 +262,10 @@ async fn prepare(
     hand: &Arc<Hand>,
 ) -> Result<Prepared, UpError> {
     let began = Instant::now();
-    let audit = records::open(plan, || Lookup::here(processes))?;
+    let audit = records::open(plan, || match hand.is_elsewhere() {
+        true => Lookup::nowhere(processes),
+        false => Lookup::here(processes),
+    })?;
     let device = hand.open(&plan.device).await?;
     if let Some(cleared) = &device.cleared {
         info!("removed what a killed run left: {cleared}");
@@ -341,7 +344,7 @@ async fn prepare(
         }
     };
     let server = carrier.description().server.map(|server| server.ip());
-    let beside = Beside::new(&plan, &inlet, tunnel, server);
+    let beside = Beside::new(&plan, &inlet, tunnel, server, audit.as_ref());
     let leads = Mapped::new(Steady::new(carrier), &plan.capture);
     let session = Arc::new(Session::new(inlet, leads, audit, names, beside));
     Ok(Prepared {

@@ -27,9 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(in crate::app) fn open(
     plan: &Plan,
     lookup: impl FnOnce() -> Lookup,
-) -> Result<Option<Audit>, AuditError> {
+) -> Result<Option<Arc<Audit>>, AuditError> {
     let destination = plan.audit.as_ref();
-    let audit = destination.map(|destination| Audit::open(destination, lookup()));
+    let audit = destination.map(|destination| Audit::open(destination, lookup()).map(Arc::new));
     audit.transpose()
 }
 

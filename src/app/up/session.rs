@@ -13,7 +13,7 @@ use super::leads::Leads;
 use super::life::Activity;
 use super::names::{Names, Unfit};
 use super::records::Metered;
-use crate::audit::Audit;
+use crate::audit::{Audit, Protocol};
 use crate::inlet::tun::TunInbound;
 use crate::net::{Far, FlowKey, Inbound, OpenError, OpenFailure, Target};
 use crate::os::TunDevice;
@@ -27,7 +27,7 @@ pub(in crate::app) struct Session<L> {
     pub(in crate::app) stats: Stats,
     pub(in crate::app) activity: Activity,
     pub(super) flows: Flows,
-    pub(in crate::app) audit: Option<Audit>,
+    pub(in crate::app) audit: Option<Arc<Audit>>,
     /// Where names are looked up through the server.
     pub(in crate::app) names: Option<Names>,
     /// What is no flow.
@@ -40,7 +40,7 @@ impl<L: Leads + 'static> Session<L> {
     pub(in crate::app) fn new(
         inlet: Inlet,
         leads: L,
-        audit: Option<Audit>,
+        audit: Option<Arc<Audit>>,
         names: Option<Names>,
         beside: Beside,
     ) -> Self {
@@ -110,7 +110,7 @@ impl<L: Leads + 'static> Session<L> {
         let entry = self.audit.as_ref();
         let entry = entry.map(|audit| {
             let mapped_to = (whom != target).then_some(whom);
-            audit.flow(key, mapped_to, far.name.clone())
+            audit.flow(Protocol::Tcp, key, mapped_to, far.name.clone())
         });
         let listed = self
             .flows

@@ -21,7 +21,7 @@ use super::device::read_some;
 
 pub use super::device::Device;
 pub use crate::engine::reject::Unreachable;
-pub use crate::engine::{Beside, Datagram, Echo, NameServers, Others, Pings, Udp, Ways};
+pub use crate::engine::{Beside, Datagram, Echo, NameServers, Others, Parties, Pings, Udp, Ways};
 pub use stream::{TunInbound, TunReader, TunWriter};
 
 /// The inlet: packets in, [`TunInbound`]s out.
@@ -205,9 +205,9 @@ impl<D: Device> Answers<D> {
         self.0.engine.answer_name(from, to, message);
     }
 
-    /// Sends a packet that came out of a tunnel, where that is for us.
-    pub fn packet(&self, packet: &[u8]) {
-        self.0.engine.packet_from_far(self.0.now(), packet);
+    /// Sends a packet that came out of a tunnel, where that is for us: whether it is.
+    pub fn packet(&self, packet: &[u8]) -> bool {
+        self.0.engine.packet_from_far(self.0.now(), packet)
     }
 
     /// Sends a datagram of `payload` in the name of `from`.

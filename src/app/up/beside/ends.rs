@@ -1,27 +1,72 @@
 //! What the far side says, for the applications that it is for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use super::talk::Talk;
+use crate::audit::{Audit, FlowEntry, Protocol};
 use crate::inlet::tun::{Answers, Datagram, Echo, Unreachable};
-use crate::net::{FlowKey, OpenFailure};
+use crate::net::{FlowKey, OpenFailure, StreamError, Target};
 use crate::os::TunDevice;
 use crate::ping::Reply;
-use crate::udp::{Deliver, Heard};
+use crate::relay::{Meter, Outcome};
+use crate::udp::{Deliver, End, Heard, Record};
 
 /// The way to applications.
-pub(super) struct Ends(pub(super) Answers<TunDevice>);
+pub(super) struct Ends {
+    pub(super) answers: Answers<TunDevice>,
+    /// Where flows are written down.
+    pub(super) audit: Option<Arc<Audit>>,
+    /// Where echoes are.
+    pub(super) talk: Option<Arc<Talk>>,
+}
+
+/// What is written down of a flow, where that is wanted.
+pub(super) struct Entry(Option<FlowEntry>);
+
+impl Record for Entry {
+    fn sent(&self, bytes: u64) {
+        if let Some(entry) = &self.0 {
+            entry.add_up(bytes);
+        }
+    }
+
+    fn received(&self, bytes: u64) {
+        if let Some(entry) = &self.0 {
+            entry.add_down(bytes);
+        }
+    }
+
+    fn end(self, end: End) {
+        if let Some(entry) = self.0 {
+            entry.end(&match end {
+                End::Idle => Outcome::Finished,
+                End::Lost => Outcome::Broken(StreamError::Lost),
+                End::Refused(error) => Outcome::Refused(error),
+            });
+        }
+    }
+}
 
 impl Deliver for Ends {
+    type Record = Entry;
+
+    fn began(&self, key: FlowKey, far: SocketAddr) -> Entry {
+        let mapped_to = (far != key.target.0).then_some(Target(far));
+        let audit = self.audit.as_ref();
+        Entry(audit.map(|audit| audit.flow(Protocol::Udp, key, mapped_to, None)))
+    }
+
     fn deliver(&self, key: FlowKey, heard: Heard) {
         match heard {
-            Heard::Datagram(payload) => self.0.datagram(key.target, key.source, &payload),
+            Heard::Datagram(payload) => self.answers.datagram(key.target, key.source, &payload),
             Heard::Failed(failure) => {
                 let datagram = Datagram {
                     source: key.source,
                     target: key.target,
                     payload: &[],
                 };
-                self.0.unreachable(&datagram, unreachable(failure));
+                self.answers.unreachable(&datagram, unreachable(failure));
             }
         }
     }
@@ -61,7 +106,10 @@ impl Ping {
 
 impl Reply<Ping> for Ends {
     fn reply(&self, ping: Ping) {
-        self.0.echo(&Echo {
+        if let Some(talk) = &self.talk {
+            talk.echo(ping.target, ping.source, ping.payload.len(), None);
+        }
+        self.answers.echo(&Echo {
             source: ping.source,
             target: ping.target,
             ident: ping.ident,

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::inlet::tap::Tap;
+use crate::inlet::tap::{Tap, ip_packet};
 use crate::inlet::tun::{Answers, Beside, Datagram, Tun, TunInbound, Ways};
 use crate::os::TunDevice;
 
@@ -54,11 +54,22 @@ impl Inlet {
         }
     }
 
-    /// Takes what has come out of a tunnel.
-    pub(super) fn deliver(&self, packet: &[u8]) {
+    /// Takes what has come out of a tunnel: whether it is for us, as far as anybody looks.
+    pub(super) fn deliver(&self, packet: &[u8]) -> bool {
         match self {
             Self::Packets(_, answers) => answers.packet(packet),
-            Self::Frames(tap) => tap.send(packet),
+            Self::Frames(tap) => {
+                tap.send(packet);
+                true
+            }
+        }
+    }
+
+    /// The IP packet in what passes between the device and a tunnel; `None` in a frame that carries something else.
+    pub(super) fn ip_packet<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        match self {
+            Self::Packets(..) => Some(bytes),
+            Self::Frames(_) => ip_packet(bytes),
         }
     }
 

@@ -6,11 +6,13 @@
 //! | `wished` | the one that a plan asks for, at the start |
 //! | `far_side` | the server's end of it |
 //! | `ends` | what the far side says, for applications |
+//! | `talk` | who talks with whom, for the audit log |
 //! | `inlet` | packets or frames, as the device has them |
 
 mod ends;
 pub mod far_side;
 mod inlet;
+mod talk;
 mod tunnel;
 pub(in crate::app) mod wished;
 
@@ -20,8 +22,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use self::ends::{Ends, Ping};
+use self::talk::Talk;
 use super::leads::Leads;
 use crate::app::control::report;
+use crate::audit::Audit;
 use crate::carrier::{AnyCarrier, Steady};
 use crate::inlet::tun::{self, Datagram, Echo, Pings, Udp, Unreachable, Ways};
 use crate::net::{FlowKey, Source, Target};
@@ -41,26 +45,38 @@ pub(in crate::app) struct Beside {
     tunnel: Wished,
     udp: Option<Proxy<Ends>>,
     pings: Option<Pinger<Ping, Ends>>,
+    /// What is no flow, where that is written down.
+    talk: Option<Arc<Talk>>,
     /// Addresses that stand for names: no host has them.
     pool: Option<NamePool>,
 }
 
 impl Beside {
-    /// As `plan` has it, with what came of its tunnel. `server` is a hop on the way of what it asks for us.
+    /// As `plan` has it, with what came of its tunnel. Flows are written down in `audit`. `server` is a hop on the way of what it
+    /// asks for us.
     pub(in crate::app) fn new(
         plan: &Plan,
         inlet: &Inlet,
         tunnel: Wished,
         server: Option<IpAddr>,
+        audit: Option<&Arc<Audit>>,
     ) -> Self {
         let beside = plan.beside.clone();
         let answers = inlet.answers().filter(|_| tunnel.open().is_none());
-        let ends = || answers.cloned().map(|answers| Arc::new(Ends(answers)));
-        let udp = ends().filter(|_| beside.udp);
-        let pings = ends().zip(beside.pings);
+        let talk = audit.cloned().map(|audit| Arc::new(Talk::new(audit)));
+        let ends = answers.map(|answers| {
+            Arc::new(Ends {
+                answers: answers.clone(),
+                audit: audit.cloned(),
+                talk: talk.clone(),
+            })
+        });
+        let udp = ends.clone().filter(|_| beside.udp);
+        let pings = ends.zip(beside.pings);
         let made = Self {
             udp: udp.map(Proxy::new),
             pings: pings.map(|(ends, by)| Pinger::new(pace(by), ends)),
+            talk,
             inlet: inlet.clone(),
             tunnel,
             pool: plan.dns.as_ref().and_then(|dns| dns.by_name),
@@ -108,6 +124,21 @@ impl Beside {
             self.pool.is_some() && destination(packet).is_some_and(|ip| self.names(ip));
         if !is_for_a_name {
             tunnel.send(packet);
+            self.note(packet);
+        }
+    }
+
+    fn deliver(&self, packet: &[u8]) {
+        if self.inlet.deliver(packet) {
+            self.note(packet);
+        }
+    }
+
+    fn note(&self, packet: &[u8]) {
+        if let Some(talk) = &self.talk
+            && let Some(packet) = self.inlet.ip_packet(packet)
+        {
+            talk.packet(packet);
         }
     }
 
@@ -128,7 +159,11 @@ impl Beside {
     fn take_echo(&self, echo: &Echo<'_>, leads: &impl Leads) {
         let far = self.far(Target(SocketAddr::new(echo.target, 0)), leads);
         if let Some((pings, far)) = self.pings.as_ref().zip(far) {
-            pings.handle_request(far.0.ip(), Ping::of(echo));
+            let far = far.0.ip();
+            if let Some(talk) = &self.talk {
+                talk.echo(echo.source, echo.target, echo.payload.len(), Some(far));
+            }
+            pings.handle_request(far, Ping::of(echo));
         }
     }
 
@@ -149,7 +184,7 @@ impl Beside {
     pub(in crate::app) async fn run(&self, server: &Steady<AnyCarrier>) -> Infallible {
         let tunnel = async {
             if let Some(tunnel) = self.tunnel.open() {
-                tunnel.keep(server, &self.inlet).await;
+                tunnel.keep(server, |packet| self.deliver(packet)).await;
             }
         };
         let udp = async {
@@ -169,7 +204,12 @@ impl Beside {
                 _ => {}
             }
         };
-        tokio::join!(tunnel, udp, pings);
+        let talk = async {
+            if let Some(talk) = &self.talk {
+                talk.keep().await;
+            }
+        };
+        tokio::join!(tunnel, udp, pings, talk);
         pending().await
     }
 

@@ -11,7 +11,6 @@ use thiserror::Error;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::Inlet;
 use super::far_side::{FarEnd, FarSideError, Found, Wish};
 use crate::app::control::report;
 use crate::carrier::{AnyCarrier, ConnectError, PacketCarrier, PacketLink, Steady, TunnelRefusal};
@@ -270,14 +269,18 @@ impl Tunnel {
         }
     }
 
-    /// Gives `inlet` what comes out of it, and opens it again when it was lost. Never ends.
-    pub(super) async fn keep(&self, server: &Steady<AnyCarrier>, inlet: &Inlet) -> Infallible {
+    /// Gives `deliver` what comes out of it, and opens it again when it was lost. Never ends.
+    pub(super) async fn keep(
+        &self,
+        server: &Steady<AnyCarrier>,
+        deliver: impl Fn(&[u8]),
+    ) -> Infallible {
         loop {
             let link = self.now().link.clone();
             if let Some(link) = link {
                 while let Some(packet) = link.recv().await {
                     self.down.count(&packet);
-                    inlet.deliver(&packet);
+                    deliver(&packet);
                 }
                 let mut now = self.now();
                 now.dropped += link.drops().total();
