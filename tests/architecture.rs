@@ -372,7 +372,10 @@ fn the_resolver_is_sans_io() {
 fn what_comes_beside_tcp_is_sans_io() {
     let crates = known_crates();
     for (name, files) in [
-        ("udp", &["far/mod", "frame", "mux", "queue", "table"][..]),
+        (
+            "udp",
+            &["far/mod", "frame", "mux", "queue", "record", "table"][..],
+        ),
         ("ping", &["hosts"]),
     ] {
         let layer = Room {
