@@ -163,7 +163,7 @@
 //! not do this gets the commands for an administrator. [`app::up::beside::far_side`] runs it over the carrier.
 //!
 //! Hosts over there may connect to this one with `--tunnel=full` and `=ethernet` alone. Else both ends see to it: a rule of the
-//! server's, and the engine, which takes answers to what went out and errors about it (`engine/asked.rs`), whoever has set up the
+//! server's, and the engine, which takes answers to what went out and ICMP errors, which quote it (`engine/asked.rs`), whoever has set up the
 //! server. In either case what routers and neighbours say of a link stays out of a tunnel of packets.
 //!
 //! # The carriers

@@ -123,8 +123,9 @@ impl Beside {
         let is_for_a_name =
             self.pool.is_some() && destination(packet).is_some_and(|ip| self.names(ip));
         if !is_for_a_name {
-            tunnel.send(packet);
+            // Before its answer may have come.
             self.note(packet);
+            tunnel.send(packet);
         }
     }
 

@@ -56,6 +56,17 @@ pub(in crate::app) enum NoTunnel {
 }
 
 impl NoTunnel {
+    /// Whether its connection was refused by one end or the other: nobody is asked there who could mend that.
+    fn is_of_the_login(&self) -> bool {
+        let Self::Connect(error) = self else {
+            return false;
+        };
+        matches!(
+            error.origin(),
+            ConnectError::Refused { .. } | ConnectError::HostKey(_)
+        )
+    }
+
     /// The commands that would help, for the log: one line each.
     pub(in crate::app) fn help(&self) -> impl Iterator<Item = &str> {
         let commands = match self {
@@ -92,9 +103,9 @@ pub(in crate::app) async fn open(
         let end = match wish.find(carrier, &refused).await? {
             Found::MayNot { why, commands } => return Err(NoTunnel::MayNot { why, commands }),
             Found::Prepared(prepared) => {
-                let link = carrier.open_packets(packets(wish.kind), Some(prepared.unit));
+                let link = open_prepared(wish.kind, prepared.unit, carrier).await?;
                 return Ok(Opened {
-                    link: Arc::new(link.await?),
+                    link: Arc::new(link),
                     address: prepared.address,
                     device: wish.kind.device(prepared.unit),
                     end: None,
@@ -113,6 +124,21 @@ pub(in crate::app) async fn open(
             other => return other,
         }
     }
+}
+
+/// Opens the device that an administrator has made: a session of ours that has just ended may hold it for a moment.
+async fn open_prepared(
+    kind: DeviceKind,
+    unit: u32,
+    carrier: &PacketCarrier,
+) -> Result<PacketLink, TunnelRefusal> {
+    for _ in 1..DEVICES {
+        match carrier.open_packets(packets(kind), Some(unit)).await {
+            Err(TunnelRefusal::Device { .. }) => sleep(PAUSES[0]).await,
+            answer => return answer,
+        }
+    }
+    carrier.open_packets(packets(kind), Some(unit)).await
 }
 
 async fn set_up(wish: &Wish, end: &FarEnd, carrier: &PacketCarrier) -> Result<Opened, NoTunnel> {
@@ -262,9 +288,11 @@ impl Tunnel {
     /// Sends a packet or a frame. While there is no tunnel it is lost, as on a line that is down.
     pub(super) fn send(&self, packet: &[u8]) {
         let link = self.now().link.clone();
-        self.up.count(packet);
         match link {
-            Some(link) => link.send(packet),
+            Some(link) => {
+                self.up.count(packet);
+                link.send(packet);
+            }
             None => self.now().dropped += 1,
         }
     }
@@ -299,7 +327,12 @@ impl Tunnel {
                 server.other_than(&state).await;
                 continue;
             };
-            match self.opened(&carrier).await {
+            let opened = tokio::select! {
+                opened = self.opened(&carrier) => opened,
+                // What was begun over the former one goes with it.
+                _ = server.other_than(&state) => continue,
+            };
+            match opened {
                 Ok(opened) => {
                     let mut now = self.now();
                     info!(
@@ -315,7 +348,14 @@ impl Tunnel {
                 // With the connection the tunnel goes as well, and that may be known a moment later.
                 Err(error) => match timeout(NOTICED, server.other_than(&state)).await {
                     Ok(_) => debug!("{error}"),
-                    Err(_) => self.tell(&error),
+                    Err(_) => {
+                        self.tell(&error);
+                        // Logins that fail one after the other would have the server shut us out.
+                        if error.is_of_the_login() {
+                            pause = longest;
+                            server.other_than(&state).await;
+                        }
+                    }
                 },
             }
             drop(carrier);
@@ -339,7 +379,13 @@ impl Tunnel {
         let text = error.to_string();
         let mut now = self.now();
         if now.trouble.as_ref() != Some(&text) {
-            warn!("{text}; the tunnel is tried again");
+            let when = match error.is_of_the_login() {
+                true => {
+                    " when the server is connected to anew; --carrier openssh has one login for TCP and packets"
+                }
+                false => "",
+            };
+            warn!("{text}; the tunnel is tried again{when}");
             now.trouble = Some(text);
         }
     }
@@ -347,9 +393,14 @@ impl Tunnel {
     /// Takes the server's end back.
     pub(super) async fn end(&self, carrier: &AnyCarrier) {
         let end = self.now().end.take();
-        if let Some((end, carrier)) = end.zip(carrier.has_packets())
-            && timeout(PATIENCE, end.undo(&carrier)).await.is_err()
-        {
+        let Some(end) = end else { return };
+        let undo = async {
+            match carrier.has_packets() {
+                Some(own) => end.undo(&own).await,
+                None => end.undo(carrier).await,
+            }
+        };
+        if timeout(PATIENCE, undo).await.is_err() {
             debug!("the server does not answer; it takes its end of the tunnel back by itself");
         }
     }
