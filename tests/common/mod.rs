@@ -495,7 +495,7 @@ impl Underpass {
             log: Vec::new(),
             ended: false,
         };
-        underpass.wait_for_line("ready");
+        underpass.wait_for_line("ready: ");
         underpass
     }
 
