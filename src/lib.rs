@@ -43,7 +43,7 @@
 //! | [`resolve`] | a name server whose questions travel as DNS over TCP in a carrier's streams, or as datagrams to the name servers of the host: sans-IO [`resolve::Resolver`] with cache, joins and retries; [`resolve::Proxy`] gives it streams and a clock | engine, inlets, which carrier |
 //! | [`udp`] | UDP by a small program on the server, over one command's stream: sans-IO [`udp::Mux`]; [`udp::Proxy`] gives it the stream and a clock | engine, inlets, which carrier |
 //! | [`ping`] | echo requests by the server's own `ping`, or by TCP: sans-IO [`ping::Hosts`]; [`ping::Pinger`] gives it a clock | engine, inlets, which carrier |
-//! | [`audit`] | who connected where and when, one JSON line each: handed over by a flow, written by a thread of its own | carriers, inlets, engine |
+//! | [`audit`] | who connected where and when, one JSON line each: handed over by a flow, or by [`audit::Conversations`] where there is none; written by a thread of its own | carriers, inlets, engine |
 //! | [`os`] | [`os::helper`], the privileged part; [`os::names`]: whom programs ask for names; tun, netlink, namespaces, changes of the network, children that end with us, confinement, run directories, systemd, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
 //! | [`stats`] | counters of how flows ended, and their bytes | deciding anything |
 //!
@@ -288,7 +288,7 @@
 //! | names known as found, and as not to be found | | 16,384 each | `carrier/by_name/memory.rs` |
 //! | questions for names that wait, and answers that clients have not taken | 64; 128 KiB, and 32 KiB in the ring | 256 connections, of which the longest idle or stuck one goes; 16 MiB; the rest as [`resolve`] says | `resolve/streams.rs` |
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
-//! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most; over a ProxyCommand 1; as many as `--connections` says | `carrier/russh/pool/choice.rs` |
+//! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most; over a ProxyCommand 1; as many as `--connections` says; beside them one for a tunnel's packets | `carrier/russh/pool/choice.rs`, `carrier/packets/apart.rs` |
 //! | clients of the control socket | | 16; a request 4 KiB, 512 flows in an answer, 1 s to ask, 5 s to take the answer | [`app::control`] |
 //! | conversations of pings and of a tunnel, for the audit log | | 16,384: the one that is silent for longest goes | `audit/conversations.rs` |
 //! | audit lines that wait for the disk | | 32,768; what comes then is counted, and told once | [`audit`] |

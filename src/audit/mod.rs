@@ -48,6 +48,9 @@
 //! | `icmp` | `--ping` | echo requests from one address to another, and the replies that were given | of what they carry | `finished` 60 s after the last one, `stopped` |
 //! | `udp`, `icmp` (echo), others by their number; with `full` and `ethernet` `tcp` too | `--tunnel` | packets between two sockets, or two addresses where there are no ports | of whole packets | `finished` 60 s after the last one, `stopped` |
 //!
+//! The login that stands beside a flow is that of TCP. Packets of a hybrid tunnel may go by another one, of the same user to the same
+//! server, by the installed ssh (`carrier/packets/apart.rs`), which is not in the log.
+//!
 //! Where there are no ports they are 0, also in a fragment behind the first. In a tunnel whoever spoke first is the source: a host over
 //! there with `full` and `ethernet`, or when one speaks again after a minute; what goes into a tunnel that is lost for now is counted.
 //! Of pings and in a tunnel 16,384 are open at most: beyond that the one goes that has been silent for longest (`stopped`). Not

@@ -10,6 +10,7 @@
 //! - [`steady`]: a carrier that stays, over links that are replaced when they are lost.
 //! - `processes`: what a carrier has started. `detach`: what runs to its end, whoever has gone.
 //! - `failure`: what a server's words for a refused open mean.
+//! - `first_host_key`: whether several connections, one after the other, are to the same server.
 //! - `expired`: a password that lets in, but only to be changed.
 //! - [`packets`]: what TCP cannot carry, as whole packets: which flow one belongs to, and why a server carries none.
 //! - `command`: what a command on the server says beside its output, for the log.
@@ -27,6 +28,7 @@ pub mod error;
 pub mod examine;
 mod expired;
 mod failure;
+mod first_host_key;
 pub mod link;
 mod one;
 pub mod openssh;

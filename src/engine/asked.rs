@@ -1,16 +1,16 @@
 //! Whom this host has sent packets to through the tunnel: they may send packets back, and nobody else out there.
 //!
 //! What a firewall in front of a network does as well. It is bounded: in a set of a few conversations the one that was silent for
-//! longest makes room for a new one. Drivers and the tunnel share no lock for it, and the same second is written once.
+//! longest makes room for a new one. Drivers and the tunnel share no lock for it, and what stands there already is not written again.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use smoltcp::time::Instant;
 
-use super::outline::{self, Outline};
+use super::outline::Outline;
 
 /// So many sets, of so many conversations: as many as a host has ports.
 const SETS: usize = 1 << 14;
@@ -19,10 +19,10 @@ const EACH: usize = 4;
 const IDLE: u32 = 180;
 
 /// Conversations, by who they are between, and when they were last heard of.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Asked {
-    /// Nobody out there knows what falls together.
-    hashes: RandomState,
+    /// Nobody out there knows it, and so what falls together.
+    seed: u64,
     /// In each the upper half is what a conversation is known by, the lower one its second; 0 is none.
     slots: OnceLock<Box<[AtomicU64]>>,
 }
@@ -34,14 +34,22 @@ struct Talk {
     here: IpAddr,
     there: IpAddr,
     /// Of our end, then of the other.
-    ports: Option<[[u8; 2]; 2]>,
+    ports: Option<[u16; 2]>,
 }
 
 impl Asked {
+    /// Nobody has been asked yet.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            slots: OnceLock::new(),
+        }
+    }
+
     /// `packet` goes out at `now`.
     pub(super) fn goes_out(&self, now: Instant, packet: &Outline<'_>) {
         let (here, there) = (packet.source, packet.target);
-        let ports = ports(packet);
+        let ports = packet.ports();
         self.heard_of(now, talk(packet, here, there, ports), true);
         if ports.is_some() {
             // Of fragments behind the first.
@@ -51,7 +59,7 @@ impl Asked {
 
     /// Whether `packet`, which comes out of the tunnel, belongs to what went out.
     pub(super) fn is_answered_by(&self, now: Instant, packet: &Outline<'_>) -> bool {
-        let ports = ports(packet).map(|[theirs, ours]| [ours, theirs]);
+        let ports = packet.ports().map(|[theirs, ours]| [ours, theirs]);
         let talk = talk(packet, packet.target, packet.source, ports);
         self.heard_of(now, talk, false)
     }
@@ -62,7 +70,9 @@ impl Asked {
             let slots = std::iter::repeat_with(AtomicU64::default);
             slots.take(SETS * EACH).collect()
         });
-        let hash = self.hashes.hash_one(talk);
+        let mut hasher = DefaultHasher::new();
+        (self.seed, talk).hash(&mut hasher);
+        let hash = hasher.finish();
         // The lower half finds the set, the upper one is the name in it.
         let first = hash as usize % SETS * EACH;
         let name = hash >> 32;
@@ -89,7 +99,7 @@ impl Asked {
     }
 }
 
-fn talk(packet: &Outline<'_>, here: IpAddr, there: IpAddr, ports: Option<[[u8; 2]; 2]>) -> Talk {
+fn talk(packet: &Outline<'_>, here: IpAddr, there: IpAddr, ports: Option<[u16; 2]>) -> Talk {
     Talk {
         protocol: packet.protocol,
         here,
@@ -98,19 +108,9 @@ fn talk(packet: &Outline<'_>, here: IpAddr, there: IpAddr, ports: Option<[[u8; 2
     }
 }
 
-/// The source and the destination port of a datagram.
-fn ports(packet: &Outline<'_>) -> Option<[[u8; 2]; 2]> {
-    let at = packet
-        .transport
-        .filter(|_| packet.protocol == outline::UDP)?;
-    let &[a, b, c, d] = packet.bytes.get(at..at + 4)? else {
-        return None;
-    };
-    Some([[a, b], [c, d]])
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::outline;
     use super::*;
 
     fn at(second: i64) -> Instant {
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_conversation_ends_after_a_silence() {
-        let asked = Asked::default();
+        let asked = Asked::new(7);
         let (out, back) = ([0, 1, 0, 2], [0, 2, 0, 1]);
         let is_let_in =
             |second, bytes: &[u8]| asked.is_answered_by(at(second), &packet(bytes, true));
@@ -153,7 +153,7 @@ mod tests {
     /// No port is known behind the first fragment, nor in a packet that ends too soon.
     #[test]
     fn what_has_no_ports_belongs_to_any_conversation_of_both() {
-        let asked = Asked::default();
+        let asked = Asked::new(7);
         asked.goes_out(at(0), &packet(&[0, 1, 0, 2], false));
         let fragment = Outline {
             transport: None,
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn however_many_there_are_the_latest_are_known() {
-        let asked = Asked::default();
+        let asked = Asked::new(7);
         let ports = |number: u32| {
             let [_, a, b, c] = number.to_be_bytes();
             [a, b, 0, c]

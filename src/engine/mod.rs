@@ -9,7 +9,7 @@
 //! [`refuse`](Engine::refuse)s. Only an accepted flow has a TCP stack ([`tcp`]): one smoltcp interface with one
 //! socket, fed with the SYN that was held. Datagrams to a [name server](Config::name_servers) are handed out, and
 //! [`answer_name`](Engine::answer_name) sends what comes of them. What becomes of everything else that is no TCP, and
-//! whether TCP is ours at all, the [`Ways`] say ([`beside`]).
+//! whether TCP is ours at all, the [`Ways`] say ([`beside`]); what comes back through a tunnel has to answer something ([`asked`]).
 //!
 //! A flow is an island behind one lock of its own. Whoever changes it drains its packets to the
 //! [`Outlet`] before the lock is let go, so packets of one flow leave in order and no loop stands between two
@@ -240,6 +240,7 @@ impl<O: Outlet> Engine<O> {
     /// An engine without flows.
     pub fn new(config: Config, outlet: O) -> Self {
         Self {
+            asked: Asked::new(config.seed),
             config,
             outlet,
             table: Table::default(),
@@ -247,7 +248,6 @@ impl<O: Outlet> Engine<O> {
             drops: Drops::default(),
             queued: AtomicUsize::new(0),
             ways: ways::Current::default(),
-            asked: Asked::default(),
             too_long: Patience::default(),
             fragment_id: AtomicU32::new(config.seed as u32),
         }

@@ -124,6 +124,16 @@ pub enum Role {
 }
 
 impl Outline<'_> {
+    /// The source and the destination port, as TCP and UDP begin; `None` where they do not stand in it.
+    pub fn ports(&self) -> Option<[u16; 2]> {
+        let at = self
+            .transport
+            .filter(|_| matches!(self.protocol, TCP | UDP))?;
+        let ports = self.bytes.get(at..)?.first_chunk::<4>()?;
+        let [a, b, c, d] = *ports;
+        Some([u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])])
+    }
+
     /// What it is for.
     pub fn role(&self) -> Role {
         // What follows a fragment's beginning is as good as that.

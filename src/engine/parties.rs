@@ -22,7 +22,7 @@ impl Parties {
         let head = packet.transport.and_then(|at| packet.bytes.get(at..));
         let kind = head.and_then(|head| head.first());
         let [from, to] = match (packet.protocol, kind) {
-            (TCP | UDP, Some(_)) => ports(head?)?,
+            (TCP | UDP, Some(_)) => packet.ports()?,
             (ICMP, Some(kind)) if !matches!(kind, 0 | 8) => return None,
             (ICMPV6, Some(kind)) if !matches!(kind, 128 | 129) => return None,
             _ => [0; 2],
@@ -33,12 +33,6 @@ impl Parties {
             target: SocketAddr::new(packet.target, to),
         })
     }
-}
-
-/// Of the source and of the target, as TCP and UDP begin.
-fn ports(head: &[u8]) -> Option<[u16; 2]> {
-    let [a, b, c, d] = *head.first_chunk::<4>()?;
-    Some([u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])])
 }
 
 #[cfg(test)]

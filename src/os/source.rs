@@ -94,16 +94,21 @@ mod tests {
     use super::*;
     use crate::plan::Subnet;
 
-    #[test]
-    fn a_source_is_free_and_outside_the_subnets() {
-        let capture = CapturePlan {
+    fn of(net: &str) -> CapturePlan {
+        let net = net.parse().unwrap();
+        CapturePlan {
             subnets: vec![Subnet {
-                net: "198.18.0.0/24".parse().unwrap(),
+                net,
                 ports: None,
                 far: None,
             }],
             ..CapturePlan::default()
-        };
+        }
+    }
+
+    #[test]
+    fn a_source_is_free_and_outside_the_subnets() {
+        let capture = of("198.18.0.0/24");
         let used = ["198.18.1.1".parse().unwrap()];
         let source = choose(0, &used, &capture, true);
         assert_eq!(source.v4.to_string(), "198.18.2.1");
@@ -113,14 +118,7 @@ mod tests {
 
     #[test]
     fn under_a_default_the_first_free_one_is_taken() {
-        let capture = CapturePlan {
-            subnets: vec![Subnet {
-                net: "0.0.0.0/0".parse().unwrap(),
-                ports: None,
-                far: None,
-            }],
-            ..CapturePlan::default()
-        };
+        let capture = of("0.0.0.0/0");
         assert_eq!(choose(1, &[], &capture, true).v4.to_string(), "198.18.0.2");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 use tracing::{debug, info, warn};
 
 use super::leads::Mapped;
@@ -26,6 +26,8 @@ use crate::plan::LifePlan;
 
 /// How long the goodbye may take: a server that no longer answers holds nobody up.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long the end of the privileged part may follow the device's.
+const HELPERS_END: Duration = Duration::from_secs(1);
 
 /// Everything that is up.
 pub(super) struct Running<C: Connector> {
@@ -110,6 +112,14 @@ where
                 }),
             }
         };
+        let end = match end {
+            // Where one process of the privileged part was killed, the other takes the device with it, and ends.
+            End::Device(error) => match timeout(HELPERS_END, helper_gone).await {
+                Ok(()) => End::Helper,
+                Err(_) => End::Device(error),
+            },
+            end => end,
+        };
         // Nothing is set up behind the back of whoever takes it back.
         reload.shutdown().await;
         end
@@ -140,10 +150,7 @@ where
         let Some(link) = self.session.leads.server().link() else {
             return;
         };
-        if tokio::time::timeout(GOODBYE, link.shutdown())
-            .await
-            .is_err()
-        {
+        if timeout(GOODBYE, link.shutdown()).await.is_err() {
             debug!("the server did not take the goodbye");
         }
     }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use tracing::info;
 
-use crate::carrier::error::{ConnectError, HostKeyError};
+use crate::carrier::error::ConnectError;
+use crate::carrier::first_host_key::FirstHostKey;
 use crate::carrier::link::Link;
 use crate::carrier::one::One;
 use crate::carrier::openssh::OpensshCarrier;
@@ -18,8 +19,8 @@ pub(in crate::carrier) struct Apart {
     server: SshPlan,
     client: SshClient,
     now: Mutex<Option<Arc<One>>>,
-    /// The host key of the first one, which all that follow have to have; empty before that.
-    host_key: Arc<Mutex<String>>,
+    /// Of all such connections, one after the other.
+    host_key: Arc<Mutex<FirstHostKey>>,
 }
 
 impl Apart {
@@ -41,30 +42,9 @@ impl Apart {
         }
     }
 
-    /// Whether it is the same server's as the first one.
-    fn recognise(&self, offered: &str) -> Result<(), ConnectError> {
-        // It is whole at every moment, whoever panicked.
-        let mut before = self.host_key.lock().unwrap_or_else(PoisonError::into_inner);
-        if before.is_empty() {
-            offered.clone_into(&mut before);
-        }
-        if offered.is_empty() || *before == offered {
-            return Ok(());
-        }
-        Err(ConnectError::HostKey(HostKeyError::NotAsBefore {
-            offered: offered.to_owned(),
-            before: before.clone(),
-        }))
-    }
-
-    fn now(&self) -> MutexGuard<'_, Option<Arc<One>>> {
-        // It is whole at every moment, whoever panicked.
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The connection, where it is there and not lost.
     pub(in crate::carrier) fn get(&self) -> Option<Arc<One>> {
-        let mut now = self.now();
+        let mut now = lock(&self.now);
         if now
             .as_ref()
             .is_some_and(|one| one.lost().now_or_never().is_some())
@@ -91,26 +71,14 @@ impl Apart {
             );
         }
         let carrier = OpensshCarrier::alone(&self.server, &self.client, may_ask).await?;
-        self.recognise(&carrier.description().host_key)?;
+        lock(&self.host_key).recognise(&carrier.description().host_key)?;
         let one = Arc::new(One::Openssh(carrier));
-        *self.now() = Some(Arc::clone(&one));
+        *lock(&self.now) = Some(Arc::clone(&one));
         Ok(one)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn those_that_follow_have_the_host_key_of_the_first() {
-        let first = Apart::new(SshPlan::new("h", 22, "me"), SshClient::default());
-        first.recognise("SHA256:a").unwrap();
-        let next = first.another();
-        next.recognise("SHA256:a").unwrap();
-        // Where ssh does not tell.
-        next.recognise("").unwrap();
-        let error = next.recognise("SHA256:b").unwrap_err();
-        assert!(matches!(error, ConnectError::HostKey(_)), "{error}");
-    }
+/// Everything behind these locks is whole at every moment, whoever panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,6 +13,7 @@ use super::backoff::{Backoff, Failure, Try};
 use super::tell::Teller;
 use super::{Connector, Now, State, Steady};
 use crate::carrier::error::{ConnectError, HostKeyError, LostReason};
+use crate::carrier::first_host_key::FirstHostKey;
 use crate::carrier::link::Link;
 
 /// Refused logins in a row after which it ends, where nobody can be asked.
@@ -36,7 +37,7 @@ impl<L: Link> Steady<L> {
             connector,
             changed,
             backoff: Backoff::default(),
-            host_key: String::new(),
+            host_key: FirstHostKey::default(),
         };
         loop {
             let loss = keeper.until_lost().await;
@@ -52,8 +53,8 @@ struct Keeper<'a, L, C> {
     connector: &'a C,
     changed: &'a Notify,
     backoff: Backoff,
-    /// Of the first link that told one.
-    host_key: String,
+    /// Of all links.
+    host_key: FirstHostKey,
 }
 
 /// A link that was lost.
@@ -74,10 +75,7 @@ struct Next {
 impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
     async fn until_lost(&mut self) -> Loss<L> {
         let current = self.steady.current().await;
-        if self.host_key.is_empty() {
-            let known = &current.link.description().host_key;
-            self.host_key.clone_from(known);
-        }
+        self.host_key.note(&current.link.description().host_key);
         let why = lost(&*current.link, self.changed).await;
         let since = Instant::now();
         let wait = self.backoff.lost(since - current.since, random());
@@ -197,17 +195,8 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
 
     /// The link, if it is the same server's as before.
     fn recognised(&mut self, link: L) -> Result<L, ConnectError> {
-        let offered = &link.description().host_key;
-        if self.host_key.is_empty() {
-            self.host_key.clone_from(offered);
-        }
-        if offered.is_empty() || *offered == self.host_key {
-            return Ok(link);
-        }
-        Err(ConnectError::HostKey(HostKeyError::NotAsBefore {
-            offered: offered.clone(),
-            before: self.host_key.clone(),
-        }))
+        self.host_key.recognise(&link.description().host_key)?;
+        Ok(link)
     }
 
     /// Whether nobody can mend it here. A person may take a key that no file knows yet, as at the start.
