@@ -55,6 +55,11 @@ impl Rig {
                 role,
                 "sysctl -qw net.ipv6.conf.default.accept_dad=0 && ip link set lo up",
             );
+            // A namespace's number is given again; what a killed watchdog left below it stays.
+            rig.in_netns(
+                role,
+                "net=$(readlink /proc/self/ns/net); net=${net#*[}; rm -rf /run/underpass-tunnel-${net%]}",
+            );
         }
         for (device, role, v4, v6) in [
             ("eth0", "host", "10.55.0", "fd55::"),
