@@ -70,6 +70,7 @@
 //! | `--tunnel=full` | the same | packets | packets | packets, TCP as well: far hosts connect to this one |
 //! | `--tunnel=ethernet` | the same | frames | frames | frames of a TAP device; no engine looks at them |
 //! | `--udp` | a command, python3 or perl; or socat or nc, for one question and its answer | datagrams ([`udp`]) | | |
+//! | `--udp --upload-helper` | a command, and a place where a file can be run from | datagrams, by this program over there | | |
 //! | `--ping` | a command, and its own ping | | hosts that it hears of ([`ping`]) | |
 //! | `--ping=probe` | nothing | | hosts of which a TCP port opens or refuses | |
 //!

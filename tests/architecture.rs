@@ -374,7 +374,9 @@ fn what_comes_beside_tcp_is_sans_io() {
     for (name, files) in [
         (
             "udp",
-            &["far/mod", "frame", "mux", "queue", "record", "table"][..],
+            &[
+                "far/elf", "far/mod", "far_end", "frame", "mux", "queue", "record", "table",
+            ][..],
         ),
         ("ping", &["hosts"]),
     ] {

@@ -8,6 +8,7 @@ mod frame;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,12 +18,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use underpass::net::{ByteReader, ByteWriter, Exec, FlowKey, OpenFailure, Source, Target};
-use underpass::udp::{Carries, Deliver, Heard, Means, Proxy, State, Trouble, probe};
+use underpass::udp::{Carries, Deliver, Heard, Image, Means, Proxy, State, Trouble, Upload, probe};
 
-use self::commands::Local;
+use self::commands::{Local, Said, Told};
 use self::frame::frame;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const UNDERPASS: &str = env!("CARGO_BIN_EXE_underpass");
 const LOOPBACK: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
 
 struct Answers(mpsc::UnboundedSender<(FlowKey, Heard)>);
@@ -53,9 +55,25 @@ impl Drop for Rig {
 }
 
 impl Rig {
+    /// The far end starts with the first datagram.
     fn new(local: Local) -> Self {
+        Self::with_upload(local, None)
+    }
+
+    /// Where `program` is this one, it is on the server already when this is done: it goes there ahead of the first datagram.
+    async fn with(program: &str, local: Local) -> Self {
+        if program != UPLOADED {
+            return Self::new(local);
+        }
+        let rig = Self::with_upload(local, Some(ourselves()));
+        rig.is_up().await;
+        rig
+    }
+
+    fn with_upload(local: Local, upload: Option<Upload>) -> Self {
         let (sender, heard) = mpsc::unbounded_channel();
-        let proxy = Arc::new(Proxy::new(Arc::new(Answers(sender))));
+        let proxy = Proxy::new(Arc::new(Answers(sender))).with_upload(upload);
+        let proxy = Arc::new(proxy);
         let (runs, exec) = (proxy.clone(), local.clone());
         let task = tokio::spawn(async move { match runs.run(&exec).await {} });
         Self {
@@ -68,6 +86,37 @@ impl Rig {
 
     fn send(&self, key: FlowKey, far: SocketAddr, payload: &[u8]) {
         assert!(self.proxy.handle_datagram(key, far, payload));
+    }
+
+    /// Waits for a state that is looked for.
+    async fn becomes<T>(&self, look: impl Fn(State) -> Option<T>) -> T {
+        let becomes = async {
+            loop {
+                if let Some(found) = look(self.proxy.state()) {
+                    return found;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let found = timeout(PATIENCE, becomes).await;
+        found.unwrap_or_else(|_| panic!("{}", self.proxy.state()))
+    }
+
+    async fn is_up(&self) {
+        let look = |state| match state {
+            State::Failed(trouble) => panic!("{trouble}"),
+            state => matches!(state, State::Up(_)).then_some(()),
+        };
+        self.becomes(look).await;
+    }
+
+    /// Why there is no far end.
+    async fn failed(&self) -> Trouble {
+        let look = |state| match state {
+            State::Failed(trouble) => Some(trouble),
+            _ => None,
+        };
+        self.becomes(look).await
     }
 
     async fn next(&mut self) -> (FlowKey, Heard) {
@@ -84,9 +133,10 @@ impl Rig {
 
 /// A directory with nothing but `programs` in it, for PATH.
 fn only(programs: &[&str]) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
+    // Where no test mounts something.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     for program in programs {
-        let found = ["/usr/bin", "/bin"].map(|bin| std::path::Path::new(bin).join(program));
+        let found = ["/usr/bin", "/bin"].map(|bin| Path::new(bin).join(program));
         let found = found.iter().find(|path| path.exists());
         let found = found.unwrap_or_else(|| panic!("{program} is needed"));
         symlink(found, dir.path().join(program)).unwrap();
@@ -95,10 +145,33 @@ fn only(programs: &[&str]) -> tempfile::TempDir {
 }
 
 const POSIX: [&str; 5] = ["sh", "dd", "od", "tr", "ping"];
+/// What it takes to upload a helper.
+const TAKES: [&str; 6] = ["chmod", "head", "mktemp", "rm", "uname", "wc"];
+/// In the place of a program of the server's.
+const UPLOADED: &str = "the uploaded helper";
+/// All that carry everything.
+const EVERYTHING: [&str; 3] = ["python3", "perl", UPLOADED];
+
+/// This program, as `--upload-helper` has it.
+fn ourselves() -> Upload {
+    uploads(UNDERPASS.into())
+}
+
+fn uploads(file: PathBuf) -> Upload {
+    Upload::new(Box::new(move || {
+        let file = std::fs::File::open(&file)?;
+        let size = file.metadata()?.len();
+        let bytes = Box::new(tokio::fs::File::from_std(file));
+        Ok(Image { size, bytes })
+    }))
+}
 
 /// A server with `program` and what POSIX has, whose login has the shell `shell`.
 fn with(program: &str, shell: &'static [&'static str]) -> (Local, tempfile::TempDir) {
-    let dir = only(&[&POSIX[..], &[program]].concat());
+    let dir = match program {
+        UPLOADED => only(&[&POSIX[..], &TAKES].concat()),
+        _ => only(&[&POSIX[..], &[program]].concat()),
+    };
     if program == "python3" {
         // Not a manager's script, which needs more than there is.
         std::fs::remove_file(dir.path().join("python3")).unwrap();
@@ -169,7 +242,7 @@ async fn everything(program: &str, shell: &'static [&'static str]) {
 }
 
 async fn everything_over(local: Local, program: &str) {
-    let mut rig = Rig::new(local);
+    let mut rig = Rig::with(program, local).await;
     for address in LOOPBACK {
         let (server, task) = echo(address).await;
         let mut ports = Vec::new();
@@ -209,17 +282,23 @@ async fn perl_carries_everything() {
 }
 
 #[tokio::test]
+async fn an_uploaded_helper_carries_everything() {
+    everything(UPLOADED, &["/bin/sh"]).await;
+}
+
+#[tokio::test]
 async fn a_login_may_have_another_shell() {
     everything("perl", &["/usr/bin/fish"]).await;
     everything("python3", &["/bin/busybox", "sh"]).await;
+    everything(UPLOADED, &["/usr/bin/fish"]).await;
 }
 
 /// The target moves on to several answers, and those that nobody asked for: not one to each question.
 #[tokio::test]
 async fn a_far_host_may_say_more_than_it_is_asked() {
-    for program in ["python3", "perl"] {
+    for program in EVERYTHING {
         let (local, _dir) = with(program, &["/bin/sh"]);
-        let mut rig = Rig::new(local);
+        let mut rig = Rig::with(program, local).await;
         let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let target = server.local_addr().unwrap();
         rig.send(key(7, target), target, b"subscribe");
@@ -237,9 +316,9 @@ async fn a_far_host_may_say_more_than_it_is_asked() {
 
 #[tokio::test]
 async fn a_closed_port_is_told() {
-    for program in ["python3", "perl"] {
+    for program in EVERYTHING {
         let (local, _dir) = with(program, &["/bin/sh"]);
-        let mut rig = Rig::new(local);
+        let mut rig = Rig::with(program, local).await;
         for address in LOOPBACK {
             let socket = UdpSocket::bind(address).await.unwrap();
             let target = socket.local_addr().unwrap();
@@ -264,9 +343,9 @@ async fn a_closed_port_is_told() {
 /// In a network of its own there is no route.
 #[tokio::test]
 async fn a_missing_route_is_told() {
-    for program in ["python3", "perl"] {
+    for program in EVERYTHING {
         let (local, _dir) = with(program, &["/usr/bin/unshare", "--net", "/bin/sh"]);
-        let mut rig = Rig::new(local);
+        let mut rig = Rig::with(program, local).await;
         for target in ["203.0.113.1:53", "[2001:db8::1]:53"] {
             let target = target.parse().unwrap();
             rig.send(key(9, target), target, b"anybody?");
@@ -292,9 +371,9 @@ const UNKIND: &[&str] = &[
 
 #[tokio::test]
 async fn what_is_unreachable_is_told_as_what_it_is() {
-    for program in ["python3", "perl"] {
+    for program in EVERYTHING {
         let (local, _dir) = with(program, UNKIND);
-        let mut rig = Rig::new(local);
+        let mut rig = Rig::with(program, local).await;
         for (target, failure) in [
             ("10.5.0.1:53", OpenFailure::HostUnreachable),
             ("10.6.0.1:53", OpenFailure::Filtered),
@@ -311,9 +390,9 @@ async fn what_is_unreachable_is_told_as_what_it_is() {
 /// A server that lets a login have few files: the flow that would end next makes room.
 #[tokio::test]
 async fn a_far_end_with_few_files_keeps_the_latest_flows() {
-    for program in ["python3", "perl"] {
+    for program in EVERYTHING {
         let (local, _dir) = with(program, &["/usr/bin/prlimit", "--nofile=24:24", "/bin/sh"]);
-        let mut rig = Rig::new(local);
+        let mut rig = Rig::with(program, local).await;
         let (server, _task) = echo(LOOPBACK[0]).await;
         for port in 1..=60 {
             // The one that had no room is not answered, and nothing is told: it is sent again, as programs do.
@@ -333,12 +412,12 @@ async fn a_far_end_with_few_files_keeps_the_latest_flows() {
 /// 2,000 flows at a time, beyond what a login has by default.
 #[tokio::test]
 async fn thousands_of_flows() {
-    for program in ["python3", "perl"] {
+    for program in EVERYTHING {
         let (local, _dir) = with(
             program,
             &["/usr/bin/prlimit", "--nofile=1024:8192", "/bin/sh"],
         );
-        let mut rig = Rig::new(local);
+        let mut rig = Rig::with(program, local).await;
         let (server, _task) = echo(LOOPBACK[0]).await;
         for port in 1..=2_000 {
             rig.send(key(port, server), server, &port.to_be_bytes());
@@ -439,48 +518,53 @@ async fn nobody_carries_where_nothing_can_be_run() {
         let rig = Rig::new(local.clone());
         let target = "127.0.0.1:53".parse().unwrap();
         rig.send(key(1, target), target, b"x");
-        let failed = async {
-            while !matches!(rig.proxy.state(), State::Failed(_)) {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, failed).await.unwrap();
+        let trouble = rig.failed().await;
         assert!(!rig.proxy.handle_datagram(key(1, target), target, b"x"));
-        match (rig.proxy.state(), forbids) {
-            (State::Failed(Trouble::NoMeans), false) => {}
-            (State::Failed(Trouble::NoExec(error)), true) => assert_eq!(error.text, "no exec"),
-            (state, _) => panic!("{state:?}"),
+        match (trouble, forbids) {
+            (Trouble::NoMeans, false) => {}
+            (Trouble::NoExec(error), true) => assert_eq!(error.text, "no exec"),
+            (trouble, _) => panic!("{trouble:?}"),
         }
     }
+}
+
+/// A far end without a near end: what it says, what it is told, and its programs.
+async fn far_end(program: &str) -> (Said, Told, tempfile::TempDir) {
+    let (local, dir) = with(program, &["/bin/sh"]);
+    let means = match program {
+        UPLOADED => {
+            let command = format!("exec {UNDERPASS} udp-far-end");
+            let (reader, writer) = local.exec(&command).await.unwrap();
+            return (reader, writer, dir);
+        }
+        "python3" => Means::Python,
+        "perl" => Means::Perl,
+        "socat" => Means::Socat,
+        _ => Means::Nc { is_limited: true },
+    };
+    let (reader, mut writer) = local.exec(&means.command()).await.unwrap();
+    writer.write(means.program().into()).await.unwrap();
+    (reader, writer, dir)
 }
 
 /// Whatever the means: it ends with its input, and so with the channel.
 #[tokio::test]
 async fn a_far_end_ends_with_its_input() {
-    for means in [
-        Means::Python,
-        Means::Perl,
-        Means::Socat,
-        Means::Nc { is_limited: true },
-    ] {
-        let (local, _dir) = with(means.name(), &["/bin/sh"]);
-        let (mut reader, mut writer) = local.exec(&means.command()).await.unwrap();
-        writer.write(means.program().into()).await.unwrap();
+    for program in ["python3", "perl", UPLOADED, "socat", "nc"] {
+        let (mut reader, mut writer, _dir) = far_end(program).await;
         let greeting = timeout(PATIENCE, reader.read()).await.unwrap();
-        assert_eq!(greeting.unwrap().unwrap(), "underpass-udp-1\n", "{means:?}");
+        assert_eq!(greeting.unwrap().unwrap(), "underpass-udp-1\n", "{program}");
         writer.finish().await.unwrap();
         let end = timeout(PATIENCE, reader.read()).await.unwrap();
-        assert_eq!(end, Ok(None), "{means:?}");
+        assert_eq!(end, Ok(None), "{program}");
     }
 }
 
 /// Nobody reads what the far end says: it goes on listening, and keeps little.
 #[tokio::test]
 async fn a_far_end_that_is_not_read_holds_up_nothing_and_keeps_little() {
-    for means in [Means::Python, Means::Perl] {
-        let (local, _dir) = with(means.name(), &["/bin/sh"]);
-        let (mut reader, mut writer) = local.exec(&means.command()).await.unwrap();
-        writer.write(means.program().into()).await.unwrap();
+    for program in EVERYTHING {
+        let (mut reader, mut writer, _dir) = far_end(program).await;
         reader.read().await.unwrap();
         let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let open = format!("127.0.0.1 {}", server.local_addr().unwrap().port());
@@ -494,7 +578,7 @@ async fn a_far_end_that_is_not_read_holds_up_nothing_and_keeps_little() {
             }
             writer.write(frame(1, 0, &[round]).into()).await.unwrap();
             let received = timeout(PATIENCE, server.recv_from(&mut buffer)).await;
-            assert_eq!(received.unwrap().unwrap(), (1, far), "{means:?}, {round}");
+            assert_eq!(received.unwrap().unwrap(), (1, far), "{program}, {round}");
             assert_eq!(buffer[0], round);
         }
         // All that it kept, and whole.
@@ -503,7 +587,7 @@ async fn a_far_end_that_is_not_read_holds_up_nothing_and_keeps_little() {
         while let Some(piece) = timeout(PATIENCE, reader.read()).await.unwrap().unwrap() {
             said.extend_from_slice(&piece);
         }
-        assert!(said.len() < 1 << 20, "{means:?}: {}", said.len());
+        assert!(said.len() < 1 << 20, "{program}: {}", said.len());
         assert_eq!(
             said[..7],
             [
@@ -517,6 +601,116 @@ async fn a_far_end_that_is_not_read_holds_up_nothing_and_keeps_little() {
             ]
         );
     }
+}
+
+/// A server with what an upload takes, whose logins have this shell, after `prepared` was done.
+fn bare(prepared: &str) -> (Local, tempfile::TempDir) {
+    let script = format!("{prepared}; exec /bin/sh \"$@\"");
+    let shell: [&'static str; 6] = [
+        "/usr/bin/unshare",
+        "--mount",
+        "/bin/sh",
+        "-c",
+        script.leak(),
+        "sh",
+    ];
+    with(UPLOADED, Box::leak(Box::new(shell)))
+}
+
+/// `upload` by a server that is prepared so: why it fails.
+async fn refused(prepared: &str, upload: Upload) -> String {
+    let (local, _dir) = bare(prepared);
+    let rig = Rig::with_upload(local, Some(upload));
+    match rig.failed().await {
+        Trouble::Upload(error) => error.to_string(),
+        trouble => panic!("{trouble:?}"),
+    }
+}
+
+/// This program with other bytes in the place of `from`.
+fn changed(dir: &Path, from: &[u8], to: &[u8]) -> Upload {
+    let mut bytes = std::fs::read(UNDERPASS).unwrap();
+    let at = bytes.windows(from.len()).position(|it| it == from).unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to);
+    std::fs::write(dir.join("changed"), bytes).unwrap();
+    uploads(dir.join("changed"))
+}
+
+#[tokio::test]
+async fn an_upload_goes_where_programs_can_be_run_from() {
+    let (local, _dir) = bare(
+        "export PATH=$PATH:/bin:/usr/bin TMPDIR=/no/such; \
+         for dir in /tmp /var/tmp; do mount -t tmpfs -o noexec none $dir; done; \
+         mkdir /tmp/home; mount -t tmpfs none /tmp/home; export HOME=/tmp/home; PATH=${PATH%:/bin:/usr/bin}",
+    );
+    let mut rig = Rig::with(UPLOADED, local).await;
+    let (server, _task) = echo(LOOPBACK[0]).await;
+    rig.send(key(1, server), server, b"hello");
+    assert_eq!(rig.next_datagram().await.1[2..], *b"hello");
+    assert!(matches!(
+        rig.proxy.state(),
+        State::Up(Means::Uploaded { .. })
+    ));
+}
+
+#[tokio::test]
+async fn it_says_why_nothing_was_uploaded() {
+    let nowhere = "export PATH=$PATH:/bin:/usr/bin TMPDIR=/no/such; unset HOME; \
+                   for dir in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o noexec none $dir; done; PATH=${PATH%:/bin:/usr/bin}";
+    assert_eq!(
+        refused(nowhere, ourselves()).await,
+        "no helper can be uploaded: the server cannot keep it: /no/such cannot be written to; no program can be run from /tmp; \
+         no program can be run from /var/tmp; no program can be run from /dev/shm"
+    );
+    let small = "PATH=/bin:/usr/bin mount -t tmpfs -o size=1m none /tmp";
+    assert_eq!(
+        refused(small, ourselves()).await,
+        "no helper can be uploaded: the server cannot keep it: /tmp is full"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let no_loader = changed(dir.path(), b"ld-linux", b"ld-other");
+    let said = refused(":", no_loader).await;
+    assert!(
+        said.starts_with("the uploaded helper does not run on the server (")
+            && said.contains("--target"),
+        "{said}"
+    );
+    let machine = std::fs::read(UNDERPASS).unwrap()[..20].to_vec();
+    let mut other = machine.clone();
+    other[18] = 22;
+    let said = refused(":", changed(dir.path(), &machine, &other)).await;
+    assert!(
+        said.contains("and the file is for s390x; it takes a static build for there"),
+        "{said}"
+    );
+}
+
+/// Whenever it is cut off: there is no file that could be left.
+#[tokio::test]
+async fn an_upload_that_is_cut_off_leaves_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let (local, _dir) = bare(&format!("export TMPDIR={}", place.path().display()));
+    let is_empty = || std::fs::read_dir(place.path()).unwrap().next().is_none();
+    let means = Means::Uploaded { size: 400_000 };
+    let (mut reader, mut writer) = local.exec(&means.command()).await.unwrap();
+    writer.write(means.program().into()).await.unwrap();
+    let ready = timeout(PATIENCE, reader.read()).await.unwrap().unwrap();
+    let expected = format!("underpass-ready {}\n", place.path().display());
+    assert_eq!(ready.unwrap(), expected);
+    assert!(is_empty());
+    writer.write(vec![7; 131_072].into()).await.unwrap();
+    let took = timeout(PATIENCE, reader.read()).await.unwrap().unwrap();
+    assert_eq!(took.unwrap(), "underpass-took\n");
+    writer.write(vec![7; 100].into()).await.unwrap();
+    assert!(is_empty());
+    writer.finish().await.unwrap();
+    let mut said = Vec::new();
+    while let Some(piece) = timeout(PATIENCE, reader.read()).await.unwrap().unwrap() {
+        said.extend_from_slice(&piece);
+    }
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("underpass-cannot keep it: "), "{said}");
+    assert!(is_empty());
 }
 
 /// A socket of this machine in the place of the device: what comes there goes to `far` by the rig, and back.
@@ -564,9 +758,9 @@ async fn names_are_looked_up_over_udp() {
     dnsmasq.arg(format!("--port={}", server.port()));
     dnsmasq.arg("--address=/db.internal.example/10.7.0.9");
     let _dnsmasq = dnsmasq.kill_on_drop(true).spawn().unwrap();
-    for program in ["python3", "perl", "socat", "nc"] {
+    for program in ["python3", "perl", UPLOADED, "socat", "nc"] {
         let (local, _dir) = with(program, &["/bin/sh"]);
-        let (address, task) = front(Rig::new(local), server).await;
+        let (address, task) = front(Rig::with(program, local).await, server).await;
         let mut dig = tokio::process::Command::new("dig");
         dig.args(["@127.0.0.1", "-p", &address.port().to_string()]);
         dig.args([

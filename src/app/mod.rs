@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod down;
 pub mod dry_run;
 pub mod exit;
+mod far_end;
 mod flows;
 mod helper;
 pub mod helping;
@@ -46,6 +47,10 @@ use helping::{Helper, Words};
 /// Runs a command line to its end. Whatever went wrong has been said on stderr.
 pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.collect();
+    // On a server nothing of ours is there to be read.
+    if cli::is_far_end(&words) {
+        return far_end::run().into();
+    }
     match typed(&words) {
         // Whoever started it says how to log.
         Ok(cli) if matches!(cli.command, Command::Helper) => helper::run().into(),
@@ -107,6 +112,7 @@ fn dispatch(command: Command, log: LogArgs) -> ExitCode {
         Command::Reload(args) => Ok(reload::run(args.name.as_deref())),
         Command::Doctor(args) => Ok(doctor::run(&args)),
         Command::Helper => Ok(helper::run()),
+        Command::UdpFarEnd => Ok(far_end::run()),
         Command::Sudoers { user, force } => Ok(sudoers::run(user, force)),
         Command::Cleanup => Ok(block_on(cleanup::run())),
         Command::Completions { shell } => Ok(print(completions::script(shell).as_bytes())),
@@ -229,9 +235,9 @@ fn planned(args: &cli::UpArgs) -> anyhow::Result<Resolved> {
     let person = surroundings::person()?;
     let environment = surroundings::environment(&person);
     let mut config = ssh_config::SshConfig::new(person);
-    Ok(plan::resolve(args, &environment, &mut |query| {
-        config.ask(query)
-    })?)
+    let resolved = plan::resolve(args, &environment, &mut |query| config.ask(query))?;
+    up::beside::upload::check(&resolved.0.beside)?;
+    Ok(resolved)
 }
 
 /// The plan of what captures on the whole host, or in another network; and who looks after the names there where they are to be

@@ -39,6 +39,7 @@ pub fn doctor_hides(argument: clap::Arg) -> clap::Arg {
         "tunnel_address",
         "tunnel_unit",
         "udp",
+        "upload_helper",
         "ping",
         "mtu",
         "tun",

@@ -133,6 +133,9 @@ pub enum Command {
     /// The privileged part: `up` starts it by itself
     #[command(hide = true)]
     Helper,
+    /// The far end of UDP: `up --upload-helper` starts it on a server by itself
+    #[command(hide = true, name = FAR_END)]
+    UdpFarEnd,
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  underpass completions bash | sudo tee /etc/bash_completion.d/underpass"
@@ -176,6 +179,8 @@ const UP_USAGE: &str = "underpass up [OPTIONS] [PROFILE] [[FAR=]NET[:PORT[-PORT]
 const RUN_USAGE: &str = "underpass run [OPTIONS] [PROFILE] [[FAR=]NET[:PORT]]... -- COMMAND...";
 const SHELL_USAGE: &str = "underpass shell [OPTIONS] [PROFILE] [[FAR=]NET[:PORT[-PORT]]]...";
 const DOCTOR_USAGE: &str = "underpass doctor [OPTIONS] [PROFILE] [[FAR=]NET[:PORT[-PORT]]]...";
+/// The command that is run on servers.
+const FAR_END: &str = "udp-far-end";
 /// Heading of the options that every command takes.
 const LOG: &str = "Log options";
 
@@ -200,6 +205,11 @@ pub fn parse(words: &[OsString]) -> Result<Cli, Unparsed> {
         None if one_line::is_help(&error) => Unparsed::Shown(error),
         None => Unparsed::Nonsense(one_line::of(&error, command_of(words).as_deref())),
     })
+}
+
+/// Whether a line is the one that is run on servers.
+pub fn is_far_end(words: &[OsString]) -> bool {
+    matches!(words, [_, word] if word == FAR_END)
 }
 
 /// Whether a line that cannot be parsed is of `run` or `shell`, as far as can be seen.

@@ -1,5 +1,7 @@
 //! The arguments about what TCP cannot carry.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::up::NETWORKS;
@@ -33,6 +35,14 @@ pub struct TunnelArgs {
     /// carry one question and its answer; nothing is written there. Otherwise UDP is refused.
     #[arg(long, help_heading = NETWORKS, hide_short_help = true)]
     pub udp: bool,
+    /// With --udp: send this program to a server without python3 and perl
+    ///
+    /// It goes into a temporary file of the first of $TMPDIR, /tmp, /var/tmp, $HOME and /dev/shm that programs can be run from. The
+    /// file has no name any more before the first byte is in it, and goes with the connection. FILE, where the server is another
+    /// machine, or has older libraries than this one: an underpass that is linked statically (cargo build --release --target
+    /// x86_64-unknown-linux-musl). It gets no privilege, and does nothing but send and receive datagrams.
+    #[arg(long, value_name = "FILE", help_heading = NETWORKS, num_args = 0..=1, require_equals = true, default_missing_value = OURSELVES, value_hint = ValueHint::FilePath, hide_short_help = true)]
+    pub upload_helper: Option<PathBuf>,
     /// Answer pings, by the server's own ping
     ///
     /// For where there is no tunnel. Hosts that the server hears of are answered for, once a second each; the others are silent. probe takes
@@ -40,6 +50,9 @@ pub struct TunnelArgs {
     #[arg(long, value_enum, value_name = "HOW", help_heading = NETWORKS, num_args = 0..=1, require_equals = true, default_missing_value = "server", hide_possible_values = true, hide_short_help = true)]
     pub ping: Option<PingArg>,
 }
+
+/// The program that runs (proc(5)).
+const OURSELVES: &str = "/proc/self/exe";
 
 /// Who asks whether a host is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -35,6 +35,7 @@ mod slot;
 mod socket_owner;
 pub mod source;
 pub mod stale;
+pub mod standard;
 mod tun;
 
 pub use apply::{ApplyError, Undo, apply};

@@ -215,6 +215,9 @@ pub enum PlanError {
     /// `--tunnel-address` or `--tunnel-unit` alone.
     #[error("--tunnel-address and --tunnel-unit are for --tunnel; add that")]
     NoTunnel,
+    /// `--upload-helper` alone.
+    #[error("--upload-helper is for UDP by a helper on the server: add --udp")]
+    NoUdp,
     /// A tunnel without what opens one.
     #[error("--tunnel takes ssh itself, which is not installed: apt install openssh-client")]
     TunnelWithoutSsh,

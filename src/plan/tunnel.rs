@@ -1,5 +1,7 @@
 //! What TCP cannot carry: how it goes, or that it does not.
 
+use std::path::PathBuf;
+
 use super::far_side::{self, TunnelAddress};
 use super::{CapturePlan, DeviceKind, DnsPlan, Forwarded, PlanError};
 use crate::cli::{PingArg, TunnelArg, TunnelArgs, UpArgs};
@@ -11,6 +13,8 @@ pub struct BesidePlan {
     pub tunnel: Option<TunnelPlan>,
     /// Datagrams by a helper on the server, where there is no tunnel.
     pub udp: bool,
+    /// The program that is sent to a server that has none that carries all of it.
+    pub upload: Option<PathBuf>,
     /// Who asks for hosts that are pinged, where there is no tunnel.
     pub pings: Option<PingPlan>,
 }
@@ -81,11 +85,15 @@ pub(super) fn plan(args: &UpArgs) -> Result<BesidePlan, PlanError> {
         tunnel_address,
         tunnel_unit,
         udp,
+        upload_helper,
         ping,
     } = &args.tunnel;
     let address = tunnel_address.as_deref().map(read_address).transpose()?;
     if tunnel.is_none() && (address.is_some() || tunnel_unit.is_some()) {
         return Err(PlanError::NoTunnel);
+    }
+    if upload_helper.is_some() && !udp {
+        return Err(PlanError::NoUdp);
     }
     let tunnel = tunnel.map(|mode| TunnelPlan {
         mode: match mode {
@@ -100,8 +108,12 @@ pub(super) fn plan(args: &UpArgs) -> Result<BesidePlan, PlanError> {
         PingArg::Server => PingPlan::Server,
         PingArg::Probe => PingPlan::Probe,
     });
-    let udp = *udp;
-    Ok(BesidePlan { tunnel, udp, pings })
+    Ok(BesidePlan {
+        tunnel,
+        udp: *udp,
+        upload: upload_helper.clone(),
+        pings,
+    })
 }
 
 /// Whether a text can stand behind `--tunnel-address`.
@@ -190,6 +202,18 @@ mod tests {
         assert!(matches!(alone, Err(PlanError::NoTunnel)));
         let wrong = of(address("10.9.0.1"));
         assert!(matches!(wrong, Err(PlanError::BadTunnelAddress(_))));
+    }
+
+    #[test]
+    fn a_helper_is_uploaded_for_udp() {
+        let args = |udp| TunnelArgs {
+            udp,
+            upload_helper: Some("/opt/underpass".into()),
+            ..TunnelArgs::default()
+        };
+        assert!(matches!(of(args(false)), Err(PlanError::NoUdp)));
+        let plan = of(args(true)).unwrap();
+        assert_eq!(plan.upload, Some("/opt/underpass".into()));
     }
 
     #[test]

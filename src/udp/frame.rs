@@ -55,6 +55,18 @@ impl Frame {
     }
 }
 
+/// What tells of `failure`.
+pub(super) fn code(failure: OpenFailure) -> u8 {
+    match failure {
+        OpenFailure::Refused => 1,
+        OpenFailure::HostUnreachable => 2,
+        OpenFailure::NetworkUnreachable => 3,
+        OpenFailure::Filtered => 4,
+        OpenFailure::NoResources => 5,
+        _ => 6,
+    }
+}
+
 /// Adds a frame to `out`, unless `payload` is longer than any datagram.
 pub(super) fn put(out: &mut BytesMut, flow: u32, kind: Kind, payload: &[u8]) {
     let Ok(len) = u16::try_from(payload.len()) else {
@@ -85,6 +97,14 @@ pub(super) struct Deframer {
 }
 
 impl Deframer {
+    /// Of who has greeted.
+    pub(super) fn after_greeting() -> Self {
+        Self {
+            is_greeted: true,
+            ..Self::default()
+        }
+    }
+
     /// Takes the next piece.
     pub(super) fn push(&mut self, piece: &[u8]) {
         self.bytes.extend_from_slice(piece);
@@ -173,6 +193,9 @@ mod tests {
             (b"", OpenFailure::Other),
         ] {
             assert_eq!(failure(Kind::Error, code), Some(expected));
+            if let [code] = code {
+                assert_eq!(super::code(expected), *code);
+            }
         }
     }
 

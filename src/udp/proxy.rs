@@ -4,15 +4,17 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::clock::{is_due, now};
-use super::far::Means;
+use super::far::{Carries, Found, Means};
 use super::frame::Fault;
 use super::mux::{Counters, Heard, Mux};
 use super::record::Record;
 use super::start::{PATIENCE, Pauses, Trouble, probe, start};
+use super::upload::{Begun, Upload};
 use crate::net::{ByteReader, ByteWriter, Exec, FlowKey};
 
 /// Bytes that are written at once.
@@ -37,6 +39,8 @@ pub enum State {
     Idle,
     /// The far end is being started.
     Starting,
+    /// It is on its way to the server.
+    Uploading,
     /// It carries datagrams.
     Up(Means),
     /// There is none for now.
@@ -50,6 +54,7 @@ impl std::fmt::Display for State {
                 f.write_str("by a helper on the server, once there is something to carry")
             }
             Self::Starting => f.write_str("by a helper on the server, which is being started"),
+            Self::Uploading => f.write_str("by a helper, which is being uploaded to the server"),
             Self::Up(means) => write!(f, "by {means}"),
             Self::Failed(trouble) => write!(f, "not carried: {trouble}"),
         }
@@ -65,6 +70,8 @@ pub struct Proxy<D: Deliver> {
     /// Rung when something may end sooner than it was waited for.
     timer: Notify,
     deliver: Arc<D>,
+    /// For a server that has nothing that carries everything.
+    upload: Option<Upload>,
 }
 
 impl<D: Deliver> Proxy<D> {
@@ -76,7 +83,13 @@ impl<D: Deliver> Proxy<D> {
             bell: Notify::new(),
             timer: Notify::new(),
             deliver,
+            upload: None,
         }
+    }
+
+    /// The same with a helper for servers that have none that carries everything.
+    pub fn with_upload(self, upload: Option<Upload>) -> Self {
+        Self { upload, ..self }
     }
 
     /// A datagram of an application, whose target is `far` on the far side. `false`: nobody carries it, and who sent it should
@@ -106,8 +119,8 @@ impl<D: Deliver> Proxy<D> {
         *lock(&self.state) = state;
     }
 
-    /// Carries datagrams as long as it is polled, with a far end that `exec` runs: started with the first datagram, and again when
-    /// it was lost.
+    /// Carries datagrams as long as it is polled, with a far end that `exec` runs: started with the first datagram, or at once
+    /// where one may be uploaded, and again when it was lost.
     pub async fn run(&self, exec: &impl Exec) -> Infallible {
         tokio::select! {
             never = self.keep_time() => never,
@@ -127,8 +140,10 @@ impl<D: Deliver> Proxy<D> {
 
     async fn keep_stream(&self, exec: &impl Exec) -> Infallible {
         let mut pauses = Pauses::default();
+        // A program is long on its way to the server: it goes ahead of the first datagram.
+        let mut goes_ahead = self.upload.is_some();
         loop {
-            while !lock(&self.mux).wants() {
+            while !goes_ahead && !lock(&self.mux).wants() {
                 self.bell.notified().await;
             }
             self.set(State::Starting);
@@ -138,7 +153,9 @@ impl<D: Deliver> Proxy<D> {
             };
             let lasted = lock(&self.mux).up().map(|up| now() - up);
             lock(&self.mux).handle_lost(&trouble.to_string());
-            if let Some(pause) = pauses.after("UDP", &trouble, lasted) {
+            let pause = pauses.after("UDP", &trouble, lasted);
+            goes_ahead = self.upload.is_some() && pause.is_none();
+            if let Some(pause) = pause {
                 self.set(State::Failed(trouble));
                 sleep(pause).await;
             }
@@ -147,35 +164,71 @@ impl<D: Deliver> Proxy<D> {
     }
 
     /// Starts a far end and carries datagrams to its end.
-    async fn carry(&self, exec: &impl Exec) -> Result<Infallible, Trouble> {
-        let means = probe(exec).await?.means.ok_or(Trouble::NoMeans)?;
-        let command = means.command();
-        let (reader, writer) = start(exec, means.name(), &command, means.program()).await?;
-        lock(&self.mux).handle_start(means.carries());
+    async fn carry<E: Exec>(&self, exec: &E) -> Result<Infallible, Trouble> {
+        let begun = self.begin(exec, &probe(exec).await?).await?;
+        lock(&self.mux).handle_start(begun.means.carries());
         tokio::select! {
-            ended = self.hear(reader, means) => ended,
-            ended = self.say(writer) => ended,
+            ended = self.hear(begun.reader, begun.means, begun.heard) => ended,
+            ended = self.say(begun.writer) => ended,
         }
     }
 
-    async fn hear(&self, mut reader: impl ByteReader, means: Means) -> Result<Infallible, Trouble> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let is_up = lock(&self.mux).up().is_some();
-            let piece = match is_up {
-                true => reader.read().await,
-                false => timeout_at(deadline, reader.read())
-                    .await
-                    .map_err(|_| Trouble::Silent(means.name()))?,
+    /// Starts the best far end that there can be.
+    async fn begin<E: Exec>(
+        &self,
+        exec: &E,
+        found: &Found,
+    ) -> Result<Begun<E::Reader, E::Writer>, Trouble> {
+        let has_all = found
+            .means
+            .is_some_and(|means| means.carries() == Carries::Everything);
+        let mut trouble = Trouble::NoMeans;
+        if let Some(upload) = self.upload.as_ref().filter(|_| !has_all) {
+            self.set(State::Uploading);
+            trouble = match upload.begin(exec, &found.system).await {
+                Ok(begun) => return Ok(begun),
+                Err(trouble) => trouble,
             };
-            let piece = piece?.ok_or(Trouble::Ended)?;
+        }
+        let Some(means) = found.means.filter(|_| trouble != Trouble::Lost) else {
+            return Err(trouble);
+        };
+        if trouble != Trouble::NoMeans {
+            tracing::warn!("{trouble}; UDP goes by {means}");
+        }
+        let (reader, writer) = start(exec, means.name(), &means.command(), means.program()).await?;
+        Ok(Begun {
+            means,
+            reader,
+            writer,
+            heard: Bytes::new(),
+        })
+    }
+
+    async fn hear(
+        &self,
+        mut reader: impl ByteReader,
+        means: Means,
+        mut piece: Bytes,
+    ) -> Result<Infallible, Trouble> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut is_up = false;
+        loop {
             self.handle_piece(&piece)?;
             if !is_up && lock(&self.mux).up().is_some() {
+                is_up = true;
                 tracing::info!("UDP goes by {means} on the server");
                 self.set(State::Up(means));
             }
             self.bell.notify_one();
             self.timer.notify_one();
+            let read = match is_up {
+                true => reader.read().await,
+                false => timeout_at(deadline, reader.read())
+                    .await
+                    .map_err(|_| Trouble::Silent(means.name()))?,
+            };
+            piece = read?.ok_or(Trouble::Ended)?;
         }
     }
 

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::far::{Found, PROBE};
 use super::frame::Fault;
+use super::upload::UploadError;
 use crate::net::{ByteReader, ByteWriter, Exec, OpenError, StreamError};
 
 /// How long the server may take to say what it has, and a far end to greet.
@@ -25,9 +26,13 @@ pub enum Trouble {
     NoExec(OpenError),
     /// It has none of the programs.
     #[error(
-        "the server has no python3, perl, socat or nc: install one of them there, or use --tunnel"
+        "the server has no python3, perl, socat or nc: install one of them there, add --upload-helper, or use \
+         --tunnel"
     )]
     NoMeans,
+    /// It was to be sent one.
+    #[error(transparent)]
+    Upload(#[from] UploadError),
     /// Its ping is missing, or may not send.
     #[error("the server has no ping that this login may use: use --ping=probe")]
     NoPing,

@@ -8,7 +8,7 @@ use super::record::{End, Record};
 use crate::net::{FlowKey, OpenError, OpenFailure};
 
 /// Flows at most, unless the far end has room for fewer.
-pub(super) const MOST: usize = 4096;
+pub const MOST: usize = 4096;
 /// How long a flow lasts after its last datagram.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// The same where none was ever answered.

@@ -203,6 +203,7 @@ pub(super) const KEYS: &[Key] = &[
         tunnel::check_address
     ),
     key!("udp", One, Flag, tunnel.udp, any),
+    key!("upload-helper", One, File, tunnel.upload_helper, any),
     key!("ping", One, Ping, tunnel.ping, any),
     key!("disable-ipv6", One, Flag, disable_ipv6, any),
     key!("user", Users, Texts, users, any),

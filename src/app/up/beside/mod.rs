@@ -7,6 +7,7 @@
 //! | `far_side` | the server's end of it |
 //! | `ends` | what the far side says, for applications |
 //! | `talk` | who talks with whom, for the audit log |
+//! | `upload` | the helper that a server may be sent |
 //! | `inlet` | packets or frames, as the device has them |
 
 mod ends;
@@ -14,6 +15,7 @@ pub mod far_side;
 mod inlet;
 mod talk;
 mod tunnel;
+pub(in crate::app) mod upload;
 pub(in crate::app) mod wished;
 
 use std::convert::Infallible;
@@ -74,7 +76,8 @@ impl Beside {
         let udp = ends.clone().filter(|_| beside.udp);
         let pings = ends.zip(beside.pings);
         let made = Self {
-            udp: udp.map(Proxy::new),
+            udp: udp
+                .map(|ends| Proxy::new(ends).with_upload(beside.upload.clone().map(upload::of))),
             pings: pings.map(|(ends, by)| Pinger::new(pace(by), ends)),
             talk,
             inlet: inlet.clone(),
