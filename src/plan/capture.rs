@@ -37,6 +37,7 @@ pub(super) fn plan(
         subnets,
         excludes,
         whose: whose::plan(args, environment)?,
+        keeps_addresses: args.tunnel.tunnel.is_some(),
     };
     if let Some((wider, narrower)) = conflict(&plan.subnets) {
         return Err(two_meanings(&plan, wider, narrower));

@@ -107,6 +107,8 @@ pub struct CapturePlan {
     pub excludes: Vec<IpNet>,
     /// Whose packets.
     pub whose: Whose,
+    /// No mapping will do: some of it goes as whole packets, with the addresses that it has (`--tunnel`).
+    pub keeps_addresses: bool,
 }
 
 /// A network to capture, and which of its TCP ports.

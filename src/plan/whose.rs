@@ -134,6 +134,15 @@ const fn is_user(number: u32) -> bool {
 }
 
 impl Whose {
+    /// Of these users, and of what is forwarded. Groups are words for people.
+    pub fn of(users: Vec<u32>, forwarded: Forwarded) -> Self {
+        Self {
+            users,
+            groups: Vec::new(),
+            forwarded,
+        }
+    }
+
     /// Whether it is one that [`super::resolve()`] may give, for a plan that comes from elsewhere.
     ///
     /// # Errors

@@ -353,11 +353,8 @@ impl Request {
                 let capture = CapturePlan {
                     subnets: subnets.into_iter().map(Selector::subnet).collect(),
                     excludes,
-                    whose: Whose {
-                        users,
-                        groups: Vec::new(),
-                        forwarded: forwarded.forwarded(),
-                    },
+                    whose: Whose::of(users, forwarded.forwarded()),
+                    keeps_addresses: false,
                 };
                 capture.check().map_err(senseless)?;
                 if let Some(names) = names.as_ref().filter(|names| !names.is_sound()) {
@@ -423,11 +420,8 @@ mod tests {
                 far: None,
             }],
             excludes: vec!["fd00::/64".parse().unwrap()],
-            whose: Whose {
-                users: vec![0, 1000],
-                groups: Vec::new(),
-                forwarded: Forwarded::By(vec!["eth1".into()]),
-            },
+            whose: Whose::of(vec![0, 1000], Forwarded::By(vec!["eth1".into()])),
+            keeps_addresses: false,
         };
         let exempt = vec!["192.0.2.1".parse().unwrap()];
         let names = Some(Wish {

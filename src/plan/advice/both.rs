@@ -37,14 +37,14 @@ impl fmt::Display for Both {
 }
 
 /// For a subnet that meets what is here. All of it is mapped; where so large a network is nowhere free, that `part` of it
-/// which can be left out. A default makes way by itself.
+/// which can be left out. A default makes way by itself, and a tunnel takes no mapping.
 pub(super) fn both(
     capture: &CapturePlan,
     host: &HostNetworks,
     subnet: &Subnet,
     part: Option<&IpNet>,
 ) -> Both {
-    if subnet.is_default() {
+    if subnet.is_default() || capture.keeps_addresses {
         return Both::No;
     }
     let taken = taken(capture, host);

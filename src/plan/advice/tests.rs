@@ -224,6 +224,15 @@ fn what_is_proposed_silences_the_warning() {
         };
         let mapped = capture(&[&write.to_string()], &[]);
         assert_eq!(advise(&mapped, &host, None), Ok(vec![]));
+        let tunnel = CapturePlan {
+            keeps_addresses: true,
+            ..capture(&[typed], &[])
+        };
+        let advice = advise(&tunnel, &host, None).unwrap();
+        let Some(Advice::LocalNetwork { both, .. }) = advice.first() else {
+            panic!("{advice:?}");
+        };
+        assert_eq!(*both, Both::No);
     }
 }
 
