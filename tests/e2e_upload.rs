@@ -131,6 +131,9 @@ fn datagrams_go_by_an_uploaded_helper_of_which_nothing_is_left() {
         lab.processes("bastion").len() < idle
     });
     lab.start_further_sshd_at(PORT);
+    eventually("it is sent again before anybody asks", || {
+        udp(&lab) == "by the uploaded helper"
+    });
     eventually("datagrams go again", || {
         ask(&lab, "client", V4.host, 7777, "9") == "9 same\n"
     });

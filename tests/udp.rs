@@ -665,7 +665,7 @@ async fn it_says_why_nothing_was_uploaded() {
     let small = "PATH=/bin:/usr/bin mount -t tmpfs -o size=1m none /tmp";
     assert_eq!(
         refused(small, ourselves()).await,
-        "no helper can be uploaded: the server cannot keep it: /tmp is full"
+        "no helper can be uploaded: the server cannot keep it in /tmp: head: error writing 'standard output': No space left on device"
     );
     let dir = tempfile::tempdir().unwrap();
     let no_loader = changed(dir.path(), b"ld-linux", b"ld-other");
@@ -673,6 +673,13 @@ async fn it_says_why_nothing_was_uploaded() {
     assert!(
         said.starts_with("the uploaded helper does not run on the server (")
             && said.contains("--target"),
+        "{said}"
+    );
+    let no_more = "PATH=/bin:/usr/bin mount -t tmpfs none /tmp; ulimit -v 20000";
+    let said = refused(no_more, ourselves()).await;
+    assert!(
+        said.starts_with("the uploaded helper does not run on the server: ")
+            && !said.contains("--target"),
         "{said}"
     );
     let machine = std::fs::read(UNDERPASS).unwrap()[..20].to_vec();
@@ -685,7 +692,54 @@ async fn it_says_why_nothing_was_uploaded() {
     );
 }
 
-/// Whenever it is cut off: there is no file that could be left.
+/// A helper that cannot run there is not sent a second time, however many datagrams ask for it.
+#[tokio::test]
+async fn what_never_runs_is_sent_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (local, _dir) = bare(":");
+    let rig = Rig::with_upload(local, Some(changed(dir.path(), b"ld-linux", b"ld-other")));
+    let first = rig.failed().await;
+    // A question, and the upload.
+    assert_eq!(rig.local.runs.load(Ordering::Relaxed), 2);
+    let target: SocketAddr = "127.0.0.1:53".parse().unwrap();
+    let asked = async {
+        while rig.local.runs.load(Ordering::Relaxed) < 3 {
+            rig.proxy.handle_datagram(key(1, target), target, b"x");
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, asked).await.unwrap();
+    assert_eq!(rig.failed().await, first);
+    assert_eq!(
+        rig.local.runs.load(Ordering::Relaxed),
+        3,
+        "a question alone"
+    );
+}
+
+/// What a login's loader has to say is no reason.
+#[tokio::test]
+async fn a_loader_may_say_something_first() {
+    let (local, _dir) = bare("export LD_PRELOAD=/no/such.so");
+    Rig::with(UPLOADED, local).await;
+}
+
+#[tokio::test]
+async fn busybox_will_do_for_an_upload() {
+    let (mut local, dir) = with(UPLOADED, &["/bin/busybox", "sh"]);
+    for applet in [&POSIX[..], &TAKES].concat() {
+        let path = dir.path().join(applet);
+        std::fs::remove_file(&path).unwrap();
+        symlink("/bin/busybox", path).unwrap();
+    }
+    local.path = Some(dir.path().to_string_lossy().into_owned());
+    let mut rig = Rig::with(UPLOADED, local).await;
+    let (server, _task) = echo(LOOPBACK[0]).await;
+    rig.send(key(1, server), server, b"hello");
+    assert_eq!(rig.next_datagram().await.1[2..], *b"hello");
+}
+
+/// Cut off while it is sent: the file has no name that could be left.
 #[tokio::test]
 async fn an_upload_that_is_cut_off_leaves_nothing() {
     let place = tempfile::tempdir().unwrap();

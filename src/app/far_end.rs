@@ -129,6 +129,9 @@ impl Near {
         for _ in 0..TURN {
             let mut stream = self.lock();
             let Stream { far, buffer } = &mut *stream;
+            if far.is_full() {
+                break;
+            }
             let receive = || Ok(recv(from.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?);
             match from.try_io(ready, receive) {
                 Ok(len) => far.tell_datagram(flow, &buffer[..len]),

@@ -235,9 +235,9 @@ fn planned(args: &cli::UpArgs) -> anyhow::Result<Resolved> {
     let person = surroundings::person()?;
     let environment = surroundings::environment(&person);
     let mut config = ssh_config::SshConfig::new(person);
-    let resolved = plan::resolve(args, &environment, &mut |query| config.ask(query))?;
-    up::beside::upload::check(&resolved.0.beside)?;
-    Ok(resolved)
+    Ok(plan::resolve(args, &environment, &mut |query| {
+        config.ask(query)
+    })?)
 }
 
 /// The plan of what captures on the whole host, or in another network; and who looks after the names there where they are to be
@@ -264,6 +264,8 @@ fn warned((plan, warnings): Resolved, matters: impl Fn(&plan::PlanWarning) -> bo
 /// The plan of `up` with its warnings said, or the error said.
 fn prepare(typed: &cli::UpArgs) -> Result<plan::Plan, Exit> {
     let resolved = resolve(typed).map_err(|error| said(&error, Exit::Usage))?;
+    let uploaded = up::beside::upload::check(&resolved.0.beside);
+    uploaded.map_err(|error| said(&error, Exit::Usage))?;
     Ok(warned(resolved, |_| true))
 }
 

@@ -37,10 +37,12 @@ pub struct TunnelArgs {
     pub udp: bool,
     /// With --udp: send this program to a server without python3 and perl
     ///
-    /// It goes into a temporary file of the first of $TMPDIR, /tmp, /var/tmp, $HOME and /dev/shm that programs can be run from. The
-    /// file has no name any more before the first byte is in it, and goes with the connection. FILE, where the server is another
-    /// machine, or has older libraries than this one: an underpass that is linked statically (cargo build --release --target
-    /// x86_64-unknown-linux-musl). It gets no privilege, and does nothing but send and receive datagrams.
+    /// It goes into a temporary file of the first of $TMPDIR, /tmp, /var/tmp, $HOME and /dev/shm that programs can be run from; the
+    /// file loses its name before the program is in it, and goes with the connection. Some 20 MB are sent at the start, and again
+    /// whenever the connection was lost; until they are there datagrams wait for 3 s at most. The server has to have mktemp, head -c,
+    /// wc, chmod, rm and /proc. It runs as the login does, and does nothing but send and receive datagrams. FILE, where the server
+    /// is another machine, or has older libraries than this one: an underpass that is linked statically (cargo build --release
+    /// --target x86_64-unknown-linux-musl).
     #[arg(long, value_name = "FILE", help_heading = NETWORKS, num_args = 0..=1, require_equals = true, default_missing_value = OURSELVES, value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub upload_helper: Option<PathBuf>,
     /// Answer pings, by the server's own ping

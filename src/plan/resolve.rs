@@ -22,7 +22,7 @@ pub fn resolve(
     let mut warnings = Vec::new();
     let query = Query::new(args)?;
     let capture = capture::plan(args, environment, &mut warnings)?;
-    let beside = tunnel::plan(args)?;
+    let beside = tunnel::plan(args, environment)?;
     let device = device::plan(args, beside.tunnel.as_ref())?;
     let instance = InstancePlan::new(args, &query.host, query.port)?;
     let client = SshClient {

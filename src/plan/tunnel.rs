@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::far_side::{self, TunnelAddress};
-use super::{CapturePlan, DeviceKind, DnsPlan, Forwarded, PlanError};
+use super::{CapturePlan, DeviceKind, DnsPlan, Environment, Forwarded, PlanError};
 use crate::cli::{PingArg, TunnelArg, TunnelArgs, UpArgs};
 
 /// How UDP, ping and everything else go; without anything UDP is refused, and ping is silent.
@@ -79,7 +79,11 @@ impl TunnelMode {
 }
 
 /// What `--tunnel` and its like say.
-pub(super) fn plan(args: &UpArgs) -> Result<BesidePlan, PlanError> {
+pub(super) fn plan(args: &UpArgs, environment: &Environment) -> Result<BesidePlan, PlanError> {
+    read(args, &|path| environment.expand(path))
+}
+
+fn read(args: &UpArgs, expand: &dyn Fn(&str) -> PathBuf) -> Result<BesidePlan, PlanError> {
     let TunnelArgs {
         tunnel,
         tunnel_address,
@@ -111,7 +115,10 @@ pub(super) fn plan(args: &UpArgs) -> Result<BesidePlan, PlanError> {
     Ok(BesidePlan {
         tunnel,
         udp: *udp,
-        upload: upload_helper.clone(),
+        // A shell leaves the tilde behind an equals sign to us.
+        upload: upload_helper
+            .as_deref()
+            .map(|file| expand(&file.to_string_lossy())),
         pings,
     })
 }
@@ -163,7 +170,7 @@ mod tests {
             tunnel,
             ..UpArgs::default()
         };
-        plan(&args)
+        read(&args, &|path| path.replace('~', "/home/me").into())
     }
 
     #[test]
@@ -208,12 +215,12 @@ mod tests {
     fn a_helper_is_uploaded_for_udp() {
         let args = |udp| TunnelArgs {
             udp,
-            upload_helper: Some("/opt/underpass".into()),
+            upload_helper: Some("~/underpass".into()),
             ..TunnelArgs::default()
         };
         assert!(matches!(of(args(false)), Err(PlanError::NoUdp)));
         let plan = of(args(true)).unwrap();
-        assert_eq!(plan.upload, Some("/opt/underpass".into()));
+        assert_eq!(plan.upload, Some("/home/me/underpass".into()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::frame::Fault;
 use super::mux::{Counters, Heard, Mux};
 use super::record::Record;
 use super::start::{PATIENCE, Pauses, Trouble, probe, start};
-use super::upload::{Begun, Upload};
+use super::upload::{Begun, Upload, UploadError};
 use crate::net::{ByteReader, ByteWriter, Exec, FlowKey};
 
 /// Bytes that are written at once.
@@ -142,17 +142,22 @@ impl<D: Deliver> Proxy<D> {
         let mut pauses = Pauses::default();
         // A program is long on its way to the server: it goes ahead of the first datagram.
         let mut goes_ahead = self.upload.is_some();
+        let mut refused = None;
         loop {
             while !goes_ahead && !lock(&self.mux).wants() {
                 self.bell.notified().await;
             }
             self.set(State::Starting);
-            let trouble = match self.carry(exec).await {
+            let trouble = match self.carry(exec, &mut refused).await {
                 Ok(never) => match never {},
                 Err(trouble) => trouble,
             };
             let lasted = lock(&self.mux).up().map(|up| now() - up);
             lock(&self.mux).handle_lost(&trouble.to_string());
+            if trouble == Trouble::Lost {
+                // There may be another server behind the next connection.
+                refused = None;
+            }
             let pause = pauses.after("UDP", &trouble, lasted);
             goes_ahead = self.upload.is_some() && pause.is_none();
             if let Some(pause) = pause {
@@ -163,9 +168,13 @@ impl<D: Deliver> Proxy<D> {
         }
     }
 
-    /// Starts a far end and carries datagrams to its end.
-    async fn carry<E: Exec>(&self, exec: &E) -> Result<Infallible, Trouble> {
-        let begun = self.begin(exec, &probe(exec).await?).await?;
+    /// Starts a far end and carries datagrams to its end. `refused` is why none is uploaded any more.
+    async fn carry<E: Exec>(
+        &self,
+        exec: &E,
+        refused: &mut Option<UploadError>,
+    ) -> Result<Infallible, Trouble> {
+        let begun = self.begin(exec, &probe(exec).await?, refused).await?;
         lock(&self.mux).handle_start(begun.means.carries());
         tokio::select! {
             ended = self.hear(begun.reader, begun.means, begun.heard) => ended,
@@ -178,17 +187,26 @@ impl<D: Deliver> Proxy<D> {
         &self,
         exec: &E,
         found: &Found,
+        refused: &mut Option<UploadError>,
     ) -> Result<Begun<E::Reader, E::Writer>, Trouble> {
         let has_all = found
             .means
             .is_some_and(|means| means.carries() == Carries::Everything);
         let mut trouble = Trouble::NoMeans;
         if let Some(upload) = self.upload.as_ref().filter(|_| !has_all) {
-            self.set(State::Uploading);
-            trouble = match upload.begin(exec, &found.system).await {
-                Ok(begun) => return Ok(begun),
-                Err(trouble) => trouble,
+            trouble = match refused {
+                Some(error) => Trouble::Upload(error.clone()),
+                None => {
+                    self.set(State::Uploading);
+                    match upload.begin(exec, &found.system).await {
+                        Ok(begun) => return Ok(begun),
+                        Err(trouble) => trouble,
+                    }
+                }
             };
+            if let Trouble::Upload(error) = &trouble {
+                *refused = Some(error.clone()).filter(UploadError::is_final);
+            }
         }
         let Some(means) = found.means.filter(|_| trouble != Trouble::Lost) else {
             return Err(trouble);

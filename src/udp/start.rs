@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::far::{Found, PROBE};
 use super::frame::Fault;
 use super::upload::UploadError;
-use crate::net::{ByteReader, ByteWriter, Exec, OpenError, StreamError};
+use crate::net::{ByteReader, ByteWriter, Exec, OpenError, OpenFailure, StreamError};
 
 /// How long the server may take to say what it has, and a far end to greet.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,13 +59,23 @@ impl From<StreamError> for Trouble {
     }
 }
 
+impl From<OpenError> for Trouble {
+    /// A command was not run.
+    fn from(error: OpenError) -> Self {
+        match error.failure {
+            OpenFailure::ConnectionLost => Self::Lost,
+            _ => Self::NoExec(error),
+        }
+    }
+}
+
 /// Asks the server what it has.
 ///
 /// # Errors
 /// [`Trouble`]: it runs no commands, or says nothing.
 pub async fn probe(exec: &impl Exec) -> Result<Found, Trouble> {
     // No deadline here: whoever has no connection for now waits for the next one.
-    let (mut reader, mut writer) = exec.exec(PROBE).await.map_err(Trouble::NoExec)?;
+    let (mut reader, mut writer) = exec.exec(PROBE).await?;
     let mut output = Vec::new();
     let hear = async {
         writer.finish().await?;
@@ -92,7 +102,7 @@ pub async fn start<E: Exec>(
     command: &str,
     program: String,
 ) -> Result<(E::Reader, E::Writer), Trouble> {
-    let (reader, mut writer) = exec.exec(command).await.map_err(Trouble::NoExec)?;
+    let (reader, mut writer) = exec.exec(command).await?;
     match timeout(PATIENCE, writer.write(program.into())).await {
         Ok(written) => written?,
         Err(_) => return Err(Trouble::Silent(name)),

@@ -28,7 +28,7 @@ const MOST_TOLD: usize = 300;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UploadError {
     /// Ours, or the file that was named.
-    #[error("--upload-helper: the file cannot be read: {0}")]
+    #[error("--upload-helper: {0}")]
     NotRead(String),
     /// It is something else.
     #[error(
@@ -40,6 +40,11 @@ pub enum UploadError {
         "--upload-helper: the program has more than 256 MiB; an underpass that was built with --release has less"
     )]
     TooLong,
+    /// No program for Linux runs there.
+    #[error(
+        "--upload-helper: the server is {0}, where underpass does not run: install python3 or perl there"
+    )]
+    OtherSystem(System),
     /// It runs elsewhere.
     #[error(
         "--upload-helper: the server is {system}, and the file is for {machine}; it takes a static build for there (cargo build \
@@ -64,7 +69,10 @@ pub enum UploadError {
         /// What it should have been built for.
         target: String,
     },
-    /// The server has no place for it, or does not let it run.
+    /// The server does not let it run, or it does not get far there.
+    #[error("the uploaded helper does not run on the server: {0}")]
+    NotRun(String),
+    /// The server has no place for it.
     #[error("no helper can be uploaded: the server cannot {0}")]
     Refused(String),
     /// The line is too slow, or dead.
@@ -72,6 +80,21 @@ pub enum UploadError {
         "the upload of the helper does not go on: {0} bytes within 30 s are too much for the line"
     )]
     Stalled(u64),
+}
+
+impl UploadError {
+    /// Whether the same server would say the same again.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::NotRead(_) | Self::Refused(_) | Self::Stalled(_) => false,
+            Self::NoProgram(_)
+            | Self::TooLong
+            | Self::OtherSystem(_)
+            | Self::OtherMachine { .. }
+            | Self::NotStatic { .. }
+            | Self::NotRun(_) => true,
+        }
+    }
 }
 
 /// A program file that is read from its beginning.
@@ -127,6 +150,9 @@ impl Upload {
     ) -> Result<Begun<E::Reader, E::Writer>, Trouble> {
         let mut pieces = Pieces::open(self).await?;
         let program = pieces.program;
+        if !system.is_linux() {
+            return Err(UploadError::OtherSystem(system.clone()).into());
+        }
         if !program.runs_on(system) {
             return Err(Trouble::Upload(UploadError::OtherMachine {
                 system: system.clone(),
@@ -155,12 +181,17 @@ impl Upload {
 
 /// What the server cannot do, and why perhaps.
 fn refused(cannot: String, program: Program, system: &System) -> UploadError {
-    match cannot.strip_prefix("run it: ") {
-        Some(said) if !program.is_static => UploadError::NotStatic {
+    let Some(said) = cannot.strip_prefix("run it: ") else {
+        return UploadError::Refused(cannot);
+    };
+    // A shell, of a missing loader; the loader, of a missing library; and of one that is too old.
+    let of_libraries = ["No such file", "not found", "cannot open shared object"];
+    match !program.is_static && of_libraries.iter().any(|words| said.contains(words)) {
+        true => UploadError::NotStatic {
             said: said.to_owned(),
             target: target(system),
         },
-        _ => UploadError::Refused(cannot),
+        false => UploadError::NotRun(said.to_owned()),
     }
 }
 

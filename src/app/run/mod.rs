@@ -34,7 +34,7 @@ use self::named::{Known, Wanted};
 use self::network::Network;
 use self::ways::Ways;
 use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
-use super::up::beside::{Beside, Inlet, Wished};
+use super::up::beside::{Beside, Inlet, Wished, upload};
 use super::up::names::NamesError;
 use super::up::{self, records, session::Session};
 use super::{confine, looker, surroundings, warned};
@@ -187,8 +187,10 @@ fn planned(args: &NetworkArgs) -> anyhow::Result<RunPlan> {
             PlanWarning::LastPort { .. } | PlanWarning::CommandUnderDefault { .. }
         )
     };
+    let resolved = super::planned(&up)?;
+    upload::check(&resolved.0.beside)?;
     Ok(RunPlan {
-        plan: warned(super::planned(&up)?, matters),
+        plan: warned(resolved, matters),
         all: *all,
         isolate: *isolate,
         publish,

@@ -1,17 +1,27 @@
 //! Commands on the server, over whatever link there is.
 
-use super::{Steady, SteadyReader, SteadyWriter, counted};
+use tokio::time::sleep;
+
+use super::{OPEN_AGAIN, Steady, SteadyReader, SteadyWriter, counted};
 use crate::carrier::{AnyCarrier, AnyReader, AnyWriter};
-use crate::net::{Exec, OpenError};
+use crate::net::{Exec, OpenError, OpenFailure};
 
 impl Exec for Steady<AnyCarrier> {
     type Reader = SteadyReader<AnyReader>;
     type Writer = SteadyWriter<AnyWriter>;
 
-    /// Waits while there is no link.
+    /// Waits while there is no link, and for the next one where this one was lost under it.
     async fn exec(&self, command: &str) -> Result<(Self::Reader, Self::Writer), OpenError> {
-        let current = self.current().await;
-        let (reader, writer) = current.link.open_exec(command).await?;
-        Ok(counted(reader, writer, &current.streams))
+        loop {
+            let current = self.current().await;
+            match current.link.open_exec(command).await {
+                Ok((reader, writer)) => return Ok(counted(reader, writer, &current.streams)),
+                Err(error) if error.failure == OpenFailure::ConnectionLost => {
+                    drop(current);
+                    sleep(OPEN_AGAIN).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }

@@ -151,6 +151,11 @@ pub struct System {
 }
 
 impl System {
+    /// Whether it is one, as far as is known.
+    pub(super) fn is_linux(&self) -> bool {
+        matches!(self.kernel.as_str(), "Linux" | "")
+    }
+
     /// Reads what `uname -sm` says.
     fn read(text: &str) -> Option<Self> {
         let is_name = |name: &&str| {

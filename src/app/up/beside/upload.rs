@@ -38,10 +38,13 @@ fn first(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn open(file: &Path) -> io::Result<(File, u64)> {
-    // A pipe would be waited for.
-    let found = std::fs::metadata(file)?;
-    if !found.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
-    Ok((File::open(file)?, found.len()))
+    let opened = || {
+        // A pipe would be waited for.
+        let found = std::fs::metadata(file)?;
+        if !found.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
+        Ok((File::open(file)?, found.len()))
+    };
+    opened().map_err(|error| io::Error::other(format!("{}: {error}", file.display())))
 }
