@@ -715,6 +715,12 @@ async fn what_never_runs_is_sent_once() {
         3,
         "a question alone"
     );
+    // Whoever asks for the state hears why, also when it may be tried again.
+    let look = |state| match state {
+        State::Again(trouble) => Some(trouble),
+        _ => None,
+    };
+    assert_eq!(rig.becomes(look).await, first);
 }
 
 /// What a login's loader has to say is no reason.

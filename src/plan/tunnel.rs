@@ -132,6 +132,13 @@ fn read_address(text: &str) -> Result<TunnelAddress, PlanError> {
     Ok(text.parse()?)
 }
 
+impl BesidePlan {
+    /// Whether the server has to run commands for it.
+    pub fn takes_commands(&self) -> bool {
+        self.tunnel.is_some() || self.udp || self.pings == Some(PingPlan::Server)
+    }
+}
+
 impl TunnelPlan {
     /// Whether `capture` and `dns` can go through it: what is a whole packet carries the addresses that it has.
     pub(super) fn check(

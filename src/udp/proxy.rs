@@ -45,6 +45,8 @@ pub enum State {
     Up(Means),
     /// There is none for now.
     Failed(Trouble),
+    /// There was none, and the next datagram has it tried again.
+    Again(Trouble),
 }
 
 impl std::fmt::Display for State {
@@ -57,6 +59,10 @@ impl std::fmt::Display for State {
             Self::Uploading => f.write_str("by a helper, which is being uploaded to the server"),
             Self::Up(means) => write!(f, "by {means}"),
             Self::Failed(trouble) => write!(f, "not carried: {trouble}"),
+            Self::Again(trouble) => write!(
+                f,
+                "not carried: {trouble}; it is tried again with the next datagram"
+            ),
         }
     }
 }
@@ -160,11 +166,14 @@ impl<D: Deliver> Proxy<D> {
             }
             let pause = pauses.after("UDP", &trouble, lasted);
             goes_ahead = self.upload.is_some() && pause.is_none();
-            if let Some(pause) = pause {
-                self.set(State::Failed(trouble));
-                sleep(pause).await;
-            }
-            self.set(State::Idle);
+            self.set(match pause {
+                Some(pause) => {
+                    self.set(State::Failed(trouble.clone()));
+                    sleep(pause).await;
+                    State::Again(trouble)
+                }
+                None => State::Idle,
+            });
         }
     }
 

@@ -113,11 +113,18 @@ pub async fn start<E: Exec>(
 
 /// How long to wait before a far end is started again.
 #[derive(Debug)]
-pub struct Pauses(Duration);
+pub struct Pauses {
+    next: Duration,
+    /// What the log has already.
+    told: Option<Trouble>,
+}
 
 impl Default for Pauses {
     fn default() -> Self {
-        Self(PAUSES.0)
+        Self {
+            next: PAUSES.0,
+            told: None,
+        }
     }
 }
 
@@ -133,12 +140,20 @@ impl Pauses {
         let was_good = lasted.is_some_and(|lasted| lasted >= LASTING);
         if was_good || *trouble == Trouble::Lost {
             tracing::info!("{what}: {trouble}; it starts again when it is needed");
-            self.0 = PAUSES.0;
+            *self = Self::default();
             return None;
         }
-        let pause = self.0;
-        self.0 = (pause * 2).min(PAUSES.1);
-        tracing::warn!("{what} is not carried for {} s: {trouble}", pause.as_secs());
+        let pause = self.next;
+        self.next = (pause * 2).min(PAUSES.1);
+        let seconds = pause.as_secs();
+        if self.told.as_ref() == Some(trouble) {
+            tracing::debug!("{what} is not carried for {seconds} s: {trouble}");
+        } else {
+            tracing::warn!(
+                "{what} is not carried: {trouble}; it is tried again when it is needed, from time to time"
+            );
+            self.told = Some(trouble.clone());
+        }
         Some(pause)
     }
 }

@@ -202,7 +202,13 @@ async fn sessions(
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let clock = server::clock(output, now.map_or(0, |now| now.as_secs()));
     let runs_ours = server::is_ours(output);
-    let restrictions = security::restrictions(&exec, &terminal, &sftp, runs_ours);
+    let restrictions = security::restrictions(
+        &exec,
+        &terminal,
+        &sftp,
+        runs_ours,
+        plan.beside.takes_commands(),
+    );
     let mut checks = vec![
         server::exec(&exec),
         server::nodelay(&exec),

@@ -208,7 +208,11 @@ async fn server(planned: &Planned, probes: &[String]) -> Vec<Group> {
     let agent = agent_key_facts(&plan.ssh.login.agent).await;
     let mut officer = security::keys(&files, &agent, login.as_ref(), &plan.ssh);
     officer.extend(security);
-    officer.extend(security::configuration(&plan.ssh, planned.forwards_agent));
+    officer.extend(security::configuration(
+        &plan.ssh,
+        planned.forwards_agent,
+        plan.beside.tunnel.is_some(),
+    ));
     vec![
         Group {
             group: "server",

@@ -239,16 +239,27 @@ pub(super) fn methods(login: &Description) -> Check {
 }
 
 /// What the configuration says, as it counts for this server.
-pub(super) fn configuration(plan: &SshPlan, forwards_agent: Option<bool>) -> Vec<Check> {
+pub(super) fn configuration(
+    plan: &SshPlan,
+    forwards_agent: Option<bool>,
+    has_tunnel: bool,
+) -> Vec<Check> {
     vec![
-        root(plan),
+        root(plan, has_tunnel),
         agent(forwards_agent),
         host_keys(plan),
         known_hosts(plan),
     ]
 }
 
-fn root(plan: &SshPlan) -> Check {
+fn root(plan: &SshPlan, has_tunnel: bool) -> Check {
+    if plan.user == "root" && has_tunnel {
+        return Check::warn(
+            "root-login",
+            "you log in as root, for the tunnel's set-up",
+            "an account of its own will do where an administrator has set the tunnel up: up --tunnel with it says how",
+        );
+    }
     if plan.user == "root" {
         return Check::warn(
             "root-login",
@@ -305,6 +316,7 @@ pub(super) fn restrictions(
     terminal: &Answer,
     sftp: &Answer,
     runs_ours: bool,
+    takes_commands: bool,
 ) -> Check {
     let is_granted = |answer: &Answer| matches!(answer, Answer::Granted(_));
     let mut may = Vec::new();
@@ -327,11 +339,15 @@ pub(super) fn restrictions(
     }
     let found = format!("beside forwarding, this login may {}", may.join(", "));
     if is_granted(terminal) {
-        return Check::warn(
-            "restrictions",
-            found,
-            "where forwarding is enough: restrict,port-forwarding,command=\"/bin/false\" in authorized_keys",
-        );
+        let hint = match takes_commands {
+            true => {
+                "commands have to stay for --tunnel, --udp and --ping, a terminal need not: restrict,port-forwarding in authorized_keys"
+            }
+            false => {
+                "where forwarding is enough: restrict,port-forwarding,command=\"/bin/false\" in authorized_keys"
+            }
+        };
+        return Check::warn("restrictions", found, hint);
     }
     Check::pass(
         "restrictions",
@@ -485,7 +501,7 @@ mod tests {
         let mut plan = SshPlan::new("h", 22, "me");
         plan.hash_known_hosts = true;
         let all = |plan: &SshPlan, agent| -> Vec<Verdict> {
-            configuration(plan, agent)
+            configuration(plan, agent, false)
                 .iter()
                 .map(|check| check.verdict)
                 .collect()
@@ -497,6 +513,9 @@ mod tests {
         assert_eq!(all(&plan, Some(true)), [Warn; 4]);
         plan.host_keys = HostKeyPolicy::No;
         assert_eq!(all(&plan, None), [Warn, Skip, Warn, Warn]);
+        let for_a_tunnel = root(&plan, true);
+        assert_eq!(for_a_tunnel.verdict, Warn);
+        assert!(!format!("{for_a_tunnel:?}").contains("needs no root"));
     }
 
     #[test]
@@ -530,9 +549,11 @@ mod tests {
                 "only",
             ),
         ] {
-            let check = restrictions(&exec, &terminal, &sftp, ours);
+            let check = restrictions(&exec, &terminal, &sftp, ours, false);
             assert_eq!(check.verdict, expected, "{check:?}");
             assert!(check.found.contains(word), "{check:?}");
+            let with_udp = restrictions(&exec, &terminal, &sftp, ours, true);
+            assert!(!format!("{with_udp:?}").contains("/bin/false"));
         }
     }
 }
