@@ -38,7 +38,7 @@ pub struct TunnelArgs {
     /// With --udp: send this program to a server without python3 and perl
     ///
     /// It goes into a temporary file of the first of $TMPDIR, /tmp, /var/tmp, $HOME and /dev/shm that programs can be run from; the
-    /// file loses its name before the program is in it, and goes with the connection. Some 20 MB are sent at the start, and again
+    /// file loses its name before the program is in it, and goes with the connection. Some 15 MB are sent at the start, and again
     /// whenever the connection was lost; until they are there datagrams wait for 3 s at most. The server has to have mktemp, head -c,
     /// wc, chmod, rm and /proc. It runs as the login does, and does nothing but send and receive datagrams. FILE, where the server
     /// is another machine, or has older libraries than this one: an underpass that is linked statically (cargo build --release
