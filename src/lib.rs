@@ -34,17 +34,17 @@
 //! |---|---|---|
 //! | [`cli`] | arguments as typed; one definition feeds help, man page, completions | files, sockets |
 //! | [`plan`] | arguments, environment, config.toml and ssh's effective configuration become one valid [`plan::Plan`], or an error that says what to change | tokio, engine, os |
-//! | [`app`] | wiring, asking `ssh -G`, start in stages, shutdown and undo order, exit codes; [`app::control`]: how a run is asked, reloaded and ended; [`mod@app::run`]: a command with a network of its own; [`app::doctor`] | protocols |
+//! | [`app`] | wiring, asking `ssh -G`, start in stages, shutdown and undo order, exit codes; [`app::control`]: how a run is asked, reloaded and ended; [`mod@app::run`]: a command with a network of its own; [`app::doctor`]; `app/far_end.rs`: the sockets of this program where it is UDP's helper on a server | protocols |
 //! | [`net`] | plain values and the seam traits [`net::Inbound`], [`net::Carrier`], [`net::Exec`] | everything but std and bytes |
 //! | [`engine`] | the sans-IO core: packets and far-side answers in, packets, new flows and questions for names out; what is no TCP as [`engine::Ways`] have it | tokio, clocks, SSH, descriptors |
 //! | [`inlet`] | whatever lets a connection in: [`inlet::tun`]; each request is accepted or refused exactly once; [`inlet::tap`] passes frames on | carriers |
 //! | [`mod@relay`] | open, then accept or refuse, then copy: half-close, counts. One page | TUN, smoltcp, SSH |
 //! | [`carrier`] | opens the far side: [`carrier::russh`], replaced by [`carrier::steady`] when it is lost, the dial budget, the table of failure texts; [`carrier::openssh`] over [`carrier::channels`], which carries [`carrier::packets`] too; [`carrier::direct`] for what `run` reaches without a server | inlets, engine |
 //! | [`resolve`] | a name server whose questions travel as DNS over TCP in a carrier's streams, or as datagrams to the name servers of the host: sans-IO [`resolve::Resolver`] with cache, joins and retries; [`resolve::Proxy`] gives it streams and a clock | engine, inlets, which carrier |
-//! | [`udp`] | UDP by a small program on the server, over one command's stream: sans-IO [`udp::Mux`]; [`udp::Proxy`] gives it the stream and a clock | engine, inlets, which carrier |
+//! | [`udp`] | UDP by a small program on the server, over one command's stream: sans-IO [`udp::Mux`]; [`udp::Proxy`] gives it the stream and a clock; [`udp::Upload`]: how this program becomes the small one, [`udp::FarEnd`]: the same stream seen from there | engine, inlets, which carrier |
 //! | [`ping`] | echo requests by the server's own `ping`, or by TCP: sans-IO [`ping::Hosts`]; [`ping::Pinger`] gives it a clock | engine, inlets, which carrier |
 //! | [`audit`] | who connected where and when, one JSON line each: handed over by a flow, or by [`audit::Conversations`] where there is none; written by a thread of its own | carriers, inlets, engine |
-//! | [`os`] | [`os::helper`], the privileged part; [`os::names`]: whom programs ask for names; tun, netlink, namespaces, changes of the network, children that end with us, confinement, run directories, systemd, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
+//! | [`os`] | [`os::helper`], the privileged part; [`os::names`]: whom programs ask for names; tun, netlink, namespaces, changes of the network, children that end with us, standard streams, confinement, run directories, systemd, memory and limits of the process: desired state in, undo out; the only `unsafe` | engine, carriers |
 //! | [`stats`] | counters of how flows ended, and their bytes | deciding anything |
 //!
 //! `tests/architecture.rs` holds the table of who may name whom. To come: further inlets as one file each.

@@ -47,7 +47,7 @@ use helping::{Helper, Words};
 /// Runs a command line to its end. Whatever went wrong has been said on stderr.
 pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.collect();
-    // On a server nothing of ours is there to be read.
+    // Nobody's files and no name of a user's are looked for on a server.
     if cli::is_far_end(&words) {
         return far_end::run().into();
     }
@@ -112,7 +112,6 @@ fn dispatch(command: Command, log: LogArgs) -> ExitCode {
         Command::Reload(args) => Ok(reload::run(args.name.as_deref())),
         Command::Doctor(args) => Ok(doctor::run(&args)),
         Command::Helper => Ok(helper::run()),
-        Command::UdpFarEnd => Ok(far_end::run()),
         Command::Sudoers { user, force } => Ok(sudoers::run(user, force)),
         Command::Cleanup => Ok(block_on(cleanup::run())),
         Command::Completions { shell } => Ok(print(completions::script(shell).as_bytes())),

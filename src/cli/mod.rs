@@ -133,9 +133,6 @@ pub enum Command {
     /// The privileged part: `up` starts it by itself
     #[command(hide = true)]
     Helper,
-    /// The far end of UDP: `up --upload-helper` starts it on a server by itself
-    #[command(hide = true, name = FAR_END)]
-    UdpFarEnd,
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  underpass completions bash | sudo tee /etc/bash_completion.d/underpass"
@@ -179,7 +176,7 @@ const UP_USAGE: &str = "underpass up [OPTIONS] [PROFILE] [[FAR=]NET[:PORT[-PORT]
 const RUN_USAGE: &str = "underpass run [OPTIONS] [PROFILE] [[FAR=]NET[:PORT]]... -- COMMAND...";
 const SHELL_USAGE: &str = "underpass shell [OPTIONS] [PROFILE] [[FAR=]NET[:PORT[-PORT]]]...";
 const DOCTOR_USAGE: &str = "underpass doctor [OPTIONS] [PROFILE] [[FAR=]NET[:PORT[-PORT]]]...";
-/// The command that is run on servers.
+/// What `up --upload-helper` has a server run: the far end of UDP. No command of a person's, and so none of [`Command`].
 const FAR_END: &str = "udp-far-end";
 /// Heading of the options that every command takes.
 const LOG: &str = "Log options";

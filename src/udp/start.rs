@@ -149,9 +149,7 @@ impl Pauses {
         if self.told.as_ref() == Some(trouble) {
             tracing::debug!("{what} is not carried for {seconds} s: {trouble}");
         } else {
-            tracing::warn!(
-                "{what} is not carried: {trouble}; it is tried again when it is needed, from time to time"
-            );
+            tracing::warn!("{what} is not carried: {trouble}; it is tried again when it is needed");
             self.told = Some(trouble.clone());
         }
         Some(pause)

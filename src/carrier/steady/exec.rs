@@ -1,10 +1,8 @@
 //! Commands on the server, over whatever link there is.
 
-use tokio::time::sleep;
-
-use super::{OPEN_AGAIN, Steady, SteadyReader, SteadyWriter, counted};
+use super::{Steady, SteadyReader, SteadyWriter, counted, lost_under_it};
 use crate::carrier::{AnyCarrier, AnyReader, AnyWriter};
-use crate::net::{Exec, OpenError, OpenFailure};
+use crate::net::{Exec, OpenError};
 
 impl Exec for Steady<AnyCarrier> {
     type Reader = SteadyReader<AnyReader>;
@@ -16,11 +14,10 @@ impl Exec for Steady<AnyCarrier> {
             let current = self.current().await;
             match current.link.open_exec(command).await {
                 Ok((reader, writer)) => return Ok(counted(reader, writer, &current.streams)),
-                Err(error) if error.failure == OpenFailure::ConnectionLost => {
+                Err(error) => {
                     drop(current);
-                    sleep(OPEN_AGAIN).await;
+                    lost_under_it(error).await?;
                 }
-                Err(error) => return Err(error),
             }
         }
     }

@@ -210,13 +210,23 @@ impl<L: Link> Carrier for Steady<L> {
             let Current { link, streams, .. } = self.current().await;
             match link.open_far(source, far.clone()).await {
                 Ok((reader, writer)) => return Ok(counted(reader, writer, &streams)),
-                // Nothing was promised to the application yet: it need not know.
-                Err(error) if error.failure == OpenFailure::ConnectionLost => {
+                Err(error) => {
                     drop((link, streams));
-                    sleep(OPEN_AGAIN).await;
+                    lost_under_it(error).await?;
                 }
-                Err(error) => return Err(error),
             }
         }
     }
+}
+
+/// Whether an open may be tried over the next link: where this one was lost under it, nothing was promised to anybody yet.
+///
+/// # Errors
+/// The same error where it is another one.
+async fn lost_under_it(error: OpenError) -> Result<(), OpenError> {
+    if error.failure != OpenFailure::ConnectionLost {
+        return Err(error);
+    }
+    sleep(OPEN_AGAIN).await;
+    Ok(())
 }
