@@ -48,12 +48,8 @@ fn complete(packet: &mut [u8], start: usize, offset: usize) {
     let Some(summed) = packet.get(start..) else {
         return;
     };
-    let pairs = summed.chunks(2);
-    let sum = pairs.fold(0, |sum, pair| {
-        sum + u32::from_be_bytes([0, 0, pair[0], pair.get(1).copied().unwrap_or(0)])
-    });
     // In UDP, zero says that there is none (RFC 768).
-    let checksum = match !fold(sum) {
+    let checksum = match !sum(summed) {
         0 => 0xffff,
         checksum => checksum,
     };
@@ -62,7 +58,23 @@ fn complete(packet: &mut [u8], start: usize, offset: usize) {
     }
 }
 
-fn fold(mut sum: u32) -> u16 {
+/// The sum in one's complement of big-endian pairs of bytes. Four bytes at a time: the carries may be added at the end (RFC 1071
+/// section 2).
+fn sum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks_exact(4);
+    let rest = words.remainder().chunks(2).fold(0, |sum, pair| {
+        sum + u64::from(u16::from_be_bytes([
+            pair[0],
+            pair.get(1).copied().unwrap_or(0),
+        ]))
+    });
+    let sum = words.fold(rest, |sum, word| {
+        sum + u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]))
+    });
+    fold(sum)
+}
+
+fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -102,10 +114,7 @@ fn tcp_pseudo_header(packet: &[u8]) -> Option<(usize, u16)> {
         _ => (40, 8..40),
     };
     let tcp_len = packet.len().checked_sub(ip_len).filter(|len| *len >= 20)?;
-    let mut sum = PROTOCOL_TCP + tcp_len as u32;
-    for word in packet[addresses].chunks_exact(2) {
-        sum += u32::from(u16::from_be_bytes([word[0], word[1]]));
-    }
+    let sum = u64::from(PROTOCOL_TCP) + tcp_len as u64 + u64::from(sum(&packet[addresses]));
     Some((ip_len, fold(sum)))
 }
 
