@@ -125,9 +125,9 @@ impl Channel {
     }
 
     /// The peer's window grows. `None` beyond 2^32 - 1.
-    pub(super) fn adjust(&mut self, bytes: u32) -> Option<()> {
+    pub(super) fn adjust(&mut self, now: Instant, bytes: u32) -> Option<()> {
         match &mut self.datagrams {
-            Some(datagrams) => datagrams.adjust(bytes),
+            Some(datagrams) => datagrams.adjust(now, bytes),
             None => self.sending.adjust(bytes),
         }
     }

@@ -9,35 +9,52 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::fair::{Drops, FairQueue, Next};
+use super::flight::Flight;
 use super::output::Outgoing;
 use super::wire;
 
 /// What sshd counts beside a datagram's bytes.
 const COUNTED: usize = 4;
 
-/// How long a datagram that the window has no room for keeps those behind it from trying.
+/// How long a datagram that there is no room for keeps those behind it from trying.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The sending side of a channel of datagrams.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Datagrams {
     queue: FairQueue,
     /// What the peer's window still takes.
     window: u32,
     max_packet: u32,
-    /// The next one did not fit the window then. A wider one has not come yet.
+    flight: Flight,
+    /// The next one did not fit then. Nothing has been granted since.
     blocked: Option<Instant>,
+}
+
+impl Default for Datagrams {
+    /// Before the server says what it takes: nothing.
+    fn default() -> Self {
+        Self {
+            queue: FairQueue::default(),
+            window: 0,
+            max_packet: 0,
+            flight: Flight::new(0),
+            blocked: None,
+        }
+    }
 }
 
 impl Datagrams {
     pub(super) fn confirm(&mut self, window: u32, max_packet: u32) {
         self.window = window;
         self.max_packet = max_packet;
+        self.flight = Flight::new(max_packet);
     }
 
     /// The peer's window grows. `None` beyond 2^32 - 1.
-    pub(super) fn adjust(&mut self, bytes: u32) -> Option<()> {
+    pub(super) fn adjust(&mut self, now: Instant, bytes: u32) -> Option<()> {
         self.window = self.window.checked_add(bytes)?;
+        self.flight.granted(now, bytes.into());
         self.blocked = None;
         Some(())
     }
@@ -65,7 +82,7 @@ impl Datagrams {
         self.queue.drops()
     }
 
-    /// Whether there is something that may fit the window.
+    /// Whether there is something that may go now.
     pub(super) fn has_output(&self) -> bool {
         self.blocked.is_none() && !self.queue.is_empty()
     }
@@ -75,19 +92,28 @@ impl Datagrams {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let mut sent = 0;
         while sent < most && self.has_output() {
-            let window = usize::try_from(self.window).unwrap_or(usize::MAX);
-            match self.queue.pop(now, window.saturating_sub(COUNTED)) {
+            match self.queue.pop(now, self.room().saturating_sub(COUNTED)) {
                 Next::Datagram(data) => {
                     let counted = data.len() + COUNTED;
                     // It fits: that was asked for.
                     self.window -= u32::try_from(counted).unwrap_or(self.window);
+                    self.flight.sent(now, counted as u64);
                     sent += counted;
                     out.message(|tail| wire::put_data_head(tail, remote, data.len()));
                     out.data(data);
                 }
-                Next::TooLarge => self.blocked = Some(now),
+                Next::TooLarge => {
+                    self.blocked = Some(now);
+                    self.flight.hold(self.window.into());
+                }
                 Next::Nothing => return,
             }
         }
+    }
+
+    /// Bytes that may be sent now, as sshd counts them.
+    fn room(&self) -> usize {
+        let room = self.flight.room().min(self.window.into());
+        usize::try_from(room).unwrap_or(usize::MAX)
     }
 }

@@ -13,8 +13,8 @@ use bytes::Bytes;
 /// Flows that are told apart; others share a place with one of them.
 const FLOWS: u64 = 256;
 /// Memory of all that waits, and of what waits of one flow.
-const MOST: usize = 512 * 1024;
-const MOST_OF_ONE: usize = 256 * 1024;
+const MOST: usize = 2 * 1024 * 1024;
+const MOST_OF_ONE: usize = 1024 * 1024;
 /// What keeping a datagram costs beside its bytes.
 const COST: usize = 64;
 /// Bytes of a flow's turn: a packet of the usual size.

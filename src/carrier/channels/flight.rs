@@ -13,10 +13,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What may be on its way in any case. sshd grants nothing before three of its packets of 32 KiB are used (channels.c
+/// The longest packets that may be on their way in any case. sshd grants nothing before three of them are used (channels.c
 /// `channel_check_window`), and one more has to fit.
-const LEAST: u64 = 192 * 1024;
-/// The queue that is aimed at.
+const LEAST: u32 = 4;
+/// The queue that is aimed at. Where the whole trip is shorter, the least limit makes 200 Mbit/s or more, about what sshd's
+/// loop can write: it is not what holds up.
 const QUEUE: Duration = Duration::from_millis(5);
 /// Bytes between two datagrams whose time is kept, and how many times are.
 const STEP: u64 = 4 * 1024;
@@ -34,6 +35,7 @@ struct Mark {
 /// What is on its way, counted as sshd counts it, and how much may be.
 #[derive(Debug)]
 pub(super) struct Flight {
+    least: u64,
     limit: u64,
     sent: u64,
     granted: u64,
@@ -69,10 +71,13 @@ enum Phase {
     Draining,
 }
 
-impl Default for Flight {
-    fn default() -> Self {
+impl Flight {
+    /// Nothing is on its way to a server that takes packets of this length.
+    pub(super) fn new(max_packet: u32) -> Self {
+        let least = u64::from(max_packet) * u64::from(LEAST);
         Self {
-            limit: LEAST,
+            least,
+            limit: least,
             sent: 0,
             granted: 0,
             marks: VecDeque::new(),
@@ -82,9 +87,7 @@ impl Default for Flight {
             believed: None,
         }
     }
-}
 
-impl Flight {
     /// Bytes that may be sent now.
     pub(super) fn room(&self) -> u64 {
         self.limit.saturating_sub(self.sent - self.granted)
@@ -103,11 +106,6 @@ impl Flight {
     /// Something waits, where the window has so much room.
     pub(super) fn hold(&mut self, window: u64) {
         self.round.is_held |= self.room() < window;
-    }
-
-    /// Nothing was granted for long: perhaps this server does not below the limit.
-    pub(super) fn widen(&mut self) {
-        self.limit = self.limit.saturating_mul(2);
     }
 
     /// The server grants so many of them.
@@ -156,17 +154,18 @@ impl Flight {
                 self.phase = Phase::Starting;
             }
             _ if now.saturating_duration_since(believed) > BELIEVED => {
-                self.limit = LEAST;
+                self.limit = self.least;
                 self.phase = Phase::Draining;
             }
             _ if trip > shortest + QUEUE => {
                 let fitting = scaled(self.limit, shortest + QUEUE, trip);
-                self.limit = fitting.max(self.limit / 2).max(LEAST);
+                self.limit = fitting.max(self.limit / 2).max(self.least);
                 self.phase = Phase::Steady;
             }
-            Phase::Starting if is_held => self.limit = self.limit.saturating_mul(2),
-            _ if is_held => self.limit = self.limit.saturating_add(self.limit / 8),
-            _ => {}
+            // With a queue, if a short one, the path is used, and more on its way would only lengthen it.
+            _ if !is_held || trip < QUEUE || trip > shortest + QUEUE / 2 => {}
+            Phase::Starting => self.limit = self.limit.saturating_mul(2),
+            Phase::Steady => self.limit = self.limit.saturating_add(self.limit / 8),
         }
     }
 }
@@ -188,6 +187,7 @@ mod tests {
 
     const WINDOW: u64 = 2 * 1024 * 1024;
     const LENGTH: u64 = 1404;
+    const PACKET: u32 = 32 * 1024;
 
     fn micros(micros: u64) -> Duration {
         Duration::from_micros(micros)
@@ -217,7 +217,7 @@ mod tests {
             let now = Instant::now();
             Self {
                 now,
-                flight: Flight::default(),
+                flight: Flight::new(PACKET),
                 delay,
                 service,
                 waiting: VecDeque::new(),
@@ -257,7 +257,7 @@ mod tests {
                     let unused = self.flight.sent - self.flight.granted;
                     let promised: u64 = self.grants.iter().map(|(_, bytes)| bytes).sum();
                     // channels.c channel_check_window, of what has come.
-                    if unused - promised > 3 * 32 * 1024 {
+                    if unused - promised > 3 * u64::from(PACKET) {
                         let bytes = std::mem::take(&mut self.used);
                         self.grants.push_back((at + self.delay, bytes));
                     }
@@ -334,18 +334,18 @@ mod tests {
 
     #[test]
     fn what_is_sent_slowly_is_never_held() {
-        let mut flight = Flight::default();
+        let mut flight = Flight::new(PACKET);
         let mut now = Instant::now();
         for _ in 0..100_000 {
             assert!(flight.room() >= LENGTH);
             flight.sent(now, LENGTH);
             now += Duration::from_millis(1);
             let unused = flight.sent - flight.granted;
-            if unused > 3 * 32 * 1024 {
+            if unused > 3 * u64::from(PACKET) {
                 flight.granted(now, unused);
             }
         }
-        assert_eq!(flight.limit, LEAST);
+        assert_eq!(flight.limit, flight.least);
         assert!(flight.marks.len() <= MARKS);
     }
 
@@ -365,14 +365,14 @@ mod tests {
         /// Whatever is granted, were it never sent.
         #[test]
         fn any_grants(steps in prop::collection::vec((any::<u32>(), any::<u32>(), 0_u64..20_000_000), 0..200)) {
-            let mut flight = Flight::default();
+            let mut flight = Flight::new(PACKET);
             let mut now = Instant::now();
             for (sent, granted, waited) in steps {
                 flight.sent(now, sent.into());
                 flight.hold(u64::MAX);
                 now += micros(waited);
                 flight.granted(now, granted.into());
-                prop_assert!(flight.limit >= LEAST && flight.granted <= flight.sent);
+                prop_assert!(flight.limit >= flight.least && flight.granted <= flight.sent);
                 prop_assert!(flight.marks.len() <= MARKS);
             }
         }

@@ -71,7 +71,7 @@ impl Channels {
                 max_packet,
             } => self.confirmed(now, id, sender, (window, max_packet)),
             About::Refused { reason, text } => self.refuse(now, id, reason, &text),
-            About::Adjust(bytes) => self.adjusted(id, bytes)?,
+            About::Adjust(bytes) => self.adjusted(now, id, bytes)?,
             About::Data(data) => self
                 .take(now, id, &data)?
                 .then_some(Event::Data { id, data }),
@@ -119,11 +119,16 @@ impl Channels {
         })
     }
 
-    fn adjusted(&mut self, id: ChannelId, bytes: u32) -> Result<Option<Event>, Fault> {
+    fn adjusted(
+        &mut self,
+        now: Instant,
+        id: ChannelId,
+        bytes: u32,
+    ) -> Result<Option<Event>, Fault> {
         let allowance = self.allowance();
         if let Some(channel) = self.slots.get(id) {
             let overflow = Fault::WindowOverflow { channel: id.0 };
-            channel.adjust(bytes).ok_or(overflow)?;
+            channel.adjust(now, bytes).ok_or(overflow)?;
             if channel.sending.wake(allowance) {
                 self.tell(id);
             }

@@ -15,7 +15,7 @@
 //! queues up to [`Config::max_queued`] and its peer's window; channels take turns (`line.rs`).
 //!
 //! A channel of datagrams (`datagrams.rs`) has a queue of its own, `fair.rs`, in the place of all that: it takes everything,
-//! and drops the oldest.
+//! and drops the oldest. Of its window it uses what the path takes without a queue (`flight.rs`).
 //!
 //! # Order of calls
 //!
@@ -36,7 +36,7 @@
 //! | channels | [`Config::max_channels`] |
 //! | bytes that a server may make the owners of channels hold | [`Budget::promised`], see `budget.rs`; in an [`Inbox`] each takes up to five in memory (`frame.rs`), full packets about two |
 //! | data on its way out | [`Config::max_queued`] in all, then [`LEAST_QUEUE`] for each channel; and one [`BATCH`] in the `Outgoing` |
-//! | datagrams on their way out | 512 KiB for each channel of datagrams, 256 KiB of one flow, 100 ms |
+//! | datagrams on their way out | 2 MiB for each channel of datagrams, 1 MiB of one flow, 100 ms |
 //! | answers owed to the server | 1,024, and 64 for each channel; beyond is a [`Fault::Flood`] |
 //! | a packet | [`Config::max_payload`] |
 
@@ -46,6 +46,7 @@ mod datagrams;
 mod event;
 mod fair;
 mod fault;
+mod flight;
 mod frame;
 mod half;
 mod hear;
