@@ -137,6 +137,21 @@ fn host_bits_are_cleared_with_a_warning() {
     assert!(output.status.success());
 }
 
+#[test]
+fn ports_leave_nothing_for_what_is_no_tcp() {
+    for (networks, warns) in [
+        (&["198.51.100.0/24:80"][..], true),
+        (&["198.51.100.0/24:80", "203.0.113.0/24"], false),
+    ] {
+        let args = ["up", "-r", "127.0.0.1", "--udp", "--dry-run"];
+        let output = underpass(&[&args, networks].concat());
+        let warning =
+            "--udp carries nothing: of 198.51.100.0/24:80 only TCP to its ports is captured";
+        assert_eq!(text(&output.stderr).contains(warning), warns);
+        assert!(output.status.success());
+    }
+}
+
 /// Routes and rules know the network as it is here; what it stands for is said in words.
 #[test]
 fn a_dry_run_says_what_a_mapping_shows() {

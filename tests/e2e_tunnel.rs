@@ -358,7 +358,7 @@ fn a_dry_run_shows_the_servers_end() {
     for part in [
         "# on the server:\n",
         "dev tun64\n",
-        "masquerade'\n",
+        "oifname tun64 drop'\n",
         "ip addr add 198.19.",
         "# whether the server permits the tunnel (PermitTunnel) was not asked: underpass doctor --tunnel asks\n",
     ] {

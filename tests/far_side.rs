@@ -277,14 +277,43 @@ async fn a_firewall_that_drops_is_named_and_left_alone() {
     let rig = Rig::new();
     rig.in_netns("server", "nft 'add table inet fw; add chain inet fw forward { type filter hook forward priority 0; policy drop; }'");
     let end = rig.end(&wish(1)).await;
+    let foreseen: Vec<String> = end.dropped_there().collect();
     let _cable = rig.cable(&wish(1), end.unit(), end.address());
     let warnings = end.set_up(&rig).await.unwrap();
     assert!(
         warnings.len() == 1 && warnings[0].contains("inet fw"),
         "{warnings:?}"
     );
+    assert_eq!(foreseen, warnings);
     assert!(!rig.hears("client", "10.55.0.2"));
     assert!(rig.hears("client", "10.55.0.1"), "the server itself");
+}
+
+/// The commands of a dry run make the rules that are made.
+#[tokio::test]
+async fn what_is_shown_is_what_is_done() {
+    let rig = Rig::new();
+    let end = rig.end(&wish(1)).await;
+    let list = |family: &str| {
+        let table = format!("nft list table {family} underpass_tun{}", end.unit());
+        rig.in_netns("server", &table)
+    };
+    let cable = rig.cable(&wish(1), end.unit(), end.address());
+    end.set_up(&rig).await.unwrap();
+    let done = [list("ip"), list("ip6")];
+    end.undo(&rig).await;
+    drop(cable);
+    let shown = end.shown();
+    assert!(
+        shown
+            .iter()
+            .any(|line| line.contains("add table ip underpass; ")),
+        "{shown:?}"
+    );
+    for command in shown.iter().filter(|line| line.contains("masquerade")) {
+        rig.in_netns("server", command);
+    }
+    assert_eq!([list("ip"), list("ip6")], done);
 }
 
 /// A server is no router but for its tunnels.

@@ -434,6 +434,16 @@ pub enum PlanWarning {
         /// The host that the command connects to, as typed.
         host: String,
     },
+    /// Ports leave nothing for what was asked for beside TCP.
+    #[error(
+        "{option} carries nothing: of {subnet} only TCP to its ports is captured; leave the ports out, or {option}"
+    )]
+    OnlyPorts {
+        /// As typed.
+        option: &'static str,
+        /// One of the networks, all of which have ports.
+        subnet: String,
+    },
     /// The kernel's rules end at port 65534.
     #[error("{net}: port 65535 is not captured; the kernel's routing rules end at 65534")]
     LastPort {

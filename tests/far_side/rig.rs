@@ -183,7 +183,7 @@ impl Rig {
 
     pub(crate) async fn end(&self, wish: &Wish) -> FarEnd {
         match wish.find(self, &[]).await {
-            Ok(Found::End(end)) => end,
+            Ok(Found::End(end)) => *end,
             other => panic!("{other:?}"),
         }
     }

@@ -89,6 +89,8 @@ pub struct Tunnel {
     pub dropped: u64,
     /// Why it is not there, where that is known: one line.
     pub why: Option<String>,
+    /// What keeps it from being of use while it is there, one line each.
+    pub warnings: Vec<String>,
 }
 
 /// Packets or frames that went one way.

@@ -14,6 +14,7 @@ use crate::carrier::examine::{Answer, Request, Tunnel};
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Description, Link, OpensshCarrier};
 use crate::net::{Carrier, Far, OpenError, OpenFailure, Source, Target};
+use crate::plan::far_side::probe_command;
 use crate::plan::{DnsPlan, Mapping, Plan};
 use crate::resolve::answer_over_streams;
 
@@ -212,8 +213,12 @@ async fn sessions(
     let mut checks = vec![
         server::exec(&exec),
         server::nodelay(&exec),
-        server::tunnel(tunnel, &terminal, plan.beside.tunnel.is_some()),
+        super::tunnel::permitted(tunnel, &terminal, plan.beside.tunnel.is_some()),
     ];
+    if let Some(tunnel) = &plan.beside.tunnel {
+        let said = carrier.ask(Request::Exec(&probe_command())).await;
+        checks.push(super::tunnel::set_up(&said, tunnel.mode.far()));
+    }
     checks.extend(server::latency(&round_trips, |path| carrier.window(path)));
     checks.push(clock);
     checks.push(resolver(carrier, plan.dns.as_ref(), output).await);

@@ -19,6 +19,7 @@ mod report;
 pub(super) mod resolver;
 mod security;
 mod server;
+mod tunnel;
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::check::Check;
-use crate::carrier::examine::{Answer, Tunnel};
+use crate::carrier::examine::Answer;
 use crate::carrier::{ConnectError, Description};
 use crate::net::{OpenError, OpenFailure};
 use crate::plan::names::{self, DNS};
@@ -161,63 +161,6 @@ pub(super) fn nodelay(answer: &Answer) -> Check {
             "the server may hold small packets back; underpass acknowledges at once instead",
         ),
         Answer::Silent => Check::skip("nodelay", "the server did not answer"),
-    }
-}
-
-/// Whether the server makes tunnels of whole packets. Nothing needs one, unless it `is_wanted`; `restrict` of a key does not forbid
-/// them.
-pub(super) fn tunnel(
-    answer: &Result<Tunnel, ConnectError>,
-    terminal: &Answer,
-    is_wanted: bool,
-) -> Check {
-    let tunnel = match answer {
-        Ok(tunnel) => tunnel,
-        Err(error) => {
-            let why = Check::error("tun", error).found;
-            return Check::skip(
-                "tun",
-                format!(
-                    "only the installed ssh can ask for one, by a login that asks nobody: {why}"
-                ),
-            );
-        }
-    };
-    let lacks = |found: &str| match is_wanted {
-        true => Check::fail(
-            "tun",
-            format!("{found}, which --tunnel needs"),
-            "have it permitted there (PermitTunnel yes in sshd_config, then: systemctl reload ssh), or take --udp --ping",
-        ),
-        false => Check::pass("tun", format!("{found}; nothing needs it")),
-    };
-    let found = match tunnel {
-        Tunnel::Permitted => {
-            "ssh -w is permitted (PermitTunnel); a device was asked for that cannot be, and none was made"
-        }
-        Tunnel::Made => "ssh -w is permitted (PermitTunnel); a device was made there, and went",
-        Tunnel::Forbidden => {
-            return lacks("ssh -w is not permitted (PermitTunnel)");
-        }
-        Tunnel::Unknown => {
-            return lacks("the server knows no tunnel as of ssh -w");
-        }
-        Tunnel::Refused => return Check::skip("tun", "the server does not say why it makes none"),
-        Tunnel::Silent => return Check::skip("tun", "the server does not answer in time"),
-        Tunnel::Unheard => {
-            return Check::skip(
-                "tun",
-                "the installed ssh is older than 8.5, and does not tell",
-            );
-        }
-    };
-    match terminal {
-        Answer::Refused if !is_wanted => Check::warn(
-            "tun",
-            format!("{found}; and this login seems to be restricted"),
-            "`restrict` of a key does not forbid tunnels: PermitTunnel no, in a Match block where others need them",
-        ),
-        _ => Check::pass("tun", found),
     }
 }
 
@@ -436,38 +379,6 @@ mod tests {
         assert_eq!(exec(&Answer::NoSession).verdict, Pass);
         assert_eq!(exec(&Answer::Silent).verdict, Warn);
         assert_eq!(nodelay(&Answer::Silent).verdict, Skip);
-    }
-
-    #[test]
-    fn a_tunnel_is_told_as_the_server_says() {
-        let restricted = Answer::Refused;
-        let free = || Answer::Granted(Vec::new());
-        for (answer, terminal, expected, words) in [
-            (Tunnel::Permitted, free(), Pass, "none was made"),
-            (Tunnel::Permitted, restricted, Warn, "restricted"),
-            (Tunnel::Made, free(), Pass, "made there"),
-            (Tunnel::Forbidden, free(), Pass, "not permitted"),
-            (Tunnel::Unknown, free(), Pass, "knows no"),
-            (Tunnel::Refused, free(), Skip, "why"),
-            (Tunnel::Silent, free(), Skip, "in time"),
-            (Tunnel::Unheard, free(), Skip, "8.5"),
-        ] {
-            let check = tunnel(&Ok(answer), &terminal, false);
-            assert_eq!(check.verdict, expected, "{check:?}");
-            assert!(check.found.contains(words), "{check:?}");
-        }
-        let missing = crate::carrier::openssh::SshError::Missing;
-        for (answer, terminal, expected) in [
-            (Tunnel::Forbidden, free(), Fail),
-            (Tunnel::Unknown, free(), Fail),
-            (Tunnel::Permitted, Answer::Refused, Pass),
-        ] {
-            let check = tunnel(&Ok(answer), &terminal, true);
-            assert_eq!(check.verdict, expected, "{check:?}");
-        }
-        let check = tunnel(&Err(missing.into()), &free(), false);
-        assert_eq!(check.verdict, Skip);
-        assert!(check.found.contains("no ssh client"), "{check:?}");
     }
 
     #[test]

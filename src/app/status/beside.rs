@@ -32,7 +32,10 @@ fn of(tunnel: &Tunnel) -> String {
         ..
     } = tunnel;
     let state = match (&tunnel.why, tunnel.is_up) {
-        (_, true) => "up".to_owned(),
+        (_, true) => match tunnel.warnings.first() {
+            None => "up".to_owned(),
+            Some(warning) => format!("up, but {}", plain(warning)),
+        },
         (Some(why), false) => format!("down: {}", plain(why)),
         (None, false) => "down, and being opened again".to_owned(),
     };
@@ -67,6 +70,8 @@ mod tests {
             of(&tunnel),
             "hybrid, up: 198.19.128.1, fd75::1 here, 198.19.128.2, fd75::2 by tun64 there; 0 B up, 84.0 kB down"
         );
+        tunnel.warnings = vec!["the server's firewall drops".to_owned()];
+        assert!(of(&tunnel).starts_with("hybrid, up, but the server's firewall drops: "));
         tunnel.is_up = false;
         tunnel.dropped = 3;
         assert!(of(&tunnel).starts_with("hybrid, down, and being opened again: "));

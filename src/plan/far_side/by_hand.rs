@@ -40,8 +40,39 @@ impl FarSide {
     /// What [`super::Verb::Setup`] does on a server like `probe`, for people.
     pub fn shown(&self, probe: &Probe) -> Vec<String> {
         let mut steps = self.steps(probe, EACH);
+        if !probe.forwards.0 {
+            steps.extend(self.guard(probe.nft, "ip", "iptables"));
+        }
+        if self.address.v6.is_some() && !probe.forwards.1 {
+            steps.extend(self.guard(probe.nft, "ip6", "ip6tables"));
+        }
         steps.push(END.to_owned());
         steps
+    }
+
+    /// What keeps interfaces, let forward for the tunnel, from forwarding anything else.
+    fn guard(&self, nft: bool, family: &str, iptables: &str) -> Vec<String> {
+        let device = self.device();
+        if nft {
+            let add_rule = format!("add rule {family} underpass forward");
+            return vec![format!(
+                "nft 'add table {family} underpass; \
+                 add chain {family} underpass forward {{ type filter hook forward priority 0; }}; \
+                 {add_rule} ct state established,related accept; {add_rule} ct status dnat accept; \
+                 {add_rule} iifname {{ INTERFACES }} oifname != {device} drop' # those interfaces forward nothing else"
+            )];
+        }
+        vec![
+            format!("{iptables} -N UNDERPASS"),
+            format!(
+                "{iptables} -A UNDERPASS -m conntrack --ctstate ESTABLISHED,RELATED,DNAT -j RETURN"
+            ),
+            format!("{iptables} -A UNDERPASS -o {device} -j RETURN"),
+            format!(
+                "{iptables} -A UNDERPASS -i INTERFACE -j DROP # each of them: it forwards nothing else"
+            ),
+            format!("{iptables} -I FORWARD -j UNDERPASS"),
+        ]
     }
 
     /// In the words of ip(8), sysctl(8) and nft(8) or iptables(8).
@@ -112,39 +143,45 @@ impl FarSide {
         let add_chain = format!("add chain {family} underpass_{device}");
         let mut text = format!(
             "nft 'add table {family} underpass_{device}; \
+             {add_chain} prerouting {{ type nat hook prerouting priority -100; }}; \
+             {add_chain} postrouting {{ type nat hook postrouting priority 100; }}; \
+             {add_rule} postrouting oifname != {device} {family} saddr {{ {sources} }} masquerade; \
              {add_chain} forward {{ type filter hook forward priority 0; }}; "
         );
         // sshd ends a tunnel that this is to go through.
         if family == "ip" {
             text += &format!("{add_rule} forward oifname {device} ip length 20 drop; ");
         }
+        text += &format!("{add_rule} forward ct state established,related accept");
         if !self.inbound {
-            text += &format!(
-                "{add_rule} forward oifname {device} ct state != {{ established, related }} drop; "
-            );
+            text += &format!("; {add_rule} forward oifname {device} drop");
         }
-        text += &format!(
-            "{add_chain} postrouting {{ type nat hook postrouting priority 100; }}; \
-             {add_rule} postrouting oifname != {device} {family} saddr {{ {sources} }} masquerade"
-        );
         text + "'"
     }
 
     fn iptables(&self, iptables: &str, sources: &str) -> Vec<String> {
         let device = self.device();
-        let mut commands = vec![format!(
-            "{iptables} -t nat -A POSTROUTING -s {sources} ! -o {device} -j MASQUERADE"
-        )];
+        let chain = format!("UNDERPASS-{device}");
+        let append = format!("{iptables} -A {chain}");
+        let mut commands = vec![
+            format!("{iptables} -t nat -N {chain}"),
+            format!("{iptables} -t nat -A {chain} -s {sources} ! -o {device} -j MASQUERADE"),
+            format!("{iptables} -t nat -I POSTROUTING -j {chain}"),
+            format!("{iptables} -N {chain}"),
+        ];
         if iptables == "iptables" {
             commands.push(format!(
-                "{iptables} -I FORWARD -o {device} -m length --length 20 -j DROP"
+                "{append} -o {device} -m length --length 20 -j DROP"
             ));
         }
         if !self.inbound {
             commands.push(format!(
-                "{iptables} -I FORWARD -o {device} -m conntrack ! --ctstate ESTABLISHED,RELATED -j DROP"
+                "{append} -o {device} -m conntrack ! --ctstate ESTABLISHED,RELATED -j DROP"
             ));
         }
+        commands.push(format!("{append} -o {device} -j ACCEPT"));
+        commands.push(format!("{append} -i {device} -j ACCEPT"));
+        commands.push(format!("{iptables} -I FORWARD -j {chain}"));
         commands
     }
 }
@@ -173,9 +210,15 @@ mod tests {
                 "ip addr add 198.19.128.2 peer 198.19.128.1 dev tun64",
                 "ip link set dev tun64 mtu 1500 up",
                 "sysctl -w net.ipv4.ip_forward=1",
-                "iptables -t nat -A POSTROUTING -s 198.19.128.1 ! -o tun64 -j MASQUERADE",
-                "iptables -I FORWARD -o tun64 -m length --length 20 -j DROP",
-                "iptables -I FORWARD -o tun64 -m conntrack ! --ctstate ESTABLISHED,RELATED -j DROP",
+                "iptables -t nat -N UNDERPASS-tun64",
+                "iptables -t nat -A UNDERPASS-tun64 -s 198.19.128.1 ! -o tun64 -j MASQUERADE",
+                "iptables -t nat -I POSTROUTING -j UNDERPASS-tun64",
+                "iptables -N UNDERPASS-tun64",
+                "iptables -A UNDERPASS-tun64 -o tun64 -m length --length 20 -j DROP",
+                "iptables -A UNDERPASS-tun64 -o tun64 -m conntrack ! --ctstate ESTABLISHED,RELATED -j DROP",
+                "iptables -A UNDERPASS-tun64 -o tun64 -j ACCEPT",
+                "iptables -A UNDERPASS-tun64 -i tun64 -j ACCEPT",
+                "iptables -I FORWARD -j UNDERPASS-tun64",
                 r"printf 'Match User %s\n\tPermitTunnel point-to-point\n' 'al ice' >>/etc/ssh/sshd_config",
                 "systemctl reload ssh || systemctl reload sshd",
             ]
@@ -186,6 +229,7 @@ mod tests {
             "sysctl -w net.ipv4.conf.INTERFACE.forwarding=1 # each of them, for the tunnel alone"
         );
         assert!(shown.iter().all(|step| !step.contains("ip_forward")));
+        assert!(shown.contains(&"iptables -A UNDERPASS -o tun64 -j RETURN".to_owned()));
         side.kind = DeviceKind::Tap;
         side.address = "198.19.128.1,198.19.128.2,fd00::1,fd00::2".parse().unwrap();
         side.back = vec!["172.17.0.0/16".parse().unwrap()];
@@ -199,8 +243,8 @@ mod tests {
                 "ip -6 route replace fd00::1 dev tap64",
                 "ip route add 172.17.0.0/16 dev tap64",
                 "sysctl -w net.ipv6.conf.all.forwarding=1",
-                "nft 'add table ip underpass_tap64; add chain ip underpass_tap64 forward { type filter hook forward priority 0; }; add rule ip underpass_tap64 forward oifname tap64 ip length 20 drop; add rule ip underpass_tap64 forward oifname tap64 ct state != { established, related } drop; add chain ip underpass_tap64 postrouting { type nat hook postrouting priority 100; }; add rule ip underpass_tap64 postrouting oifname != tap64 ip saddr { 198.19.128.1, 172.17.0.0/16 } masquerade'",
-                "nft 'add table ip6 underpass_tap64; add chain ip6 underpass_tap64 forward { type filter hook forward priority 0; }; add rule ip6 underpass_tap64 forward oifname tap64 ct state != { established, related } drop; add chain ip6 underpass_tap64 postrouting { type nat hook postrouting priority 100; }; add rule ip6 underpass_tap64 postrouting oifname != tap64 ip6 saddr { fd00::1 } masquerade'",
+                "nft 'add table ip underpass_tap64; add chain ip underpass_tap64 prerouting { type nat hook prerouting priority -100; }; add chain ip underpass_tap64 postrouting { type nat hook postrouting priority 100; }; add rule ip underpass_tap64 postrouting oifname != tap64 ip saddr { 198.19.128.1, 172.17.0.0/16 } masquerade; add chain ip underpass_tap64 forward { type filter hook forward priority 0; }; add rule ip underpass_tap64 forward oifname tap64 ip length 20 drop; add rule ip underpass_tap64 forward ct state established,related accept; add rule ip underpass_tap64 forward oifname tap64 drop'",
+                "nft 'add table ip6 underpass_tap64; add chain ip6 underpass_tap64 prerouting { type nat hook prerouting priority -100; }; add chain ip6 underpass_tap64 postrouting { type nat hook postrouting priority 100; }; add rule ip6 underpass_tap64 postrouting oifname != tap64 ip6 saddr { fd00::1 } masquerade; add chain ip6 underpass_tap64 forward { type filter hook forward priority 0; }; add rule ip6 underpass_tap64 forward ct state established,related accept; add rule ip6 underpass_tap64 forward oifname tap64 drop'",
             ]
         );
     }

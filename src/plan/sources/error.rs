@@ -95,7 +95,7 @@ pub enum SourceError {
         said: String,
     },
     /// A profile that there is not.
-    #[error("{}{}", no_profile(name, files, known, *.typed_alone), interface(name, *.after_gateway))]
+    #[error("{}{}{}", no_profile(name, files, known, *.typed_alone), interface(name, *.after_gateway), value(name))]
     NoProfile {
         /// As typed.
         name: String,
@@ -132,6 +132,16 @@ fn interface(name: &str, after_gateway: bool) -> String {
         true => format!("; an interface is given with a =: --gateway={name}"),
         false => String::new(),
     }
+}
+
+/// Words that an option takes behind an equals sign alone.
+fn value(name: &str) -> String {
+    let option = match name {
+        "full" | "ethernet" => "--tunnel",
+        "probe" => "--ping",
+        _ => return String::new(),
+    };
+    format!("; a value of {option} is given with a =: {option}={name}")
 }
 
 fn no_profile(name: &str, files: &[PathBuf], known: &[String], typed_alone: bool) -> String {

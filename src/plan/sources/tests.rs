@@ -190,6 +190,11 @@ fn a_profile_that_is_not_there() {
             "\"dev\" is no network and no profile: {FILE} has prod; a host is given by its address (getent ahosts dev shows it)"
         )
     );
+    let error = meant(words(&["full"]), &[], PROD).unwrap_err().to_string();
+    assert!(
+        error.ends_with("; a value of --tunnel is given with a =: --tunnel=full"),
+        "{error}"
+    );
     let error = meant(words(&["prod", "dev"]), &[], PROD).unwrap_err();
     assert!(
         error

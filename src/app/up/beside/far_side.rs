@@ -94,7 +94,7 @@ pub struct Wish {
 #[derive(Clone, Debug)]
 pub enum Found {
     /// One to set up.
-    End(FarEnd),
+    End(Box<FarEnd>),
     /// One that an administrator has set up: only to be opened.
     Prepared(Prepared),
     /// None.
@@ -133,11 +133,11 @@ impl Wish {
                 why,
                 commands: far_side::by_hand(&side, &probe),
             },
-            _ => Found::End(FarEnd {
+            _ => Found::End(Box::new(FarEnd {
                 side,
                 rights: probe.rights,
                 probe,
-            }),
+            })),
         })
     }
 
@@ -229,10 +229,15 @@ impl FarEnd {
     pub async fn set_up(&self, server: &impl Exec) -> Result<Vec<String>, FarSideError> {
         let report = self.run(server, Verb::Setup).await?;
         let device = self.side.device();
-        let warnings = report.dropping.iter().map(|table| {
-            format!("--tunnel: the server's firewall (nft table {table}) drops what is forwarded; let {device} pass there")
-        });
+        let warnings = report.dropping.iter().map(|table| drops(table, &device));
         Ok(warnings.collect())
+    }
+
+    /// What the server's firewall does to it, as far as that was seen beforehand, one line each.
+    pub fn dropped_there(&self) -> impl Iterator<Item = String> {
+        let device = self.side.device();
+        let tables = self.probe.dropping.iter();
+        tables.map(move |table| drops(table, &device))
     }
 
     /// Takes it back. Where that fails the server does so by itself when the device is closed.
@@ -246,6 +251,12 @@ impl FarEnd {
         let command = self.side.command(verb, self.rights);
         Ok(Report::read(&said(server.exec(&command).await)?)?)
     }
+}
+
+fn drops(table: &str, device: &str) -> String {
+    format!(
+        "the server's firewall (nft table {table}) drops what is forwarded; let {device} pass there"
+    )
 }
 
 /// Without the routes to the ends themselves, which are those of a tunnel that was lost.

@@ -86,6 +86,8 @@ pub(in crate::app) struct Opened {
     device: String,
     /// What is to be taken back; nothing, where an administrator has set it up.
     end: Option<FarEnd>,
+    /// What a person should know of the server, one line each.
+    warnings: Vec<String>,
 }
 
 /// Opens a tunnel as `wish` has it. Where that takes one more login, somebody is asked at most where it `may_ask`.
@@ -109,6 +111,7 @@ pub(in crate::app) async fn open(
                     address: prepared.address,
                     device: wish.kind.device(prepared.unit),
                     end: None,
+                    warnings: Vec::new(),
                 });
             }
             Found::End(end) => end,
@@ -153,14 +156,16 @@ async fn set_up(wish: &Wish, end: &FarEnd, carrier: &PacketCarrier) -> Result<Op
             return Err(refusal.into());
         }
     };
-    for line in end.set_up(carrier).await? {
-        warn!("{line}");
+    let warnings = end.set_up(carrier).await?;
+    for line in &warnings {
+        warn!("--tunnel: {line}");
     }
     Ok(Opened {
         link: Arc::new(link),
         address: end.address(),
         device: wish.kind.device(end.unit()),
         end: Some(end.clone()),
+        warnings,
     })
 }
 
@@ -207,6 +212,7 @@ struct Now {
     link: Option<Arc<PacketLink>>,
     device: String,
     end: Option<FarEnd>,
+    warnings: Vec<String>,
     /// Why there is none.
     trouble: Option<String>,
     /// Packets that did not get through former ones.
@@ -252,6 +258,7 @@ impl Tunnel {
                 link: Some(first.link),
                 device: first.device,
                 end: first.end,
+                warnings: first.warnings,
                 trouble: None,
                 dropped: 0,
             }),
@@ -342,6 +349,7 @@ impl Tunnel {
                     now.link = Some(opened.link);
                     now.device = opened.device;
                     now.end = opened.end;
+                    now.warnings = opened.warnings;
                     now.trouble = None;
                     return;
                 }
@@ -424,6 +432,7 @@ impl Tunnel {
             down: self.down.report(),
             dropped: now.dropped + dropped,
             why: now.trouble.clone(),
+            warnings: now.warnings.clone(),
         }
     }
 }

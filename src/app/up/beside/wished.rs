@@ -17,6 +17,9 @@ const LONGEST: u16 = 16_380;
 
 /// Nothing but an open tunnel tells this, and a dry run opens none.
 const UNASKED: &str = "whether the server permits the tunnel (PermitTunnel) was not asked: underpass doctor --tunnel asks";
+/// And of the addresses.
+const CHOSEN: &str =
+    "the addresses of a tunnel are chosen anew each time; --tunnel-address OURS,FAR keeps them";
 
 /// Why a run cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +106,11 @@ pub(in crate::app) async fn tunnel(
         Ok(opened) => {
             let tunnel = Tunnel::new(tunnel, wish, opened);
             info!("{tunnel}");
+            if plan.beside.udp || plan.beside.pings.is_some() {
+                info!(
+                    "--udp and --ping have nothing to do: the tunnel carries datagrams and pings"
+                );
+            }
             Ok(Wished::Open(Box::new(tunnel)))
         }
         Err(NoTunnel::FarSide(error @ (FarSideError::Taken(_) | FarSideError::UnitTaken(_)))) => {
@@ -149,6 +157,10 @@ pub(in crate::app) async fn shown(
         Found::End(end) => {
             let mut lines = under("on the server", end.shown());
             lines.push(UNASKED.to_owned());
+            lines.extend(end.dropped_there());
+            if tunnel.address.is_none() {
+                lines.push(CHOSEN.to_owned());
+            }
             Shown {
                 address: Some(end.address()),
                 lines,
