@@ -146,7 +146,7 @@ fn ports_leave_nothing_for_what_is_no_tcp() {
         let args = ["up", "-r", "127.0.0.1", "--udp", "--dry-run"];
         let output = underpass(&[&args, networks].concat());
         let warning =
-            "--udp carries nothing: of 198.51.100.0/24:80 only TCP to its ports is captured";
+            "no UDP and no ping for --udp: of 198.51.100.0/24:80 only TCP to its ports is captured";
         assert_eq!(text(&output.stderr).contains(warning), warns);
         assert!(output.status.success());
     }

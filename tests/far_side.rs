@@ -287,6 +287,12 @@ async fn a_firewall_that_drops_is_named_and_left_alone() {
     assert_eq!(foreseen, warnings);
     assert!(!rig.hears("client", "10.55.0.2"));
     assert!(rig.hears("client", "10.55.0.1"), "the server itself");
+    // What it says to do does.
+    let (_, commands) = warnings[0].split_once("as root there: ").unwrap();
+    for command in commands.split("; ") {
+        rig.in_netns("server", command);
+    }
+    assert!(rig.hears("client", "10.55.0.2"));
 }
 
 /// The commands of a dry run make the rules that are made.

@@ -21,7 +21,6 @@ pub(super) fn plan(
 ) -> Result<CapturePlan, PlanError> {
     let mut subnets = subnets(&args.subnets, warnings)?;
     let targets: Vec<IpNet> = subnets.iter().map(|subnet| subnet.net).collect();
-    warnings.extend(only_ports(args, &subnets));
     subnets.extend(for_names(args)?);
     if subnets.is_empty() && !args.auto_nets {
         return Err(PlanError::NoSubnets);
@@ -34,6 +33,7 @@ pub(super) fn plan(
             return Err(PlanError::OnlyIpv6);
         }
     }
+    warnings.extend(only_ports(args, &subnets));
     let plan = CapturePlan {
         subnets,
         excludes,
@@ -187,7 +187,6 @@ fn elsewhere(plan: &CapturePlan, subnet: &Subnet) -> Option<Subnet> {
     })
 }
 
-/// Exclusions are by the addresses here; of those behind the server somebody may think as well.
 /// Rules with ports are of TCP alone.
 fn only_ports(args: &UpArgs, subnets: &[Subnet]) -> Option<PlanWarning> {
     let asked = [
@@ -195,15 +194,17 @@ fn only_ports(args: &UpArgs, subnets: &[Subnet]) -> Option<PlanWarning> {
         (args.tunnel.udp, "--udp"),
         (args.tunnel.ping.is_some(), "--ping"),
     ];
-    let (_, option) = asked.into_iter().find(|(is_asked, _)| *is_asked)?;
+    let asked = asked.into_iter().filter(|(is_asked, _)| *is_asked);
+    let options: Vec<&str> = asked.map(|(_, option)| option).collect();
     let first = subnets.first()?;
     let is_all = !args.auto_nets && subnets.iter().all(|subnet| subnet.ports.is_some());
-    is_all.then(|| PlanWarning::OnlyPorts {
-        option,
+    (is_all && !options.is_empty()).then(|| PlanWarning::OnlyPorts {
+        options: options.join(" and "),
         subnet: first.to_string(),
     })
 }
 
+/// Exclusions are by the addresses here; of those behind the server somebody may think as well.
 fn excludes_far(plan: &CapturePlan) -> Vec<PlanWarning> {
     let mapping = Mapping::new(plan);
     let is_in_vain = |exclude: &&IpNet| {

@@ -436,11 +436,11 @@ pub enum PlanWarning {
     },
     /// Ports leave nothing for what was asked for beside TCP.
     #[error(
-        "{option} carries nothing: of {subnet} only TCP to its ports is captured; leave the ports out, or {option}"
+        "no UDP and no ping for {options}: of {subnet} only TCP to its ports is captured; leave the ports out for all of it"
     )]
     OnlyPorts {
-        /// As typed.
-        option: &'static str,
+        /// What was asked for.
+        options: String,
         /// One of the networks, all of which have ports.
         subnet: String,
     },

@@ -107,14 +107,24 @@ pub(super) fn set_up(answer: &Answer, kind: DeviceKind) -> Check {
     };
     match probe.dropping.first() {
         None => Check::pass(SETUP, found),
-        Some(table) => Check::warn(
+        Some(chain) => Check::warn(
             SETUP,
             format!(
-                "{found}; but the server's firewall (nft table {table}) drops what is forwarded"
+                "{found}; but the server's firewall (nft chain {chain}) drops what is forwarded"
             ),
-            "let the tunnel's device pass there",
+            format!("let tunnels pass, as root there: {}", pass(chain, kind)),
         ),
     }
+}
+
+fn pass(chain: &str, kind: DeviceKind) -> String {
+    let rule = |way| {
+        format!(
+            "nft insert rule {chain} {way} '\"{}*\"' accept",
+            kind.word()
+        )
+    };
+    format!("{}; {}", rule("iifname"), rule("oifname"))
 }
 
 #[cfg(test)]
@@ -172,9 +182,9 @@ mod tests {
             ),
             (said(&root.replace("has tun\n", "")), Fail, "/dev/net/tun"),
             (
-                said(&format!("{root}drops inet fw\n")),
+                said(&format!("{root}drops inet fw forward\n")),
                 Warn,
-                "(nft table inet fw)",
+                "(nft chain inet fw forward)",
             ),
             (
                 Answer::Granted(b"hello\n".to_vec()),

@@ -34,7 +34,7 @@ fn of(tunnel: &Tunnel) -> String {
     let state = match (&tunnel.why, tunnel.is_up) {
         (_, true) => match tunnel.warnings.first() {
             None => "up".to_owned(),
-            Some(warning) => format!("up, but {}", plain(warning)),
+            Some(warning) => format!("up, but {}", plain(problem(warning))),
         },
         (Some(why), false) => format!("down: {}", plain(why)),
         (None, false) => "down, and being opened again".to_owned(),
@@ -49,6 +49,12 @@ fn of(tunnel: &Tunnel) -> String {
         "{mode}, {state}: {ours} here, {far} by {} there; {up} up, {down} down{dropped}",
         plain(device)
     )
+}
+
+/// Without what to do about it, which the log and the JSON form have.
+fn problem(warning: &str) -> &str {
+    let (problem, _) = warning.split_once("; ").unwrap_or((warning, ""));
+    problem
 }
 
 #[cfg(test)]
@@ -70,7 +76,7 @@ mod tests {
             of(&tunnel),
             "hybrid, up: 198.19.128.1, fd75::1 here, 198.19.128.2, fd75::2 by tun64 there; 0 B up, 84.0 kB down"
         );
-        tunnel.warnings = vec!["the server's firewall drops".to_owned()];
+        tunnel.warnings = vec!["the server's firewall drops; let it pass".to_owned()];
         assert!(of(&tunnel).starts_with("hybrid, up, but the server's firewall drops: "));
         tunnel.is_up = false;
         tunnel.dropped = 3;

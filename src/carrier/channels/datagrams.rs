@@ -104,7 +104,7 @@ impl Datagrams {
                 }
                 Next::TooLarge => {
                     self.blocked = Some(now);
-                    self.flight.hold(self.window.into());
+                    self.flight.held_back(now, self.window.into());
                 }
                 Next::Nothing => return,
             }

@@ -173,7 +173,7 @@ impl PacketLink {
     }
 
     /// Sends a packet, or drops it, or others for it; [`drops`](Self::drops) counts. Never waits. Copies it once. While the far
-    /// device is down, sshd keeps 128 KiB for it.
+    /// device is down, sshd keeps 128 KiB for it, on a long path up to 2 MiB.
     pub fn send(&self, packet: &[u8]) {
         let flow = classify(self.kind, packet, self.flows.build_hasher());
         let Some(flow) = flow.filter(|_| packet.len() <= self.max_len) else {

@@ -13,8 +13,8 @@ const ALL: [&str; 2] = [
 ];
 /// And as we do.
 const EACH: [&str; 2] = [
-    "sysctl -w net.ipv4.conf.INTERFACE.forwarding=1 # each of them, for the tunnel alone",
-    "sysctl -w net.ipv6.conf.INTERFACE.force_forwarding=1 # each of them, for the tunnel alone; before Linux 6.17 all.forwarding",
+    "sysctl -w net.ipv4.conf.<INTERFACE>.forwarding=1 # each of them, for the tunnel alone",
+    "sysctl -w net.ipv6.conf.<INTERFACE>.force_forwarding=1 # each of them, for the tunnel alone; before Linux 6.17 all.forwarding",
 ];
 const END: &str =
     "# all of this is taken back at the end, and by the server itself when the connection is lost";
@@ -27,7 +27,8 @@ pub fn by_hand(side: &FarSide, probe: &Probe) -> Vec<String> {
         "ip tuntap add dev {device} mode {} user {user}",
         side.kind.word()
     )];
-    commands.extend(side.steps(probe, ALL));
+    commands.extend(side.ends());
+    commands.extend(side.opened(probe, ALL));
     let permission = side.kind.permission();
     commands.push(format!(
         r"printf 'Match User %s\n\tPermitTunnel {permission}\n' {user} >>/etc/ssh/sshd_config"
@@ -39,13 +40,14 @@ pub fn by_hand(side: &FarSide, probe: &Probe) -> Vec<String> {
 impl FarSide {
     /// What [`super::Verb::Setup`] does on a server like `probe`, for people.
     pub fn shown(&self, probe: &Probe) -> Vec<String> {
-        let mut steps = self.steps(probe, EACH);
+        let mut steps = self.ends();
         if !probe.forwards.0 {
             steps.extend(self.guard(probe.nft, "ip", "iptables"));
         }
         if self.address.v6.is_some() && !probe.forwards.1 {
             steps.extend(self.guard(probe.nft, "ip6", "ip6tables"));
         }
+        steps.extend(self.opened(probe, EACH));
         steps.push(END.to_owned());
         steps
     }
@@ -59,7 +61,7 @@ impl FarSide {
                 "nft 'add table {family} underpass; \
                  add chain {family} underpass forward {{ type filter hook forward priority 0; }}; \
                  {add_rule} ct state established,related accept; {add_rule} ct status dnat accept; \
-                 {add_rule} iifname {{ INTERFACES }} oifname != {device} drop' # those interfaces forward nothing else"
+                 {add_rule} iifname {{ <INTERFACES> }} oifname != {device} drop' # those interfaces forward nothing else"
             )];
         }
         vec![
@@ -69,14 +71,14 @@ impl FarSide {
             ),
             format!("{iptables} -A UNDERPASS -o {device} -j RETURN"),
             format!(
-                "{iptables} -A UNDERPASS -i INTERFACE -j DROP # each of them: it forwards nothing else"
+                "{iptables} -A UNDERPASS -i <INTERFACE> -j DROP # each of them: it forwards nothing else"
             ),
             format!("{iptables} -I FORWARD -j UNDERPASS"),
         ]
     }
 
-    /// In the words of ip(8), sysctl(8) and nft(8) or iptables(8).
-    fn steps(&self, probe: &Probe, forwarding: [&str; 2]) -> Vec<String> {
+    /// The device with its addresses and routes, in the words of ip(8).
+    fn ends(&self) -> Vec<String> {
         let device = self.device();
         let v4 = self.address.v4;
         let mut steps = vec![format!(
@@ -103,17 +105,35 @@ impl FarSide {
             IpNet::V4(_) => format!("ip route add {net} dev {device}"),
             IpNet::V6(_) => format!("ip -6 route add {net} dev {device}"),
         }));
-        if !probe.forwards.0 {
-            steps.push(forwarding[0].to_owned());
-        }
-        if self.address.v6.is_some() && !probe.forwards.1 {
-            steps.push(forwarding[1].to_owned());
-        }
-        steps.extend(self.nat(probe.nft, &back));
         steps
     }
 
-    fn nat(&self, nft: bool, back: &[IpNet]) -> Vec<String> {
+    /// What passes there, and at last forwarding of IPv4 and IPv6: in the words of nft(8) or iptables(8), and of sysctl(8).
+    fn opened(&self, probe: &Probe, [v4, v6]: [&str; 2]) -> Vec<String> {
+        let mut steps = self.nat(probe.nft);
+        if probe.nft {
+            steps.push(self.beside_nft());
+        }
+        if !probe.forwards.0 {
+            steps.push(v4.to_owned());
+        }
+        if self.address.v6.is_some() && !probe.forwards.1 {
+            steps.push(v6.to_owned());
+        }
+        steps
+    }
+
+    /// Nothing in a table of nft's passes what iptables drops.
+    fn beside_nft(&self) -> String {
+        let device = self.device();
+        format!(
+            "# where iptables filters too (as Docker does): iptables -I FORWARD -i {device} -j ACCEPT; \
+             iptables -I FORWARD -o {device} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+        )
+    }
+
+    fn nat(&self, nft: bool) -> Vec<String> {
+        let back = IpNet::aggregate(&self.back);
         let (v4, v6): (Vec<IpNet>, Vec<IpNet>) =
             back.iter().partition(|net| matches!(net, IpNet::V4(_)));
         let texts = |first: String, nets: &[IpNet]| {
@@ -209,7 +229,6 @@ mod tests {
                 "ip tuntap add dev tun64 mode tun user 'al ice'",
                 "ip addr add 198.19.128.2 peer 198.19.128.1 dev tun64",
                 "ip link set dev tun64 mtu 1500 up",
-                "sysctl -w net.ipv4.ip_forward=1",
                 "iptables -t nat -N UNDERPASS-tun64",
                 "iptables -t nat -A UNDERPASS-tun64 -s 198.19.128.1 ! -o tun64 -j MASQUERADE",
                 "iptables -t nat -I POSTROUTING -j UNDERPASS-tun64",
@@ -219,15 +238,15 @@ mod tests {
                 "iptables -A UNDERPASS-tun64 -o tun64 -j ACCEPT",
                 "iptables -A UNDERPASS-tun64 -i tun64 -j ACCEPT",
                 "iptables -I FORWARD -j UNDERPASS-tun64",
+                "sysctl -w net.ipv4.ip_forward=1",
                 r"printf 'Match User %s\n\tPermitTunnel point-to-point\n' 'al ice' >>/etc/ssh/sshd_config",
                 "systemctl reload ssh || systemctl reload sshd",
             ]
         );
         let shown = side.shown(&probe);
-        assert_eq!(
-            shown[2],
-            "sysctl -w net.ipv4.conf.INTERFACE.forwarding=1 # each of them, for the tunnel alone"
-        );
+        let setting =
+            "sysctl -w net.ipv4.conf.<INTERFACE>.forwarding=1 # each of them, for the tunnel alone";
+        assert_eq!(shown[shown.len() - 2], setting);
         assert!(shown.iter().all(|step| !step.contains("ip_forward")));
         assert!(shown.contains(&"iptables -A UNDERPASS -o tun64 -j RETURN".to_owned()));
         side.kind = DeviceKind::Tap;
@@ -235,16 +254,17 @@ mod tests {
         side.back = vec!["172.17.0.0/16".parse().unwrap()];
         (probe.forwards, probe.nft) = ((true, false), true);
         assert_eq!(
-            side.steps(&probe, ALL),
+            [side.ends(), side.opened(&probe, ALL)].concat(),
             [
                 "ip addr add 198.19.128.2 peer 198.19.128.1 dev tap64",
                 "ip -6 addr add fd00::2 peer fd00::1 dev tap64 nodad",
                 "ip link set dev tap64 mtu 1500 up",
                 "ip -6 route replace fd00::1 dev tap64",
                 "ip route add 172.17.0.0/16 dev tap64",
-                "sysctl -w net.ipv6.conf.all.forwarding=1",
                 "nft 'add table ip underpass_tap64; add chain ip underpass_tap64 prerouting { type nat hook prerouting priority -100; }; add chain ip underpass_tap64 postrouting { type nat hook postrouting priority 100; }; add rule ip underpass_tap64 postrouting oifname != tap64 ip saddr { 198.19.128.1, 172.17.0.0/16 } masquerade; add chain ip underpass_tap64 forward { type filter hook forward priority 0; }; add rule ip underpass_tap64 forward oifname tap64 ip length 20 drop; add rule ip underpass_tap64 forward ct state established,related accept; add rule ip underpass_tap64 forward oifname tap64 drop'",
                 "nft 'add table ip6 underpass_tap64; add chain ip6 underpass_tap64 prerouting { type nat hook prerouting priority -100; }; add chain ip6 underpass_tap64 postrouting { type nat hook postrouting priority 100; }; add rule ip6 underpass_tap64 postrouting oifname != tap64 ip6 saddr { fd00::1 } masquerade; add chain ip6 underpass_tap64 forward { type filter hook forward priority 0; }; add rule ip6 underpass_tap64 forward ct state established,related accept; add rule ip6 underpass_tap64 forward oifname tap64 drop'",
+                "# where iptables filters too (as Docker does): iptables -I FORWARD -i tap64 -j ACCEPT; iptables -I FORWARD -o tap64 -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+                "sysctl -w net.ipv6.conf.all.forwarding=1",
             ]
         );
     }

@@ -307,13 +307,20 @@ pass() {
     step "$1 forwarding" filter_tables "$2"
 }
 
-# Tables of others that drop what is forwarded, and that nobody can overrule.
+# Chains of others that drop what is forwarded, and that nobody can overrule. What iptables drops is passed.
 warn() {
     has nft || return 0
     nft list chains 2>/dev/null | while read -r word family name rest; do
         case "$word $family $name $rest" in
         table*) of="$family $name" ;;
-        *"hook forward"*"policy drop"*) [ "$of" = "ip filter" ] || [ "$of" = "ip6 filter" ] || echo "warning forward $of" ;;
+        chain*) its_chain=$family ;;
+        *"hook forward"*"policy drop"*)
+            case "$of $its_chain" in
+            "ip filter FORWARD" | "ip6 filter FORWARD") has iptables && continue ;;
+            bridge*) continue ;;
+            esac
+            echo "warning forward $of $its_chain"
+            ;;
         esac
     done
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::DeviceKind;
 use super::addresses::{Ends, TunnelAddress};
+use super::report::shown;
 
 /// The first line of an answer.
 const FIRST: &str = "underpass-probe 1";
@@ -18,8 +19,8 @@ const TAP: u32 = 0x0002;
 const PERSIST: u32 = 0x0800;
 /// More of a router's networks are not kept.
 const MOST_NETWORKS: usize = 1024;
-/// Nor more of its firewall's tables.
-const MOST_TABLES: usize = 20;
+/// Nor more of its firewall's chains.
+const MOST_CHAINS: usize = 20;
 
 /// What whoever logs in may do on the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,7 +109,7 @@ pub struct Probe {
     pub ipv6: bool,
     /// Whether it forwards already, IPv4 and IPv6.
     pub forwards: (bool, bool),
-    /// Tables of its firewall that drop what is forwarded, whatever ours say.
+    /// Chains of its firewall that drop what is forwarded, whatever ours say: family, table and name.
     pub dropping: Vec<String>,
     /// Networks that it has addresses in or routes to, default routes apart.
     pub taken: Vec<IpNet>,
@@ -165,8 +166,8 @@ impl Probe {
             ("has", "iptables") => self.has_iptables = true,
             ("has", "nft") => self.has_nft = true,
             ("works", "nft") => self.nft = true,
-            ("drops", table) if self.dropping.len() < MOST_TABLES => {
-                self.dropping.push(table.to_owned());
+            ("drops", chain) if self.dropping.len() < MOST_CHAINS => {
+                self.dropping.push(shown(chain));
             }
             ("forward4", value) => self.forwards.0 = value == "1",
             ("forward6", value) => self.forwards.1 = value == "1",

@@ -15,11 +15,18 @@ for tool in ip nft iptables; do
 done
 # A program may be there whose part of the kernel is not.
 $as nft list tables >/dev/null 2>&1 </dev/null && echo "works nft"
-# Others of its tables may drop what is forwarded. What iptables-nft drops can be passed.
+# Others of its chains may drop what is forwarded. What iptables drops can be passed.
 $as nft list chains 2>/dev/null </dev/null | while read -r word family name rest; do
     case "$word $family $name $rest" in
     table*) of="$family $name" ;;
-    *"hook forward"*"policy drop"*) [ "$of" = "ip filter" ] || [ "$of" = "ip6 filter" ] || echo "drops $of" ;;
+    chain*) chain=$family ;;
+    *"hook forward"*"policy drop"*)
+        case "$of $chain" in
+        "ip filter FORWARD" | "ip6 filter FORWARD") command -v iptables >/dev/null 2>&1 && continue ;;
+        bridge*) continue ;;
+        esac
+        echo "drops $of $chain"
+        ;;
     esac
 done | head -n 20 | cut -c 1-80
 [ ! -c /dev/net/tun ] || echo "has tun"

@@ -5,7 +5,7 @@ use thiserror::Error;
 /// Done, as was asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Tables of the server's own firewall that drop what is forwarded, whatever ours say.
+    /// Chains of the server's own firewall that drop what is forwarded, whatever ours say: family, table and name.
     pub dropping: Vec<String>,
 }
 
@@ -34,8 +34,8 @@ impl Report {
             if let Some(why) = line.strip_prefix("failed ") {
                 return Err(ReportError::Failed(shown(why)));
             }
-            if let Some(table) = line.strip_prefix("warning forward ") {
-                report.dropping.push(shown(table));
+            if let Some(chain) = line.strip_prefix("warning forward ") {
+                report.dropping.push(shown(chain));
             }
             if line == "done" {
                 return Ok(report);
@@ -56,7 +56,7 @@ fn hint(step: &str) -> &'static str {
 }
 
 /// Another's words, for a terminal.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 

@@ -229,15 +229,15 @@ impl FarEnd {
     pub async fn set_up(&self, server: &impl Exec) -> Result<Vec<String>, FarSideError> {
         let report = self.run(server, Verb::Setup).await?;
         let device = self.side.device();
-        let warnings = report.dropping.iter().map(|table| drops(table, &device));
+        let warnings = report.dropping.iter().map(|chain| drops(chain, &device));
         Ok(warnings.collect())
     }
 
     /// What the server's firewall does to it, as far as that was seen beforehand, one line each.
     pub fn dropped_there(&self) -> impl Iterator<Item = String> {
         let device = self.side.device();
-        let tables = self.probe.dropping.iter();
-        tables.map(move |table| drops(table, &device))
+        let chains = self.probe.dropping.iter();
+        chains.map(move |chain| drops(chain, &device))
     }
 
     /// Takes it back. Where that fails the server does so by itself when the device is closed.
@@ -253,9 +253,10 @@ impl FarEnd {
     }
 }
 
-fn drops(table: &str, device: &str) -> String {
+fn drops(chain: &str, device: &str) -> String {
     format!(
-        "the server's firewall (nft table {table}) drops what is forwarded; let {device} pass there"
+        "the server's firewall (nft chain {chain}) drops what is forwarded; let {device} pass, as root there: \
+         nft insert rule {chain} iifname {device} accept; nft insert rule {chain} oifname {device} accept"
     )
 }
 

@@ -17,7 +17,7 @@ const LONGEST: u16 = 16_380;
 
 /// Nothing but an open tunnel tells this, and a dry run opens none.
 const UNASKED: &str = "whether the server permits the tunnel (PermitTunnel) was not asked: underpass doctor --tunnel asks";
-/// And of the addresses.
+/// A pair is drawn for each run, so that those of several clients do not meet.
 const CHOSEN: &str =
     "the addresses of a tunnel are chosen anew each time; --tunnel-address OURS,FAR keeps them";
 
@@ -107,9 +107,7 @@ pub(in crate::app) async fn tunnel(
             let tunnel = Tunnel::new(tunnel, wish, opened);
             info!("{tunnel}");
             if plan.beside.udp || plan.beside.pings.is_some() {
-                info!(
-                    "--udp and --ping have nothing to do: the tunnel carries datagrams and pings"
-                );
+                info!("the tunnel carries datagrams and pings: --udp and --ping are not needed");
             }
             Ok(Wished::Open(Box::new(tunnel)))
         }
