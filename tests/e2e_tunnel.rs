@@ -238,6 +238,22 @@ fn a_lost_connection_of_tcp_takes_that_of_packets_along_and_both_come_back() {
     a_lost_tunnel_comes_back("", "the built-in SSH");
 }
 
+/// Of those two connections. TCP goes on meanwhile.
+#[test]
+fn a_lost_connection_of_packets_comes_back_at_once() {
+    let lab = lab("yes");
+    let mut underpass = up(&lab, &format!("--tunnel {}", V4.subnet));
+    is_pinged(&lab, "client", V4.host);
+    let script = "for pid in $(ip netns pids $(ip netns identify $$)); do \
+                  ls -l /proc/$pid/fd 2>/dev/null | grep -q /dev/net/tun && kill $pid && echo killed; done";
+    assert_eq!(shell(&lab, "bastion", script), "killed\n");
+    underpass.wait_for_line("on the server carries packets again");
+    is_pinged(&lab, "client", V4.host);
+    assert!(underpass.stop(Signal::SIGTERM).success());
+    let log = underpass.log().join("\n");
+    assert!(!log.contains("is tried again"), "{log}");
+}
+
 fn a_lost_tunnel_comes_back(carrier: &str, name: &str) {
     let lab = lab("yes");
     let before = lab.network_state("bastion");

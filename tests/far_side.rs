@@ -293,6 +293,9 @@ async fn a_firewall_that_drops_is_named_and_left_alone() {
         rig.in_netns("server", command);
     }
     assert!(rig.hears("client", "10.55.0.2"));
+    assert_eq!(end.set_up(&rig).await.unwrap(), Vec::<String>::new());
+    let again = rig.end(&wish(2)).await;
+    assert_eq!(again.dropped_there().count(), 0);
 }
 
 /// The commands of a dry run make the rules that are made.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tracing::info;
 
 use super::by_name::{NoMore, Spare};
@@ -65,6 +66,14 @@ impl One {
         match self {
             Self::Russh(carrier) => carrier.again(prompter).await.map(Self::Russh),
             Self::Openssh(carrier) => carrier.again(prompter.is_some()).await.map(Self::Openssh),
+        }
+    }
+
+    /// Whether it carries nothing any more. The reason may be known only later.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Russh(carrier) => carrier.lost().now_or_never().is_some(),
+            Self::Openssh(carrier) => carrier.is_over(),
         }
     }
 

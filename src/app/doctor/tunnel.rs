@@ -110,7 +110,7 @@ pub(super) fn set_up(answer: &Answer, kind: DeviceKind) -> Check {
         Some(chain) => Check::warn(
             SETUP,
             format!(
-                "{found}; but the server's firewall (nft chain {chain}) drops what is forwarded"
+                "{found}; but the server's firewall (nft chain {chain}) drops what none of its rules lets pass"
             ),
             format!("let tunnels pass, as root there: {}", pass(chain, kind)),
         ),

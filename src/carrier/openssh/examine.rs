@@ -146,6 +146,9 @@ fn put_text(specific: &mut Vec<u8>, text: &str) {
 impl Connection {
     async fn question(self: &Arc<Self>, request: Request<'_>) -> Answer {
         let (sender, answer) = oneshot::channel();
+        if self.burden().is_none() {
+            return Answer::Silent;
+        }
         let question = Question::new(request, sender);
         let id = self.with(|shared, _| {
             let id = shared.channels.open(ChannelType::session()).ok()?;
@@ -169,6 +172,14 @@ impl Connection {
 }
 
 impl OpensshCarrier {
+    /// Whether none of its connections carries anything any more; why not is known when their ssh has ended.
+    pub fn is_over(&self) -> bool {
+        let connections = self.pool.all();
+        connections
+            .iter()
+            .all(|connection| connection.burden().is_none())
+    }
+
     /// Asks the server for something of a session, which is closed again.
     pub async fn ask(&self, request: Request<'_>) -> Answer {
         match self.pool.all().first() {

@@ -4,7 +4,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::FutureExt;
 use tracing::info;
 
 use crate::carrier::error::ConnectError;
@@ -45,10 +44,7 @@ impl Apart {
     /// The connection, where it is there and not lost.
     pub(in crate::carrier) fn get(&self) -> Option<Arc<One>> {
         let mut now = lock(&self.now);
-        if now
-            .as_ref()
-            .is_some_and(|one| one.lost().now_or_never().is_some())
-        {
+        if now.as_ref().is_some_and(|one| one.is_over()) {
             *now = None;
         }
         now.clone()

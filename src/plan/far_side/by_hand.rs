@@ -40,7 +40,11 @@ pub fn by_hand(side: &FarSide, probe: &Probe) -> Vec<String> {
 impl FarSide {
     /// What [`super::Verb::Setup`] does on a server like `probe`, for people.
     pub fn shown(&self, probe: &Probe) -> Vec<String> {
-        let mut steps = self.ends();
+        let mut steps = vec![format!(
+            "# sshd makes {} when the tunnel is opened",
+            self.device()
+        )];
+        steps.extend(self.ends());
         if !probe.forwards.0 {
             steps.extend(self.guard(probe.nft, "ip", "iptables"));
         }

@@ -319,6 +319,7 @@ warn() {
             "ip filter FORWARD" | "ip6 filter FORWARD") has iptables && continue ;;
             bridge*) continue ;;
             esac
+            nft list chain $of "$its_chain" 2>/dev/null | grep -qE "ifname $quote($dev|$kind[*])$quote .*accept" && continue
             echo "warning forward $of $its_chain"
             ;;
         esac

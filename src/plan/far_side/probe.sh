@@ -25,6 +25,7 @@ $as nft list chains 2>/dev/null </dev/null | while read -r word family name rest
         "ip filter FORWARD" | "ip6 filter FORWARD") command -v iptables >/dev/null 2>&1 && continue ;;
         bridge*) continue ;;
         esac
+        $as nft list chain $of "$chain" 2>/dev/null </dev/null | grep -qE "ifname .(tun|tap)[0-9*]+. .*accept" && continue
         echo "drops $of $chain"
         ;;
     esac

@@ -255,7 +255,7 @@ impl FarEnd {
 
 fn drops(chain: &str, device: &str) -> String {
     format!(
-        "the server's firewall (nft chain {chain}) drops what is forwarded; let {device} pass, as root there: \
+        "the server's firewall (nft chain {chain}) drops what none of its rules lets pass; let {device} pass, as root there: \
          nft insert rule {chain} iifname {device} accept; nft insert rule {chain} oifname {device} accept"
     )
 }
@@ -323,7 +323,7 @@ mod tests {
         };
         assert_eq!(end.unit(), 66);
         assert_eq!(end.address().to_string(), "198.19.128.9,198.19.128.10");
-        assert!(end.shown()[0].starts_with("ip addr add 198.19.128.10 peer 198.19.128.9"));
+        assert!(end.shown()[1].starts_with("ip addr add 198.19.128.10 peer 198.19.128.9"));
         end.prepare(&server).await.unwrap();
         assert_eq!(end.set_up(&server).await.unwrap(), Vec::<String>::new());
         let error = end.set_up(&server).await.unwrap_err().to_string();

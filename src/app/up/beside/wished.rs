@@ -121,10 +121,11 @@ pub(in crate::app) async fn tunnel(
         Err(error) => {
             warn!("{error}; TCP goes on without it: start underpass again when that is mended");
             help(&error);
-            if matches!(error, NoTunnel::MayNot { .. }) && !plan.beside.udp {
-                info!(
+            match plan.beside.udp || plan.beside.pings.is_some() {
+                true => info!("until then --udp and --ping carry what was asked of them"),
+                false => info!(
                     "until then --udp and --ping carry datagrams and pings, where the server runs commands for this login"
-                );
+                ),
             }
             Ok(Wished::Without(error.to_string()))
         }
