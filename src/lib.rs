@@ -83,9 +83,10 @@
 //! fd75:6e64:6572:7074::/64, a pair that neither side has a route for, unless `--tunnel-address` names one.
 //!
 //! Packets wait in front of the channel, in a queue for each flow (`carrier/channels/fair.rs`), for 100 ms at most: the oldest go
-//! where there are too many. Only what the path takes without a queue is on its way (`carrier/channels/flight.rs`): sshd, given its
-//! whole window at once, copies megabytes for each packet and loses nearly all for seconds. What is longer than the tunnel's MTU is told to its sender (ICMP 3/4, ICMPv6 2). Where the server
-//! has no IPv6, or none of it was asked for, nothing of IPv6 goes through the tunnel, and its TCP goes as ever.
+//! where there are too many. Only what the path takes without a queue is on its way (`carrier/channels/flight.rs`): sshd, given
+//! its whole window at once, copies megabytes for each packet and loses nearly all for seconds. What is longer than the tunnel's
+//! MTU is told to its sender (ICMP 3/4, ICMPv6 2). Where the server has no IPv6, or none of it was asked for, nothing of IPv6 goes
+//! through the tunnel, and its TCP goes as ever.
 //!
 //! With `--udp`, a datagram that this host cuts into fragments is not carried: 1,472 bytes go with IPv4, 1,452 with IPv6, more with
 //! `--mtu 65520`. The audit log has these datagrams,
@@ -282,6 +283,7 @@
 //! | taken off a connection before other tasks have their turn | 256 KiB alone, 512 KiB of several | 2 MiB | `carrier/russh/turns.rs` |
 //! | waiting to be sent through a jump host or a ProxyCommand | | flows hold back from 512 KiB, 64 MiB per connection at most | `carrier/russh/route/outbox.rs` |
 //! | packets on their way into a tunnel (`tun@openssh.com`) | 1 MiB, 100 ms: the oldest goes | 2 MiB | `carrier/channels/fair.rs` |
+//! | packets that are on their way, or that sshd has not written | | 128 KiB; on a path longer than 5 ms what it takes, 2 MiB at most | `carrier/channels/flight.rs` |
 //! | packets that have come out of it and that nobody takes | | 1 MiB, 4,096: the oldest goes; 4 MiB of window | `carrier/openssh/packets.rs`, `carrier/channels/budget.rs` |
 //! | conversations by packets whose answers are let in | | 65,536: of a few the one silent for longest goes; 180 s of silence | `engine/asked.rs` |
 //! | window granted over ssh's own channels | 1 MiB; on a path longer than 5 ms as the application takes, 32 MiB at most | 4 MiB for the busy ones; 64 MiB on a long path, then 32 KiB for each flow | `carrier/channels/budget.rs` |

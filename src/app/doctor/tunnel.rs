@@ -3,7 +3,7 @@
 use super::check::Check;
 use crate::carrier::ConnectError;
 use crate::carrier::examine::{Answer, Tunnel};
-use crate::plan::far_side::{DeviceKind, Probe, Rights, Way};
+use crate::plan::far_side::{DeviceKind, Probe, Rights, Way, let_pass};
 
 /// The check of the server's end.
 const SETUP: &str = "tun-setup";
@@ -112,19 +112,12 @@ pub(super) fn set_up(answer: &Answer, kind: DeviceKind) -> Check {
             format!(
                 "{found}; but the server's firewall (nft chain {chain}) drops what none of its rules lets pass"
             ),
-            format!("let tunnels pass, as root there: {}", pass(chain, kind)),
+            format!(
+                "let tunnels pass, as root there: {}",
+                let_pass(chain, &format!("'\"{}*\"'", kind.word()))
+            ),
         ),
     }
-}
-
-fn pass(chain: &str, kind: DeviceKind) -> String {
-    let rule = |way| {
-        format!(
-            "nft insert rule {chain} {way} '\"{}*\"' accept",
-            kind.word()
-        )
-    };
-    format!("{}; {}", rule("iifname"), rule("oifname"))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// The longest packets that make a grant of an sshd that keeps up (channels.c `channel_check_window`).
 const FULL: u64 = 3;
 /// And those that may be on their way in any case: one more has to fit.
-const LEAST: u32 = 4;
+const LEAST: u64 = 4;
 /// The queue that is aimed at. Where the whole trip is shorter, the least limit makes 150 Mbit/s or more, not much less than sshd's
 /// loop can write: it does not grow.
 const QUEUE: Duration = Duration::from_millis(5);
@@ -83,7 +83,7 @@ enum Phase {
 impl Flight {
     /// Nothing is on its way to a server that takes packets of this length.
     pub(super) fn new(max_packet: u32) -> Self {
-        let least = u64::from(max_packet) * u64::from(LEAST);
+        let least = u64::from(max_packet) * LEAST;
         Self {
             least,
             limit: least,
@@ -149,7 +149,7 @@ impl Flight {
     /// How much of the time since the last grant it took to fill this one: of one datagram, by a server that has more of them, next
     /// to nothing.
     fn filled_in(&self, since: Duration, bytes: u64) -> Duration {
-        let full = self.least / u64::from(LEAST) * FULL;
+        let full = self.least / LEAST * FULL;
         let nanos = u128::from(bytes.min(full)) * since.as_nanos() / u128::from(full.max(1));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }

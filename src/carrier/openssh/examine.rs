@@ -146,17 +146,20 @@ fn put_text(specific: &mut Vec<u8>, text: &str) {
 impl Connection {
     async fn question(self: &Arc<Self>, request: Request<'_>) -> Answer {
         let (sender, answer) = oneshot::channel();
-        if self.burden().is_none() {
-            return Answer::Silent;
-        }
         let question = Question::new(request, sender);
-        let id = self.with(|shared, _| {
-            let id = shared.channels.open(ChannelType::session()).ok()?;
+        let asked = self.with(|shared, _| {
+            // Nobody would answer, nor say so.
+            if shared.is_lost {
+                return Err(Answer::Silent);
+            }
+            let opened = shared.channels.open(ChannelType::session());
+            let id = opened.map_err(|_| Answer::NoSession)?;
             shared.owners.insert(id, Owner::Question(question));
-            Some(id)
+            Ok(id)
         });
-        let Some(id) = id else {
-            return Answer::NoSession;
+        let id = match asked {
+            Ok(id) => id,
+            Err(answer) => return answer,
         };
         let answer = timeout(PATIENCE, answer).await;
         self.with(|shared, _| {

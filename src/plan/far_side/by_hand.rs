@@ -37,6 +37,12 @@ pub fn by_hand(side: &FarSide, probe: &Probe) -> Vec<String> {
     commands
 }
 
+/// What an administrator of the server runs as root, so that the chain `chain` of nft's lets `device` pass.
+pub fn let_pass(chain: &str, device: &str) -> String {
+    let rule = |way| format!("nft insert rule {chain} {way} {device} accept");
+    format!("{}; {}", rule("iifname"), rule("oifname"))
+}
+
 impl FarSide {
     /// What [`super::Verb::Setup`] does on a server like `probe`, for people.
     pub fn shown(&self, probe: &Probe) -> Vec<String> {

@@ -19,6 +19,7 @@ chain=UNDERPASS-$dev
 v4=/proc/sys/net/ipv4
 v6=/proc/sys/net/ipv6/conf
 is_locked=
+as=
 newline="
 "
 quote=$(cat <<END
@@ -307,25 +308,6 @@ pass() {
     step "$1 forwarding" filter_tables "$2"
 }
 
-# Chains of others that drop what is forwarded, and that nobody can overrule. What iptables drops is passed.
-warn() {
-    has nft || return 0
-    nft list chains 2>/dev/null | while read -r word family name rest; do
-        case "$word $family $name $rest" in
-        table*) of="$family $name" ;;
-        chain*) its_chain=$family ;;
-        *"hook forward"*"policy drop"*)
-            case "$of $its_chain" in
-            "ip filter FORWARD" | "ip6 filter FORWARD") has iptables && continue ;;
-            bridge*) continue ;;
-            esac
-            nft list chain $of "$its_chain" 2>/dev/null | grep -qE "ifname $quote($dev|$kind[*])$quote .*accept" && continue
-            echo "warning forward $of $its_chain"
-            ;;
-        esac
-    done
-}
-
 take_back() {
     for family in ip ip6; do
         made "nft-$family" && nft delete table "$family" "$table" 2>/dev/null
@@ -424,7 +406,7 @@ start_watch() {
     has setsid && leader=setsid
     $leader sh "$dir/$dev.sh" watch "$1" </dev/null >/dev/null 2>&1 &
     attempt test -s "$state.watch" || fail "watchdog: it does not start"
-    warn
+    drops "$dev|$kind[*]" | sed "s/^/warning forward /"
     unlock
     echo done
 }

@@ -17,14 +17,14 @@ use std::fmt::Write;
 use ipnet::IpNet;
 
 pub use addresses::{Ends, TunnelAddress, TunnelAddressError, spare_address};
-pub use by_hand::by_hand;
+pub use by_hand::{by_hand, let_pass};
 pub use probe::{MayNot, Prepared, Probe, ProbeError, Rights, Way};
 pub use report::{Report, ReportError};
 
 /// What is run there first, by whoever logs in. [`Probe::read`] reads what it says.
-const PROBE: &str = include_str!("probe.sh");
+const PROBE: &str = concat!(include_str!("drops.sh"), include_str!("probe.sh"));
 /// The rest, in one file.
-const SCRIPT: &str = include_str!("far.sh");
+const SCRIPT: &str = concat!(include_str!("drops.sh"), include_str!("far.sh"));
 /// Where it is kept there while the tunnel lives, below `/run`. Other network namespaces may share that, and have tunnels of
 /// the same names.
 const DIRECTORY: &str = "underpass-tunnel";

@@ -15,21 +15,7 @@ for tool in ip nft iptables; do
 done
 # A program may be there whose part of the kernel is not.
 $as nft list tables >/dev/null 2>&1 </dev/null && echo "works nft"
-# Others of its chains may drop what is forwarded. What iptables drops can be passed.
-$as nft list chains 2>/dev/null </dev/null | while read -r word family name rest; do
-    case "$word $family $name $rest" in
-    table*) of="$family $name" ;;
-    chain*) chain=$family ;;
-    *"hook forward"*"policy drop"*)
-        case "$of $chain" in
-        "ip filter FORWARD" | "ip6 filter FORWARD") command -v iptables >/dev/null 2>&1 && continue ;;
-        bridge*) continue ;;
-        esac
-        $as nft list chain $of "$chain" 2>/dev/null </dev/null | grep -qE "ifname .(tun|tap)[0-9*]+. .*accept" && continue
-        echo "drops $of $chain"
-        ;;
-    esac
-done | head -n 20 | cut -c 1-80
+drops "(tun|tap)[0-9*]+" | head -n 20 | cut -c 1-80 | sed "s/^/drops /"
 [ ! -c /dev/net/tun ] || echo "has tun"
 echo "forward4 $(cat /proc/sys/net/ipv4/ip_forward 2>/dev/null)"
 echo "forward6 $(cat /proc/sys/net/ipv6/conf/all/forwarding 2>/dev/null)"

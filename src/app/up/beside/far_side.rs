@@ -254,9 +254,9 @@ impl FarEnd {
 }
 
 fn drops(chain: &str, device: &str) -> String {
+    let commands = far_side::let_pass(chain, device);
     format!(
-        "the server's firewall (nft chain {chain}) drops what none of its rules lets pass; let {device} pass, as root there: \
-         nft insert rule {chain} iifname {device} accept; nft insert rule {chain} oifname {device} accept"
+        "the server's firewall (nft chain {chain}) drops what none of its rules lets pass; let {device} pass, as root there: {commands}"
     )
 }
 
