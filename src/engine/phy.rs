@@ -11,10 +11,9 @@ use smoltcp::phy::{
 use smoltcp::time::Instant;
 use smoltcp::wire::IPV6_HEADER_LEN;
 
+use super::scratch::{MAX_PACKET, Scratch};
 use super::{Config, Frame, HEADROOM, Outlet};
 
-/// The largest packet: the length fields of IP have 16 bits.
-const MAX_PACKET: usize = 65_535;
 /// The largest packet that is left to the device to cut. With the headers of the links that it may be forwarded to (a
 /// container's veth, a tunnel behind it) it stays below 64 KiB: the kernel cuts larger ones itself, which costs a third
 /// of a container's download (gso_features_check() in net/core/dev.c; MAX_TCP_HEADER in include/net/tcp.h).
@@ -23,7 +22,7 @@ const MAX_SEGMENTED: usize = MAX_PACKET - 320;
 const HEADERS: usize = 60;
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; HEADROOM + MAX_PACKET].into());
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
 }
 
 /// Calls `f` with a copy of `packet`, which is one, behind [`HEADROOM`] free bytes.

@@ -13,7 +13,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time;
 
-use crate::engine::{Arrival, Batch, Checksum, Config, Drops, Engine, Frame, HEADROOM, Outlet};
+use crate::engine::{
+    Arrival, Batch, Checksum, Config, Drops, Engine, Frame, HEADROOM, Outlet, Scratch,
+};
 use crate::net::{Source, Target};
 use crate::os::memory;
 
@@ -128,7 +130,7 @@ impl<D: Device> Tun<D> {
     ) -> io::Result<()> {
         let shared = &self.shared;
         let device = &shared.engine.outlet().device;
-        let mut buffer = vec![0; HEADROOM + 65_535];
+        let mut buffer = Scratch::new();
         let mut batch = Batch::default();
         loop {
             read_some(device, &mut buffer, |bytes| {
