@@ -11,7 +11,7 @@ use super::held::Held;
 use super::packet::{Parsed, Tcp, Transport};
 use super::route::{Refusal, refusal};
 use super::tcp::{Stack, phy};
-use super::{Checksum, Engine, Outlet, packet, reject};
+use super::{Checksum, Engine, Outlet, packet, reject, timers};
 use crate::net::{FlowKey, OpenFailure, StreamError};
 
 /// What a flow may still hold for its application when all flows together hold too much.
@@ -109,8 +109,8 @@ impl Flow {
     }
 
     /// Arms the timer of a new flow.
-    pub(super) fn arm<O: Outlet>(&self, engine: &Engine<O>) -> Step {
-        self.lock().settle(engine, Instant::ZERO, Step::default())
+    pub(super) fn arm<O: Outlet>(&self, engine: &Engine<O>, now: Instant) -> Step {
+        self.lock().settle(engine, now, Step::default())
     }
 
     /// A segment from the initiator. What an open flow has to say to it waits for [`answer`](Self::answer).
@@ -450,7 +450,7 @@ impl Island {
                 None
             }
         };
-        if let Some(at) = due
+        if let Some(at) = due.map(|at| timers::rounded(now, at))
             && self.armed.last().is_none_or(|earliest| at < *earliest)
         {
             self.armed.push(at);

@@ -49,8 +49,8 @@ pub mod ways;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -379,7 +379,7 @@ impl<O: Outlet> Engine<O> {
         }
         let flow = Arc::new(Flow::hold(tcp.key, now, parsed.bytes));
         self.table.insert(&flow);
-        let step = flow.arm(self);
+        let step = flow.arm(self, now);
         self.after(&flow, step);
         Some(FlowHandle(flow))
     }
@@ -475,8 +475,8 @@ impl<O: Outlet> Engine<O> {
 
     /// Does what is due at `now`: retransmissions, keepalives, initiators that gave up.
     pub fn handle_timeout(&self, now: Instant) {
-        while let Some(key) = self.timers.pop_due(now) {
-            if let Some(flow) = self.table.get(&key) {
+        while let Some(due) = self.timers.pop_due(now) {
+            for flow in due.iter().filter_map(Weak::upgrade) {
                 let step = flow.handle_timeout(self, now);
                 self.after(&flow, step);
             }
@@ -491,9 +491,7 @@ impl<O: Outlet> Engine<O> {
         if step.remove {
             self.table.remove(flow);
         } else if let Some(at) = step.arm_at
-            && self
-                .timers
-                .arm(at, flow.key, |key| self.table.get(key).is_some())
+            && self.timers.arm(at, flow)
         {
             self.outlet.rearm(at);
         }

@@ -1,100 +1,181 @@
-//! When something is next due. One heap for all flows; a flow has at most a few entries in it, because it only
-//! adds one when its deadline moves nearer than what it has armed ([`super::flow`]); an entry that comes due
-//! too early just looks at the flow and arms it again. Entries of flows that are over are swept out when they may be the
-//! half of all, so a host that opens and closes thousands a second does not pay for minutes of them.
+//! When something is next due. Deadlines are rounded up, the further away the more coarsely, so that those of many flows fall
+//! together: the number of different ones depends on how far they reach, not on how many flows there are, and a deadline that is
+//! nearer than all others, which the driver has to hear of, is rare. A flow has at most a few entries, because it only adds one
+//! when its deadline moves nearer than what it has armed ([`super::flow`]); an entry that comes due too early just looks at the
+//! flow and arms it again. Entries of flows that are over are swept out when they may be the half of all, so a host that opens and
+//! closes thousands a second does not pay for minutes of them.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use smoltcp::time::Instant;
 
-use crate::net::FlowKey;
+use super::flow::Flow;
 
 /// Entries that are not worth a sweep.
 const FEW: usize = 4096;
+/// The finest step of deadlines, in microseconds. What is due so soon is a segment that is sent again, which no kernel waits for.
+const STEP: u64 = 16_384;
+/// A wait becomes longer by at most one part in so many, or by [`STEP`].
+const PART: u64 = 8;
+
+/// `at`, or soon after it, seen from `now`.
+pub(super) fn rounded(now: Instant, at: Instant) -> Instant {
+    let wait = (at - now).total_micros();
+    let longest = (wait / PART).max(1);
+    // A power of two, so that deadlines fall together wherever they are seen from.
+    let step = STEP.max(1 << longest.ilog2());
+    match u64::try_from(at.total_micros()) {
+        Ok(micros) => Instant::from_micros(micros.next_multiple_of(step) as i64),
+        Err(_) => at,
+    }
+}
 
 #[derive(Debug, Default)]
-pub(super) struct Timers(Mutex<Heap>);
+pub(super) struct Timers(Mutex<Entries>);
 
 #[derive(Debug)]
-struct Heap {
-    entries: BinaryHeap<Reverse<(Instant, FlowKey)>>,
-    /// Length from which it is swept: twice what the last sweep left, so that a sweep costs each entry a constant.
+struct Entries {
+    at: BTreeMap<Instant, Vec<Weak<Flow>>>,
+    count: usize,
+    /// The count from which they are swept: twice what the last sweep left, so that a sweep costs each entry a constant.
     sweep_at: usize,
 }
 
-impl Default for Heap {
+impl Default for Entries {
     fn default() -> Self {
         Self {
-            entries: BinaryHeap::new(),
+            at: BTreeMap::new(),
+            count: 0,
             sweep_at: FEW,
         }
     }
 }
 
+impl Entries {
+    fn sweep(&mut self) {
+        self.at.retain(|_, flows| {
+            flows.retain(|flow| flow.strong_count() > 0);
+            !flows.is_empty()
+        });
+        self.count = self.at.values().map(Vec::len).sum();
+        self.sweep_at = FEW.max(2 * self.count);
+    }
+}
+
 impl Timers {
-    fn lock(&self) -> MutexGuard<'_, Heap> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a deadline; whether it is the earliest of all now. `is_alive` says which flows still exist.
-    pub(super) fn arm(
-        &self,
-        at: Instant,
-        key: FlowKey,
-        is_alive: impl Fn(&FlowKey) -> bool,
-    ) -> bool {
-        let mut heap = self.lock();
-        if heap.entries.len() >= heap.sweep_at {
-            heap.entries.retain(|Reverse((_, key))| is_alive(key));
-            heap.sweep_at = FEW.max(2 * heap.entries.len());
+    /// Adds a deadline that [`rounded`] gave; whether it is the earliest of all now.
+    pub(super) fn arm(&self, at: Instant, flow: &Arc<Flow>) -> bool {
+        let mut entries = self.lock();
+        if entries.count >= entries.sweep_at {
+            entries.sweep();
         }
-        let earliest = heap.entries.peek();
-        let is_earliest = earliest.is_none_or(|Reverse((first, _))| at < *first);
-        heap.entries.push(Reverse((at, key)));
+        let earliest = entries.at.first_key_value();
+        let is_earliest = earliest.is_none_or(|(first, _)| at < *first);
+        entries.at.entry(at).or_default().push(Arc::downgrade(flow));
+        entries.count += 1;
         is_earliest
     }
 
     pub(super) fn earliest(&self) -> Option<Instant> {
-        self.lock().entries.peek().map(|Reverse((at, _))| *at)
+        self.lock().at.first_key_value().map(|(at, _)| *at)
     }
 
-    /// Takes one deadline that has come.
-    pub(super) fn pop_due(&self, now: Instant) -> Option<FlowKey> {
-        let mut heap = self.lock();
-        let due = heap.entries.peek_mut().filter(|first| first.0.0 <= now)?;
-        Some(PeekMut::pop(due).0.1)
+    /// Takes the flows of one deadline that has come.
+    pub(super) fn pop_due(&self, now: Instant) -> Option<Vec<Weak<Flow>>> {
+        let mut entries = self.lock();
+        let due = entries
+            .at
+            .first_entry()
+            .filter(|first| *first.key() <= now)?;
+        let flows = due.remove();
+        entries.count -= flows.len();
+        Some(flows)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{Source, Target};
+    use crate::net::{FlowKey, Source, Target};
+    use proptest::prelude::*;
+    use smoltcp::time::Duration;
 
-    fn key(port: u16) -> FlowKey {
-        FlowKey {
+    fn flow(port: u16) -> Arc<Flow> {
+        let key = FlowKey {
             source: Source(([10, 0, 0, 1], port).into()),
             target: Target(([10, 0, 1, 2], 80).into()),
-        }
+        };
+        Arc::new(Flow::hold(key, Instant::ZERO, &[]))
     }
 
     #[test]
     fn deadlines_of_flows_that_are_over_do_not_pile_up() {
         let timers = Timers::default();
+        let mut alive = Vec::new();
         for i in 0..60_000_u16 {
-            let at = Instant::from_secs(300 + i64::from(i));
-            timers.arm(at, key(i), |key| key.source.0.port() % 10 == 0);
+            let flow = flow(i);
+            timers.arm(Instant::from_secs(300 + i64::from(i)), &flow);
+            if i % 10 == 0 {
+                alive.push(flow);
+            }
         }
-        let left = timers.lock().entries.len();
+        let left = timers.lock().count;
         assert!((6000..=6000 + 2 * 6000 + FEW).contains(&left), "{left}");
-        let due = std::iter::from_fn(|| timers.pop_due(Instant::from_secs(100_000)));
+        let due = std::iter::from_fn(|| timers.pop_due(Instant::from_secs(100_000))).flatten();
         let living: Vec<_> = due
-            .map(|key| key.source.0.port())
-            .filter(|port| port % 10 == 0)
+            .filter_map(|flow| flow.upgrade())
+            .map(|flow| flow.key.source.0.port())
             .collect();
         assert!(living.iter().copied().eq((0..60_000).step_by(10)));
+        assert_eq!(timers.lock().count, 0);
+    }
+
+    #[test]
+    fn what_comes_due_together_comes_together_and_in_turn() {
+        let timers = Timers::default();
+        let flows: Vec<_> = (0..4).map(flow).collect();
+        let late = Instant::from_millis(200);
+        assert!(timers.arm(late, &flows[0]));
+        assert!(timers.arm(Instant::from_millis(100), &flows[1]));
+        assert!(!timers.arm(late, &flows[2]));
+        assert!(!timers.arm(Instant::from_millis(100), &flows[3]));
+        assert_eq!(timers.earliest(), Some(Instant::from_millis(100)));
+        assert!(timers.pop_due(Instant::from_millis(99)).is_none());
+        let ports = |at| {
+            let due = timers.pop_due(at)?;
+            let flows = due.iter().filter_map(Weak::upgrade);
+            Some(
+                flows
+                    .map(|flow| flow.key.source.0.port())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(ports(late), Some(vec![1, 3]));
+        assert_eq!(ports(late), Some(vec![0, 2]));
+        assert_eq!(ports(late), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_deadline_is_never_early_and_little_late(now in 0..1i64 << 50, wait in 0..1i64 << 40) {
+            let (now, at) = (Instant::from_micros(now), Instant::from_micros(now + wait));
+            let later = rounded(now, at) - at;
+            prop_assert!(rounded(now, at) >= at);
+            prop_assert!(later.total_micros() < STEP.max(wait as u64 / PART));
+        }
+    }
+
+    /// A million flows that are due within ten minutes share what can be counted.
+    #[test]
+    fn there_are_few_different_deadlines() {
+        let now = Instant::from_micros(123_456_789);
+        let due = (0..600_000).map(|ms| rounded(now, now + Duration::from_millis(ms)));
+        let different: std::collections::BTreeSet<_> = due.collect();
+        assert!(different.len() < 200, "{}", different.len());
     }
 }
