@@ -11,6 +11,7 @@ mod error;
 pub(super) mod far_networks;
 pub(super) mod flows;
 pub(super) mod host_names;
+mod in_turn;
 mod instance;
 pub(super) mod leads;
 pub(super) mod life;

@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 
 use super::beside::{Beside, Inlet};
 use super::flows::Flows;
+use super::in_turn::in_turn;
 use super::leads::Leads;
 use super::life::Activity;
 use super::names::{Names, Unfit};
@@ -72,7 +73,7 @@ impl<L: Leads + 'static> Session<L> {
                     if asks(inbound.target()) {
                         tokio::spawn(session.answer(inbound));
                     } else {
-                        tokio::spawn(session.carry(inbound));
+                        tokio::spawn(in_turn(Box::pin(session.carry(inbound))));
                     }
                 },
                 |datagram| {
