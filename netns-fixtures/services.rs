@@ -72,6 +72,8 @@ async fn main() -> anyhow::Result<()> {
     for (port, service) in PORTS {
         let socket = TcpSocket::new_v6()?;
         socket.set_reuseaddr(true)?;
+        // Several of this program share the clients, where one may not have descriptors for all of them.
+        socket.set_reuseport(true)?;
         // Also takes IPv4, as mapped addresses.
         socket.bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
         let listener = socket.listen(4096)?;

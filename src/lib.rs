@@ -292,7 +292,7 @@
 //! | names known as found, and as not to be found | | 16,384 each | `carrier/by_name/memory.rs` |
 //! | questions for names that wait, and answers that clients have not taken | 64; 128 KiB, and 32 KiB in the ring | 256 connections, of which the longest idle or stuck one goes; 16 MiB; the rest as [`resolve`] says | `resolve/streams.rs` |
 //! | opens in flight | 256 per host, fewer the more there are: down to 1 (64 for a host that has answered before) | 4,096, the last 1,024 for hosts that have answered before | [`carrier::dial`] |
-//! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most; over a ProxyCommand 1; as many as `--connections` says; beside them one for a tunnel's packets | `carrier/russh/pool/choice.rs`, `carrier/packets/apart.rs` |
+//! | SSH connections | 1 | 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 for thousands of flows, one for each 800 beyond, 72 at most; over a ProxyCommand 1; as many as `--connections` says; beside them one for a tunnel's packets | `carrier/russh/pool/choice.rs`, `carrier/packets/apart.rs` |
 //! | clients of the control socket | | 16; a request 4 KiB, 512 flows in an answer, 1 s to ask, 5 s to take the answer | [`app::control`] |
 //! | conversations of pings and of a tunnel, for the audit log | | 16,384: the one that is silent for longest goes | `audit/conversations.rs` |
 //! | audit lines that wait for the disk | | 32,768; what comes then is counted, and told once | [`audit`] |

@@ -12,12 +12,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SUBNET = "10.0.1.0/24"
 SERVICES = "10.0.1.20"
+# The same services, under further addresses.
+FAR_HOSTS = (SERVICES, "10.0.1.21", "10.0.1.22")
 BASTION = "192.168.77.1"
 # The client as the container behind it sees it.
 CLIENT_FOR_BOX = "172.31.0.1"
 CIPHER = "aes128-gcm@openssh.com"
 LOAD = "lab-load"
 PROBE = "lab-probe"
+FAR_SERVICES = "lab-services"
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 

@@ -4,14 +4,17 @@ import json
 import re
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Callable
 
-from .lab import SERVICES, Failed, Load, Probe
+from .lab import FAR_HOSTS, FAR_SERVICES, SERVICES, Failed, Load, Probe
 
 ECHO, DISCARD, SOURCE, SOURCE_OF, SHORT = 7, 9, 19, 5001, 5007
 # Opening thousands of connections takes the slow ones minutes, but not more.
 OPEN_PATIENCE_S = 300
+# Connections of one load and of one far host's process, which each need a descriptor: 20,000 where that is not raised.
+IDLE_AT_ONCE = 17_000
 # A reader that reads nothing for so long, of a stream that no tool can take in meanwhile; and how slow a slow one is.
 STOP_S = 20
 STOPPED_BYTES = 3_000_000_000
@@ -97,13 +100,22 @@ def echo_beside_download(tool, length):
 
 
 def idle(count):
+    """So many connections opened as fast as they open, one byte echoed on each, and another when all are open."""
     def run(tool, _length):
-        with Load(tool, "idle", tool.address(ECHO), count) as load:
-            opened = load.wait("open", OPEN_PATIENCE_S)
+        parts = [min(IDLE_AT_ONCE, count - begin) for begin in range(0, count, IDLE_AT_ONCE)]
+        for _ in parts[1:]:
+            tool.spawn(tool.lab.built / "examples" / FAR_SERVICES, role="vpc", ready="ready")
+        with ExitStack() as stack:
+            # To one address a kernel looks long for a free port from the 32,000th connection on.
+            addresses = [tool.address(ECHO), *(f"{host}:{ECHO}" for host in FAR_HOSTS[1:])]
+            loads = [stack.enter_context(Load(tool, "idle", address, part)) for address, part in zip(addresses, parts)]
+            seconds = max(load.wait("open", OPEN_PATIENCE_S)["seconds"] for load in loads)
             memory = tool.lab.tool_memory()
-            load.line()
-            alive = load.wait("done", 60)["alive"]
-        return {"failed": count - alive, "client MB": memory, "open s": opened["seconds"]}
+            alive = 0
+            for load in loads:
+                load.line()
+                alive += load.wait("done", 120)["alive"]
+        return {"failed": count - alive, "client MB": memory, "opened/s": alive / seconds}
     return run
 
 
@@ -244,12 +256,28 @@ def datagrams(tool, length):
 
 
 def at_rtt(rtt_ms, scenarios):
-    return {f"{name}-{rtt_ms}ms": Scenario(run, rtt_ms) for name, run in scenarios.items()}
+    return {at_name(name, rtt_ms): Scenario(run, rtt_ms) for name, run in scenarios.items()}
 
 
-BULK = {f"{direction}{flows}": bulk(direction, flows)
-        for direction in ("download", "upload") for flows in (1, 8)}
+DIRECTIONS = ("download", "upload")
+BULK = {f"{direction}{flows}": bulk(direction, flows) for direction in DIRECTIONS for flows in (1, 8)}
+# What the pictures show beside those.
+PLOT_FLOWS = (1, 2, 4, 8, 16, 32, 64)
+PLOT_RTTS = (0, 5, 10, 20, 50, 100, 200)
+MORE_FLOWS = {f"{direction}{flows}": Scenario(bulk(direction, flows))
+              for direction in DIRECTIONS for flows in PLOT_FLOWS if flows not in (1, 8)}
 SHORTS = {f"short{parallel}": short(parallel) for parallel in (1, 32)}
+
+def at_name(name, rtt_ms):
+    """The scenario of that name in a lab with that round trip time."""
+    return f"{name}-{rtt_ms}ms" if rtt_ms else name
+
+
+MORE_RTTS = {at_name(f"{direction}1", rtt): Scenario(bulk(direction), rtt)
+             for direction in DIRECTIONS for rtt in PLOT_RTTS if rtt not in (0, 20, 100)}
+
+# More connections than one of OpenSSH's sessions has channels.
+MANY_TOOLS = ("underpass", "direct")
 
 # Whatever is no TCP.
 PACKET_TOOLS = ("ssh-w", "underpass-tunnel", "direct")
@@ -267,6 +295,7 @@ SCENARIOS = {
     "idle1000": Scenario(idle(1000), crowd=True),
     "idle5000": Scenario(idle(5000), crowd=True),
     "idle10000": Scenario(idle(10000), crowd=True),
+    "idle50000": Scenario(idle(50000), crowd=True, tools=MANY_TOOLS),
     "beside9000": Scenario(beside_idle(9000), crowd=True),
     "names-known": Scenario(names("--window", 16), tools=NAMES_TOOLS),
     "names-fresh": Scenario(names("--fresh"), tools=NAMES_TOOLS),
@@ -277,4 +306,9 @@ SCENARIOS = {
     "run-true": Scenario(once, tools=("ssh-L", "underpass-run")),
     **at_rtt(20, BULK),
     **at_rtt(100, {**BULK, **SHORTS}),
+    **MORE_FLOWS,
+    **MORE_RTTS,
 }
+
+# The pictures' scenarios are measured for them alone.
+DEFAULT = [name for name in SCENARIOS if name not in {**MORE_FLOWS, **MORE_RTTS}]

@@ -83,9 +83,10 @@ pub struct UpArgs {
     pub carrier: Option<CarrierArg>,
     /// SSH connections to spread flows over, 1 to 16
     ///
-    /// Otherwise 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 at most for many flows; 1
-    /// where each login asks somebody, and over a ProxyCommand. Over --carrier openssh 1, and a further one at 900 flows. A
-    /// connection that is lost resets the flows on it alone. Names that the server looks up have up to 4 more, but with 1.
+    /// Otherwise 2 where the login asks nobody, up to 4 to keep bulk transfers and new flows apart, 16 for thousands of flows
+    /// and one for each 800 beyond, 72 at most; 1 where each login asks somebody, and over a ProxyCommand. Over --carrier openssh
+    /// 1, and a further one at 900 flows. A connection that is lost resets the flows on it alone. Names that the server looks up
+    /// have up to 4 more, but with 1.
     #[arg(long, value_name = "N", help_heading = SERVER)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=16))]
     pub connections: Option<u8>,

@@ -5,8 +5,11 @@ use std::time::Instant;
 
 use super::super::connection::Connection;
 
-/// Connections at most, those that are being let go included; one more while one of `--connections 16` is replaced.
-const MAX_CONNECTIONS: usize = 16;
+/// Connections at most, those that are being let go included: for as many channels as there may be flows.
+const MAX_CONNECTIONS: usize = 72;
+/// Connections up to which a further one may be had for the next flows' sake; one more while one of `--connections 16` is
+/// replaced. Beyond them each is to be nearly full first.
+const CONNECTIONS_EAGER: usize = 16;
 /// Connections at least, where a login asks nobody: a flow that comes while another transfers in bulk has one to itself,
 /// and of many the two share the work (measured with 8 flows: 1.1 times the download, 1.4 times the upload of one).
 const CONNECTIONS_MIN: usize = 2;
@@ -21,6 +24,9 @@ const CHANNELS_WANTED: usize = 900;
 const CHANNELS_QUICK: usize = 32;
 /// Channels per connection on average from which more than [`CONNECTIONS_APART`] are worth their logins.
 const CHANNELS_MANY: usize = 256;
+/// The same from which more than [`CONNECTIONS_EAGER`] are. Where flows went on to those, each open was a walk of thousands of
+/// channels for sshd: opens per second fell from 2,500 to 300, and 50,000 took more than five minutes.
+const CHANNELS_NEARLY_ALL: usize = CHANNELS_WANTED - 100;
 /// Channels on one connection at most. sshd ends the session at 16,384 (channels.h CHANNELS_MAX_CHANNELS).
 const CHANNELS_MAX: usize = 16_000;
 
@@ -60,15 +66,20 @@ impl Burden {
 pub(super) fn should_grow(burdens: &[Burden], asked: Option<usize>) -> bool {
     if let Some(asked) = asked {
         let staying = burdens.iter().filter(|b| !b.due).count();
-        return staying < asked && burdens.len() <= MAX_CONNECTIONS;
+        return staying < asked && burdens.len() <= CONNECTIONS_EAGER;
     }
     let open: Vec<_> = burdens.iter().filter(|b| b.is_open()).collect();
     let channels: usize = open.iter().map(|b| b.channels).sum();
     let none_quick = open.iter().all(|b| b.slow);
+    let many = if open.len() < CONNECTIONS_EAGER {
+        CHANNELS_MANY
+    } else {
+        CHANNELS_NEARLY_ALL
+    };
     let none_free = open.iter().all(|b| b.slow || b.busy);
     let wanted = open.len() < CONNECTIONS_MIN
         || (none_free && open.len() < CONNECTIONS_APART)
-        || (none_quick && channels >= open.len() * CHANNELS_MANY);
+        || (none_quick && channels >= open.len() * many);
     burdens.len() < MAX_CONNECTIONS && wanted
 }
 
@@ -135,7 +146,10 @@ mod tests {
         let many = with(CHANNELS_MANY);
         assert!(should_grow(&[many; CONNECTIONS_APART], None));
         assert!(!should_grow(&[many, many, many, many, FRESH], None));
-        assert!(!should_grow(&[many; MAX_CONNECTIONS], None));
+        assert!(!should_grow(&[many; CONNECTIONS_EAGER], None));
+        let nearly_full = with(CHANNELS_NEARLY_ALL);
+        assert!(should_grow(&[nearly_full; CONNECTIONS_EAGER], None));
+        assert!(!should_grow(&[nearly_full; MAX_CONNECTIONS], None));
     }
 
     #[test]
