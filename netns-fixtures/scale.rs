@@ -13,21 +13,23 @@
 //! | `bytes_per_flow`, `page_tables_bytes_per_flow` | growth of the resident memory (with page rounding), and of the page tables, by flow |
 //! | `maps` | the process's mappings, of which the kernel allows vm.max_map_count |
 //! | `open_ns`, `echo_ns` | SYN, accept and ACK of one more flow; its byte each way. The median of the last ones |
-//! | `open_longest_us` | the longest of all, as when the table grows |
+//! | `open_longest_us` | the CPU time of the longest of all, as when the table grows |
 //! | `download_packet_ns`, `ack_ns` | one packet to the application of a busy flow, and the ACK of one |
 //! | `upload_packet_ns` | one packet from the application of another, with reading it and its ACK |
 //! | `idle_packet_ns` | one ACK to an idle flow, another each time, so that nothing of it is in a cache |
-//! | `timer_ns` | one keepalive of a virtual hour of them, each answered: all `handle_timeout`s by the keepalives they sent |
+//! | `timer_ns` | one keepalive of a virtual hour of them, each answered: the CPU time of all `handle_timeout`s, by keepalives |
 //! | `timer_longest_ms` | the longest of those calls, during which the driver does nothing else |
 //!
 //! The system calls of a real device are not in it. Packets are those of a device that segments, of up to 64 KB, or with
 //! `--plain` those of one that does not, of 1500 bytes and with checksums.
 //!
 //! A wall is reported as `{"flows":..,"wall":..,"at":..}`: too little memory is left on the machine, the mappings of the process
-//! are nearly all used, or the engine opens no more. `--holes` then resets every other flow, which makes as many holes between
-//! mappings, reports `{"flows":..,"holes":..,"maps":..,"bytes_left_of_each":..}`, and opens them again.
+//! are nearly all used, or the process died. The kernel makes one mapping of neighbours, so idle flows alone use few. `--holes`
+//! then resets every other flow, which makes as many holes between mappings, reports `maps` and `freed_bytes_of_each` of them,
+//! and opens them again.
 
-use std::fs;
+mod memory_use;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -46,13 +48,8 @@ use smoltcp::wire::{
 use underpass::engine::{Arrival, Checksum, Config, Engine, FlowHandle, Frame, HEADROOM, Outlet};
 use underpass::os::memory;
 
-/// Memory in KiB that the machine's other programs keep.
-const RESERVE_KIB: usize = 8 << 20;
-/// Flows between two looks at what is left.
-const LOOK_EVERY: usize = 1000;
-/// Mappings that a flow may add, and those that the process wants for other things.
-const MAPS_PER_FLOW: usize = 2;
-const MAPS_RESERVE: usize = 500;
+use memory_use::{LOOK_EVERY, Memory, maps, wall};
+
 /// Virtual time between two flows that are opened.
 const BETWEEN_OPENS: Span = Span::from_micros(100);
 /// Far behind the time after which a silent flow gives memory back, and behind the patience with a SYN.
@@ -62,8 +59,14 @@ const HOUR: Span = Span::from_secs(3600);
 const LAST_OPENS: usize = 1000;
 /// Rounds of the busy flows.
 const ROUNDS: usize = 400;
-/// What the far side sends in one round of the download.
-const PIECE: &[u8] = &[7; 256 << 10];
+/// What the far side sends in one round of the download, in bytes.
+const PIECE: usize = 256 << 10;
+/// Where it begins in its page. The copy to the ring, which begins on a page, meets neither the slow case of the processors that
+/// have one nor the best (src/engine/scratch.rs).
+const PIECE_AT: usize = 1024;
+#[repr(align(4096))]
+struct Piece([u8; PIECE_AT + PIECE]);
+static PIECE_PAGES: Piece = Piece([7; PIECE_AT + PIECE]);
 /// Idle flows that get an ACK.
 const IDLE_ACKS: usize = 100_000;
 /// What the relay reads at once at most (`CHUNK` of src/inlet/tun/stream.rs).
@@ -354,9 +357,9 @@ impl World {
             && due <= until
         {
             self.now = due;
-            let begun = Instant::now();
+            let begun = cpu_time();
             self.engine.handle_timeout(due);
-            timers.add(begun.elapsed());
+            timers.add(cpu_time().saturating_sub(begun));
             for seen in self.engine.outlet().take() {
                 let numbers = (seen.ack, Some(seen.end));
                 self.give(&packet(seen.to, TcpControl::None, numbers, &[]));
@@ -375,6 +378,12 @@ impl Open {
     }
 }
 
+/// What this thread has had of its processor: a long piece of work is interrupted where others want that as well.
+fn cpu_time() -> Duration {
+    let clock = nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID;
+    clock.now().map_or(Duration::ZERO, Duration::from)
+}
+
 /// What deadlines cost.
 #[derive(Default)]
 struct Timers {
@@ -389,60 +398,6 @@ impl Timers {
         self.total += spent;
         self.longest = self.longest.max(spent);
     }
-}
-
-/// Memory of this process.
-#[derive(Clone, Copy)]
-struct Memory {
-    resident: usize,
-    page_tables: usize,
-}
-
-impl Memory {
-    fn now() -> Result<Self> {
-        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?;
-        let statm = fs::read_to_string("/proc/self/statm")?;
-        let pages: usize = statm
-            .split(' ')
-            .nth(1)
-            .context("/proc/self/statm is short")?
-            .parse()?;
-        Ok(Self {
-            resident: pages * page.map_or(4096, |size| size as usize),
-            page_tables: kib("/proc/self/status", "VmPTE:")? << 10,
-        })
-    }
-}
-
-/// A line of numbers in KiB, as /proc has them.
-fn kib(file: &str, name: &str) -> Result<usize> {
-    let text = fs::read_to_string(file)?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|rest| rest.split_whitespace().next());
-    Ok(number
-        .with_context(|| format!("no {name} in {file}"))?
-        .parse()?)
-}
-
-fn maps() -> Result<usize> {
-    Ok(fs::read("/proc/self/maps")?
-        .iter()
-        .filter(|byte| **byte == b'\n')
-        .count())
-}
-
-/// What stands in the way of [`LOOK_EVERY`] more flows.
-fn wall() -> Result<Option<String>> {
-    let available = kib("/proc/meminfo", "MemAvailable:")?;
-    if available < RESERVE_KIB {
-        return Ok(Some(format!("memory: {available} KiB are available")));
-    }
-    let most: usize = fs::read_to_string("/proc/sys/vm/max_map_count")?
-        .trim()
-        .parse()?;
-    let used = maps()?;
-    let is_near = used + MAPS_PER_FLOW * LOOK_EVERY + MAPS_RESERVE > most;
-    Ok(is_near.then(|| format!("vm.max_map_count: {used} of {most} mappings")))
 }
 
 /// The idle flows, and what it cost to open them.
@@ -463,11 +418,12 @@ impl Idle {
             {
                 return Ok(Some(wall));
             }
+            let begun = cpu_time();
             let (mut open, spent) = world.open(number)?;
+            self.longest = self.longest.max(cpu_time().saturating_sub(begun));
             let mut echo = world.upload(&mut open, &[1])?;
             let (writing, acknowledging, _) = world.download(&mut open, &[2])?;
             echo += writing + acknowledging;
-            self.longest = self.longest.max(spent);
             if number + LAST_OPENS >= count {
                 self.opens.push(spent);
                 self.echoes.push(echo);
@@ -551,7 +507,8 @@ fn measure_costs(line: &mut Value, world: &mut World, idle: &mut Idle) -> Result
     let (mut upload, _) = world.open(opened + 1)?;
     let payload = world.payload.clone();
     for _ in 0..ROUNDS {
-        let (writing, acknowledging, packets) = world.download(&mut download, PIECE)?;
+        let (writing, acknowledging, packets) =
+            world.download(&mut download, &PIECE_PAGES.0[PIECE_AT..])?;
         downloads.push(writing / packets.max(1));
         acks.push(acknowledging / packets.max(1));
         // As many packets each way.
@@ -590,7 +547,8 @@ fn measure_costs(line: &mut Value, world: &mut World, idle: &mut Idle) -> Result
 /// Resets every other flow, so that each leaves a hole between the mappings of its neighbours, and opens as many again.
 fn punch_holes(world: &mut World, idle: &mut Idle, count: usize) -> Result<()> {
     let before = Memory::now()?;
-    let mut closes = Vec::new();
+    // As large as they become: beyond the wall, an allocation that needs a mapping ends the process.
+    let mut closes = Vec::with_capacity(idle.flows.len());
     let mut is_other = false;
     let mut kept = Vec::with_capacity(idle.flows.len());
     for open in idle.flows.drain(..) {
