@@ -496,3 +496,18 @@ fn an_idle_flow_gives_its_memory_back_once_it_is_empty() {
     let packets = engine.outlet().take();
     assert_eq!(tcp(&packets[0]).unwrap().payload, b"world");
 }
+
+#[test]
+fn what_is_due_together_leaves_packets_their_turn() {
+    let engine = engine(Config::default());
+    let flows: Vec<_> = (0..1500)
+        .map(|i| hold(&engine, at(0), Ends::v4(4000 + i)))
+        .collect();
+    assert_eq!(engine.flow_count(), flows.len());
+    engine.handle_timeout(at(8000));
+    let left = engine.flow_count();
+    assert!((1..1500).contains(&left), "{left}");
+    assert!(engine.poll_timeout().is_some_and(|due| due <= at(8000)));
+    run(&engine, at(8000));
+    assert_eq!((engine.flow_count(), engine.poll_timeout()), (0, None));
+}

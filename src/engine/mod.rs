@@ -47,10 +47,11 @@ mod tcp;
 mod timers;
 pub mod ways;
 
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -79,6 +80,8 @@ pub const HEADROOM: usize = 10;
 const HOP_LIMIT: u8 = 64;
 /// The port of the DNS.
 const DNS: u16 = 53;
+/// Deadlines that are looked at in one call, about half a millisecond: those of many flows fall together.
+const TIMEOUTS: usize = 1024;
 
 /// A packet on its way out.
 #[derive(Debug)]
@@ -473,10 +476,11 @@ impl<O: Outlet> Engine<O> {
         self.timers.earliest()
     }
 
-    /// Does what is due at `now`: retransmissions, keepalives, initiators that gave up.
+    /// Does some of what is due at `now`: retransmissions, keepalives, initiators that gave up. Where that is more,
+    /// [`poll_timeout`](Self::poll_timeout) stays as it was, and packets may have their turn before the next call.
     pub fn handle_timeout(&self, now: Instant) {
-        while let Some(due) = self.timers.pop_due(now) {
-            for flow in due.iter().filter_map(Weak::upgrade) {
+        for due in iter::from_fn(|| self.timers.pop_due(now)).take(TIMEOUTS) {
+            if let Some(flow) = due.upgrade() {
                 let step = flow.handle_timeout(self, now);
                 self.after(&flow, step);
             }

@@ -85,16 +85,19 @@ impl Timers {
         self.lock().at.first_key_value().map(|(at, _)| *at)
     }
 
-    /// Takes the flows of one deadline that has come.
-    pub(super) fn pop_due(&self, now: Instant) -> Option<Vec<Weak<Flow>>> {
+    /// Takes one flow whose deadline has come.
+    pub(super) fn pop_due(&self, now: Instant) -> Option<Weak<Flow>> {
         let mut entries = self.lock();
-        let due = entries
+        let mut first = entries
             .at
             .first_entry()
             .filter(|first| *first.key() <= now)?;
-        let flows = due.remove();
-        entries.count -= flows.len();
-        Some(flows)
+        let flow = first.get_mut().pop();
+        if first.get().is_empty() {
+            first.remove();
+        }
+        entries.count -= usize::from(flow.is_some());
+        flow
     }
 }
 
@@ -126,7 +129,7 @@ mod tests {
         }
         let left = timers.lock().count;
         assert!((6000..=6000 + 2 * 6000 + FEW).contains(&left), "{left}");
-        let due = std::iter::from_fn(|| timers.pop_due(Instant::from_secs(100_000))).flatten();
+        let due = std::iter::from_fn(|| timers.pop_due(Instant::from_secs(100_000)));
         let living: Vec<_> = due
             .filter_map(|flow| flow.upgrade())
             .map(|flow| flow.key.source.0.port())
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_due_together_comes_together_and_in_turn() {
+    fn what_is_due_first_comes_first() {
         let timers = Timers::default();
         let flows: Vec<_> = (0..4).map(flow).collect();
         let late = Instant::from_millis(200);
@@ -146,18 +149,10 @@ mod tests {
         assert!(!timers.arm(Instant::from_millis(100), &flows[3]));
         assert_eq!(timers.earliest(), Some(Instant::from_millis(100)));
         assert!(timers.pop_due(Instant::from_millis(99)).is_none());
-        let ports = |at| {
-            let due = timers.pop_due(at)?;
-            let flows = due.iter().filter_map(Weak::upgrade);
-            Some(
-                flows
-                    .map(|flow| flow.key.source.0.port())
-                    .collect::<Vec<_>>(),
-            )
-        };
-        assert_eq!(ports(late), Some(vec![1, 3]));
-        assert_eq!(ports(late), Some(vec![0, 2]));
-        assert_eq!(ports(late), None);
+        let port = || Some(timers.pop_due(late)?.upgrade()?.key.source.0.port());
+        let ports: Vec<_> = std::iter::from_fn(port).collect();
+        assert_eq!(ports, [3, 1, 2, 0]);
+        assert_eq!((timers.earliest(), timers.lock().count), (None, 0));
     }
 
     proptest! {

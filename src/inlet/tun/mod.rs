@@ -158,7 +158,11 @@ impl<D: Device> Tun<D> {
             let due = shared.engine.poll_timeout().map(|at| shared.instant(at));
             tokio::select! {
                 () = bell.notified() => {}
-                () = sleep_until(due) => shared.engine.handle_timeout(shared.now()),
+                () = sleep_until(due) => {
+                    shared.engine.handle_timeout(shared.now());
+                    // There may be more that is due; packets come in between.
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
