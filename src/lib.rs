@@ -59,6 +59,11 @@
 //! one per direction. Packets come and go as super-segments of up to 64 KB (IFF_VNET_HDR), which the kernel cuts
 //! only when they leave this host.
 //!
+//! What many flows have in common is done together: the flows that are ready hand over what they have, and then the session of
+//! their connection writes it at once (`app/up/in_turn.rs`); deadlines are rounded up, so that those of many flows are one
+//! (`engine/timers.rs`); rings that a flow lets go wait for the next one (`os/memory.rs`). A packet lies where processors copy it
+//! fastest (`engine/scratch.rs`).
+//!
 //! # What is no TCP
 //!
 //! By itself UDP is refused and ping is silent: SSH forwards TCP. `app/up/beside/` carries them where that is asked for; each

@@ -22,7 +22,7 @@ const MAX_SEGMENTED: usize = MAX_PACKET - 320;
 const HEADERS: usize = 60;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
 /// Calls `f` with a copy of `packet`, which is one, behind [`HEADROOM`] free bytes.

@@ -26,19 +26,15 @@ pub struct Scratch {
 
 impl Scratch {
     const LEN: usize = HEADROOM + MAX_PACKET;
+}
 
+impl Default for Scratch {
     /// A buffer of zeroes.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let memory: Box<[u8]> = vec![0; Self::LEN + PAGE].into();
         let payload = memory.as_ptr().addr() + HEADROOM + HEADERS;
         let start = payload.next_multiple_of(PAGE) - payload;
         Self { memory, start }
-    }
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -65,7 +61,7 @@ mod tests {
         // Kept, so that each is elsewhere.
         let mut kept = Vec::new();
         for size in 1..50 {
-            let mut scratch = Scratch::new();
+            let mut scratch = Scratch::default();
             assert_eq!(scratch.len(), HEADROOM + MAX_PACKET);
             let payload = scratch[HEADROOM + HEADERS..].as_mut_ptr();
             assert_eq!(payload.addr() % PAGE, 0);

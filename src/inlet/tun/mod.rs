@@ -130,7 +130,7 @@ impl<D: Device> Tun<D> {
     ) -> io::Result<()> {
         let shared = &self.shared;
         let device = &shared.engine.outlet().device;
-        let mut buffer = Scratch::new();
+        let mut buffer = Scratch::default();
         let mut batch = Batch::default();
         loop {
             read_some(device, &mut buffer, |bytes| {
