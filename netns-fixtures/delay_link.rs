@@ -30,6 +30,8 @@ use nix::sched::{CloneFlags, setns};
 const LARGEST: usize = 10 + 65_536;
 /// What a direction may hold: 100 ms at 10 Gbit/s.
 const LIMIT_BYTES: usize = 128 << 20;
+/// Packets up to this have a buffer of their own size: not worth one to use again.
+const SMALL: usize = 4096;
 /// A limited rate drops what would wait longer than this for its turn, as a router's queue does.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
@@ -115,7 +117,7 @@ fn open_tun(name: &str) -> Result<File> {
 
 struct Packet {
     due: Instant,
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -124,6 +126,9 @@ struct Line {
     bytes: usize,
     /// Until when the packets before occupy the wire.
     busy_until: Option<Instant>,
+    /// Large buffers to use again: an allocator gives memory of this size back to the kernel, and each page of it is
+    /// zeroed when it is touched the next time.
+    spare: Vec<Vec<u8>>,
 }
 
 /// What is on its way in one direction.
@@ -161,18 +166,30 @@ impl Queue {
         let sent = turn + Duration::from_nanos((bytes.len() as f64 * self.per_byte) as u64);
         line.busy_until = Some(sent);
         line.bytes += bytes.len();
+        let is_large = bytes.len() > SMALL;
+        let mut copy = if is_large {
+            let spare = line.spare.pop();
+            spare.unwrap_or_else(|| Vec::with_capacity(LARGEST))
+        } else {
+            Vec::with_capacity(bytes.len())
+        };
+        copy.extend_from_slice(bytes);
         line.packets.push_back(Packet {
             due: sent + self.delay,
-            bytes: bytes.into(),
+            bytes: copy,
         });
         if line.packets.len() == 1 {
             self.arrival.notify_one();
         }
     }
 
-    /// Waits until the next packet is due.
-    fn pop(&self) -> Box<[u8]> {
+    /// Waits until the next packet is due. `sent` is the one before, of which only the buffer is left.
+    fn pop(&self, mut sent: Vec<u8>) -> Vec<u8> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        if sent.capacity() > SMALL {
+            sent.clear();
+            line.spare.push(sent);
+        }
         loop {
             if let Some(packet) = line.packets.pop_front() {
                 line.bytes -= packet.bytes.len();
@@ -208,8 +225,10 @@ fn take_in(from: &File, queue: &Queue) {
 
 fn let_out(queue: &Queue, to: &File) {
     let mut to = to;
+    let mut packet = Vec::new();
     loop {
+        packet = queue.pop(packet);
         // Refused while the device is down: lost, as on any wire.
-        let _ = to.write(&queue.pop());
+        let _ = to.write(&packet);
     }
 }
