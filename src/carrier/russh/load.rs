@@ -174,6 +174,13 @@ impl Load {
         }
     }
 
+    /// A half of a flow is over: perhaps it was the bulk transfer. Another one says so again with its next message. Without
+    /// one the next flow is best off here, where TCP has found out what the path takes: downloads of 1 MB in turn over
+    /// 100 ms took 0.8 s for the second too, on another connection, and 0.3 s on the same.
+    pub(super) fn bulk_may_be_over(&self) {
+        self.last_bulk.store(0, Relaxed);
+    }
+
     /// Whether a bulk transfer is going on: whatever shares the connection waits behind its bytes.
     pub(super) fn is_busy(&self, now: Instant) -> bool {
         let last_bulk = self.last_bulk.load(Relaxed);
@@ -339,5 +346,19 @@ mod tests {
         assert!(!may_take().await);
         let _other = load.channel();
         assert!(may_take().await);
+    }
+
+    #[test]
+    fn a_bulk_transfer_is_over_with_its_flow() {
+        let load = Load::new(Arc::default());
+        let now = Instant::now();
+        assert!(!load.is_busy(now));
+        load.add_carried(BULK_MESSAGE - 1);
+        assert!(!load.is_busy(now));
+        load.add_carried(BULK_MESSAGE);
+        assert!(load.is_busy(now));
+        assert!(!load.is_busy(now + Duration::from_millis(2 * BUSY_MS)));
+        load.bulk_may_be_over();
+        assert!(!load.is_busy(now));
     }
 }

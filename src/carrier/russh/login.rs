@@ -35,14 +35,15 @@ use crate::plan::{Keepalive, SshPlan};
 /// adds. russh opens the window again when half of it is used, so a download gets half a window per round trip.
 /// Measured, Gbit/s: without delay 4 MiB 7-10, 2 MiB 5-7, 16 MiB 4-10 and half of that with eight flows (the bytes
 /// ahead fall out of the caches); 3 MiB as 4, but for the first 300 ms of eight flows, in which sshd's buffers grow to
-/// the window step by step, each copied whole (sshbuf_allocate): 1.04 times the 4 MiB over 2 s. At 20 ms 6, 9, 11, 13
-/// MiB 1.16, 1.75, 1.9, 1.9 (two cores busy); at 100 ms half a window per round trip up to 16 MiB.
+/// the window step by step, each copied whole (sshbuf_allocate): 1.04 times the 4 MiB over 2 s. At 20 ms 6, 9, 12 MiB
+/// 1.16, 1.75, 2.3.
 const WINDOW: u32 = 3 << 20;
 const WINDOW_PER_MS: u32 = 432 << 10;
-/// sshd keeps up to a window of what the target sent, in a buffer of 16 MiB at most (CHAN_INPUT_MAX in channels.h). Near
-/// that it moves all of it for every packet: 26 Mbit/s, one core busy. So a path slower than the target has it so for
-/// as long as the window is larger: over 100 Mbit/s and 100 ms 8-15 MiB get 99 Mbit/s, 16 80-97, 19 70.
-const WINDOW_MAX: u32 = 14 << 20;
+/// What the target sends faster than the path takes it waits in sshd, up to a window, in a buffer of 16 MiB at most
+/// (CHAN_INPUT_MAX in channels.h). Near that sshd moves all of it for every packet: over 100 Mbit/s and 100 ms, 8-15 MiB
+/// get 99 Mbit/s, 16 80-97, 19 70 and a busy core. And a connection's first download waits for the buffer to grow: 32
+/// MB over 40 ms take 1.0 s with 2 MiB (`ssh -L`), 1.1 with 12, 2.6-4.6 with 14; the second 0.74, 0.26, 0.24.
+const WINDOW_MAX: u32 = 12 << 20;
 /// The largest packet the server may send, in bytes: OpenSSH's own (CHAN_SES_PACKET_DEFAULT).
 const MAX_PACKET: u32 = 32 * 1024;
 /// Messages that may wait for one flow's reader; at most [`MAX_PACKET`] each.

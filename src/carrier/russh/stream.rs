@@ -177,7 +177,10 @@ impl RusshReader {
                     self.stderr.hear(&data);
                     continue;
                 }
-                Some(ChannelMsg::Eof) => self.end = Some(End::Eof),
+                Some(ChannelMsg::Eof) => {
+                    self.shared.place.load().bulk_may_be_over();
+                    self.end = Some(End::Eof);
+                }
                 Some(ChannelMsg::Close) => self.closed(),
                 None => self.lost(),
                 Some(_) => continue,
@@ -395,6 +398,7 @@ impl ByteWriter for RusshWriter {
         }
         // Boxed as in `write`.
         let sent = Box::pin(self.shared.write.eof()).await;
+        self.shared.place.load().bulk_may_be_over();
         sent.map_err(|_| StreamError::Lost)
     }
 }
