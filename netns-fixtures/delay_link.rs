@@ -30,8 +30,10 @@ use nix::sched::{CloneFlags, setns};
 const LARGEST: usize = 10 + 65_536;
 /// What a direction may hold: 100 ms at 10 Gbit/s.
 const LIMIT_BYTES: usize = 128 << 20;
-/// Packets up to this have a buffer of their own size: not worth one to use again.
-const SMALL: usize = 4096;
+/// Packets up to this have a buffer of their own size.
+const SMALL: usize = 16 << 10;
+/// Large buffers that are kept.
+const MOST_SPARE: usize = LIMIT_BYTES / LARGEST;
 /// A limited rate drops what would wait longer than this for its turn, as a router's queue does.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
@@ -183,12 +185,12 @@ impl Queue {
         }
     }
 
-    /// Waits until the next packet is due. `sent` is the one before, of which only the buffer is left.
-    fn pop(&self, mut sent: Vec<u8>) -> Vec<u8> {
+    /// Waits until the next packet is due. The buffer of the one before may be `used` again.
+    fn pop(&self, mut used: Vec<u8>) -> Vec<u8> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        if sent.capacity() > SMALL {
-            sent.clear();
-            line.spare.push(sent);
+        if used.capacity() > SMALL && line.spare.len() < MOST_SPARE {
+            used.clear();
+            line.spare.push(used);
         }
         loop {
             if let Some(packet) = line.packets.pop_front() {

@@ -480,8 +480,8 @@ fn open_some(
     open
 }
 
-/// Connections that are asked at the same time. sshd takes 0.8 ms of CPU for one byte among 900 channels, so 10,000 at once
-/// would tell how many cores the machine has, not whether a connection is alive.
+/// Connections that are asked at the same time. A device's queue holds 10,000 packets, and sshd takes 0.8 ms of CPU for one
+/// byte among 900 channels: so many at once would tell how many cores it has, not whether a connection is alive.
 const ASKED_AT_ONCE: usize = 1_000;
 
 /// How many connections still echo a byte.

@@ -331,8 +331,9 @@
 //!   more, or is gone behind a jump host or a ProxyCommand, is noticed behind what it had sent: after a minute or two, and
 //!   at the bounds of the file only when the flow is read or ended.
 //! - Flows of one connection share its TCP connection: a lost packet, or a transfer that fills it, delays them together. A
-//!   new flow goes to a connection with fewer than 32 channels and without a bulk transfer in the last 200 ms where there
-//!   is one, to the fullest of them, else to that with the fewest channels; flows that come by the hundred are packed together.
+//!   new flow goes to a connection with fewer than 32 channels and without a bulk transfer (in the last 200 ms, unless it was
+//!   a download that is over) where there is one, to the fullest of them, else to that with the fewest channels; flows that
+//!   come by the hundred are packed together.
 //!
 //! A server that lies about what it may send: russh takes data beyond the window and the packet size that it has granted, as long
 //! as a packet of SSH's own holds it (256 KiB). What comes is the flow's, bounded by its backlog as all is

@@ -114,7 +114,7 @@ def idle(count):
             alive = 0
             for load in loads:
                 load.line()
-                alive += load.wait("done", 120)["alive"]
+                alive += load.wait("done", 300)["alive"]
         return {"failed": count - alive, "client MB": memory, "opened/s": alive / seconds}
     return run
 

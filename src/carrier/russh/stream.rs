@@ -169,8 +169,8 @@ impl RusshReader {
         loop {
             match read.wait().await {
                 Some(ChannelMsg::Data { data }) if !data.is_empty() => {
-                    let load = self.shared.place.load();
-                    load.add_received(data.len(), &mut self.fed);
+                    let place = &self.shared.place;
+                    place.add_received(data.len(), &mut self.fed);
                     return Some(data);
                 }
                 Some(ChannelMsg::ExtendedData { data, .. }) => {
@@ -178,7 +178,7 @@ impl RusshReader {
                     continue;
                 }
                 Some(ChannelMsg::Eof) => {
-                    self.shared.place.load().bulk_may_be_over();
+                    self.shared.place.has_received();
                     self.end = Some(End::Eof);
                 }
                 Some(ChannelMsg::Close) => self.closed(),
@@ -398,7 +398,7 @@ impl ByteWriter for RusshWriter {
         }
         // Boxed as in `write`.
         let sent = Box::pin(self.shared.write.eof()).await;
-        self.shared.place.load().bulk_may_be_over();
+        self.shared.place.has_received();
         sent.map_err(|_| StreamError::Lost)
     }
 }
