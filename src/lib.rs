@@ -199,7 +199,7 @@
 //! |---|---:|---:|---:|
 //! | download, 1 / 8 flows, Mbit/s | 10,151 (0.9) / 8,125 (1.1) | 6,003 (0.55) / 5,086 (0.64) | 10,642 / 7,409 |
 //! | upload, 1 / 8 flows, Mbit/s | 11,539 (1.5) / 10,781 (1.6) | 5,694 (0.73) / 5,319 (0.74) | 7,361 / 6,947 |
-//! | download, 100 ms round trip, Mbit/s | 783 (4.7) | 601 (3.6), 1,568 in an earlier run | 167 |
+//! | download, 100 ms round trip, Mbit/s (russh's in a later run) | 505 (3.1) | 601 (3.6), 1,568 in an earlier run | 167 |
 //! | client CPU of a download, 1 / 8 flows, s/GB | 0.616 / 0.82 | 1.27 / 1.5 | 0.486 / 0.676 |
 //! | client CPU of an upload, 1 / 8 flows, s/GB | 0.531 / 0.578 | 1.28 / 1.42 | 0.809 / 0.985 |
 //! | short connections, 1 / 32 at a time, per second | 2,542 (0.8) / 6,997 (0.82) | 2,121 (0.67) / 6,420 (0.71) | 3,171 / 8,559 |

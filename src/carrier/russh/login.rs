@@ -42,8 +42,8 @@ const WINDOW_PER_MS: u32 = 432 << 10;
 /// The most, from 22 ms on. What the target sends faster than the path takes piles up in sshd, up to a window, in a
 /// buffer of 16 MiB (CHAN_INPUT_MAX in channels.h). Near that sshd moves all of it for each packet: over 100 Mbit/s and
 /// 100 ms 8-15 MiB get 99 Mbit/s, 16 80-97, 19 70 and a busy core. And while TCP starts slowly sshd copies it again and
-/// again as it grows: the first and the second 32 MB over 40 ms take 1.0 and 0.74 s with 2 MiB (`ssh -L`), 1.1 and 0.26
-/// with 12, 2.6-4.6 and 0.24 with 14.
+/// again as it grows: the first and the second 32 MB over 40 ms take 1.0 and 0.74 s with 2 MiB (`ssh -L`), 0.9 and 0.34
+/// with 8, 1.1-2.2 and 0.26 with 12, 2.6-4.6 and 0.24 with 14; 128 MB 3.0 and 2.7, 2.1 and 1.3, 2.3 and 0.93, 3.2 and 0.80.
 const WINDOW_MAX: u32 = 12 << 20;
 /// The largest packet the server may send, in bytes: OpenSSH's own (CHAN_SES_PACKET_DEFAULT).
 const MAX_PACKET: u32 = 32 * 1024;
