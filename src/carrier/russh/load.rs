@@ -297,7 +297,7 @@ impl ChannelGuard {
     /// The flow will probably receive no more; if it does, that counts again. Where the last bulk transfer was its download,
     /// the connection is free for the next flow at once, and that is best off there: TCP has found out what the path takes.
     /// Of downloads of 1 MB in turn over 100 ms the second took 0.8 s on another connection, and 0.3 s on the same.
-    pub(super) fn has_received(&self) {
+    pub(super) fn download_is_over(&self) {
         let mine = self.last_bulk.load(Relaxed);
         // An error means that another flow has received since.
         let last = &self.load.last_bulk;
@@ -371,9 +371,9 @@ mod tests {
         assert!(!is_busy());
         download.add_received(BULK_MESSAGE, &mut fed);
         other.add_received(1, &mut fed);
-        other.has_received();
+        other.download_is_over();
         assert!(is_busy());
-        download.has_received();
+        download.download_is_over();
         assert!(!is_busy());
         download.add_received(BULK_MESSAGE, &mut fed);
         assert!(is_busy());
@@ -385,7 +385,7 @@ mod tests {
         let load = Arc::new(Load::new(Arc::default()));
         let upload = load.channel();
         load.add_carried(BULK_MESSAGE);
-        upload.has_received();
+        upload.download_is_over();
         assert!(load.is_busy(Instant::now()));
     }
 }

@@ -177,14 +177,12 @@ impl RusshReader {
                     self.stderr.hear(&data);
                     continue;
                 }
-                Some(ChannelMsg::Eof) => {
-                    self.shared.place.has_received();
-                    self.end = Some(End::Eof);
-                }
+                Some(ChannelMsg::Eof) => self.end = Some(End::Eof),
                 Some(ChannelMsg::Close) => self.closed(),
                 None => self.lost(),
                 Some(_) => continue,
             }
+            self.shared.place.download_is_over();
             return None;
         }
     }
@@ -398,7 +396,7 @@ impl ByteWriter for RusshWriter {
         }
         // Boxed as in `write`.
         let sent = Box::pin(self.shared.write.eof()).await;
-        self.shared.place.has_received();
+        self.shared.place.download_is_over();
         sent.map_err(|_| StreamError::Lost)
     }
 }
