@@ -74,51 +74,76 @@ impl fmt::Display for Outcome {
 /// Carries one request from its first packet to its end. `carrier` is asked for `far`: who is asked for, or whom that
 /// stands for.
 pub async fn relay<C: Carrier>(
-    mut inbound: impl Inbound,
+    inbound: impl Inbound,
     carrier: &C,
     far: Far,
     meter: &impl Meter,
 ) -> Outcome {
     // Boxed: what opening needs is given back before the bytes flow.
-    let opening = Box::pin(carrier.open_far(inbound.source(), far));
+    match Box::pin(open(inbound, carrier, far, meter)).await {
+        Ok((up, down)) => both(up, down).await,
+        Err(outcome) => outcome,
+    }
+}
+
+/// Asks the far side and answers the initiator. Both directions, in boxes of their own: a future that runs others in place
+/// keeps either of them twice; or what became of the request without them.
+async fn open<C: Carrier>(
+    mut inbound: impl Inbound,
+    carrier: &C,
+    far: Far,
+    meter: &impl Meter,
+) -> Result<(impl Direction, impl Direction), Outcome> {
     let opened = select! {
-        opened = opening => opened,
-        () = inbound.withdrawn() => return Outcome::Withdrawn,
+        opened = carrier.open_far(inbound.source(), far) => opened,
+        () = inbound.withdrawn() => return Err(Outcome::Withdrawn),
     };
     let (far_reader, far_writer) = match opened {
         Ok(halves) => halves,
         Err(error) => {
             inbound.refuse(&error);
-            return Outcome::Refused(error);
+            return Err(Outcome::Refused(error));
         }
     };
     meter.opened(far_reader.connection());
     let (near_reader, near_writer) = inbound.accept();
-    // Each in a box of its own: pinned here, the flow's future would keep either of them twice.
-    let mut up = Box::pin(copy(near_reader, far_writer, |n| meter.add_up(n)));
-    let mut down = Box::pin(copy(far_reader, near_writer, |n| meter.add_down(n)));
-    match both(up.as_mut(), down.as_mut()).await {
+    Ok((
+        Box::pin(copy(near_reader, far_writer, |n| meter.add_up(n))),
+        Box::pin(copy(far_reader, near_writer, |n| meter.add_down(n))),
+    ))
+}
+
+/// One direction on its way to its end, which gives the reader back.
+trait Direction: Future<Output = Result<Self::Reader, StreamError>> + Send + Unpin {
+    type Reader: ByteReader;
+}
+
+impl<R: ByteReader, D> Direction for D
+where
+    D: Future<Output = Result<R, StreamError>> + Send + Unpin,
+{
+    type Reader = R;
+}
+
+/// Runs both directions. When one has ended in order, its reader goes on listening for a reset while the
+/// other runs; an error drops all four halves, which resets both sides.
+async fn both(mut up: impl Direction, mut down: impl Direction) -> Outcome {
+    // Boxed: most flows are idle, and would carry the room for it with them.
+    let rest: Pin<Box<dyn Future<Output = Result<(), StreamError>> + Send>> = select! {
+        ended = &mut up => Box::pin(last_leg(ended, down)),
+        ended = &mut down => Box::pin(last_leg(ended, up)),
+    };
+    match rest.await {
         Ok(()) => Outcome::Finished,
         Err(error) => Outcome::Broken(error),
     }
 }
 
-/// Runs both directions. When one has ended in order, its reader goes on listening for a reset while the
-/// other runs; an error drops all four halves, which resets both sides.
-async fn both<R1: ByteReader, R2: ByteReader>(
-    mut up: Pin<&mut impl Future<Output = Result<R1, StreamError>>>,
-    mut down: Pin<&mut impl Future<Output = Result<R2, StreamError>>>,
-) -> Result<(), StreamError> {
-    select! {
-        reader = &mut up => Box::pin(last_leg(reader?, down)).await,
-        reader = &mut down => Box::pin(last_leg(reader?, up)).await,
-    }
-}
-
 async fn last_leg<R: ByteReader>(
-    mut ended: impl ByteReader,
-    rest: impl Future<Output = Result<R, StreamError>>,
+    ended: Result<R, StreamError>,
+    rest: impl Direction,
 ) -> Result<(), StreamError> {
+    let mut ended = ended?;
     select! {
         result = rest => result.map(drop),
         error = ended.reset() => Err(error),
@@ -141,7 +166,8 @@ fn copy<R: ByteReader>(
         while let Some(chunk) = next(&mut reader, &mut writer, is_bulk).await? {
             is_bulk = chunk.len() >= BULK;
             count(chunk.len() as u64);
-            hand_over(&mut reader, &mut writer, chunk).await?;
+            // Boxed: most flows are idle, and would carry the room for it with them.
+            Box::pin(hand_over(&mut reader, &mut writer, chunk)).await?;
         }
         writer.finish().await?;
         Ok(reader)
@@ -178,12 +204,11 @@ async fn hand_over(
     if let Poll::Ready(written) = at_once(write.as_mut()).await {
         return written;
     }
-    // Boxed: most flows are idle, and would carry the room for it with them.
-    let absorb = Box::pin(reader.absorb());
     select! {
         biased;
         written = write => written,
-        error = absorb => Err(error),
+        // Boxed: most chunks find room at once.
+        error = Box::pin(reader.absorb()) => Err(error),
     }
 }
 

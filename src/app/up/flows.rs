@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::app::control::report::{Bytes, FlowReport, now};
-use crate::net::{Far, FlowKey};
+use crate::net::{Far, FlowKey, Target};
 use crate::relay::{Meter, Traffic};
 
 /// All of them, by number.
@@ -95,6 +95,19 @@ pub(super) struct Listed<'a> {
     flow: Arc<Flow>,
 }
 
+impl Listed<'_> {
+    /// Who is asked for here.
+    pub(super) fn target(&self) -> Target {
+        self.flow.key.target
+    }
+
+    /// Whom the server is asked for.
+    pub(super) fn far(&self) -> Far {
+        let here = || self.target().into();
+        self.flow.mapped_to.clone().unwrap_or_else(here)
+    }
+}
+
 impl Meter for Listed<'_> {
     fn opened(&self, connection: Option<u32>) {
         // An open is answered once.
@@ -119,7 +132,7 @@ impl Drop for Listed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{Source, Target};
+    use crate::net::Source;
 
     #[test]
     fn pages_have_each_flow_once_and_none_that_has_ended() {

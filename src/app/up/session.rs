@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::{debug, warn};
 
 use super::beside::{Beside, Inlet};
-use super::flows::Flows;
+use super::flows::{Flows, Listed};
 use super::in_turn::in_turn;
 use super::leads::Leads;
 use super::life::Activity;
-use super::names::{Names, Unfit};
+use super::names::{Guest, Names, Unfit};
 use super::records::Metered;
-use crate::audit::{Audit, Protocol};
+use crate::audit::{Audit, FlowEntry, Protocol};
 use crate::inlet::tun::TunInbound;
 use crate::net::{Far, FlowKey, Inbound, OpenError, OpenFailure, Target};
 use crate::os::TunDevice;
@@ -100,29 +100,15 @@ impl<L: Leads + 'static> Session<L> {
 
     async fn carry(self: Arc<Self>, inbound: TunInbound<TunDevice>) {
         let _active = self.activity.begin();
-        let (source, target) = (inbound.source(), inbound.target());
-        let key = FlowKey { source, target };
-        let (carrier, whom) = self.leads.lead(target);
-        let guest = self.names.as_ref().and_then(|names| names.guest(target));
-        let far = Far {
-            target: whom,
-            name: guest.as_ref().and_then(|guest| guest.name.clone().ok()),
-        };
-        let entry = self.audit.as_ref();
-        let entry = entry.map(|audit| {
-            let mapped_to = (whom != target).then_some(whom);
-            audit.flow(Protocol::Tcp, key, mapped_to, far.name.clone())
-        });
-        let listed = self
-            .flows
-            .begin(key, (far != target.into()).then(|| far.clone()));
+        // In few words: each value that is named here stays with the flow to its end.
+        let guest = self.guest(inbound.target());
+        let (carrier, far) = self.lead(inbound.target(), guest.as_ref());
+        let (listed, entry) = self.begin(key(&inbound), &far);
         let meter = Metered(&self.stats.traffic, &listed, entry.as_ref());
-        let unfit = guest.as_ref().and_then(|guest| guest.name.as_ref().err());
-        let outcome = if let Some(unfit) = unfit {
-            refuse(inbound, *unfit)
-        } else {
+        let outcome = match guest.as_ref().map(|guest| &guest.name) {
+            Some(Err(unfit)) => refuse(inbound, *unfit),
             // Boxed: awaited in place, a future is kept twice.
-            Box::pin(relay(inbound, &carrier, far.clone(), &meter)).await
+            _ => Box::pin(relay(inbound, &carrier, far, &meter)).await,
         };
         self.stats.count(&outcome);
         let is_ours =
@@ -131,13 +117,38 @@ impl<L: Leads + 'static> Session<L> {
         if let Some(entry) = entry.filter(|_| !is_ours) {
             entry.end(&outcome);
         }
-        let far = Whom { far, here: target };
-        debug!("{far}: {outcome}");
+        let whom = Whom {
+            far: listed.far(),
+            here: listed.target(),
+        };
+        debug!("{whom}: {outcome}");
         if let Outcome::Refused(error) = &outcome
             && error.failure == OpenFailure::Prohibited
         {
-            self.tell_of_policy(&far);
+            self.tell_of_policy(&whom);
         }
+    }
+
+    /// The host that is asked for by its name, where `target` stands for one.
+    fn guest(&self, target: Target) -> Option<Guest<'_>> {
+        self.names.as_ref().and_then(|names| names.guest(target))
+    }
+
+    /// Who opens a flow to `target`, and whom they are asked for.
+    fn lead(&self, target: Target, guest: Option<&Guest<'_>>) -> (L::Carrier<'_>, Far) {
+        let (carrier, target) = self.leads.lead(target);
+        let name = guest.and_then(|guest| guest.name.clone().ok());
+        (carrier, Far { target, name })
+    }
+
+    /// A flow to `far` begins: it is listed, and written down.
+    fn begin(&self, key: FlowKey, far: &Far) -> (Listed<'_>, Option<FlowEntry>) {
+        let entry = self.audit.as_ref().map(|audit| {
+            let mapped_to = (far.target != key.target).then_some(far.target);
+            audit.flow(Protocol::Tcp, key, mapped_to, far.name.clone())
+        });
+        let mapped_to = (*far != key.target.into()).then(|| far.clone());
+        (self.flows.begin(key, mapped_to), entry)
     }
 
     /// Once: an application that tries again must not fill the log.
@@ -148,6 +159,13 @@ impl<L: Leads + 'static> Session<L> {
                  AllowTcpForwarding in sshd_config, or permitopen= in authorized_keys"
             );
         }
+    }
+}
+
+fn key(inbound: &impl Inbound) -> FlowKey {
+    FlowKey {
+        source: inbound.source(),
+        target: inbound.target(),
     }
 }
 
@@ -197,6 +215,6 @@ mod tests {
     #[test]
     fn a_flows_task_is_small() {
         let bytes = size_of_output(Session::<Mapped<Steady<AnyCarrier>>>::carry);
-        assert!(bytes <= 1024, "{bytes} bytes for each open flow");
+        assert!(bytes <= 320, "{bytes} bytes for each open flow");
     }
 }

@@ -254,6 +254,12 @@ impl RusshReader {
         }
     }
 
+    /// Counts `data`, which is about to be handed on.
+    fn paced(&mut self, data: Option<Bytes>) -> Option<Bytes> {
+        self.pace.add(data.as_ref().map_or(0, Bytes::len));
+        data
+    }
+
     fn at_end(&self) -> Option<Result<Option<Bytes>, StreamError>> {
         match self.end? {
             End::Eof | End::Done => Some(Ok(None)),
@@ -283,17 +289,17 @@ impl ByteReader for RusshReader {
             if let Some(end) = self.at_end() {
                 return end;
             }
-            let at_once = self.next().now_or_never();
-            let data = match at_once {
-                Some(data) => data,
-                None => {
-                    self.pace.has_caught_up();
-                    self.next().await
+            // In two steps: what the first gives would have its place in each flow that waits in the second.
+            if let Some(data) = self.next().now_or_never() {
+                if data.is_some() {
+                    return Ok(self.paced(data));
                 }
-            };
-            if let Some(data) = data {
-                self.pace.add(data.len());
-                return Ok(Some(data));
+                continue;
+            }
+            self.pace.has_caught_up();
+            let data = self.next().await;
+            if data.is_some() {
+                return Ok(self.paced(data));
             }
         }
     }
