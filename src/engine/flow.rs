@@ -44,7 +44,6 @@ pub(super) struct Flow {
 /// Everything that changes over a flow's life, behind its one lock.
 #[derive(Debug)]
 struct Island {
-    key: FlowKey,
     state: State,
     /// Entries of this flow in the engine's timers, the earliest last.
     armed: Vec<Instant>,
@@ -96,7 +95,6 @@ impl Flow {
         Self {
             key,
             island: Mutex::new(Island {
-                key,
                 state,
                 armed: Vec::new(),
                 accounted: 0,
@@ -127,10 +125,10 @@ impl Flow {
             State::Held(held, _) | State::Silent(held) if tcp.is_opening() => {
                 held.repeat(now, parsed.bytes);
             }
-            State::Held(..) | State::Silent(_) if tcp.rst => step = island.give_up(),
+            State::Held(..) | State::Silent(_) if tcp.rst => step = island.give_up(&self.key),
             State::Open(stack) => {
                 let mut phy = phy(&engine.config, &engine.outlet, Some(parsed.bytes));
-                stack.ingest(&mut phy, now, tcp.rst);
+                stack.ingest(&mut phy, now, &tcp);
                 stack.answer_comes |= tcp.brings_news();
                 return Step::default();
             }
@@ -160,22 +158,37 @@ impl Flow {
         let State::Held(held, _) = &island.state else {
             return Step::default();
         };
-        let mut phy = phy(&engine.config, &engine.outlet, Some(held.syn()));
-        let seed = engine.flow_seed(&self.key, now);
-        let stack = Stack::listen(&mut phy, &self.key, seed, engine.flow_count(), now)
-            .map(|mut stack| {
-                stack.ingest(&mut phy, now, false);
-                stack.drain(&mut phy, now);
-                Box::new(stack)
-            })
+        let stack = self
+            .connect(engine, now, held.syn())
             // A SYN that smoltcp does not take never becomes a connection.
             .filter(|stack| stack.state() == TcpState::SynReceived);
         let mut step = match stack {
-            Some(stack) => island.become_state(State::Open(stack)),
-            None => island.become_state(State::Gone),
+            Some(stack) => island.become_state(&self.key, State::Open(stack)),
+            None => island.become_state(&self.key, State::Gone),
         };
         step.no_longer_held = true;
         island.settle(engine, now, step)
+    }
+
+    /// The stack that answers the held `syn`.
+    fn connect<O: Outlet>(
+        &self,
+        engine: &Engine<O>,
+        now: Instant,
+        syn: &[u8],
+    ) -> Option<Box<Stack>> {
+        // It was parsed when it came in, so it parses again.
+        let parsed = packet::parse(syn, Checksum::Trusted).ok()?;
+        let Transport::Tcp(tcp) = parsed.transport else {
+            return None;
+        };
+        let mut phy = phy(&engine.config, &engine.outlet, Some(syn));
+        let seed = engine.flow_seed(&self.key, now);
+        let flows = engine.flow_count();
+        let mut stack = Stack::listen(&mut phy, &parsed, &tcp, seed, flows, now)?;
+        stack.ingest(&mut phy, now, &tcp);
+        stack.drain(&mut phy, now);
+        Some(Box::new(stack))
     }
 
     /// See [`Engine::refuse`].
@@ -195,7 +208,7 @@ impl Flow {
             Refusal::Silence => State::Silent(std::mem::replace(held, Held::new(now, &[]))),
             Refusal::Reset | Refusal::Icmp(_) | Refusal::Forget => State::Gone,
         };
-        let mut step = island.become_state(next);
+        let mut step = island.become_state(&self.key, next);
         step.no_longer_held = true;
         island.settle(engine, now, step)
     }
@@ -226,7 +239,7 @@ impl Flow {
         stack.reader_waits = false;
         let socket = stack.socket();
         if socket.can_recv() {
-            let chunk = stack.receive(max);
+            let chunk = stack.receive(max, now);
             if stack.answer_comes && chunk.len() < WORTH_A_WORD {
                 island.account(engine);
                 return (Poll::Ready(Ok(Some(chunk))), Step::default());
@@ -297,7 +310,7 @@ impl Flow {
             Poll::Pending
         };
         stack.held_back += taken;
-        stack.written_at = Some(now);
+        stack.used_at = Some(now);
         let phy = &mut phy(&engine.config, &engine.outlet, None);
         if result.is_pending() {
             stack.drain(phy, now);
@@ -349,7 +362,7 @@ impl Flow {
         let mut island = self.lock();
         let mut step = Step::default();
         match &mut island.state {
-            State::Held(..) => step = island.give_up(),
+            State::Held(..) => step = island.give_up(&self.key),
             State::Open(stack) if !stack.is_over() => {
                 stack.abort(&mut phy(&engine.config, &engine.outlet, None), now);
             }
@@ -365,7 +378,7 @@ impl Flow {
         let mut step = Step::default();
         match &mut island.state {
             State::Held(held, _) | State::Silent(held) if held.gives_up_at() <= now => {
-                step = island.give_up();
+                step = island.give_up(&self.key);
             }
             State::Open(stack) => {
                 stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
@@ -381,13 +394,8 @@ impl Flow {
 
 impl Island {
     /// The one place where the state changes.
-    fn become_state(&mut self, next: State) -> Step {
-        tracing::trace!(
-            "flow {}: {} -> {}",
-            self.key,
-            self.state.name(),
-            next.name()
-        );
+    fn become_state(&mut self, key: &FlowKey, next: State) -> Step {
+        tracing::trace!("flow {key}: {} -> {}", self.state.name(), next.name());
         let mut step = Step::default();
         if let State::Held(_, waker) = std::mem::replace(&mut self.state, next) {
             step.wake = waker;
@@ -413,9 +421,9 @@ impl Island {
     }
 
     /// The initiator wants no answer any more.
-    fn give_up(&mut self) -> Step {
+    fn give_up(&mut self, key: &FlowKey) -> Step {
         let was_held = matches!(self.state, State::Held(..));
-        let mut step = self.become_state(State::Gone);
+        let mut step = self.become_state(key, State::Gone);
         step.no_longer_held = was_held;
         step
     }

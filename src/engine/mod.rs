@@ -39,6 +39,7 @@ mod parties;
 mod patience;
 mod phy;
 pub mod reason;
+mod received;
 pub mod reject;
 pub mod route;
 mod scratch;

@@ -1,16 +1,20 @@
 //! The TCP stack of one open flow: a smoltcp interface that owns just the target's address, and one socket.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
 use bytes::Bytes;
-use smoltcp::iface::{self, Interface, PollResult, SocketHandle, SocketSet};
-use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
+use smoltcp::iface::{self, Interface, PollResult};
+use smoltcp::socket::tcp::{RecvError, State};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint};
 
+use super::packet::{Parsed, Tcp, max_segment_size};
 use super::phy::{Phy, full_packet};
-use super::{Checksum, Config, Outlet, packet};
-use crate::net::{FlowKey, StreamError};
+use super::received::Received;
+use super::{Config, Outlet};
+use crate::net::StreamError;
+use crate::os::ring::RingSocket;
 
 /// Room for bytes on their way to the application. Pages are committed when they are first touched, so an idle
 /// flow costs what it used.
@@ -26,7 +30,7 @@ const CROWD: usize = 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A flow to which nothing was written for so long gives the memory of its ring back.
+/// A flow that neither side used for so long gives the memory of its rings back.
 const IDLE: Duration = Duration::from_millis(250);
 
 /// What may be written into the void after a reset while what came before it is not read on: a far side that sends without end
@@ -42,8 +46,8 @@ const HEADERS_V6: usize = 60;
 
 pub(super) struct Stack {
     interface: Interface,
-    sockets: SocketSet<'static>,
-    handle: SocketHandle,
+    socket: RingSocket,
+    received: Received,
     /// See [`Phy::ipv6_segment`].
     ipv6_segment: Option<NonZeroU16>,
     /// Bytes that were written since the last [`drain`](Self::drain).
@@ -52,8 +56,8 @@ pub(super) struct Stack {
     pub(super) reader_waits: bool,
     /// The caller has promised to have what came last answered.
     pub(super) answer_comes: bool,
-    /// When bytes for the application were last written, until their memory was given back.
-    pub(super) written_at: Option<Instant>,
+    /// When bytes were last written to or read from its rings, until their memory was given back.
+    pub(super) used_at: Option<Instant>,
     /// The connection ended abruptly: by the application, by its silence, or by us.
     reset: bool,
     /// The reader has been told how the bytes from the application end.
@@ -73,19 +77,20 @@ impl std::fmt::Debug for Stack {
 }
 
 impl Stack {
-    /// A stack that listens where `key` points to. `flows` is the number of flows that exist.
+    /// A stack that listens where `syn` goes to, a packet whose header is `tcp`. `flows` is the number of flows that exist.
     pub(super) fn listen<O: Outlet>(
         phy: &mut Phy<'_, O>,
-        key: &FlowKey,
+        syn: &Parsed<'_>,
+        tcp: &Tcp,
         seed: u64,
         flows: usize,
         now: Instant,
     ) -> Option<Self> {
-        phy.ipv6_segment = ipv6_segment(phy, key);
+        let target = tcp.key.target.0;
+        phy.ipv6_segment = ipv6_segment(phy.config, syn, target);
         let mut config = iface::Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut interface = Interface::new(config, phy, now);
-        let target = key.target.0;
         let address = IpAddress::from(target.ip());
         let prefix_len = if target.is_ipv4() { 32 } else { 128 };
         interface.update_ip_addrs(|addresses| {
@@ -97,10 +102,7 @@ impl Stack {
         } else {
             FROM_APPLICATION_CROWDED
         };
-        let mut socket = Socket::new(
-            SocketBuffer::new(vec![0; from_application]),
-            SocketBuffer::new(vec![0; TO_APPLICATION]),
-        );
+        let mut socket = RingSocket::new(from_application, TO_APPLICATION);
         socket.set_nagle_enabled(false);
         // A packet from the device is up to 64 KB: an ACK for each costs little, a late one stalls.
         socket.set_ack_delay(None);
@@ -109,17 +111,15 @@ impl Stack {
         socket
             .listen(IpEndpoint::new(address, target.port()))
             .ok()?;
-        let mut sockets = SocketSet::new(Vec::with_capacity(1));
-        let handle = sockets.add(socket);
         Some(Self {
             interface,
-            sockets,
-            handle,
+            socket,
+            received: Received::behind(tcp),
             ipv6_segment: phy.ipv6_segment,
             held_back: 0,
             reader_waits: false,
             answer_comes: false,
-            written_at: None,
+            used_at: None,
             reset: false,
             end_told: false,
             finishing: false,
@@ -129,15 +129,15 @@ impl Stack {
 
     /// Whether what has come in wakes a reader, which will then drain.
     pub(super) fn wakes_reader(&self) -> bool {
-        self.reader_waits && self.sockets.get::<Socket<'_>>(self.handle).can_recv()
+        self.reader_waits && self.socket.can_recv()
     }
 
-    pub(super) fn socket(&mut self) -> &mut Socket<'static> {
-        self.sockets.get_mut(self.handle)
+    pub(super) fn socket(&mut self) -> &mut RingSocket {
+        &mut self.socket
     }
 
     pub(super) fn state(&self) -> State {
-        self.sockets.get::<Socket<'_>>(self.handle).state()
+        self.socket.state()
     }
 
     /// Both directions have ended, or the connection was reset.
@@ -151,9 +151,10 @@ impl Stack {
     }
 
     /// Takes up to `max` bytes from the application; two pieces where the ring wraps.
-    pub(super) fn receive(&mut self, max: usize) -> Bytes {
+    pub(super) fn receive(&mut self, max: usize, now: Instant) -> Bytes {
         self.into_the_void = 0;
-        let socket = self.socket();
+        self.used_at = Some(now);
+        let socket = &mut self.socket;
         let mut chunk = Vec::with_capacity(socket.recv_queue().min(max));
         while chunk.len() < max && socket.can_recv() {
             let room = max - chunk.len();
@@ -166,13 +167,14 @@ impl Stack {
                 break;
             }
         }
+        self.received.take(chunk.len());
         chunk.into()
     }
 
     /// How the bytes from the application ended, once all are read: in order, also when a reset came after its FIN.
     pub(super) fn end(&mut self) -> Result<(), StreamError> {
         self.end_told = true;
-        match self.socket().recv(|_| (0, ())) {
+        match self.socket.recv(|_| (0, ())) {
             Err(RecvError::Finished) => Ok(()),
             _ => Err(StreamError::Reset),
         }
@@ -191,20 +193,21 @@ impl Stack {
 
     /// Bytes that wait for the application, sent or not.
     pub(super) fn queued(&self) -> usize {
-        self.sockets.get::<Socket<'_>>(self.handle).send_queue()
+        self.socket.send_queue()
     }
 
-    /// Takes in the packet that waits in `phy`, a reset or another.
-    pub(super) fn ingest<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant, rst: bool) {
+    /// Takes in the packet that waits in `phy`, whose header is `tcp`.
+    pub(super) fn ingest<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant, tcp: &Tcp) {
         let was_open = self.state() != State::Closed;
         phy.ipv6_segment = self.ipv6_segment;
-        self.interface
-            .poll_ingress_single(now, phy, &mut self.sockets);
+        self.received.hear(tcp, self.socket.recv_capacity());
+        self.socket
+            .poll_ingress_single(&mut self.interface, now, phy);
         // smoltcp listens again after a reset in SYN-RECEIVED (RFC 9293 section 3.10.7.4); this flow is over.
         if self.state() == State::Listen {
-            self.socket().close();
+            self.socket.close();
         }
-        self.reset |= rst && was_open && self.state() == State::Closed;
+        self.reset |= tcp.rst && was_open && self.state() == State::Closed;
     }
 
     /// Sends everything that may be sent now. Bounded by the windows of the peer.
@@ -214,7 +217,7 @@ impl Stack {
         self.held_back = 0;
         self.close_in_time();
         while let PollResult::SocketStateChanged =
-            self.interface.poll_egress(now, phy, &mut self.sockets)
+            self.socket.poll_egress(&mut self.interface, now, phy)
         {}
         // Without a segment, only the socket's own time-out closes it.
         self.reset |= was_open && self.state() == State::Closed;
@@ -232,14 +235,14 @@ impl Stack {
     fn close_in_time(&mut self) {
         if self.finishing && (self.state() != State::CloseWait || self.queued() == 0) {
             self.finishing = false;
-            self.socket().close();
+            self.socket.close();
         }
     }
 
     /// Ends the connection with a reset, behind what the peer has room for.
     pub(super) fn abort<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
         self.drain(phy, now);
-        self.socket().abort();
+        self.socket.abort();
         self.drain(phy, now);
         self.reset = true;
     }
@@ -251,7 +254,7 @@ impl Stack {
         let mut sent = false;
         while self.held_back >= full
             && let PollResult::SocketStateChanged =
-                self.interface.poll_egress(now, phy, &mut self.sockets)
+                self.socket.poll_egress(&mut self.interface, now, phy)
         {
             sent = true;
             // Never none: the packet may have been a smaller one, so only a flush knows that nothing is left.
@@ -260,25 +263,32 @@ impl Stack {
         sent
     }
 
-    /// When the memory behind what was written is worth giving back; `None` while there are bytes in it.
+    /// When the memory of the rings is worth giving back; `None` while there are bytes in them.
     pub(super) fn idle_at(&self) -> Option<Instant> {
-        let written_at = self.written_at.filter(|_| self.queued() == 0)?;
-        Some(written_at + IDLE)
+        let used_at = self.used_at.filter(|_| self.is_empty())?;
+        Some(used_at + IDLE)
     }
 
-    /// Gives the memory of a ring that nobody uses back.
+    fn is_empty(&self) -> bool {
+        self.queued() == 0 && self.received.is_all_taken()
+    }
+
+    /// Gives the memory of rings that nobody uses back.
     pub(super) fn give_back<O: Outlet>(&mut self, outlet: &O) {
-        self.written_at = None;
+        self.used_at = None;
         // An error means that nothing can be written any more; the ring goes with the flow then.
-        let _ = self.socket().send(|unused| {
+        let _ = self.socket.send(|unused| {
             outlet.give_back(unused);
             (0, ())
         });
+        if let Some(unused) = self.socket.unused() {
+            outlet.give_back(unused);
+        }
     }
 
     /// When [`drain`](Self::drain) has something to do next without any further event.
     pub(super) fn poll_at(&mut self, now: Instant) -> Option<Instant> {
-        self.interface.poll_at(now, &self.sockets)
+        self.socket.poll_at(&mut self.interface, now)
     }
 }
 
@@ -297,12 +307,11 @@ pub(super) fn phy<'a, O: Outlet>(
 }
 
 /// How the device shall cut the packets of an IPv6 flow: by what the application's SYN allows, and by the MTU.
-fn ipv6_segment<O: Outlet>(phy: &Phy<'_, O>, key: &FlowKey) -> Option<NonZeroU16> {
-    if !phy.config.offload || key.target.0.is_ipv4() {
+fn ipv6_segment(config: &Config, syn: &Parsed<'_>, target: SocketAddr) -> Option<NonZeroU16> {
+    if !config.offload || target.is_ipv4() {
         return None;
     }
-    let syn = packet::parse(phy.incoming?, Checksum::Trusted).ok()?;
-    let offered = packet::max_segment_size(&syn).map_or(DEFAULT_MSS_V6, usize::from);
-    let fits = phy.config.mtu.checked_sub(HEADERS_V6)?;
+    let offered = max_segment_size(syn).map_or(DEFAULT_MSS_V6, usize::from);
+    let fits = config.mtu.checked_sub(HEADERS_V6)?;
     NonZeroU16::new(offered.max(LEAST_MSS).min(fits) as u16)
 }

@@ -28,6 +28,7 @@ pub mod privilege;
 mod processes;
 pub mod resolv_conf;
 mod resume;
+pub mod ring;
 pub mod routes;
 pub mod run_dir;
 pub mod signals;
