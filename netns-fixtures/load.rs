@@ -21,8 +21,9 @@ use nix::sys::socket::{MsgFlags, recv};
 const BUFFER: usize = 1024 * 1024;
 /// Long enough for the slowest tool that still works, short enough for a run to end.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections that are opened at the same time when many idle ones are wanted.
-const OPENERS: usize = 32;
+/// Connections that are opened at the same time when many idle ones are wanted: so many that a tool which does several things
+/// at once can.
+const OPENERS: usize = 128;
 /// A tool that failed this often has failed: the rest is not tried.
 const FAILURES: usize = 100;
 
@@ -56,7 +57,7 @@ enum Load {
         #[arg(long, default_value_t = 2)]
         pause_ms: u64,
     },
-    /// Open so many connections, one byte echoed on each (port 7); at a line on standard input echo again on all
+    /// Open so many connections, one byte echoed on each (port 7); at a line on standard input echo again on all, at another end
     Idle { addr: SocketAddr, count: usize },
     /// Ask a name server for addresses below bench.test
     Names {
@@ -451,6 +452,8 @@ fn idle(addr: SocketAddr, count: usize) -> Result<()> {
     );
     io::stdin().lock().read_line(&mut String::new())?;
     say("done", &format!(",\"alive\":{}", still_alive(&mut open)));
+    // Others may still be asking, and the ends of thousands of connections at once fill a device's queue.
+    io::stdin().lock().read_line(&mut String::new())?;
     Ok(())
 }
 
@@ -480,7 +483,7 @@ fn open_some(
     open
 }
 
-/// Connections that are asked at the same time. A device's queue holds 10,000 packets, and sshd takes 0.8 ms of CPU for one
+/// Connections that are asked at the same time. A device's queue holds 10,000 packets, and sshd takes a ms or two of CPU for one
 /// byte among 900 channels: so many at once would tell how many cores it has, not whether a connection is alive.
 const ASKED_AT_ONCE: usize = 1_000;
 

@@ -11,6 +11,9 @@ from typing import Callable
 from .lab import FAR_HOSTS, FAR_SERVICES, SERVICES, Failed, Load, Probe
 
 ECHO, DISCARD, SOURCE, SOURCE_OF, SHORT = 7, 9, 19, 5001, 5007
+SETTLE_MS = 2000
+# After which a connection that was used once counts as idle.
+IDLE_S = 1
 # Opening thousands of connections takes the slow ones minutes, but not more.
 OPEN_PATIENCE_S = 300
 # Connections of one load and of one far host's process, which each need a descriptor: 20,000 where that is not raised.
@@ -29,8 +32,9 @@ class Length:
     measure: int
 
     def at(self, rtt_ms):
-        """Windows need a number of round trips to grow."""
-        return Length(self.warmup + 25 * rtt_ms, self.measure)
+        """Windows need a number of round trips to grow, and where they are large, so do sshd's buffers, which it copies for
+        each piece that it adds."""
+        return Length(self.warmup + SETTLE_MS + 25 * rtt_ms if rtt_ms else self.warmup, self.measure)
 
 
 @dataclass
@@ -110,6 +114,7 @@ def idle(count):
             addresses = [tool.address(ECHO), *(f"{host}:{ECHO}" for host in FAR_HOSTS[1:])]
             loads = [stack.enter_context(Load(tool, "idle", address, part)) for address, part in zip(addresses, parts)]
             seconds = max(load.wait("open", OPEN_PATIENCE_S)["seconds"] for load in loads)
+            time.sleep(IDLE_S)
             memory = tool.lab.tool_memory()
             alive = 0
             for load in loads:
