@@ -284,7 +284,7 @@
 //! | messages that russh has queued for a flow | 2 MiB (64 of 32 KiB) | by the number of flows | `carrier/russh/login.rs` |
 //! | backlog in memory | 1.5 MiB, and one piece of 256 KiB on its way out of the file | 64 MiB, then 512 KiB for each flow | `carrier/russh/backlog.rs` |
 //! | backlog in a file | 1 GiB | 8 GiB | `carrier/russh/backlog.rs` |
-//! | window granted to the server | 3 MiB, and 432 KiB per ms of round trip, 12 MiB at most | by the number of flows | `carrier/russh/login.rs` |
+//! | window granted to the server | 3 MiB, and 480 KiB per ms of round trip, 12 MiB at most | by the number of flows | `carrier/russh/login.rs` |
 //! | taken off a connection before other tasks have their turn | 256 KiB alone, 512 KiB of several | 2 MiB | `carrier/russh/turns.rs` |
 //! | waiting to be sent through a jump host or a ProxyCommand | | flows hold back from 512 KiB, 64 MiB per connection at most | `carrier/russh/route/outbox.rs` |
 //! | packets on their way into a tunnel (`tun@openssh.com`) | 1 MiB, 100 ms: the oldest goes | 2 MiB | `carrier/channels/fair.rs` |
@@ -306,8 +306,8 @@
 //! | channels | 1 | 900 per connection where thousands come at once, 16,000 at most (sshd: 16,384) | `carrier/russh/pool/choice.rs` |
 //! | masters (`ssh -M`) | 1 | as many as `--connections` says, else a further one at 900 channels, or after 8,000 refused opens; 16 at most | `carrier/openssh/pool.rs`, `shared.rs` |
 //!
-//! Rings are committed as they are first touched, and the one to the application is given back when nothing was written to it
-//! for 250 ms: a flow that carries little holds little, an idle one about 12 KB in all (measured with 10,000 and 50,000). The file has no
+//! Rings are committed as they are first touched, and both are given back when nothing was written to them or read for 250 ms
+//! (`os/ring.rs`): a flow that carries little holds little, an idle one 6.3 KB in all (measured with 10,000 and 50,000). The file has no
 //! name; it is in `$TMPDIR`, else in `/var/tmp`. A SYN beyond a bound is dropped and counted as `no_room`: the kernel sends it
 //! again. A connection that has carried 32 GiB, is 6 hours old, or has made russh keep 16 MiB takes no new flows once another
 //! can, and is let go with its last one.

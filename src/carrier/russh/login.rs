@@ -36,10 +36,10 @@ use crate::plan::{Keepalive, SshPlan};
 /// Measured, Gbit/s: without delay 4 MiB 7-10, 2 MiB 5-7, 16 MiB 4-10 and half of that with eight flows (the bytes
 /// ahead fall out of the caches); 3 MiB as 4, but for the first 300 ms of eight flows, in which sshd's buffers grow to
 /// the window step by step, each copied whole (sshbuf_allocate): 1.04 times the 4 MiB over 2 s. At 20 ms 6, 9, 12 MiB
-/// 1.16, 1.75, 2.3, of which it is 11.4; at 100 ms 4, 8, 12, 16 MiB 0.17, 0.34, 0.50, 0.66.
+/// 1.16, 1.75, 2.3; at 100 ms 4, 8, 12, 16 MiB 0.17, 0.34, 0.50, 0.66.
 const WINDOW: u32 = 3 << 20;
-const WINDOW_PER_MS: u32 = 432 << 10;
-/// The most, from 22 ms on. What the target sends faster than the path takes piles up in sshd, up to a window, in a
+const WINDOW_PER_MS: u32 = 480 << 10;
+/// The most, from 20 ms on. What the target sends faster than the path takes piles up in sshd, up to a window, in a
 /// buffer of 16 MiB (CHAN_INPUT_MAX in channels.h). Near that sshd moves all of it for each packet: over 100 Mbit/s and
 /// 100 ms 8-15 MiB get 99 Mbit/s, 16 80-97, 19 70 and a busy core. And while TCP starts slowly sshd copies it again and
 /// again as it grows: the first and the second 32 MB over 40 ms take 1.0 and 0.74 s with 2 MiB (`ssh -L`), 0.9 and 0.34
@@ -420,8 +420,8 @@ mod tests {
     fn the_window_grows_with_the_round_trip() {
         let after = |ms| window(Duration::from_millis(ms));
         assert_eq!(after(0), WINDOW);
-        assert_eq!(after(20), WINDOW + 20 * WINDOW_PER_MS);
-        assert_eq!(after(100), WINDOW_MAX);
+        assert_eq!(after(10), WINDOW + 10 * WINDOW_PER_MS);
+        assert_eq!(after(20), WINDOW_MAX);
         assert_eq!(window(Duration::MAX), WINDOW_MAX);
     }
 }

@@ -289,7 +289,7 @@ impl ByteReader for RusshReader {
             if let Some(end) = self.at_end() {
                 return end;
             }
-            // In two steps: what the first gives would have its place in each flow that waits in the second.
+            // In two steps: else what the first gives would be kept across the second's wait.
             if let Some(data) = self.next().now_or_never() {
                 if data.is_some() {
                     return Ok(self.paced(data));
