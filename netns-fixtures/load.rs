@@ -21,8 +21,7 @@ use nix::sys::socket::{MsgFlags, recv};
 const BUFFER: usize = 1024 * 1024;
 /// Long enough for the slowest tool that still works, short enough for a run to end.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections that are opened at the same time when many idle ones are wanted: so many that a tool which does several things
-/// at once can.
+/// Connections that are opened at the same time when many idle ones are wanted: enough for tools that work on several at once.
 const OPENERS: usize = 128;
 /// A tool that failed this often has failed: the rest is not tried.
 const FAILURES: usize = 100;

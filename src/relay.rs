@@ -130,8 +130,14 @@ where
 async fn both(mut up: impl Direction, mut down: impl Direction) -> Outcome {
     // Boxed: most flows are idle, and would carry the room for it with them.
     let rest: Pin<Box<dyn Future<Output = Result<(), StreamError>> + Send>> = select! {
-        ended = &mut up => Box::pin(last_leg(ended, down)),
-        ended = &mut down => Box::pin(last_leg(ended, up)),
+        ended = &mut up => {
+            drop(up);
+            Box::pin(last_leg(ended, down))
+        }
+        ended = &mut down => {
+            drop(down);
+            Box::pin(last_leg(ended, up))
+        }
     };
     match rest.await {
         Ok(()) => Outcome::Finished,
@@ -207,7 +213,7 @@ async fn hand_over(
     select! {
         biased;
         written = write => written,
-        // Boxed: most chunks find room at once.
+        // Boxed: most chunks find room at once, and need none for this.
         error = Box::pin(reader.absorb()) => Err(error),
     }
 }

@@ -100,7 +100,7 @@ impl<L: Leads + 'static> Session<L> {
 
     async fn carry(self: Arc<Self>, inbound: TunInbound<TunDevice>) {
         let _active = self.activity.begin();
-        // In few words: each value that is named here stays with the flow to its end.
+        // Few values are kept here: each lives in the flow's future to its end.
         let guest = self.guest(inbound.target());
         let (carrier, far) = self.lead(inbound.target(), guest.as_ref());
         let (listed, entry) = self.begin(key(&inbound), &far);
