@@ -303,3 +303,25 @@ fn the_last_acknowledgment_comes_before_the_next_connection() {
     assert_eq!(said(&flow.engine), "nothing");
     assert_eq!(flow.engine.flow_count(), 1);
 }
+
+/// A deadline of the open flow, its keepalive, comes long after smoltcp's TIME-WAIT.
+#[test]
+fn what_came_is_there_to_be_read_when_old_deadlines_come() {
+    let flow = Flow::open();
+    run(&flow.engine, at(20_000));
+    let finished = flow
+        .bell
+        .poll(|cx| flow.engine.poll_finish(at(20_000), &flow.handle, cx));
+    assert_eq!(finished, Poll::Ready(Ok(())));
+    let last = Segment::new(FIN | PSH | ACK, 1001, flow.next + 1).with_payload(b"late");
+    give(&flow.engine, at(20_001), &last.packet(flow.ends));
+    assert_eq!(flow.engine.flow_count(), 0);
+    run(&flow.engine, at(1_000_000));
+    assert_eq!(flow.engine.poll_timeout(), None);
+    let read = || {
+        flow.bell
+            .poll(|cx| flow.engine.poll_read(at(1_000_000), &flow.handle, 100, cx))
+    };
+    assert_eq!(read(), Poll::Ready(Ok(Some("late".into()))));
+    assert_eq!(read(), Poll::Ready(Ok(None)));
+}

@@ -5,12 +5,14 @@
 mod engine_support;
 
 use std::net::IpAddr;
+use std::task::Poll;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use underpass::engine::{Arrival, Checksum, Config, Engine, FlowHandle};
+use underpass::engine::{Arrival, Batch, Checksum, Config, Engine, FlowHandle, Reason};
 use underpass::net::OpenFailure;
 
+use engine_support::by_hand::{give, hold, open};
 use engine_support::checksum::{be32, fill_ip, fill_transport};
 use engine_support::craft::{ACK, Ends, FIN, PSH, RST, SYN, Segment, describe, ip, tcp};
 use engine_support::{Bell, Tap, at, engine};
@@ -440,6 +442,40 @@ fn spoilt() -> impl Strategy<Value = Vec<u8>> {
         }
         packet
     })
+}
+
+/// The window of a SYN-ACK is not scaled, but smoltcp reckons as if it were: four times what there is room for.
+#[test]
+fn bytes_beyond_the_first_window_do_no_harm() {
+    const PIECE: usize = 60_000;
+    let engine = engine(Config::default());
+    let ends = Ends::v4(4000);
+    let flow = hold(&engine, at(0), ends);
+    let next = open(&engine, at(1), ends, &flow);
+    let piece = |number: usize| {
+        let seq = 1001 + (number * PIECE) as u32;
+        let segment = Segment::new(ACK | PSH, seq, next).with_payload(&[number as u8; PIECE]);
+        segment.packet(ends)
+    };
+    let mut batch = Batch::default();
+    for number in [0, 4, 1, 2, 3, 5] {
+        let packet = piece(number);
+        engine.handle_packet_in(&mut batch, at(2), &packet, Checksum::Unverified);
+    }
+    engine.acknowledge(&mut batch, at(2));
+    assert_eq!(engine.drops().get(Reason::BeyondWindow), 5);
+    // They come again, within the window that the first one's acknowledgment opened.
+    for number in 1..4 {
+        give(&engine, at(3), &piece(number));
+    }
+    let bell = Bell::fresh();
+    let mut all = Vec::new();
+    while let Poll::Ready(read) = bell.poll(|cx| engine.poll_read(at(4), &flow, 1 << 20, cx)) {
+        all.extend_from_slice(&read.unwrap().unwrap());
+    }
+    let expected: Vec<u8> = (0..4).flat_map(|number| [number; PIECE]).collect();
+    assert!(all == expected, "{} bytes", all.len());
+    wind_up(&engine, &[flow]);
 }
 
 /// Whatever the engine is left with, it ends when its flows do.

@@ -467,37 +467,6 @@ fn payload_lengths(engine: &Engine<Tap>) -> Vec<usize> {
 }
 
 #[test]
-fn an_idle_flow_gives_its_memory_back_once_it_is_empty() {
-    let engine = engine(Config::default());
-    let ends = Ends::v4(4000);
-    let flow = hold(&engine, at(0), ends);
-    let next = open(&engine, at(1), ends, &flow);
-    let bell = Bell::fresh();
-    let write = |now, text: &'static str| {
-        let mut chunk = text.into();
-        let written = bell.poll(|cx| engine.poll_write(now, &flow, &mut chunk, cx));
-        assert_eq!(written, Poll::Ready(Ok(())));
-        engine.flush(now, &flow);
-    };
-    write(at(10), "hello");
-    assert_eq!(payload_lengths(&engine), [5]);
-    // Not acknowledged: the bytes are still needed.
-    run(&engine, at(5000));
-    assert_eq!(engine.outlet().take_given_back(), 0);
-    let ack = Segment::new(ACK, 1001, next.wrapping_add(5));
-    give(&engine, at(5001), &ack.packet(ends));
-    run(&engine, at(9000));
-    let ring = engine.outlet().take_given_back();
-    assert!(ring >= 128 << 10, "{ring} bytes");
-    run(&engine, at(60_000));
-    assert_eq!(engine.outlet().take_given_back(), 0, "once");
-    engine.outlet().take();
-    write(at(60_001), "world");
-    let packets = engine.outlet().take();
-    assert_eq!(tcp(&packets[0]).unwrap().payload, b"world");
-}
-
-#[test]
 fn what_is_due_together_leaves_packets_their_turn() {
     let engine = engine(Config::default());
     let flows: Vec<_> = (0..1500)

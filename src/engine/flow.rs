@@ -9,6 +9,7 @@ use smoltcp::time::{Duration, Instant};
 
 use super::held::Held;
 use super::packet::{Parsed, Tcp, Transport};
+use super::reason::Reason;
 use super::route::{Refusal, refusal};
 use super::tcp::{Stack, phy};
 use super::{Checksum, Engine, Outlet, packet, reject, timers};
@@ -126,6 +127,10 @@ impl Flow {
                 held.repeat(now, parsed.bytes);
             }
             State::Held(..) | State::Silent(_) if tcp.rst => step = island.give_up(&self.key),
+            State::Open(stack) if stack.is_beyond_window(&tcp) => {
+                engine.drops.count(Reason::BeyondWindow);
+                return Step::default();
+            }
             State::Open(stack) => {
                 let mut phy = phy(&engine.config, &engine.outlet, Some(parsed.bytes));
                 stack.ingest(&mut phy, now, &tcp);
@@ -244,8 +249,7 @@ impl Flow {
                 island.account(engine);
                 return (Poll::Ready(Ok(Some(chunk))), Step::default());
             }
-            // Room was made: the application may have to be told. Not after the end: when smoltcp's TIME-WAIT
-            // runs out it clears what is still to be read.
+            // Room was made: the application may have to be told. Not after the end, as in `handle_timeout`.
             if !stack.is_over() {
                 stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
             }
@@ -310,7 +314,7 @@ impl Flow {
             Poll::Pending
         };
         stack.held_back += taken;
-        stack.used_at = Some(now);
+        stack.written_at = Some(now);
         let phy = &mut phy(&engine.config, &engine.outlet, None);
         if result.is_pending() {
             stack.drain(phy, now);
@@ -380,13 +384,14 @@ impl Flow {
             State::Held(held, _) | State::Silent(held) if held.gives_up_at() <= now => {
                 step = island.give_up(&self.key);
             }
-            State::Open(stack) => {
+            // Not after the end: when smoltcp's TIME-WAIT runs out it clears what is still to be read.
+            State::Open(stack) if !stack.is_over() => {
                 stack.drain(&mut phy(&engine.config, &engine.outlet, None), now);
                 if stack.idle_at().is_some_and(|at| at <= now) {
-                    stack.give_back(&engine.outlet);
+                    stack.give_back(&engine.outlet, now);
                 }
             }
-            State::Held(..) | State::Silent(_) | State::Gone => {}
+            State::Held(..) | State::Silent(_) | State::Open(_) | State::Gone => {}
         }
         island.settle(engine, now, step)
     }

@@ -1,7 +1,7 @@
 //! The device that one smoltcp interface sees: at most one packet waiting to be taken in, and a scratch
 //! buffer per thread for what goes out, so that no packet costs an allocation.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::num::{NonZeroU16, NonZeroUsize};
 
 use smoltcp::phy::{
@@ -77,6 +77,8 @@ pub(super) struct Phy<'a, O> {
     /// above the MTU and does not hand the segment size on (`dispatch_ip`): so it is told of a large MTU, and the size
     /// is added here.
     pub(super) ipv6_segment: Option<NonZeroU16>,
+    /// A packet has been sent.
+    pub(super) sent: Cell<bool>,
 }
 
 impl<O: Outlet> Device for Phy<'_, O> {
@@ -109,6 +111,7 @@ impl<O: Outlet> Phy<'_, O> {
             outlet: self.outlet,
             partial_checksum: self.config.offload,
             ipv6_segment: self.ipv6_segment,
+            sent: &self.sent,
             meta: PacketMeta::default(),
         }
     }
@@ -126,11 +129,13 @@ pub(super) struct Outgoing<'a, O> {
     outlet: &'a O,
     partial_checksum: bool,
     ipv6_segment: Option<NonZeroU16>,
+    sent: &'a Cell<bool>,
     meta: PacketMeta,
 }
 
 impl<O: Outlet> TxToken for Outgoing<'_, O> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        self.sent.set(true);
         SCRATCH.with_borrow_mut(|scratch| {
             let buffer = &mut scratch[..HEADROOM + len];
             let result = f(&mut buffer[HEADROOM..]);

@@ -49,6 +49,8 @@ reasons! {
     NoFlow = "no_flow",
     /// A SYN beyond the bound of flows; the initiator sends it again.
     NoRoom = "no_room",
+    /// Bytes beyond the window that a SYN-ACK offered, before another one was.
+    BeyondWindow = "beyond_window",
     /// May go no further than the far side: answered in its name, where that is known.
     Expired = "expired",
     /// Too long for the tunnel: the sender is told what fits.

@@ -1,4 +1,4 @@
-//! Whether a flow's reader has taken all that came.
+//! Whether a flow's reader has taken all that came, and what may come at first.
 //!
 //! smoltcp keeps a segment that came ahead of its turn behind the end of its ring, and does not tell. So what came is noted here
 //! by its sequence numbers (RFC 9293 section 3.4).
@@ -7,12 +7,15 @@ use smoltcp::wire::TcpSeqNumber;
 
 use super::packet::Tcp;
 
+/// The most that the window of a SYN-ACK can be, which is not scaled (RFC 7323 section 2.2).
+const FIRST_WINDOW: usize = u16::MAX as usize;
+
 /// Where in the stream from the application its reader is, and how far what came reaches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
-    /// Of the byte that is taken next.
+    /// The sequence number of the next byte that is taken.
     next: TcpSeqNumber,
-    /// Behind the last byte of all that came.
+    /// The one behind the last byte that came.
     end: TcpSeqNumber,
 }
 
@@ -26,16 +29,20 @@ impl Received {
         }
     }
 
-    /// A segment has come. What does not fit a ring of `capacity` bytes was not kept.
+    /// A segment has come. Of what does not fit a ring of `capacity` bytes nothing was kept.
     pub(super) fn hear(&mut self, segment: &Tcp, capacity: usize) {
         if segment.payload_len == 0 {
             return;
         }
-        let first = segment.seq + usize::from(segment.syn);
-        let end = least(first + segment.payload_len, self.next + capacity);
+        let end = least(end(segment), self.next + capacity);
         if end > self.end {
             self.end = end;
         }
+    }
+
+    /// Whether a segment reaches beyond the window of a SYN-ACK.
+    pub(super) fn is_beyond_first_window(&self, segment: &Tcp) -> bool {
+        segment.payload_len > 0 && end(segment) > self.next + FIRST_WINDOW
     }
 
     /// So many bytes were taken.
@@ -47,6 +54,11 @@ impl Received {
     pub(super) fn is_all_taken(&self) -> bool {
         self.end <= self.next
     }
+}
+
+/// The sequence number behind the last byte of a segment that has any.
+fn end(segment: &Tcp) -> TcpSeqNumber {
+    segment.seq + usize::from(segment.syn) + segment.payload_len
 }
 
 fn least(one: TcpSeqNumber, other: TcpSeqNumber) -> TcpSeqNumber {
@@ -104,6 +116,14 @@ mod tests {
         assert!(!received.is_all_taken());
         received.take(1);
         assert!(received.is_all_taken());
+    }
+
+    #[test]
+    fn the_first_window_is_not_scaled() {
+        let received = Received::behind(&segment(0, 0));
+        assert!(!received.is_beyond_first_window(&segment(1, FIRST_WINDOW)));
+        assert!(received.is_beyond_first_window(&segment(2, FIRST_WINDOW)));
+        assert!(!received.is_beyond_first_window(&segment(1 << 20, 0)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The TCP stack of one open flow: a smoltcp interface that owns just the target's address, and one socket.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
@@ -16,8 +17,8 @@ use super::{Config, Outlet};
 use crate::net::StreamError;
 use crate::os::ring::RingSocket;
 
-/// Room for bytes on their way to the application. Pages are committed when they are first touched, so an idle
-/// flow costs what it used.
+/// Room for bytes on their way to the application. Pages are committed when they are first touched, and given back when the
+/// flow is [`IDLE`].
 const TO_APPLICATION: usize = 512 << 10;
 /// Room for bytes from the application: the window that it sees.
 const FROM_APPLICATION: usize = 256 << 10;
@@ -30,8 +31,10 @@ const CROWD: usize = 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A flow that neither side used for so long gives the memory of its rings back.
+/// A ring that nobody used for so long gives its memory back.
 const IDLE: Duration = Duration::from_millis(250);
+/// So does the other one, if nobody used that for so long: mostly both are used together.
+const NEARLY_IDLE: Duration = Duration::from_millis(125);
 
 /// What may be written into the void after a reset while what came before it is not read on: a far side that sends without end
 /// and reads nothing learns of the reset then.
@@ -56,8 +59,12 @@ pub(super) struct Stack {
     pub(super) reader_waits: bool,
     /// The caller has promised to have what came last answered.
     pub(super) answer_comes: bool,
-    /// When bytes were last written to or read from its rings, until their memory was given back.
-    pub(super) used_at: Option<Instant>,
+    /// When bytes for the application were last written, until the memory of their ring was given back.
+    pub(super) written_at: Option<Instant>,
+    /// The same of bytes from the application that were read.
+    read_at: Option<Instant>,
+    /// Nothing but the SYN-ACK may have told the application of its window.
+    is_first_window: bool,
     /// The connection ended abruptly: by the application, by its silence, or by us.
     reset: bool,
     /// The reader has been told how the bytes from the application end.
@@ -119,7 +126,9 @@ impl Stack {
             held_back: 0,
             reader_waits: false,
             answer_comes: false,
-            used_at: None,
+            written_at: None,
+            read_at: None,
+            is_first_window: true,
             reset: false,
             end_told: false,
             finishing: false,
@@ -153,7 +162,7 @@ impl Stack {
     /// Takes up to `max` bytes from the application; two pieces where the ring wraps.
     pub(super) fn receive(&mut self, max: usize, now: Instant) -> Bytes {
         self.into_the_void = 0;
-        self.used_at = Some(now);
+        self.read_at = Some(now);
         let socket = &mut self.socket;
         let mut chunk = Vec::with_capacity(socket.recv_queue().min(max));
         while chunk.len() < max && socket.can_recv() {
@@ -203,6 +212,7 @@ impl Stack {
         self.received.hear(tcp, self.socket.recv_capacity());
         self.socket
             .poll_ingress_single(&mut self.interface, now, phy);
+        self.note_sent(phy);
         // smoltcp listens again after a reset in SYN-RECEIVED (RFC 9293 section 3.10.7.4); this flow is over.
         if self.state() == State::Listen {
             self.socket.close();
@@ -219,6 +229,7 @@ impl Stack {
         while let PollResult::SocketStateChanged =
             self.socket.poll_egress(&mut self.interface, now, phy)
         {}
+        self.note_sent(phy);
         // Without a segment, only the socket's own time-out closes it.
         self.reset |= was_open && self.state() == State::Closed;
     }
@@ -260,30 +271,46 @@ impl Stack {
             // Never none: the packet may have been a smaller one, so only a flush knows that nothing is left.
             self.held_back = (self.held_back - full).max(1);
         }
+        self.note_sent(phy);
         sent
     }
 
-    /// When the memory of the rings is worth giving back; `None` while there are bytes in them.
+    /// Whatever was sent but a SYN-ACK told the application of the window as it is.
+    fn note_sent<O: Outlet>(&mut self, phy: &Phy<'_, O>) {
+        if phy.sent.take() && self.state() != State::SynReceived {
+            self.is_first_window = false;
+        }
+    }
+
+    /// When the memory of a ring is worth giving back; `None` while there are bytes in both.
     pub(super) fn idle_at(&self) -> Option<Instant> {
-        let used_at = self.used_at.filter(|_| self.is_empty())?;
+        let written_at = self.written_at.filter(|_| self.queued() == 0);
+        let read_at = self.read_at.filter(|_| self.received.is_all_taken());
+        let used_at = [written_at, read_at].into_iter().flatten().min()?;
         Some(used_at + IDLE)
     }
 
-    fn is_empty(&self) -> bool {
-        self.queued() == 0 && self.received.is_all_taken()
-    }
-
     /// Gives the memory of rings that nobody uses back.
-    pub(super) fn give_back<O: Outlet>(&mut self, outlet: &O) {
-        self.used_at = None;
-        // An error means that nothing can be written any more; the ring goes with the flow then.
-        let _ = self.socket.send(|unused| {
-            outlet.give_back(unused);
-            (0, ())
-        });
-        if let Some(unused) = self.socket.unused() {
+    pub(super) fn give_back<O: Outlet>(&mut self, outlet: &O, now: Instant) {
+        let is_idle = |used_at: &mut Instant| *used_at + NEARLY_IDLE <= now;
+        if self.queued() == 0
+            && self.written_at.take_if(is_idle).is_some()
+            && let Some(unused) = self.socket.unused_to_send()
+        {
             outlet.give_back(unused);
         }
+        if self.received.is_all_taken()
+            && self.read_at.take_if(is_idle).is_some()
+            && let Some(unused) = self.socket.unused_received()
+        {
+            outlet.give_back(unused);
+        }
+    }
+
+    /// Whether `tcp` reaches beyond every window that the application was told of. smoltcp takes the first one, which is not
+    /// scaled, for one that is, and would panic at what its ring has no room for.
+    pub(super) fn is_beyond_window(&self, tcp: &Tcp) -> bool {
+        self.is_first_window && self.received.is_beyond_first_window(tcp)
     }
 
     /// When [`drain`](Self::drain) has something to do next without any further event.
@@ -303,6 +330,7 @@ pub(super) fn phy<'a, O: Outlet>(
         outlet,
         incoming,
         ipv6_segment: None,
+        sent: Cell::new(false),
     }
 }
 

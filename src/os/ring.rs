@@ -1,8 +1,9 @@
-//! A TCP socket of smoltcp's, of whose ring of received bytes the memory can be had while nothing is in it.
+//! A TCP socket of smoltcp's that lends out the memory of a ring while nothing is in it.
 //!
-//! smoltcp gives no access to an empty ring, and where it writes next walks through all of the ring. So a flow that was given as
-//! many bytes as its window has would keep a window's worth of memory to its end, and one that was given a single byte a page.
+//! smoltcp gives no access to the empty ring of received bytes, and writes on through the whole of it: a flow would keep up to a
+//! window's worth of memory until it ends. The other ring it shows as long as it may be written to.
 
+use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::task::Waker;
@@ -13,50 +14,70 @@ use smoltcp::socket::tcp::{ListenError, RecvError, SendError, Socket, SocketBuff
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::IpEndpoint;
 
-/// The socket, alone in a set of its own. Nobody gets hold of it to change it or to move it elsewhere but by what is here, and
-/// nothing here takes its rings away from it.
-#[derive(Debug)]
+/// The socket, alone in a set of its own. No `&mut Socket` and no `&mut SocketSet` leaves this file: with one, the socket could
+/// be put elsewhere, and the rings with it.
 pub struct RingSocket {
     sockets: SocketSet<'static>,
     handle: SocketHandle,
-    /// The ring of received bytes, which is the socket's.
-    received: NonNull<[u8]>,
+    received: Place,
+    to_send: Place,
 }
 
+/// Where the bytes of a ring are, which is the socket's.
+struct Place(NonNull<[u8]>);
+
 #[allow(unsafe_code)]
-// SAFETY: the pointer is to memory of the socket, which goes with it and may be sent. It is only used by who has the socket to
-// himself.
-unsafe impl Send for RingSocket {}
+// SAFETY: it points to memory of a socket that it goes with, and memory belongs to no thread. It is only used by who has the socket
+// to himself.
+unsafe impl Send for Place {}
+
+impl Place {
+    fn of(ring: &mut Vec<u8>) -> Self {
+        // From the vector's own pointer and not from a slice, which would be invalid once another one is made.
+        let start = NonNull::new(ring.as_mut_ptr()).unwrap_or(NonNull::dangling());
+        Self(NonNull::slice_from_raw_parts(start, ring.len()))
+    }
+}
 
 impl RingSocket {
     /// A closed socket with room for so many bytes each way.
     pub fn new(received: usize, to_send: usize) -> Self {
-        let mut ring = vec![0; received];
-        // As a pointer, and not by way of a slice: it stays as good as the vector's own.
-        let start = NonNull::new(ring.as_mut_ptr()).unwrap_or(NonNull::dangling());
-        let received = NonNull::slice_from_raw_parts(start, ring.len());
-        let ring = SocketBuffer::new(ring);
-        let socket = Socket::new(ring, SocketBuffer::new(vec![0; to_send]));
+        let (mut received, mut to_send) = (vec![0; received], vec![0; to_send]);
+        let places = [&mut received, &mut to_send].map(Place::of);
+        let socket = Socket::new(SocketBuffer::new(received), SocketBuffer::new(to_send));
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let handle = sockets.add(socket);
+        let [received, to_send] = places;
         Self {
             sockets,
             handle,
             received,
+            to_send,
         }
     }
 
     /// The memory of the ring of received bytes, while none is in it that could be read. What came ahead of its turn is lost if
     /// this is changed: whether there is any the caller has to know.
-    pub fn unused(&mut self) -> Option<&mut [u8]> {
+    pub fn unused_received(&mut self) -> Option<&mut [u8]> {
         if self.recv_queue() > 0 {
             return None;
         }
         #[allow(unsafe_code)]
-        // SAFETY: it points to the bytes of the vector that the socket owns for as long as it is there: smoltcp keeps it in a
-        // `ManagedSlice`, which is neither grown nor replaced. The socket is ours alone and borrowed for as long as the slice, so
-        // nobody reads or writes them meanwhile. An empty vector has no bytes, for which any aligned pointer will do.
-        Some(unsafe { self.received.as_mut() })
+        // SAFETY: it points to the bytes of a vector that the socket owns for as long as it is there: smoltcp 0.14.0 keeps it in a
+        // `ManagedSlice`, which it neither grows nor replaces. The socket is ours alone, and borrowed for as long as the slice, so
+        // nobody reads or writes them meanwhile. smoltcp's own slices are made anew for each call from the vector's pointer, which
+        // this one is a copy of. An empty vector has no bytes, for which any aligned pointer will do.
+        Some(unsafe { self.received.0.as_mut() })
+    }
+
+    /// The memory of the ring of bytes to send, while none is in it, acknowledged or not.
+    pub fn unused_to_send(&mut self) -> Option<&mut [u8]> {
+        if self.send_queue() > 0 {
+            return None;
+        }
+        #[allow(unsafe_code)]
+        // SAFETY: as for the other ring.
+        Some(unsafe { self.to_send.0.as_mut() })
     }
 
     fn socket(&mut self) -> &mut Socket<'static> {
@@ -99,18 +120,10 @@ impl RingSocket {
         self.socket().recv(f)
     }
 
-    /// See [`Socket::send`].
-    ///
-    /// # Errors
-    /// [`SendError`]: our direction is ended, or the connection is over.
-    pub fn send<R>(&mut self, f: impl FnOnce(&mut [u8]) -> (usize, R)) -> Result<R, SendError> {
-        self.socket().send(f)
-    }
-
     /// See [`Socket::send_slice`].
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// [`SendError`]: our direction is ended, or the connection is over.
     pub fn send_slice(&mut self, data: &[u8]) -> Result<usize, SendError> {
         self.socket().send_slice(data)
     }
@@ -158,6 +171,15 @@ impl RingSocket {
     /// See [`Interface::poll_at`].
     pub fn poll_at(&self, interface: &mut Interface, now: Instant) -> Option<Instant> {
         interface.poll_at(now, &self.sockets)
+    }
+}
+
+/// Not what is in the rings.
+impl fmt::Debug for RingSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RingSocket")
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }
 
@@ -255,13 +277,30 @@ mod tests {
         for turn in 0..3 * RING as u8 {
             let bytes = [turn; 7];
             pair.send(&bytes);
-            assert!(pair.receiver.unused().is_none());
+            assert!(pair.receiver.unused_received().is_none());
             assert_eq!(pair.receive(), bytes);
-            let unused = pair.receiver.unused().unwrap();
+            let unused = pair.receiver.unused_received().unwrap();
             assert_eq!(unused.len(), RING);
             assert!(unused.contains(&turn));
             unused.fill(0);
         }
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_is_in_use() {
+        let mut pair = Pair::connected();
+        for _ in 0..2 * RING / 5 {
+            assert_eq!(pair.receiver.send_slice(b"hello"), Ok(5));
+            assert!(pair.receiver.unused_to_send().is_none());
+            pair.run();
+            pair.receiver.unused_to_send().unwrap().fill(0xee);
+            let mut heard = [0; RING];
+            let sender = pair.senders.get_mut::<Socket<'_>>(pair.sender);
+            assert_eq!(sender.recv_slice(&mut heard), Ok(5));
+            assert_eq!(&heard[..5], b"hello");
+        }
+        pair.receiver.close();
+        assert_eq!(pair.receiver.unused_to_send().unwrap().len(), RING);
     }
 
     #[test]
@@ -271,7 +310,8 @@ mod tests {
         let mut receiver = pair.receiver;
         let left = std::thread::spawn(move || {
             receiver.recv(|some| (some.len(), ())).unwrap();
-            receiver.unused().map(|unused| unused[..3].to_vec())
+            let unused = receiver.unused_received();
+            unused.map(|unused| unused[..3].to_vec())
         });
         assert_eq!(left.join().unwrap().unwrap(), b"abc");
     }
