@@ -11,6 +11,7 @@ from typing import Callable
 from .lab import FAR_HOSTS, FAR_SERVICES, SERVICES, Failed, Load, Probe
 
 ECHO, DISCARD, SOURCE, SOURCE_OF, SHORT = 7, 9, 19, 5001, 5007
+# How long sshd's buffers grow on a path with a delay.
 SETTLE_MS = 2000
 # After which a connection that was used once counts as idle.
 IDLE_S = 1
@@ -32,8 +33,8 @@ class Length:
     measure: int
 
     def at(self, rtt_ms):
-        """Windows need a number of round trips to grow, and where they are large, so do sshd's buffers, which it copies for
-        each piece that it adds."""
+        """Windows need a number of round trips to grow; sshd's buffers, which it copies for each piece that it adds, need
+        longer."""
         return Length(self.warmup + SETTLE_MS + 25 * rtt_ms if rtt_ms else self.warmup, self.measure)
 
 
