@@ -22,6 +22,7 @@ pub(super) struct Cut {
     reads: AtomicU64,
     /// How many of them russh has made something of.
     explained: AtomicU64,
+    writes: AtomicU64,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -37,6 +38,11 @@ impl Cut {
     /// A number that grows whenever the server is heard.
     pub(super) fn heard(&self) -> u64 {
         self.reads.load(Relaxed)
+    }
+
+    /// A number that grows whenever something is sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.writes.load(Relaxed)
     }
 
     /// What was heard so far is known for what it is.
@@ -150,6 +156,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cuttable<S> {
     ) -> Poll<io::Result<usize>> {
         self.cut.check()?;
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if written.is_ready() {
+            self.cut.writes.fetch_add(1, Relaxed);
+        }
         self.settle(written, cx)
     }
 
