@@ -10,11 +10,10 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rig::{Echo, Sshd, local, read_all};
+use rig::{Echo, Sshd, local, pattern, read_all, source};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -44,27 +43,6 @@ fn masters(sshd: &Sshd) -> Vec<String> {
     all.map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|pid| String::from_utf8_lossy(&command(pid)).contains(&mark))
         .collect()
-}
-
-/// `len` bytes in which every position is told apart from its neighbours.
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
-}
-
-/// Sends `bytes` and ends.
-async fn source(bytes: Vec<u8>) -> Target {
-    let bytes = Arc::new(bytes);
-    let address = rig::serve(move |mut stream| {
-        let bytes = Arc::clone(&bytes);
-        async move {
-            let _ = stream.write_all(&bytes).await;
-            let _ = stream.shutdown().await;
-            // Until the peer ends, so that the end is orderly.
-            let _ = stream.read(&mut [0]).await;
-        }
-    })
-    .await;
-    Target(address)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -273,67 +251,6 @@ async fn a_dropped_half_resets_the_far_side() {
     carrier.shutdown().await;
 }
 
-/// The resident memory of this process in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// Sends without end, and counts what was taken from it.
-async fn firehose() -> (Target, Arc<AtomicU64>) {
-    let sent = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&sent);
-    let address = rig::serve(move |mut stream| {
-        let count = Arc::clone(&count);
-        async move {
-            let chunk = vec![7; 64 << 10];
-            while let Ok(n) = stream.write(&chunk).await {
-                count.fetch_add(n as u64, Relaxed);
-            }
-        }
-    });
-    (Target(address.await), sent)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flow_that_nobody_reads_stops_no_other_and_holds_one_window() {
-    let sshd = Sshd::start("");
-    let echo = Echo::start().await;
-    let (hose, sent) = firehose().await;
-    let rest = pattern(48 << 20);
-    let whole = source(rest.clone()).await;
-    let carrier = connect(&sshd).await;
-    let (mut reader, mut writer) = carrier.open(local(2), echo.target()).await.unwrap();
-    let before = resident();
-    let _stopped = carrier.open(local(1), hose).await.unwrap();
-    let (mut stalled, mut stalled_writer) = carrier.open(local(1), whole).await.unwrap();
-    let live = async {
-        for i in 0u32..200 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            let word = i.to_be_bytes();
-            writer.write(Bytes::copy_from_slice(&word)).await.unwrap();
-            let mut got = Vec::new();
-            while got.len() < word.len() {
-                got.extend_from_slice(&reader.read().await.unwrap().unwrap());
-            }
-            assert_eq!(got, word);
-        }
-    };
-    timeout(Duration::from_secs(30), live).await.unwrap();
-    // A window each here; what sshd and the sockets between hold is not ours.
-    assert!(
-        sent.load(Relaxed) < 16 << 20,
-        "{} bytes were taken",
-        sent.load(Relaxed)
-    );
-    let grown = resident().saturating_sub(before);
-    assert!(grown < 24 * 1024, "{grown} KiB");
-    assert!(read_all(&mut stalled).await.unwrap() == rest);
-    stalled_writer.finish().await.unwrap();
-    carrier.shutdown().await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_at_a_time() {
     let pid = std::process::id().to_string();
@@ -428,12 +345,13 @@ async fn a_lost_connection_ends_its_streams_and_the_carrier() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_server_is_noticed() {
     let sshd = Sshd::start("");
-    let keepalive = ["-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1"];
+    // Longer than this machine's tests keep an sshd from its turn.
+    let keepalive = ["-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=1"];
     let carrier = OpensshCarrier::connect(&sshd.plan(), &sshd.client(&keepalive))
         .await
         .unwrap();
     sshd.freeze();
-    let lost = timeout(Duration::from_secs(10), carrier.lost())
+    let lost = timeout(Duration::from_secs(20), carrier.lost())
         .await
         .unwrap();
     assert_eq!(lost, LostReason::Silent);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rig::{Echo, Sshd, connect, local, read_all};
+use rig::{Echo, Sshd, connect, local, pattern, read_all, source};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use underpass::carrier::Link;
@@ -61,27 +61,6 @@ async fn an_unknown_host_key_is_refused() {
         .err()
         .unwrap();
     assert!(matches!(error, ConnectError::HostKey(_)), "{error}");
-}
-
-/// `len` bytes in which every position is told apart from its neighbours.
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
-}
-
-/// Sends `bytes` and ends.
-async fn source(bytes: Vec<u8>) -> Target {
-    let bytes = Arc::new(bytes);
-    let address = rig::serve(move |mut stream| {
-        let bytes = Arc::clone(&bytes);
-        async move {
-            let _ = stream.write_all(&bytes).await;
-            let _ = stream.shutdown().await;
-            // Until the peer ends, so that the end is orderly.
-            let _ = stream.read(&mut [0]).await;
-        }
-    })
-    .await;
-    Target(address)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use underpass::carrier::{NoPrompter, RusshCarrier};
 use underpass::net::{ByteReader, Source, StreamError, Target};
@@ -35,6 +36,27 @@ pub(crate) async fn connect(sshd: &Sshd) -> RusshCarrier {
 pub(crate) async fn closed_port() -> Target {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     Target(listener.local_addr().unwrap())
+}
+
+/// `len` bytes in which every position is told apart from its neighbours.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
+}
+
+/// Sends `bytes` and ends.
+pub(crate) async fn source(bytes: Vec<u8>) -> Target {
+    let bytes = Arc::new(bytes);
+    let address = serve(move |mut stream| {
+        let bytes = Arc::clone(&bytes);
+        async move {
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.shutdown().await;
+            // Until the peer ends, so that the end is orderly.
+            let _ = stream.read(&mut [0]).await;
+        }
+    })
+    .await;
+    Target(address)
 }
 
 /// Reads to the orderly end.
