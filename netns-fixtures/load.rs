@@ -57,7 +57,13 @@ enum Load {
         pause_ms: u64,
     },
     /// Open so many connections, one byte echoed on each (port 7); at a line on standard input echo again on all, at another end
-    Idle { addr: SocketAddr, count: usize },
+    Idle {
+        addr: SocketAddr,
+        count: usize,
+        /// Send nothing before all are open
+        #[arg(long)]
+        silent: bool,
+    },
     /// Ask a name server for addresses below bench.test
     Names {
         addr: SocketAddr,
@@ -117,7 +123,11 @@ fn run(load: Load) -> Result<()> {
             Duration::from_millis(measure_ms),
             Duration::from_millis(pause_ms),
         ),
-        Load::Idle { addr, count } => idle(addr, count),
+        Load::Idle {
+            addr,
+            count,
+            silent,
+        } => idle(addr, count, if silent { connect } else { connect_and_echo }),
         Load::Names {
             addr,
             tcp,
@@ -424,14 +434,24 @@ fn names(addr: SocketAddr, tcp: bool, fresh: bool, window: u16, measure: Duratio
 
 // --- idle connections ----------------------------------------------------------------------------------------
 
-fn idle(addr: SocketAddr, count: usize) -> Result<()> {
+/// How one connection is opened.
+type Opener = fn(SocketAddr) -> io::Result<TcpStream>;
+
+fn connect_and_echo(addr: SocketAddr) -> io::Result<TcpStream> {
+    let mut stream = connect(addr)?;
+    stream.write_all(b"a")?;
+    stream.read_exact(&mut [0])?;
+    Ok(stream)
+}
+
+fn idle(addr: SocketAddr, count: usize, opener: Opener) -> Result<()> {
     let began = Instant::now();
     let (next, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let why = Arc::new(OnceLock::new());
     let openers: Vec<_> = (0..OPENERS)
         .map(|_| {
             let (next, failed, why) = (next.clone(), failed.clone(), why.clone());
-            thread::spawn(move || open_some(addr, count, &next, &failed, &why))
+            thread::spawn(move || open_some(|| opener(addr), count, &next, &failed, &why))
         })
         .collect();
     let mut open: Vec<TcpStream> = openers
@@ -456,9 +476,9 @@ fn idle(addr: SocketAddr, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Opens connections as long as some are missing; returns those on which a byte came back. `why` keeps the first error.
+/// Opens connections as long as some are missing. `why` keeps the first error.
 fn open_some(
-    addr: SocketAddr,
+    opener: impl Fn() -> io::Result<TcpStream>,
     count: usize,
     next: &AtomicUsize,
     failed: &AtomicUsize,
@@ -466,12 +486,7 @@ fn open_some(
 ) -> Vec<TcpStream> {
     let mut open = Vec::new();
     while next.fetch_add(1, Relaxed) < count && failed.load(Relaxed) < FAILURES {
-        let echoed = connect(addr).and_then(|mut stream| {
-            stream.write_all(b"a")?;
-            stream.read_exact(&mut [0])?;
-            Ok(stream)
-        });
-        match echoed {
+        match opener() {
             Ok(stream) => open.push(stream),
             Err(error) => {
                 failed.fetch_add(1, Relaxed);

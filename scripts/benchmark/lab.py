@@ -55,6 +55,7 @@ class Lab:
             raise
         services = (self.state / "services.pid").read_text().strip()
         self._far_counters = Path(f"/proc/{services}/net/dev")
+        self._far_sockets = Path(f"/proc/{services}/net/sockstat6")
         self._listeners = self._processes("bastion")
         return self
 
@@ -87,6 +88,13 @@ class Lab:
             if device.strip() == "eth0":
                 return int(counters.split()[0])
         raise Failed("the far host has no eth0")
+
+    def far_connections(self):
+        """TCP sockets in use at the far host (its services take IPv4 as mapped IPv6), listeners among them."""
+        for line in self._far_sockets.read_text().splitlines():
+            if line.startswith("TCP6:"):
+                return int(line.split()[2])
+        raise Failed("the far host does not count its connections")
 
     def _processes(self, role):
         network = os.stat(f"/run/netns/{self.prefix}-{role}").st_ino

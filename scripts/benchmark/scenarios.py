@@ -121,7 +121,26 @@ def idle(count):
             for load in loads:
                 load.line()
                 alive += load.wait("done", 300)["alive"]
-        return {"failed": count - alive, "client MB": memory, "opened/s": alive / seconds}
+        return {"failed": count - alive, "client MB": memory, "echoed/s": alive / seconds}
+    return run
+
+
+def opened(count):
+    """So many connections opened as fast as they open, and one byte echoed on each when all are. One is open when the far
+    host has it, whatever the tool tells its application."""
+    def run(tool, _length):
+        before = tool.lab.far_connections()
+        with Load(tool, "idle", tool.address(ECHO), count, "--silent") as load:
+            told = load.wait("open", OPEN_PATIENCE_S)
+            seconds = told["seconds"]
+            while tool.lab.far_connections() < before + told["open"]:
+                seconds = told["seconds"] + time.monotonic() - told["at"]
+                if seconds > OPEN_PATIENCE_S:
+                    raise Failed(f"the far host has {tool.lab.far_connections() - before} of {told['open']} connections")
+                time.sleep(0.001)
+            load.line()
+            alive = load.wait("done", 300)["alive"]
+        return {"failed": count - alive, "opened/s": alive / seconds}
     return run
 
 
@@ -301,6 +320,7 @@ SCENARIOS = {
     "idle1000": Scenario(idle(1000), crowd=True),
     "idle5000": Scenario(idle(5000), crowd=True),
     "idle10000": Scenario(idle(10000), crowd=True),
+    "open10000": Scenario(opened(10000), crowd=True),
     "idle50000": Scenario(idle(50000), crowd=True, tools=MANY_TOOLS),
     "beside9000": Scenario(beside_idle(9000), crowd=True),
     "names-known": Scenario(names("--window", 16), tools=NAMES_TOOLS),
