@@ -10,18 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rig::{Echo, Sshd, local, pattern, read_all, source};
+use rig::{Echo, Sshd, local, pattern, read_all, resident, source};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use underpass::carrier::{Link, OpensshCarrier};
 use underpass::net::{ByteReader, ByteWriter, Carrier, Target};
-
-/// The resident memory of this process in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
 
 /// Sends without end, and counts what was taken from it.
 async fn firehose() -> (Target, Arc<AtomicU64>) {

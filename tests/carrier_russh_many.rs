@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rig::{Echo, Sshd, connect, local, read_all};
+use rig::{Echo, Sshd, connect, local, read_all, resident};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -18,13 +18,6 @@ use underpass::carrier::Link;
 use underpass::net::{ByteWriter, Carrier, OpenError, OpenFailure, Target};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-
-/// The resident memory of this process in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
 
 /// sshd ends a session in which 16,384 channels are open, so those of more must have been closed properly. There are two
 /// connections to share them.

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use client::Configured;
 use python::Asyncssh;
-use rig::{Echo, local};
+use rig::{Echo, local, resident};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -97,13 +97,6 @@ fn kind(error: &ConnectError) -> String {
     format!("{kind} {}", why.unwrap_or(&""))
         .trim_end()
         .to_owned()
-}
-
-/// The resident memory of this process in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Waits until no more than `tasks` are alive.

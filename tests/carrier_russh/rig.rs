@@ -38,6 +38,13 @@ pub(crate) async fn closed_port() -> Target {
     Target(listener.local_addr().unwrap())
 }
 
+/// The resident memory of this process in KiB.
+pub(crate) fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 /// `len` bytes in which every position is told apart from its neighbours.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()

@@ -57,8 +57,8 @@ impl Vigil {
                 seen.sent_before = sent;
                 // Where it finds no room, enough waits to be sent.
                 let _ = connection.handle().send_keepalive(true).now_or_never();
-                connection.load().glimpse();
-            } else if sent == seen.sent_before {
+            }
+            if sent == seen.sent_before {
                 connection.load().glimpse();
             }
         }
