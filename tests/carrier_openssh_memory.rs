@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "carrier_russh/rig.rs"]
+#[path = "carrier/rig.rs"]
 mod rig;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 
 #[path = "carrier_packets/ground.rs"]
 mod ground;
-#[path = "carrier_russh/rig.rs"]
+#[path = "carrier/rig.rs"]
 mod rig;
 
 use std::time::{Duration, Instant};

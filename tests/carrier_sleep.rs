@@ -7,7 +7,7 @@
 mod client;
 #[path = "servers/place.rs"]
 mod place;
-#[path = "carrier_russh/rig.rs"]
+#[path = "carrier/rig.rs"]
 mod rig;
 
 use std::sync::Arc;

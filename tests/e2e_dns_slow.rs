@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
-#[path = "e2e_run/rig.rs"]
+#[path = "e2e/rig.rs"]
 mod rig;
-#[path = "e2e_dns/server.rs"]
+#[path = "e2e/server.rs"]
 mod server;
 
 use std::fs;
@@ -18,7 +18,7 @@ use server::sshd_in;
 /// What is measured here is who waits for whom: one lab at a time has the machine.
 static ALONE: Mutex<()> = Mutex::new(());
 const PORT: u16 = 2214;
-const BESIDE: &str = include_str!("e2e_dns/beside_dead_names.py");
+const BESIDE: &str = include_str!("e2e_dns_slow/beside_dead_names.py");
 const FOUND: &str = "api.corp.internal";
 /// Which nobody is to notice, in milliseconds. A lookup takes 5 seconds.
 const NOTICED: u64 = 1000;

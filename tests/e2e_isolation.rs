@@ -42,7 +42,7 @@ fn assert_lively(lab: &Lab) {
 
 /// A download that is not read before `go`.
 fn stalled(lab: &Lab) -> Probe {
-    // Below the bounds of one flow's backlog: what happens there is in carrier_russh.
+    // Below the bounds of one flow's backlog: what happens there is in `carrier/russh.rs`.
     let len = 100_000_000;
     let args = format!("source {} 5001 --ask {len} --wait --bytes {len}", V4.host);
     lab.start_probe("client", &args).connected()

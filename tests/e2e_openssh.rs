@@ -1,51 +1,9 @@
 //! The end-to-end tests over the user's own ssh (`tests/common/mod.rs` tells the carrier by this file's name), and those of its own.
-//! In one program, so that what one test waits for costs the others nothing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-#![allow(
-    clippy::duplicate_mod,
-    reason = "each of the files has the common module for itself"
-)]
 
-#[path = "e2e_audit.rs"]
-mod audit;
-#[path = "e2e_bad_input.rs"]
-mod bad_input;
-#[path = "e2e_beside.rs"]
-mod beside;
 mod common;
-#[path = "e2e_control.rs"]
-mod control;
-#[path = "e2e_daemon.rs"]
-mod daemon;
-#[path = "e2e_dns.rs"]
-mod dns;
-#[path = "e2e_docker.rs"]
-mod docker;
-#[path = "e2e_doctor.rs"]
-mod doctor;
-#[path = "e2e_integrity.rs"]
-mod integrity;
-#[path = "e2e_lifecycle.rs"]
-mod lifecycle;
-#[path = "e2e_mapping.rs"]
-mod mapping;
-#[path = "e2e_netns.rs"]
-mod netns;
-#[path = "e2e_plain_tun.rs"]
-mod plain_tun;
-#[path = "e2e_route.rs"]
-mod route;
-#[path = "e2e_run.rs"]
-mod run;
-#[path = "e2e_stuck.rs"]
-mod stuck;
-#[path = "e2e_truth.rs"]
-mod truth;
-#[path = "e2e_whose.rs"]
-mod whose;
-#[path = "e2e_words.rs"]
-mod words;
+mod e2e;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
-#[path = "e2e_tunnel/datagrams.rs"]
+#[path = "e2e/datagrams.rs"]
 mod datagrams;
 #[path = "e2e_protocols/quic.rs"]
 mod quic;
-#[path = "e2e_dns/server.rs"]
+#[path = "e2e/server.rs"]
 mod server;
 #[path = "e2e_protocols/sntp.rs"]
 mod sntp;

@@ -21,7 +21,7 @@ mod openssh;
 mod place;
 #[path = "servers/python.rs"]
 mod python;
-#[path = "carrier_russh/rig.rs"]
+#[path = "carrier/rig.rs"]
 mod rig;
 #[path = "servers/small.rs"]
 mod small;

@@ -2,16 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
-mod engine_support;
+#[path = "engine/support/mod.rs"]
+mod support;
 
 use std::task::{Context, Poll};
 
 use smoltcp::time::Instant;
 use underpass::engine::{Config, Engine, FlowHandle};
 
-use engine_support::by_hand::{give, hold, open, run};
-use engine_support::craft::{ACK, Ends, PSH, Segment, tcp};
-use engine_support::{Bell, Tap, at, engine};
+use support::by_hand::{give, hold, open, run};
+use support::craft::{ACK, Ends, PSH, Segment, tcp};
+use support::{Bell, Tap, at, engine};
 
 /// The rings of a flow while there are few, in bytes.
 const TO_APPLICATION: usize = 512 << 10;

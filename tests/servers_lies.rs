@@ -17,7 +17,7 @@ mod place;
 mod python;
 #[path = "servers/raw.rs"]
 mod raw;
-#[path = "carrier_russh/rig.rs"]
+#[path = "carrier/rig.rs"]
 mod rig;
 
 use std::fmt::Write;

@@ -88,9 +88,7 @@ impl Lab {
     pub fn with(options: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        // A test program may have this module several times, each within another one, and each counts for itself.
-        let within = module_path!().split("::").nth(1).unwrap_or_default();
-        let prefix = format!("t{}-{within}{count}", std::process::id());
+        let prefix = format!("t{}-{count}", std::process::id());
         let state = output(lab_script(&["state", &prefix]));
         // Made before `up`, so that its drop also clears a lab that came up halfway.
         let lab = Self {

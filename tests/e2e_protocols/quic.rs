@@ -11,7 +11,7 @@ use quinn::rustls::pki_types::pem::PemObject;
 use quinn::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
 
-use super::common::{Lab, V4, V6, finished};
+use crate::common::{Lab, V4, V6, finished};
 
 const NAME: &str = "quic.test";
 const LENGTH: usize = 5_000_000;

@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use super::common::{Lab, V4, V6};
-use super::datagrams::{Server, shell};
+use crate::common::{Lab, V4, V6};
+use crate::datagrams::{Server, shell};
 
 /// Both ends have this machine's clock: what lies between the clocks is no more than the way takes.
 pub(crate) fn asks_for_the_time(lab: &Lab) {

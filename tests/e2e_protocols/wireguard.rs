@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::common::{Lab, V4, V6, assert_ok};
-use super::datagrams::shell;
+use crate::common::{Lab, V4, V6, assert_ok};
+use crate::datagrams::shell;
 
 /// Makes the device, with keys from files; the process goes on in the background, and ends with the lab. What it has in /run is
 /// its own.
@@ -89,7 +89,7 @@ fn make(
     ] {
         made.env(name, value);
     }
-    let made = super::common::finished(made);
+    let made = crate::common::finished(made);
     assert!(
         made.status.success(),
         "{}",

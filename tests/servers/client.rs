@@ -6,10 +6,11 @@ use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tempfile::TempDir;
 use underpass::plan::{Route, SshClient, SshPlan};
+
+use crate::rig;
 
 /// A plan, once more as arguments for ssh.
 pub(crate) struct Configured {
@@ -61,25 +62,23 @@ fn configuration(plan: &SshPlan) -> String {
     text + "Host *\nGlobalKnownHostsFile none\nStrictHostKeyChecking yes\nIdentityAgent none\nIdentitiesOnly yes\n"
 }
 
-/// ssh reads answers from the terminal, or from a program that its environment names: runs `test` again in a process of
-/// its own where that program says `answer`. False in that process, which is to go on with the test.
-pub(crate) fn runs_again_with_answers(test: &str, answer: &str) -> bool {
-    runs_again_with(test, &format!("echo '{answer}'"))
+/// ssh reads answers from the terminal, or from a program that its environment names: runs `test`, which stands in `module`,
+/// again in a process of its own where that program says `answer`. False in that process, which is to go on with the test.
+pub(crate) fn runs_again_with_answers(module: &str, test: &str, answer: &str) -> bool {
+    runs_again_with(module, test, &format!("echo '{answer}'"))
 }
 
 /// The same, with `lines` of a shell for the program; the question is its argument.
-pub(crate) fn runs_again_with(test: &str, lines: &str) -> bool {
+pub(crate) fn runs_again_with(module: &str, test: &str, lines: &str) -> bool {
     if std::env::var_os("SSH_ASKPASS_REQUIRE").is_some_and(|value| value == "force") {
         return false;
     }
     let dir = TempDir::new_in("/tmp").unwrap();
     let program = askpass(dir.path(), lines);
-    let again = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env("SSH_ASKPASS", &program)
-        .env("SSH_ASKPASS_REQUIRE", "force")
-        .status();
-    assert!(again.unwrap().success(), "{test}");
+    let mut again = rig::one_test(module, test);
+    again.env("SSH_ASKPASS", &program);
+    again.env("SSH_ASKPASS_REQUIRE", "force");
+    rig::assert_passes(again);
     true
 }
 

@@ -1,0 +1,325 @@
+//! How an open flow ends, and what each side has got by then.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use underpass::engine::{Arrival, Batch, Checksum, Config, Engine, FlowHandle};
+use underpass::net::StreamError;
+
+use crate::support::by_hand::{give, hold, open, run, said};
+use crate::support::craft::{ACK, Ends, FIN, PSH, RST, SYN, Segment, tcp};
+use crate::support::{Bell, Tap, at, engine};
+
+const RESET: Poll<Result<(), StreamError>> = Poll::Ready(Err(StreamError::Reset));
+
+/// An open flow. The application's next sequence number is 1001.
+struct Flow {
+    engine: Engine<Tap>,
+    ends: Ends,
+    handle: FlowHandle,
+    /// The engine's next sequence number.
+    next: u32,
+    bell: Arc<Bell>,
+}
+
+impl Flow {
+    fn open() -> Self {
+        let (engine, ends) = (engine(Config::default()), Ends::v4(4000));
+        let handle = hold(&engine, at(0), ends);
+        let next = open(&engine, at(1), ends, &handle);
+        Self {
+            engine,
+            ends,
+            handle,
+            next,
+            bell: Bell::fresh(),
+        }
+    }
+
+    /// The application's kernel sends `segments` in one go, and they are acknowledged.
+    fn give(&self, segments: &[Segment]) {
+        let mut batch = self.give_in_batch(segments);
+        self.engine.acknowledge(&mut batch, at(10));
+    }
+
+    /// The same, but for the acknowledgment.
+    fn give_in_batch(&self, segments: &[Segment]) -> Batch {
+        let mut batch = Batch::default();
+        for segment in segments {
+            let packet = segment.packet(self.ends);
+            let opened =
+                self.engine
+                    .handle_packet_in(&mut batch, at(10), &packet, Checksum::Unverified);
+            assert!(opened.is_none());
+        }
+        self.engine.end_batch(&mut batch, at(10));
+        batch
+    }
+
+    fn read(&self) -> Poll<Result<Option<Bytes>, StreamError>> {
+        self.bell
+            .poll(|cx| self.engine.poll_read(at(11), &self.handle, 100, cx))
+    }
+
+    fn write(&self, bytes: &'static [u8]) -> Poll<Result<(), StreamError>> {
+        let mut chunk = Bytes::from_static(bytes);
+        let written = self
+            .bell
+            .poll(|cx| self.engine.poll_write(at(11), &self.handle, &mut chunk, cx));
+        self.engine.flush(at(11), &self.handle);
+        written
+    }
+
+    fn finish(&self) -> Poll<Result<(), StreamError>> {
+        self.bell
+            .poll(|cx| self.engine.poll_finish(at(11), &self.handle, cx))
+    }
+
+    fn reset(&self) -> Poll<StreamError> {
+        self.bell
+            .poll(|cx| self.engine.poll_reset(&self.handle, cx))
+    }
+}
+
+fn text(seq: u32, next: u32, payload: &[u8]) -> Segment {
+    Segment::new(PSH | ACK, seq, next).with_payload(payload)
+}
+
+#[test]
+fn what_came_before_a_reset_is_read_before_it() {
+    for waits in [false, true] {
+        let flow = Flow::open();
+        if waits {
+            assert!(flow.read().is_pending());
+        }
+        flow.give(&[
+            text(1001, flow.next, b"bye"),
+            Segment::new(RST | ACK, 1004, flow.next),
+        ]);
+        assert_eq!(flow.read(), Poll::Ready(Ok(Some("bye".into()))));
+        assert_eq!(flow.read(), Poll::Ready(Err(StreamError::Reset)));
+        assert_eq!(flow.reset(), Poll::Ready(StreamError::Reset));
+        assert_eq!((flow.write(b"late"), flow.finish()), (RESET, RESET));
+        assert_eq!(flow.engine.flow_count(), 0);
+    }
+}
+
+/// `close()` of a socket to which bytes are still coming: its kernel sends a FIN, and resets what comes then. The peer has
+/// got all and the end by that time.
+#[test]
+fn a_reset_after_the_end_takes_nothing_back() {
+    for waits in [false, true] {
+        let flow = Flow::open();
+        if waits {
+            assert!(flow.read().is_pending());
+        }
+        flow.give(&[
+            text(1001, flow.next, b"all of it"),
+            Segment::new(FIN | ACK, 1010, flow.next),
+        ]);
+        assert_eq!(flow.write(b"an answer"), Poll::Ready(Ok(())));
+        flow.give(&[Segment::new(RST, 1011, 0)]);
+        assert_eq!(flow.read(), Poll::Ready(Ok(Some("all of it".into()))));
+        assert_eq!(flow.read(), Poll::Ready(Ok(None)));
+        assert_eq!(flow.reset(), Poll::Ready(StreamError::Reset));
+    }
+}
+
+#[test]
+fn a_writer_learns_of_a_reset_when_the_reader_has_what_came_before() {
+    let flow = Flow::open();
+    flow.give(&[
+        text(1001, flow.next, b"bye"),
+        Segment::new(RST | ACK, 1004, flow.next),
+    ]);
+    said(&flow.engine);
+    for _ in 0..3 {
+        assert_eq!(flow.write(b"into the void"), Poll::Ready(Ok(())));
+    }
+    assert_eq!(said(&flow.engine), "nothing");
+    assert_eq!(flow.read(), Poll::Ready(Ok(Some("bye".into()))));
+    assert_eq!(flow.read(), Poll::Ready(Err(StreamError::Reset)));
+    assert_eq!(flow.write(b"into the void"), RESET);
+}
+
+#[test]
+fn a_far_side_that_sends_without_end_and_reads_nothing_learns_of_a_reset() {
+    let flow = Flow::open();
+    flow.give(&[
+        text(1001, flow.next, b"unread"),
+        Segment::new(RST | ACK, 1007, flow.next),
+    ]);
+    const CHUNK: &[u8] = &[0; 1 << 20];
+    let mut sent = 0;
+    while flow.write(CHUNK) == Poll::Ready(Ok(())) {
+        sent += CHUNK.len();
+        assert!(sent < 1 << 30, "it goes on forever");
+    }
+    assert_eq!(flow.finish(), RESET);
+}
+
+#[test]
+fn a_silent_application_ends_no_stream_in_order() {
+    let flow = Flow::open();
+    assert!(flow.read().is_pending());
+    let reset = flow.bell.times();
+    // Its time-out is seen first by a write, by a flush, or by the timer.
+    for by_write in [true, false] {
+        let flow = Flow::open();
+        assert!(flow.read().is_pending());
+        if by_write {
+            let late = at(1_000_000);
+            let mut chunk = Bytes::from_static(b"x");
+            let _ = flow
+                .bell
+                .poll(|cx| flow.engine.poll_write(late, &flow.handle, &mut chunk, cx));
+            flow.engine.flush(late, &flow.handle);
+            let later = at(2_000_000);
+            flow.engine.flush(later, &flow.handle);
+            let mut chunk = Bytes::from_static(b"y");
+            let _ = flow
+                .bell
+                .poll(|cx| flow.engine.poll_write(later, &flow.handle, &mut chunk, cx));
+            flow.engine.flush(later, &flow.handle);
+        } else {
+            run(&flow.engine, at(2_000_000));
+        }
+        assert!(flow.bell.times() > reset, "{by_write}");
+        assert_eq!(flow.read(), Poll::Ready(Err(StreamError::Reset)));
+        assert_eq!(flow.reset(), Poll::Ready(StreamError::Reset));
+        assert_eq!(flow.engine.flow_count(), 0);
+    }
+}
+
+/// The far side sent an answer and then broke. A network would have carried what went before the reset.
+#[test]
+fn an_abandoned_flow_is_reset_behind_what_the_application_has_room_for() {
+    let flow = Flow::open();
+    let mut chunk = Bytes::from_static(b"413 too large");
+    let written = flow
+        .bell
+        .poll(|cx| flow.engine.poll_write(at(11), &flow.handle, &mut chunk, cx));
+    assert_eq!(written, Poll::Ready(Ok(())));
+    flow.engine.abandon(at(11), &flow.handle);
+    let packets = flow.engine.outlet().take();
+    let seen: Vec<_> = packets.iter().map(|packet| tcp(packet).unwrap()).collect();
+    assert_eq!(seen[0].payload, b"413 too large");
+    assert_eq!((seen.len(), seen[1].flags), (2, RST | ACK));
+    assert_eq!(seen[1].seq, seen[0].end(), "a kernel takes no other");
+    assert_eq!(flow.read(), Poll::Ready(Err(StreamError::Reset)));
+    assert_eq!(flow.engine.flow_count(), 0);
+}
+
+#[test]
+fn a_late_syn_of_a_reset_flow_begins_a_new_one() {
+    let flow = Flow::open();
+    flow.give(&[
+        text(1001, flow.next, b"unread"),
+        Segment::new(RST | ACK, 1007, flow.next),
+    ]);
+    let again = give(&flow.engine, at(12), &Segment::syn(5000).packet(flow.ends)).unwrap();
+    flow.engine.accept(at(13), &again);
+    let packets = flow.engine.outlet().take();
+    let syn_ack = tcp(packets.last().unwrap()).unwrap();
+    assert_eq!((syn_ack.flags, syn_ack.ack), (SYN | ACK, 5001));
+    assert_eq!(flow.read(), Poll::Ready(Ok(Some("unread".into()))));
+    assert_eq!(flow.engine.flow_count(), 1);
+}
+
+#[test]
+fn few_bytes_are_acknowledged_once_they_are_passed_on() {
+    let flow = Flow::open();
+    assert!(flow.read().is_pending());
+    let mut batch = flow.give_in_batch(&[text(1001, flow.next, b"hello")]);
+    assert_eq!(flow.read(), Poll::Ready(Ok(Some("hello".into()))));
+    assert!(flow.read().is_pending());
+    assert_eq!(said(&flow.engine), "nothing");
+    flow.engine.acknowledge(&mut batch, at(12));
+    let seen = flow.engine.outlet().take();
+    let [ack] = seen.as_slice() else {
+        panic!("{} packets", seen.len())
+    };
+    let ack = tcp(ack).unwrap();
+    assert_eq!((ack.flags, ack.ack, ack.payload.len()), (ACK, 1006, 0));
+}
+
+#[test]
+fn an_answer_that_comes_at_once_is_the_acknowledgment() {
+    let flow = Flow::open();
+    let mut batch = flow.give_in_batch(&[text(1001, flow.next, b"hello")]);
+    assert_eq!(flow.read(), Poll::Ready(Ok(Some("hello".into()))));
+    assert_eq!(flow.write(b"world"), Poll::Ready(Ok(())));
+    flow.engine.acknowledge(&mut batch, at(12));
+    let seen = flow.engine.outlet().take();
+    let [answer] = seen.as_slice() else {
+        panic!("{} packets", seen.len())
+    };
+    let answer = tcp(answer).unwrap();
+    assert_eq!(
+        (answer.ack, answer.payload.as_slice()),
+        (1006, &b"world"[..])
+    );
+}
+
+#[test]
+fn many_bytes_make_room_at_once() {
+    let flow = Flow::open();
+    let many = [b'x'; 32 << 10];
+    let _batch = flow.give_in_batch(&[text(1001, flow.next, &many)]);
+    let read = flow
+        .bell
+        .poll(|cx| flow.engine.poll_read(at(11), &flow.handle, 64 << 10, cx));
+    assert_eq!(read, Poll::Ready(Ok(Some(Bytes::copy_from_slice(&many)))));
+    assert_eq!(flow.engine.outlet().take().len(), 1);
+}
+
+/// The same ends again, in one go with the last segment of the connection before.
+#[test]
+fn the_last_acknowledgment_comes_before_the_next_connection() {
+    let flow = Flow::open();
+    assert_eq!(flow.finish(), Poll::Ready(Ok(())));
+    flow.engine.outlet().take();
+    let mut batch = Batch::default();
+    let mut give = |segment: Segment| {
+        let packet = segment.packet(flow.ends);
+        let engine = &flow.engine;
+        let arrival = engine.handle_packet_in(&mut batch, at(10), &packet, Checksum::Unverified);
+        arrival.and_then(Arrival::into_flow)
+    };
+    assert!(give(Segment::new(FIN | ACK, 1001, flow.next + 1)).is_none());
+    assert!(give(Segment::syn(90_000)).is_some());
+    let seen = flow.engine.outlet().take();
+    let [last] = seen.as_slice() else {
+        panic!("{} packets", seen.len())
+    };
+    assert_eq!(tcp(last).unwrap().ack, 1002);
+    flow.engine.end_batch(&mut batch, at(11));
+    flow.engine.acknowledge(&mut batch, at(11));
+    assert_eq!(said(&flow.engine), "nothing");
+    assert_eq!(flow.engine.flow_count(), 1);
+}
+
+/// A deadline of the open flow, its keepalive, comes long after smoltcp's TIME-WAIT.
+#[test]
+fn what_came_is_there_to_be_read_when_old_deadlines_come() {
+    let flow = Flow::open();
+    run(&flow.engine, at(20_000));
+    let finished = flow
+        .bell
+        .poll(|cx| flow.engine.poll_finish(at(20_000), &flow.handle, cx));
+    assert_eq!(finished, Poll::Ready(Ok(())));
+    let last = Segment::new(FIN | PSH | ACK, 1001, flow.next + 1).with_payload(b"late");
+    give(&flow.engine, at(20_001), &last.packet(flow.ends));
+    assert_eq!(flow.engine.flow_count(), 0);
+    run(&flow.engine, at(1_000_000));
+    assert_eq!(flow.engine.poll_timeout(), None);
+    let read = || {
+        flow.bell
+            .poll(|cx| flow.engine.poll_read(at(1_000_000), &flow.handle, 100, cx))
+    };
+    assert_eq!(read(), Poll::Ready(Ok(Some("late".into()))));
+    assert_eq!(read(), Poll::Ready(Ok(None)));
+}
