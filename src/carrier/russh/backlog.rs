@@ -3,24 +3,25 @@
 //! russh grants the server new window on receipt, not on consumption, and its session task waits for a flow
 //! whose message queue is full: one flow that nobody reads would stop all flows of its connection. So the
 //! reader takes such a flow's bytes in here: into memory first, then into a file. At the bounds it takes no
-//! more, and the connection's reader does wait; the pool sends new flows elsewhere then.
+//! more, and the connection's reader does wait; the pool sends new flows elsewhere then. While the file is behind it waits, too.
 //!
 //! | | per flow | in all |
 //! |---|---|---|
-//! | memory | 1.5 MiB, and a piece of 256 KiB on its way out of the file | 64 MiB, then 512 KiB for each flow |
+//! | memory | 1.5 MiB, and a piece of 256 KiB that came out of the file | 64 MiB, then 512 KiB for each flow |
 //! | file | 1 GiB | 8 GiB |
 //!
 //! Before it come russh's message queue of the flow (2 MiB at most) and what the kernel holds.
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 use tracing::warn;
 
-use super::spill::Spill;
+use super::spill::{Settled, Spill};
 
 /// Bounds, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -71,15 +72,32 @@ impl Store {
     }
 }
 
-/// The backlog of one flow: first in, first out. Order: `head`, then `file`, then `tail`.
+/// The backlog of one flow: first in, first out. Order: `head`, then `piece`, then `file`, then `tail`.
 pub(super) struct Backlog {
     store: Arc<Store>,
     head: Queue,
-    file: Option<Spill>,
-    /// Waits to go to the file in one piece.
+    /// What came out of the file.
+    piece: Option<io::Result<Bytes>>,
+    file: Spill,
+    /// Memory of what is on its way into the file.
+    leaving: usize,
+    /// Waits to go to the file at once.
     tail: Queue,
     /// The last spill failed, and nothing was popped since.
     full: bool,
+}
+
+/// What [`Backlog::pop`] has.
+#[derive(Debug)]
+pub(super) enum Popped {
+    /// The oldest bytes.
+    Chunk(Bytes),
+    /// The oldest bytes are lost: what the file system said when it could not give them back.
+    Lost(io::Error),
+    /// The oldest bytes are on their way: wait for [`Backlog::settle`].
+    Coming,
+    /// It is empty.
+    Nothing,
 }
 
 /// What a chunk costs beyond its bytes: a flow of single bytes must not use many times its bound.
@@ -103,6 +121,14 @@ impl Queue {
         Some(chunk)
     }
 
+    /// Puts what was taken out last back, in front of what came since.
+    fn put_back(&mut self, chunks: &[Bytes]) {
+        for chunk in chunks.iter().rev() {
+            self.bytes += chunk.len();
+            self.chunks.push_front(chunk.clone());
+        }
+    }
+
     /// Memory in use, in bytes.
     fn cost(&self) -> usize {
         self.bytes + self.chunks.len() * PER_CHUNK
@@ -114,7 +140,9 @@ impl Backlog {
         Self {
             store,
             head: Queue::default(),
-            file: None,
+            piece: None,
+            file: Spill::default(),
+            leaving: 0,
             tail: Queue::default(),
             full: false,
         }
@@ -125,87 +153,125 @@ impl Backlog {
         self.full
     }
 
-    /// Takes `chunk` in. Not when [`is_full`](Self::is_full).
+    /// The file does not keep up: nothing may be pushed before [`settle`](Self::settle).
+    pub(super) fn is_behind(&self) -> bool {
+        self.file.is_busy() && self.is_due()
+    }
+
+    /// What waits to go to the file should go.
+    fn is_due(&self) -> bool {
+        let crowded = self.store.memory_is_full() && self.tail.bytes > 0;
+        self.tail.cost() >= self.store.bounds.piece || crowded
+    }
+
+    /// Takes `chunk` in. Not when [`is_full`](Self::is_full) or [`is_behind`](Self::is_behind).
     pub(super) fn push(&mut self, chunk: Bytes) {
         self.store
             .memory
             .fetch_add(chunk.len() + PER_CHUNK, Relaxed);
-        let bounds = self.store.bounds;
-        let crowded = self.store.memory_is_full();
-        let behind_file = self.file.as_ref().is_some_and(|f| !f.is_empty());
-        if !behind_file && self.tail.bytes == 0 && self.head.cost() < bounds.head && !crowded {
+        let is_last = self.piece.is_none() && self.file.is_empty() && self.tail.bytes == 0;
+        let room = self.head.cost() < self.store.bounds.head && !self.store.memory_is_full();
+        if is_last && room {
             self.head.push(chunk);
             return;
         }
         self.tail.push(chunk);
-        if (self.tail.cost() >= bounds.piece || crowded)
-            && let Err(error) = self.spill()
-        {
-            self.store.warn(&error.to_string());
-            self.full = true;
-        }
+        self.spill_what_is_due();
     }
 
-    /// The oldest bytes. `None` when it is empty.
-    ///
-    /// # Errors
-    /// What the file system says when it cannot give bytes back: they are lost.
-    pub(super) fn pop(&mut self) -> io::Result<Option<Bytes>> {
+    /// The oldest bytes, if they are there.
+    pub(super) fn pop(&mut self) -> Popped {
         let popped = self.pop_oldest();
-        if self.full {
+        if self.full && matches!(popped, Popped::Chunk(_)) {
             // Whoever pops little and pushes much must not outgrow the bound by the tail.
             self.full = self.tail.cost() >= 2 * self.store.bounds.piece && self.spill().is_err();
         }
         popped
     }
 
-    fn pop_oldest(&mut self) -> io::Result<Option<Bytes>> {
+    fn pop_oldest(&mut self) -> Popped {
         if self.head.chunks.is_empty() {
-            if let Some(file) = self.file.as_mut().filter(|f| !f.is_empty()) {
-                let used = file.used();
-                let piece = file.take(self.store.bounds.piece);
-                self.store.disk.fetch_sub(used - file.used(), Relaxed);
-                return piece.map(Some);
+            match self.piece.take() {
+                Some(Ok(piece)) => return Popped::Chunk(piece),
+                Some(Err(error)) => return Popped::Lost(error),
+                None if self.file.is_busy() => return Popped::Coming,
+                None if !self.file.is_empty() => {
+                    self.file.take(self.store.bounds.piece);
+                    return Popped::Coming;
+                }
+                None => mem::swap(&mut self.head, &mut self.tail),
             }
-            std::mem::swap(&mut self.head, &mut self.tail);
         }
-        let chunk = self.head.pop();
-        let cost = chunk.as_ref().map_or(0, |c| c.len() + PER_CHUNK);
-        self.store.memory.fetch_sub(cost, Relaxed);
-        Ok(chunk)
+        let Some(chunk) = self.head.pop() else {
+            return Popped::Nothing;
+        };
+        self.store
+            .memory
+            .fetch_sub(chunk.len() + PER_CHUNK, Relaxed);
+        Popped::Chunk(chunk)
     }
 
-    /// Moves the tail into the file.
-    fn spill(&mut self) -> io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(Spill::new()?),
+    /// Waits until the file has done what it is at. Cancel safe.
+    pub(super) async fn settle(&mut self) {
+        let used = self.file.used();
+        let Some(settled) = self.file.settle().await else {
+            return;
         };
+        let given_back = used - self.file.used();
+        self.store.disk.fetch_sub(given_back, Relaxed);
+        let leaving = mem::take(&mut self.leaving);
+        match settled {
+            Settled::Written => {
+                self.store.memory.fetch_sub(leaving, Relaxed);
+            }
+            Settled::NotWritten(chunks, error) => {
+                self.tail.put_back(&chunks);
+                return self.is_at_a_bound(&error);
+            }
+            Settled::Taken(piece) => self.piece = Some(piece),
+        }
+        self.spill_what_is_due();
+    }
+
+    fn spill_what_is_due(&mut self) {
+        if self.is_due()
+            && let Err(error) = self.spill()
+        {
+            self.is_at_a_bound(&error);
+        }
+    }
+
+    fn is_at_a_bound(&mut self, why: &io::Error) {
+        self.store.warn(&why.to_string());
+        self.full = true;
+    }
+
+    /// Begins to move the tail into the file, or leaves it to [`settle`](Self::settle) while that is busy.
+    fn spill(&mut self) -> io::Result<()> {
+        if self.file.is_busy() {
+            return Ok(());
+        }
         let bytes = self.tail.bytes as u64;
         let bounds = self.store.bounds;
-        if file.used() + bytes > bounds.disk_per_flow {
+        if self.file.used() + bytes > bounds.disk_per_flow {
             return Err(io::Error::other("the bound of one flow is reached"));
         }
         if self.store.disk.fetch_add(bytes, Relaxed) + bytes > bounds.disk_in_all {
             self.store.disk.fetch_sub(bytes, Relaxed);
             return Err(io::Error::other("the bound of all flows is reached"));
         }
-        if let Err(error) = file.append(self.tail.chunks.make_contiguous()) {
-            self.store.disk.fetch_sub(bytes, Relaxed);
-            return Err(error);
-        }
-        self.store.memory.fetch_sub(self.tail.cost(), Relaxed);
-        self.tail = Queue::default();
+        let tail = mem::take(&mut self.tail);
+        self.leaving = tail.cost();
+        self.file.append(tail.chunks.into_iter().collect());
         Ok(())
     }
 }
 
 impl Drop for Backlog {
     fn drop(&mut self) {
-        let memory = self.head.cost() + self.tail.cost();
+        let memory = self.head.cost() + self.leaving + self.tail.cost();
         self.store.memory.fetch_sub(memory, Relaxed);
-        let disk = self.file.as_ref().map_or(0, Spill::used);
-        self.store.disk.fetch_sub(disk, Relaxed);
+        self.store.disk.fetch_sub(self.file.used(), Relaxed);
     }
 }
 
@@ -239,6 +305,60 @@ mod tests {
         (store.memory.load(Relaxed), store.disk.load(Relaxed))
     }
 
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+    }
+
+    impl Backlog {
+        async fn push_in_time(&mut self, chunk: Bytes) {
+            while self.is_behind() {
+                self.settle().await;
+            }
+            if !self.is_full() {
+                self.push(chunk);
+            }
+        }
+
+        /// The oldest bytes, once they are there.
+        async fn popped(&mut self) -> Option<Bytes> {
+            loop {
+                match self.pop() {
+                    Popped::Chunk(chunk) => return Some(chunk),
+                    Popped::Coming => self.settle().await,
+                    Popped::Nothing => return None,
+                    Popped::Lost(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+
+    /// A flow's backlog, what should be in it, and the next byte.
+    type Flow = (Backlog, VecDeque<u8>, u8);
+
+    async fn step(flow: &mut Flow, len: usize) {
+        let (backlog, model, next) = flow;
+        match len {
+            0..100 if !backlog.is_full() && !backlog.is_behind() => {
+                let chunk = bytes(next, len + 1);
+                model.extend(&chunk);
+                backlog.push(chunk);
+            }
+            // What the file is at may be done at any time, or be waited for by nobody.
+            100..120 => backlog.settle().await,
+            _ => assert_pops(backlog, model).await,
+        }
+    }
+
+    async fn assert_pops(backlog: &mut Backlog, model: &mut VecDeque<u8>) {
+        let Some(chunk) = backlog.popped().await else {
+            return assert!(model.is_empty());
+        };
+        assert!(!chunk.is_empty());
+        assert!(chunk.iter().copied().eq(model.drain(..chunk.len())));
+    }
+
     proptest! {
         /// Two flows share a store. Each gives back its bytes in order, whatever the bounds do.
         #[test]
@@ -247,53 +367,57 @@ mod tests {
             memory_in_all in 0usize..4000,
         ) {
             let store = store(Bounds { memory_in_all, ..SMALL });
-            let mut flows: Vec<(Backlog, VecDeque<u8>, u8)> = (0..2u8)
-                .map(|i| (Backlog::new(Arc::clone(&store)), VecDeque::new(), i * 100))
-                .collect();
-            for (flow, len) in steps {
-                let (backlog, model, next) = &mut flows[flow];
-                if len < 100 && !backlog.is_full() {
-                    let chunk = bytes(next, len + 1);
-                    model.extend(&chunk);
-                    backlog.push(chunk);
-                } else if let Some(chunk) = backlog.pop().unwrap() {
-                    prop_assert!(!chunk.is_empty());
-                    prop_assert!(chunk.iter().eq(model.drain(..chunk.len()).collect::<Vec<_>>().iter()));
-                } else {
-                    prop_assert!(model.is_empty());
+            let mut flows = [0, 100].map(|first| (Backlog::new(Arc::clone(&store)), VecDeque::new(), first));
+            runtime().block_on(async {
+                for (flow, len) in steps {
+                    step(&mut flows[flow], len).await;
+                    assert!(store.disk.load(Relaxed) <= SMALL.disk_in_all);
                 }
-                prop_assert!(store.disk.load(Relaxed) <= SMALL.disk_in_all);
-            }
-            for (backlog, model, _) in &mut flows {
-                while let Some(chunk) = backlog.pop().unwrap() {
-                    prop_assert!(chunk.iter().eq(model.drain(..chunk.len()).collect::<Vec<_>>().iter()));
+                for (backlog, model, _) in &mut flows {
+                    while !model.is_empty() {
+                        assert_pops(backlog, model).await;
+                    }
+                    assert!(backlog.popped().await.is_none());
                 }
-                prop_assert!(model.is_empty());
-            }
+            });
             prop_assert_eq!(used(&store), (0, 0));
         }
     }
 
-    #[test]
-    fn at_the_bound_it_is_full_until_read() {
+    #[tokio::test]
+    async fn at_the_bound_it_is_full_until_read() {
         let store = store(SMALL);
         let mut backlog = Backlog::new(Arc::clone(&store));
         let mut next = 0;
         while !backlog.is_full() {
-            backlog.push(bytes(&mut next, 10));
+            backlog.push_in_time(bytes(&mut next, 10)).await;
         }
         let (_, disk) = used(&store);
         assert!(disk <= SMALL.disk_per_flow && disk + 400 > SMALL.disk_per_flow);
         // The file is behind the head: it has room again when a piece of it was read.
         while backlog.is_full() {
-            assert!(backlog.pop().unwrap().is_some());
+            assert!(backlog.popped().await.is_some());
         }
         drop(backlog);
         assert_eq!(used(&store), (0, 0));
     }
 
-    #[test]
-    fn consumed_space_is_given_back_before_the_end() {
+    #[tokio::test]
+    async fn the_file_keeps_nobody_else_waiting() {
+        let store = store(SMALL);
+        let mut backlog = Backlog::new(Arc::clone(&store));
+        let mut next = 0;
+        while !backlog.is_behind() {
+            backlog.push(bytes(&mut next, 100));
+        }
+        // It was written by nobody yet, for this thread did nothing else: dropped meanwhile, nothing stays.
+        assert!(used(&store).0 >= SMALL.head + 2 * SMALL.piece);
+        drop(backlog);
+        assert_eq!(used(&store), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn consumed_space_is_given_back_before_the_end() {
         let store = store(Bounds {
             disk_in_all: 1 << 30,
             disk_per_flow: 1 << 30,
@@ -302,11 +426,11 @@ mod tests {
         let mut backlog = Backlog::new(Arc::clone(&store));
         let chunk = Bytes::from(vec![7; 1 << 20]);
         for _ in 0..40 {
-            backlog.push(chunk.clone());
+            backlog.push_in_time(chunk.clone()).await;
         }
         let (_, full) = used(&store);
         for _ in 0..100 {
-            backlog.pop().unwrap();
+            backlog.popped().await;
         }
         let (_, later) = used(&store);
         assert!(later < full, "{later} of {full}");

@@ -1,25 +1,57 @@
 //! A first-in first-out queue of bytes in an unlinked temporary file: nothing to clean up, however the process
 //! ends, and nobody else can open it.
+//!
+//! What is done to the file goes to the page cache and takes microseconds, but sleeps when the kernel wants dirty pages
+//! written first. So it is done on a thread for what blocks, one thing at a time, and nobody but the flow waits for it.
 
 use std::env;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use nix::fcntl::{FallocateFlags, fallocate};
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Consumed bytes in front of the queue that are given back to the file system at once.
 const PUNCH: u64 = 16 << 20;
 
-/// The queue. Offsets are into the file: consumed up to `read`, given back up to `freed`.
+/// The queue.
+#[derive(Default)]
 pub(super) struct Spill {
-    file: File,
+    /// `None` until something was written.
+    file: Option<Arc<File>>,
+    marks: Marks,
+    under_way: Option<UnderWay>,
+}
+
+/// Offsets into the file: consumed up to `read`, given back up to `freed`.
+#[derive(Clone, Copy, Default)]
+struct Marks {
     freed: u64,
     read: u64,
     write: u64,
+}
+
+enum UnderWay {
+    Write {
+        chunks: Arc<[Bytes]>,
+        bytes: u64,
+        work: JoinHandle<io::Result<Arc<File>>>,
+    },
+    Read(JoinHandle<io::Result<(Bytes, Marks)>>),
+}
+
+/// What became of what was under way.
+pub(super) enum Settled {
+    /// It is in the file.
+    Written,
+    /// The queue is as before, and these are not in it.
+    NotWritten(Arc<[Bytes]>, io::Error),
+    /// The oldest bytes; on an error they are lost.
+    Taken(io::Result<Bytes>),
 }
 
 /// Where backlogs beyond memory are kept: `$TMPDIR`, else `/var/tmp`, for `/tmp` is memory on many systems.
@@ -28,83 +60,113 @@ pub fn directory() -> PathBuf {
 }
 
 impl Spill {
-    /// Makes the file in [`directory`].
-    ///
-    /// # Errors
-    /// Whatever the file system says.
-    pub(super) fn new() -> io::Result<Self> {
-        let file = in_place(|| tempfile::tempfile_in(directory()))?;
-        Ok(Self {
-            file,
-            freed: 0,
-            read: 0,
-            write: 0,
-        })
-    }
-
+    /// Nothing is in it, or on its way.
     pub(super) fn is_empty(&self) -> bool {
-        self.read == self.write
+        self.marks.read == self.marks.write && !self.is_busy()
     }
 
-    /// Bytes of disk in use.
+    /// Something is under way: see [`settle`](Self::settle).
+    pub(super) fn is_busy(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Bytes of disk in use, or about to be.
     pub(super) fn used(&self) -> u64 {
-        self.write - self.freed
+        let coming = match &self.under_way {
+            Some(UnderWay::Write { bytes, .. }) => *bytes,
+            _ => 0,
+        };
+        self.marks.write - self.marks.freed + coming
     }
 
-    /// Appends all of `chunks`, or nothing.
-    ///
-    /// # Errors
-    /// Whatever the file system says; the queue is then as before.
-    pub(super) fn append(&mut self, chunks: &[Bytes]) -> io::Result<()> {
-        let mut at = self.write;
-        in_place(|| {
-            for chunk in chunks {
-                self.file.write_all_at(chunk, at)?;
-                at += chunk.len() as u64;
-            }
-            Ok::<_, io::Error>(())
-        })?;
-        self.write = at;
-        Ok(())
+    /// Appends all of `chunks`, or nothing. Not while it is busy.
+    pub(super) fn append(&mut self, chunks: Arc<[Bytes]>) {
+        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        let (file, at, source) = (self.file.clone(), self.marks.write, Arc::clone(&chunks));
+        let work = spawn_blocking(move || append(file, at, &source));
+        self.under_way = Some(UnderWay::Write {
+            chunks,
+            bytes,
+            work,
+        });
     }
 
-    /// Takes the oldest bytes, at most `max`.
-    ///
-    /// # Errors
-    /// Whatever the file system says. The bytes are lost then.
-    pub(super) fn take(&mut self, max: usize) -> io::Result<Bytes> {
-        let left = usize::try_from(self.write - self.read).unwrap_or(max);
-        let mut piece = BytesMut::zeroed(left.min(max));
-        in_place(|| self.file.read_exact_at(&mut piece, self.read))?;
-        self.read += piece.len() as u64;
-        self.give_back();
-        Ok(piece.freeze())
-    }
-
-    /// Space is only worth something to others: where it cannot be given back the queue goes on.
-    fn give_back(&mut self) {
-        if self.is_empty() {
-            if self.file.set_len(0).is_ok() {
-                (self.freed, self.read, self.write) = (0, 0, 0);
-            }
-        } else if self.read - self.freed >= PUNCH {
-            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            let (from, len) = (self.freed, self.read - self.freed);
-            if let (Ok(from), Ok(len)) = (from.try_into(), len.try_into())
-                && fallocate(&self.file, flags, from, len).is_ok()
-            {
-                self.freed = self.read;
-            }
+    /// Takes the oldest bytes, at most `max`. Not while it is busy or empty.
+    pub(super) fn take(&mut self, max: usize) {
+        if let Some(file) = self.file.clone() {
+            let marks = self.marks;
+            let work = spawn_blocking(move || take(&file, marks, max));
+            self.under_way = Some(UnderWay::Read(work));
         }
+    }
+
+    /// Waits for what is under way; `None` where nothing is. Cancel safe.
+    pub(super) async fn settle(&mut self) -> Option<Settled> {
+        let settled = match self.under_way.as_mut()? {
+            UnderWay::Write {
+                chunks,
+                bytes,
+                work,
+            } => match outcome(work).await {
+                Ok(file) => {
+                    self.marks.write += *bytes;
+                    self.file = Some(file);
+                    Settled::Written
+                }
+                Err(error) => Settled::NotWritten(Arc::clone(chunks), error),
+            },
+            UnderWay::Read(work) => Settled::Taken(outcome(work).await.map(|(piece, marks)| {
+                self.marks = marks;
+                piece
+            })),
+        };
+        self.under_way = None;
+        Some(settled)
     }
 }
 
-/// Runs file I/O inside the task. It goes to the page cache and takes microseconds, but sleeps when the kernel
-/// wants dirty pages written first; tokio moves the other tasks of this thread away meanwhile. Handing it to
-/// another thread instead would have to keep the order of bytes, and a cancelled read would lose them.
-fn in_place<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::try_current().map(|h| h.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
+async fn outcome<T>(work: &mut JoinHandle<io::Result<T>>) -> io::Result<T> {
+    work.await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn append(file: Option<Arc<File>>, mut at: u64, chunks: &[Bytes]) -> io::Result<Arc<File>> {
+    let file = match file {
+        Some(file) => file,
+        None => Arc::new(tempfile::tempfile_in(directory())?),
+    };
+    for chunk in chunks {
+        file.write_all_at(chunk, at)?;
+        at += chunk.len() as u64;
     }
+    Ok(file)
+}
+
+fn take(file: &File, mut marks: Marks, max: usize) -> io::Result<(Bytes, Marks)> {
+    let left = usize::try_from(marks.write - marks.read).unwrap_or(max);
+    let mut piece = BytesMut::zeroed(left.min(max));
+    file.read_exact_at(&mut piece, marks.read)?;
+    marks.read += piece.len() as u64;
+    Ok((piece.freeze(), given_back(file, marks)))
+}
+
+/// Space is only worth something to others: where it cannot be given back the queue goes on.
+fn given_back(file: &File, marks: Marks) -> Marks {
+    if marks.read == marks.write {
+        if file.set_len(0).is_ok() {
+            return Marks::default();
+        }
+    } else if marks.read - marks.freed >= PUNCH {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let (from, len) = (marks.freed, marks.read - marks.freed);
+        if let (Ok(from), Ok(len)) = (from.try_into(), len.try_into())
+            && fallocate(file, flags, from, len).is_ok()
+        {
+            return Marks {
+                freed: marks.read,
+                ..marks
+            };
+        }
+    }
+    marks
 }

@@ -18,8 +18,9 @@ use futures_util::FutureExt;
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::Notify;
+use tracing::warn;
 
-use super::backlog::{Backlog, Store};
+use super::backlog::{Backlog, Popped, Store};
 use super::load::{ChannelGuard, Load, StallGuard};
 use super::pace::Pace;
 use super::turns::Fed;
@@ -208,6 +209,15 @@ impl RusshReader {
         self.backlog.as_ref().is_some_and(|b| b.is_full())
     }
 
+    /// Waits for the backlog's file, while that is behind. Cancel safe.
+    async fn keep_up(&mut self) {
+        if let Some(backlog) = &mut self.backlog {
+            while backlog.is_behind() {
+                backlog.settle().await;
+            }
+        }
+    }
+
     /// The next data message into the backlog; whether there was one. Cancel safe.
     async fn store_next(&mut self) -> bool {
         let Some(data) = self.next().await else {
@@ -231,6 +241,7 @@ impl RusshReader {
         let _waiting = load.wait();
         let mut taken = load.glimpses();
         while self.end.is_none() {
+            self.keep_up().await;
             if self.is_full() {
                 // From here on the connection's reader waits for this flow.
                 let _stalled: StallGuard = load.stall();
@@ -244,7 +255,12 @@ impl RusshReader {
 
     /// Takes in what had arrived when the connection was lost: the end may be among it.
     async fn take_rest(&mut self) {
-        while self.end.is_none() && !self.is_full() && self.store_next().await {}
+        while self.end.is_none() {
+            self.keep_up().await;
+            if self.is_full() || !self.store_next().await {
+                return;
+            }
+        }
     }
 
     /// Returns when this flow has been behind for longer than is ordinary.
@@ -270,15 +286,19 @@ impl RusshReader {
 
 impl ByteReader for RusshReader {
     async fn read(&mut self) -> Result<Option<Bytes>, StreamError> {
-        if let Some(backlog) = &mut self.backlog {
+        while let Some(backlog) = &mut self.backlog {
             match backlog.pop() {
-                Ok(Some(chunk)) => {
+                Popped::Chunk(chunk) => {
                     self.pace.add(chunk.len());
                     return Ok(Some(chunk));
                 }
-                Ok(None) => self.backlog = None,
+                Popped::Coming => backlog.settle().await,
+                Popped::Nothing => self.backlog = None,
                 // Bytes that cannot be read back are lost: never go on as if they had not been.
-                Err(_) => {
+                Popped::Lost(error) => {
+                    warn!(
+                        "a connection is broken off: what it left in its file cannot be read: {error}"
+                    );
                     self.end = Some(End::Broken(StreamError::Reset));
                     self.backlog = None;
                     self.shared.reset();
