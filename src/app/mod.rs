@@ -25,6 +25,7 @@ mod sudo;
 mod sudoers;
 pub mod surroundings;
 mod table;
+mod threads;
 pub mod up;
 
 use std::ffi::OsString;

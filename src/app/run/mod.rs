@@ -37,7 +37,7 @@ use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
 use super::up::beside::{Beside, Inlet, Wished, upload};
 use super::up::names::NamesError;
 use super::up::{self, records, session::Session};
-use super::{confine, looker, surroundings, warned};
+use super::{confine, looker, surroundings, threads, warned};
 use crate::audit::{Addresses, AuditError, Lookup};
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Direct, Link, Steady};
@@ -226,11 +226,7 @@ fn carry(plan: &RunPlan, words: &[OsString]) -> Result<u8, RunError> {
     confine::beside_command(&plan.plan).map_err(io("cannot give up what is not needed"))?;
     memory::keep_freed_memory();
     limits::raise_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(up::workers())
-        .enable_all()
-        .build()
-        .map_err(io("cannot start threads"))?;
+    let runtime = threads::runtime().map_err(io("cannot start threads"))?;
     let work = async {
         let mut signals = Signals::new().map_err(io("cannot watch for signals"))?;
         let carrier = tokio::select! {

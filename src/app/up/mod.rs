@@ -59,7 +59,7 @@ use self::whose::For;
 use super::control::Server;
 use super::exit::Exit;
 use super::helping::Helper;
-use super::{log, surroundings};
+use super::{log, surroundings, threads};
 use crate::audit::Lookup;
 use crate::carrier::prompt::{self, Prompter};
 use crate::carrier::{AnyCarrier, Link, Steady};
@@ -79,11 +79,7 @@ use crate::plan::{CapturePlan, DeviceKind, DnsPlan, FarNetworks, Plan};
 pub fn run(plan: &Plan, instance: Instance, helper: Helper) -> Exit {
     memory::keep_freed_memory();
     limits::raise_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers())
-        .enable_all()
-        .build();
-    match runtime {
+    match threads::runtime() {
         Ok(runtime) => {
             let exit = runtime.block_on(up(plan, instance, helper));
             prompt::give_back_terminal();
@@ -93,13 +89,6 @@ pub fn run(plan: &Plan, instance: Instance, helper: Helper) -> Exit {
         }
         Err(error) => super::failed(&error),
     }
-}
-
-/// Half of the cores, four at most: a chunk that is handed from one thread to another costs two wake-ups, more than
-/// it gains where the other core has work of its own (sshd's peers, the application).
-pub(super) fn workers() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (cores / 2).clamp(1, 4)
 }
 
 async fn up(plan: &Plan, mut instance: Instance, helper: Helper) -> Exit {
