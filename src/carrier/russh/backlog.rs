@@ -15,13 +15,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::spill::{Settled, Spill};
+use super::spill::{self, NotWritten, Settled, Spill};
 
 /// Bounds, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -47,13 +48,26 @@ impl Default for Bounds {
     }
 }
 
-/// What all backlogs share: the bounds, and how much is used.
-#[derive(Debug, Default)]
+/// What all backlogs share: the bounds, where files are made, and how much is used.
+#[derive(Debug)]
 pub(super) struct Store {
     bounds: Bounds,
+    directory: PathBuf,
     memory: AtomicUsize,
     disk: AtomicU64,
     warned: AtomicBool,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            bounds: Bounds::default(),
+            directory: spill::directory(),
+            memory: AtomicUsize::new(0),
+            disk: AtomicU64::new(0),
+            warned: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Store {
@@ -78,13 +92,25 @@ pub(super) struct Backlog {
     head: Queue,
     /// What came out of the file.
     piece: Option<io::Result<Bytes>>,
-    file: Spill,
-    /// Memory of what is on its way into the file.
-    leaving: usize,
+    file: Spill<Charge>,
     /// Waits to go to the file at once.
     tail: Queue,
-    /// The last spill failed, and nothing was popped since.
+    /// At a bound, and not enough was popped since.
     full: bool,
+    /// The last write failed: nothing comes in while the next one is tried.
+    failed: bool,
+}
+
+/// Memory in use, in bytes, until it is dropped: that of what is on its way into the file, whoever waits for it.
+struct Charge {
+    store: Arc<Store>,
+    cost: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.store.memory.fetch_sub(self.cost, Relaxed);
+    }
 }
 
 /// What [`Backlog::pop`] has.
@@ -122,11 +148,10 @@ impl Queue {
     }
 
     /// Puts what was taken out last back, in front of what came since.
-    fn put_back(&mut self, chunks: &[Bytes]) {
-        for chunk in chunks.iter().rev() {
-            self.bytes += chunk.len();
-            self.chunks.push_front(chunk.clone());
-        }
+    fn put_back(&mut self, mut chunks: VecDeque<Bytes>) {
+        self.bytes += chunks.iter().map(Bytes::len).sum::<usize>();
+        chunks.append(&mut self.chunks);
+        self.chunks = chunks;
     }
 
     /// Memory in use, in bytes.
@@ -138,13 +163,13 @@ impl Queue {
 impl Backlog {
     pub(super) fn new(store: Arc<Store>) -> Self {
         Self {
-            store,
             head: Queue::default(),
             piece: None,
-            file: Spill::default(),
-            leaving: 0,
+            file: Spill::new(store.directory.clone()),
             tail: Queue::default(),
             full: false,
+            failed: false,
+            store,
         }
     }
 
@@ -155,7 +180,7 @@ impl Backlog {
 
     /// The file does not keep up: nothing may be pushed before [`settle`](Self::settle).
     pub(super) fn is_behind(&self) -> bool {
-        self.file.is_busy() && self.is_due()
+        self.file.is_busy() && (self.is_due() || self.full || self.failed)
     }
 
     /// What waits to go to the file should go.
@@ -183,8 +208,12 @@ impl Backlog {
     pub(super) fn pop(&mut self) -> Popped {
         let popped = self.pop_oldest();
         if self.full && matches!(popped, Popped::Chunk(_)) {
-            // Whoever pops little and pushes much must not outgrow the bound by the tail.
-            self.full = self.tail.cost() >= 2 * self.store.bounds.piece && self.spill().is_err();
+            // Whoever pops little and pushes much must not outgrow the bound by the tail: it has to be in the file first.
+            if self.tail.cost() < 2 * self.store.bounds.piece {
+                self.full = false;
+            } else if let Err(error) = self.spill() {
+                debug!("a flow's store stays full: {error}");
+            }
         }
         popped
     }
@@ -219,18 +248,26 @@ impl Backlog {
         };
         let given_back = used - self.file.used();
         self.store.disk.fetch_sub(given_back, Relaxed);
-        let leaving = mem::take(&mut self.leaving);
         match settled {
-            Settled::Written => {
-                self.store.memory.fetch_sub(leaving, Relaxed);
-            }
-            Settled::NotWritten(chunks, error) => {
-                self.tail.put_back(&chunks);
-                return self.is_at_a_bound(&error);
-            }
-            Settled::Taken(piece) => self.piece = Some(piece),
+            Settled::Written => (self.full, self.failed) = (false, false),
+            Settled::NotWritten(not_written) => return self.take_back(not_written),
+            Settled::Taken(piece) => self.piece = Some(Ok(piece)),
+            Settled::Lost(error) => self.piece = Some(Err(error)),
         }
         self.spill_what_is_due();
+    }
+
+    fn take_back(&mut self, not_written: NotWritten<Charge>) {
+        let NotWritten {
+            chunks,
+            mut along,
+            why,
+        } = not_written;
+        // It is the tail's again.
+        along.cost = 0;
+        self.tail.put_back(chunks);
+        self.failed = true;
+        self.is_at_a_bound(&why);
     }
 
     fn spill_what_is_due(&mut self) {
@@ -261,15 +298,18 @@ impl Backlog {
             return Err(io::Error::other("the bound of all flows is reached"));
         }
         let tail = mem::take(&mut self.tail);
-        self.leaving = tail.cost();
-        self.file.append(tail.chunks.into_iter().collect());
+        let charge = Charge {
+            store: Arc::clone(&self.store),
+            cost: tail.cost(),
+        };
+        self.file.append(tail.chunks, charge);
         Ok(())
     }
 }
 
 impl Drop for Backlog {
     fn drop(&mut self) {
-        let memory = self.head.cost() + self.leaving + self.tail.cost();
+        let memory = self.head.cost() + self.tail.cost();
         self.store.memory.fetch_sub(memory, Relaxed);
         self.store.disk.fetch_sub(self.file.used(), Relaxed);
     }
@@ -279,6 +319,7 @@ impl Drop for Backlog {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     fn store(bounds: Bounds) -> Arc<Store> {
         Arc::new(Store {
@@ -312,13 +353,12 @@ mod tests {
     }
 
     impl Backlog {
-        async fn push_in_time(&mut self, chunk: Bytes) {
+        /// Whether something may be pushed, once the file has caught up.
+        async fn has_room(&mut self) -> bool {
             while self.is_behind() {
                 self.settle().await;
             }
-            if !self.is_full() {
-                self.push(chunk);
-            }
+            !self.is_full()
         }
 
         /// The oldest bytes, once they are there.
@@ -389,8 +429,8 @@ mod tests {
         let store = store(SMALL);
         let mut backlog = Backlog::new(Arc::clone(&store));
         let mut next = 0;
-        while !backlog.is_full() {
-            backlog.push_in_time(bytes(&mut next, 10)).await;
+        while backlog.has_room().await {
+            backlog.push(bytes(&mut next, 10));
         }
         let (_, disk) = used(&store);
         assert!(disk <= SMALL.disk_per_flow && disk + 400 > SMALL.disk_per_flow);
@@ -410,10 +450,36 @@ mod tests {
         while !backlog.is_behind() {
             backlog.push(bytes(&mut next, 100));
         }
-        // It was written by nobody yet, for this thread did nothing else: dropped meanwhile, nothing stays.
-        assert!(used(&store).0 >= SMALL.head + 2 * SMALL.piece);
+        // Whether it is there already or not: nothing stays of who is gone.
         drop(backlog);
-        assert_eq!(used(&store), (0, 0));
+        let is_free = async {
+            while used(&store) != (0, 0) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(20), is_free);
+        in_time.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_does_not_grow_by_what_is_read() {
+        let store = Arc::new(Store {
+            bounds: SMALL,
+            directory: "/proc/no/such/directory".into(),
+            ..Store::default()
+        });
+        let mut backlog = Backlog::new(Arc::clone(&store));
+        let (mut next, mut expected) = (0, 0);
+        let most = SMALL.head + 2 * SMALL.piece + 3 * (100 + PER_CHUNK);
+        for _ in 0..200 {
+            while backlog.has_room().await {
+                backlog.push(bytes(&mut next, 100));
+            }
+            let (memory, disk) = used(&store);
+            assert!(memory <= most && disk == 0, "{memory} of {most}, {disk}");
+            let chunk = backlog.popped().await.unwrap();
+            assert!(chunk == bytes(&mut expected, 100));
+        }
     }
 
     #[tokio::test]
@@ -426,7 +492,8 @@ mod tests {
         let mut backlog = Backlog::new(Arc::clone(&store));
         let chunk = Bytes::from(vec![7; 1 << 20]);
         for _ in 0..40 {
-            backlog.push_in_time(chunk.clone()).await;
+            assert!(backlog.has_room().await);
+            backlog.push(chunk.clone());
         }
         let (_, full) = used(&store);
         for _ in 0..100 {

@@ -4,11 +4,12 @@
 //! What is done to the file goes to the page cache and takes microseconds, but sleeps when the kernel wants dirty pages
 //! written first. So it is done on a thread for what blocks, one thing at a time, and nobody but the flow waits for it.
 
+use std::collections::VecDeque;
 use std::env;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -18,13 +19,13 @@ use tokio::task::{JoinHandle, spawn_blocking};
 /// Consumed bytes in front of the queue that are given back to the file system at once.
 const PUNCH: u64 = 16 << 20;
 
-/// The queue.
-#[derive(Default)]
-pub(super) struct Spill {
+/// The queue. A `C` goes along with what is being written: dropped when that is in the file.
+pub(super) struct Spill<C> {
+    directory: PathBuf,
     /// `None` until something was written.
     file: Option<Arc<File>>,
     marks: Marks,
-    under_way: Option<UnderWay>,
+    under_way: Option<UnderWay<C>>,
 }
 
 /// Offsets into the file: consumed up to `read`, given back up to `freed`.
@@ -35,23 +36,31 @@ struct Marks {
     write: u64,
 }
 
-enum UnderWay {
+enum UnderWay<C> {
     Write {
-        chunks: Arc<[Bytes]>,
         bytes: u64,
-        work: JoinHandle<io::Result<Arc<File>>>,
+        work: JoinHandle<Result<Arc<File>, NotWritten<C>>>,
     },
     Read(JoinHandle<io::Result<(Bytes, Marks)>>),
 }
 
+/// What did not get into the file, and why.
+pub(super) struct NotWritten<C> {
+    pub(super) chunks: VecDeque<Bytes>,
+    pub(super) along: C,
+    pub(super) why: io::Error,
+}
+
 /// What became of what was under way.
-pub(super) enum Settled {
+pub(super) enum Settled<C> {
     /// It is in the file.
     Written,
-    /// The queue is as before, and these are not in it.
-    NotWritten(Arc<[Bytes]>, io::Error),
-    /// The oldest bytes; on an error they are lost.
-    Taken(io::Result<Bytes>),
+    /// The queue is as before.
+    NotWritten(NotWritten<C>),
+    /// The oldest bytes.
+    Taken(Bytes),
+    /// Some bytes are gone.
+    Lost(io::Error),
 }
 
 /// Where backlogs beyond memory are kept: `$TMPDIR`, else `/var/tmp`, for `/tmp` is memory on many systems.
@@ -59,7 +68,17 @@ pub fn directory() -> PathBuf {
     env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
 }
 
-impl Spill {
+impl<C: Send + 'static> Spill<C> {
+    /// In this directory, once something is written.
+    pub(super) fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            file: None,
+            marks: Marks::default(),
+            under_way: None,
+        }
+    }
+
     /// Nothing is in it, or on its way.
     pub(super) fn is_empty(&self) -> bool {
         self.marks.read == self.marks.write && !self.is_busy()
@@ -80,15 +99,14 @@ impl Spill {
     }
 
     /// Appends all of `chunks`, or nothing. Not while it is busy.
-    pub(super) fn append(&mut self, chunks: Arc<[Bytes]>) {
+    pub(super) fn append(&mut self, chunks: VecDeque<Bytes>, along: C) {
         let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        let (file, at, source) = (self.file.clone(), self.marks.write, Arc::clone(&chunks));
-        let work = spawn_blocking(move || append(file, at, &source));
-        self.under_way = Some(UnderWay::Write {
-            chunks,
-            bytes,
-            work,
+        let (file, at, directory) = (self.file.clone(), self.marks.write, self.directory.clone());
+        let work = spawn_blocking(move || match append(file, &directory, at, &chunks) {
+            Ok(file) => Ok(file),
+            Err(why) => Err(NotWritten { chunks, along, why }),
         });
+        self.under_way = Some(UnderWay::Write { bytes, work });
     }
 
     /// Takes the oldest bytes, at most `max`. Not while it is busy or empty.
@@ -101,39 +119,51 @@ impl Spill {
     }
 
     /// Waits for what is under way; `None` where nothing is. Cancel safe.
-    pub(super) async fn settle(&mut self) -> Option<Settled> {
+    pub(super) async fn settle(&mut self) -> Option<Settled<C>> {
         let settled = match self.under_way.as_mut()? {
-            UnderWay::Write {
-                chunks,
-                bytes,
-                work,
-            } => match outcome(work).await {
-                Ok(file) => {
+            UnderWay::Write { bytes, work } => match work.await {
+                Ok(Ok(file)) => {
                     self.marks.write += *bytes;
                     self.file = Some(file);
                     Settled::Written
                 }
-                Err(error) => Settled::NotWritten(Arc::clone(chunks), error),
+                Ok(Err(not_written)) => Settled::NotWritten(not_written),
+                Err(error) => Settled::Lost(io::Error::other(error)),
             },
-            UnderWay::Read(work) => Settled::Taken(outcome(work).await.map(|(piece, marks)| {
-                self.marks = marks;
-                piece
-            })),
+            UnderWay::Read(work) => match work.await {
+                Ok(Ok((piece, marks))) => {
+                    self.marks = marks;
+                    Settled::Taken(piece)
+                }
+                Ok(Err(error)) => Settled::Lost(error),
+                Err(error) => Settled::Lost(io::Error::other(error)),
+            },
         };
         self.under_way = None;
         Some(settled)
     }
 }
 
-async fn outcome<T>(work: &mut JoinHandle<io::Result<T>>) -> io::Result<T> {
-    work.await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
+impl<C> Drop for Spill<C> {
+    /// What no thread has begun by then is not done.
+    fn drop(&mut self) {
+        match &self.under_way {
+            Some(UnderWay::Write { work, .. }) => work.abort(),
+            Some(UnderWay::Read(work)) => work.abort(),
+            None => {}
+        }
+    }
 }
 
-fn append(file: Option<Arc<File>>, mut at: u64, chunks: &[Bytes]) -> io::Result<Arc<File>> {
+fn append(
+    file: Option<Arc<File>>,
+    directory: &Path,
+    mut at: u64,
+    chunks: &VecDeque<Bytes>,
+) -> io::Result<Arc<File>> {
     let file = match file {
         Some(file) => file,
-        None => Arc::new(tempfile::tempfile_in(directory())?),
+        None => Arc::new(tempfile::tempfile_in(directory)?),
     };
     for chunk in chunks {
         file.write_all_at(chunk, at)?;

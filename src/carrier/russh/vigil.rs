@@ -19,7 +19,7 @@ use crate::carrier::error::LostReason;
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// How often to ask. What the flows take in for it is not read by anybody: a stopped one adds some 30 KB a second to its backlog.
 const ASK: Duration = Duration::from_secs(3);
-/// How long russh may take to read what had arrived before the end. It never does where a backlog is at its bound.
+/// How long russh may take to read what had arrived before the end. It never does where a backlog is at its bound, or its file hangs.
 const REST: Duration = Duration::from_secs(2);
 
 /// What is known of one connection.
