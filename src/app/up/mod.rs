@@ -55,7 +55,6 @@ use self::running::{End, Running};
 use self::session::Session;
 use self::setup::Setup;
 use self::signals::Orders;
-use self::whose::For;
 use super::control::Server;
 use super::exit::Exit;
 use super::helping::Helper;
@@ -403,6 +402,8 @@ impl Prepared {
     async fn capture(self) -> Result<Running<Reconnect>, UpError> {
         let plan = &self.plan;
         let changed = Arc::new(Notify::new());
+        // Before its network leads through us, and what the host asks for the answer as well.
+        let whose = whose::told(&plan.capture.whose).await;
         // No device of ours is in this network then; loopback stands in for it.
         let device = match self.setup.is_elsewhere() {
             true => "lo",
@@ -420,12 +421,12 @@ impl Prepared {
         self.setup.apply().await?;
         tokio::spawn(check_names(Arc::clone(&self.session), self.keeper));
         let setup = Arc::new(Mutex::new(self.setup));
-        whose::of_groups(&plan.capture.whose).for_each(|line| info!("{line}"));
+        whose.groups.iter().for_each(|line| info!("{line}"));
         tell_hosts(plan.dns.as_ref());
         info!(
             "ready: {}{} through {}@{} on {} in {:.2} s",
             Captured(&plan.capture),
-            For(&plan.capture.whose),
+            whose.whom,
             plan.ssh.user,
             plan.ssh.host,
             self.device,

@@ -77,7 +77,8 @@ impl Reloader {
         })?;
         self.board.captures(&capture);
         if capture.whose != before.whose {
-            whose::of_groups(&capture.whose).for_each(|line| info!("{line}"));
+            let whose = whose::told(&capture.whose).await;
+            whose.groups.iter().for_each(|line| info!("{line}"));
         }
         Ok(in_words(&before, &capture))
     }

@@ -2,12 +2,34 @@
 
 use std::fmt;
 
+use tokio::task::spawn_blocking;
+
 use crate::app::surroundings;
 use crate::plan::advice::HostNetworks;
 use crate::plan::{Forwarded, Whose};
 
+/// What is told of whose packets are captured.
+#[derive(Default)]
+pub(super) struct Told {
+    /// Behind the subnets: see [`For`].
+    pub(super) whom: String,
+    /// A line for each group.
+    pub(super) groups: Vec<String>,
+}
+
+/// Asks the host who they are, on a thread for what blocks: it may ask a server, and that through us.
+pub(super) async fn told(whose: &Whose) -> Told {
+    let whose = whose.clone();
+    let asking = spawn_blocking(move || Told {
+        whom: For(&whose).to_string(),
+        groups: of_groups(&whose).collect(),
+    });
+    // An error means that this process ends.
+    asking.await.unwrap_or_default()
+}
+
 /// Behind the subnets. Empty where nobody is named: this host's users, and containers on it.
-pub(super) struct For<'a>(pub(super) &'a Whose);
+struct For<'a>(&'a Whose);
 
 impl fmt::Display for For<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,7 +49,7 @@ impl fmt::Display for For<'_> {
 }
 
 /// A line for each group: who that is, for rules know users alone.
-pub(super) fn of_groups(whose: &Whose) -> impl Iterator<Item = String> {
+fn of_groups(whose: &Whose) -> impl Iterator<Item = String> {
     whose.groups.iter().map(|group| {
         let users = group.users.iter().copied();
         let users: Vec<String> = users.map(surroundings::user_name).collect();
