@@ -490,7 +490,11 @@ fn with_capability(lab: &Lab, dir: &TempDir, args: &str) -> Command {
             "--clear-groups",
         ])
         .arg(&copy)
-        .args(["up", "-r", "root@192.168.77.1", "-o"])
+        // Its run directory is that user's, whom others of these tests run as: it heeds no variable then.
+        .arg("up")
+        .arg("--name")
+        .args(lab.state.file_name())
+        .args(["-r", "root@192.168.77.1", "-o"])
         .arg(format!("UserKnownHostsFile={}", lab.file("known_hosts")))
         .args(args.split(' '))
         .env("NO_COLOR", "1");
