@@ -59,6 +59,9 @@
 //! one per direction. Packets come and go as super-segments of up to 64 KB (IFF_VNET_HDR), which the kernel cuts
 //! only when they leave this host.
 //!
+//! The tasks have half of the cores, four at most; where that is one, a runtime of one thread (`app/threads.rs`). What sleeps in the
+//! kernel (the file of a backlog, a question on the terminal, a key's passphrase) has threads for that, the audit log one of its own.
+//!
 //! What many flows have in common is done together: the flows that are ready hand over what they have, and then the session of
 //! their connection writes it at once (`app/up/in_turn.rs`); deadlines are rounded up, so that those of many flows are one
 //! (`engine/timers.rs`); rings that a flow lets go wait for the next one (`os/memory.rs`). A packet lies where processors copy it
@@ -282,7 +285,7 @@
 //! | ring to the application | 512 KiB | 512 MiB, then 32 KiB for each flow | `engine/tcp.rs`, `engine/flow.rs` |
 //! | ring from the application | 256 KiB; 128 KiB for those accepted while 1,024 exist | by the number of flows | `engine/tcp.rs` |
 //! | messages that russh has queued for a flow | 2 MiB (64 of 32 KiB) | by the number of flows | `carrier/russh/login.rs` |
-//! | backlog in memory | 1.5 MiB, and one piece of 256 KiB on its way out of the file | 64 MiB, then 512 KiB for each flow | `carrier/russh/backlog.rs` |
+//! | backlog in memory | 1.5 MiB, and one piece of 256 KiB that came out of the file | 64 MiB, then 512 KiB for each flow | `carrier/russh/backlog.rs` |
 //! | backlog in a file | 1 GiB | 8 GiB | `carrier/russh/backlog.rs` |
 //! | window granted to the server | 3 MiB, and 480 KiB per ms of round trip, 12 MiB at most | by the number of flows | `carrier/russh/login.rs` |
 //! | taken off a connection before other tasks have their turn | 256 KiB alone, 512 KiB of several | 2 MiB | `carrier/russh/turns.rs` |
