@@ -321,8 +321,8 @@
 //! - A flow that nobody reads, or reads slowly (below 100 Mbit/s, judged every 20 ms), beside others: the server goes on
 //!   sending at full speed, into the file, up to the bounds. One that reads faster is left on the wire: the others of its
 //!   connection come at its pace.
-//! - At the bounds of the file, or when its file system is full, that flow holds up every flow of its connection, both
-//!   ways, until it is read or ended (measured with a full disk: of 20 idle flows over two connections, the 10 beside it
+//! - At the bounds of the file, or when its file system is full or takes nothing for a while, that flow holds up every flow of its
+//!   connection, both ways, until it is read or ended, or the file goes on (measured with a full disk: of 20 idle flows over two connections, the 10 beside it
 //!   stood still and went on when it ended; new flows opened in under 1 ms). New flows take the other connections; where
 //!   all are held up, an open waits 10 seconds for a better one. An open that was under way there waits with it,
 //!   for it cannot be taken back. The first time is a WARN. A server that asks for signs of life

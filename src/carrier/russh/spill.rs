@@ -130,13 +130,12 @@ impl<C: Send + 'static> Spill<C> {
                 Ok(Err(not_written)) => Settled::NotWritten(not_written),
                 Err(error) => Settled::Lost(io::Error::other(error)),
             },
-            UnderWay::Read(work) => match work.await {
-                Ok(Ok((piece, marks))) => {
+            UnderWay::Read(work) => match work.await.map_err(io::Error::other).flatten() {
+                Ok((piece, marks)) => {
                     self.marks = marks;
                     Settled::Taken(piece)
                 }
-                Ok(Err(error)) => Settled::Lost(error),
-                Err(error) => Settled::Lost(io::Error::other(error)),
+                Err(error) => Settled::Lost(error),
             },
         };
         self.under_way = None;
