@@ -6,13 +6,16 @@
 //! carries us, which takes everything off the wire and slows down when that buffer is large. So on a
 //! short path windows are small: [`SINGLE`] for one busy channel, [`SHARED`] over all busy channels.
 //!
-//! On a long path such a window caps the rate at one window per round trip. There a channel's window follows twice what the
-//! application has taken in a round trip, as Linux sizes a TCP receive buffer (dynamic right-sizing): while the
-//! window is what limits the rate it doubles every round trip, and when anything else does it stops at twice the
-//! bandwidth-delay product. The round trip that counts is the shortest of the last half minute or minute, so a queue that we
-//! cause ourselves does not look like a long path. How long a channel's own grants take to bring data is measured
-//! too: far above the shortest round trip either something queues or the window is not what limits the rate, and
-//! then it does not grow.
+//! On a long path such a window caps the rate at one window per round trip. There a channel's window follows what the
+//! application has taken in a round trip, as Linux sizes a TCP receive buffer (dynamic right-sizing): twice that, but at most
+//! [`SPARE`] more, over all busy channels. While the window is what limits the rate it grows every round trip, and when
+//! anything else does it stops that much above the bandwidth-delay product. What is spare waits in front of the slowest, and
+//! where that is the ssh process, in its output buffer, which it copies whole for each packet by which that becomes larger
+//! than it ever was (sshbuf.c, sshbuf_allocate): 2 MiB cost it 0.1 s once, 16 MiB ten seconds.
+//!
+//! The round trip that counts is the shortest of the last half minute or minute, so a queue that we cause ourselves does not
+//! look like a long path. One that stands for longer would: so every half minute windows are halved for two round trips,
+//! which lets it run empty, as BBR does to find the path below its own queue (ProbeRTT).
 //!
 //! Windows that were granted cannot be taken back: a target that shrinks is reached by not granting.
 //!
@@ -41,6 +44,8 @@ const LEAST: u32 = 64 * KIB;
 /// Over all busy channels on a long path, and for one.
 const SHARED_LONG: u32 = 64 * MIB;
 const SINGLE_LONG: u32 = 32 * MIB;
+/// What all busy channels on a long path may have beyond what the path holds.
+const SPARE: u32 = 2 * MIB;
 
 /// What is promised by initial windows in all, and the initial window up to there.
 const INITIAL: [(u64, u32); 3] = [
@@ -76,6 +81,8 @@ pub struct Budget {
     epoch: Epoch,
     initial: u64,
     excess: u64,
+    /// Until when windows are halved, so that the path is seen without our own queue.
+    halved_until: Option<Instant>,
 }
 
 /// A channel's part of the budget.
@@ -92,8 +99,6 @@ pub(super) struct Flow {
     /// Bytes received in all.
     received: u64,
     probe: Option<Probe>,
-    /// How long the latest grants took to bring data: a moving average.
-    recent: Option<Duration>,
     period: Option<Period>,
 }
 
@@ -134,7 +139,6 @@ impl Budget {
             received_in_epoch: 0,
             received: 0,
             probe: None,
-            recent: None,
             period: None,
         }
     }
@@ -147,8 +151,12 @@ impl Budget {
 
     /// An answer has come for what was asked at `since`: the path is no longer than that.
     pub(super) fn answered(&mut self, now: Instant, since: Instant) {
-        self.round_trip
+        let has_turned = self
+            .round_trip
             .sample(now, now.saturating_duration_since(since));
+        if has_turned && let Some(path) = self.round_trip.shortest() {
+            self.halved_until = Some(now + path * 2);
+        }
     }
 
     /// `length` bytes have come.
@@ -157,9 +165,7 @@ impl Budget {
         if let Some(probe) = flow.probe
             && flow.received > probe.edge
         {
-            let taken = now.saturating_duration_since(probe.since);
             flow.probe = None;
-            flow.recent = Some(flow.recent.map_or(taken, |recent| (recent * 3 + taken) / 4));
             self.answered(now, probe.since);
         }
         self.epoch.roll(now, self.round_trip.shortest());
@@ -186,17 +192,17 @@ impl Budget {
         if elapsed < path.max(LONG) {
             return;
         }
-        let rate_needs = 2 * u128::from(period.bytes) * path.as_nanos() / elapsed.as_nanos();
-        let rate_needs = u32::try_from(rate_needs).unwrap_or(u32::MAX);
+        let held_by_path = u128::from(period.bytes) * path.as_nanos() / elapsed.as_nanos();
+        let held_by_path = u32::try_from(held_by_path).unwrap_or(u32::MAX);
         flow.period = Some(Period { since, bytes: 0 });
-        flow.follow(rate_needs, path);
+        flow.follow(held_by_path, SPARE / self.epoch.busy());
     }
 
     /// How much to grant a channel now whose peer may send `open` bytes more, while `held` bytes wait for the
     /// application; 0 for nothing yet. `open` and `held` together never exceed the bounds above.
-    pub(super) fn grant(&mut self, flow: &mut Flow, open: u32, held: u32) -> u32 {
+    pub(super) fn grant(&mut self, now: Instant, flow: &mut Flow, open: u32, held: u32) -> u32 {
         let promised = open.saturating_add(held);
-        let target = self.target(flow);
+        let target = self.target(now, flow);
         let grant = target.saturating_sub(promised);
         let grant = if grant < MAX_STEP.min(target / 4) {
             0
@@ -233,7 +239,7 @@ impl Budget {
         self.initial + self.excess
     }
 
-    fn target(&self, flow: &Flow) -> u32 {
+    fn target(&self, now: Instant, flow: &Flow) -> u32 {
         if flow.is_fixed || self.excess >= MAX_EXCESS {
             return flow.initial;
         }
@@ -243,7 +249,11 @@ impl Budget {
             return share;
         }
         let most = (SHARED_LONG / busy).clamp(share, SINGLE_LONG);
-        flow.wanted.clamp(share, most)
+        let wanted = match self.halved_until {
+            Some(until) if now < until => flow.wanted / 2,
+            _ => flow.wanted,
+        };
+        wanted.clamp(share, most)
     }
 
     fn settle(&mut self, flow: &mut Flow, promised: u32) {
@@ -258,32 +268,15 @@ impl Flow {
         self.initial
     }
 
-    /// Moves what is wanted towards what the rate needs: up at once unless something queues, down slowly.
-    fn follow(&mut self, needs: u32, path: Duration) {
-        match self.queue(path) {
-            Queue::Small if needs > self.wanted => self.wanted = needs.min(SINGLE_LONG),
-            Queue::Small | Queue::Some if needs >= self.wanted / 2 => {}
-            _ => self.wanted -= self.wanted / 8,
+    /// Moves what is wanted towards what was taken in a round trip and `spare` beyond: up at once, down slowly.
+    fn follow(&mut self, held_by_path: u32, spare: u32) {
+        let wanted = held_by_path.saturating_add(held_by_path.min(spare));
+        if wanted >= self.wanted {
+            self.wanted = wanted.min(SINGLE_LONG);
+        } else {
+            self.wanted -= (self.wanted - wanted).min(self.wanted / 8);
         }
     }
-
-    /// A window of twice the bandwidth-delay product makes a round trip of twice the path: that is no queue yet.
-    fn queue(&self, path: Duration) -> Queue {
-        let slack = LONG * 2;
-        match self.recent {
-            Some(recent) if recent > path * 4 + slack => Queue::Large,
-            Some(recent) if recent * 2 > path * 5 + slack => Queue::Some,
-            _ => Queue::Small,
-        }
-    }
-}
-
-/// How far fresh round trips are above the shortest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Queue {
-    Small,
-    Some,
-    Large,
 }
 
 /// The shortest round trip of a connection in the last [`BELIEVED`] to twice that.
@@ -295,13 +288,16 @@ struct RoundTrip {
 }
 
 impl RoundTrip {
-    fn sample(&mut self, now: Instant, taken: Duration) {
+    /// Whether it is time to believe something new.
+    fn sample(&mut self, now: Instant, taken: Duration) -> bool {
         let since = *self.since.get_or_insert(now);
-        if now.saturating_duration_since(since) > BELIEVED {
+        let has_turned = now.saturating_duration_since(since) > BELIEVED;
+        if has_turned {
             self.previous = self.current.take();
             self.since = Some(now);
         }
         self.current = Some(self.current.map_or(taken, |shortest| shortest.min(taken)));
+        has_turned
     }
 
     fn shortest(&self) -> Option<Duration> {

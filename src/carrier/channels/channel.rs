@@ -207,7 +207,7 @@ impl Channel {
             return;
         }
         let open = receiving.open + receiving.grant;
-        receiving.grant += budget.grant(&mut receiving.flow, open, receiving.held);
+        receiving.grant += budget.grant(now, &mut receiving.flow, open, receiving.held);
     }
 
     /// Whether it wants a turn.

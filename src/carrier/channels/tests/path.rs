@@ -159,7 +159,7 @@ impl Path {
                 self.budget.consumed(now, &mut channel.flow, PACKET);
                 let grant = self
                     .budget
-                    .grant(&mut channel.flow, channel.open, channel.held);
+                    .grant(now, &mut channel.flow, channel.open, channel.held);
                 channel.open += grant;
                 channel.most_promised = channel.most_promised.max(channel.open + channel.held);
                 if grant > 0 {
@@ -228,10 +228,8 @@ fn a_long_path_is_filled_and_not_flooded() {
         assert!(reached > 0.95 * rate, "{milliseconds} ms: {reached} Gbit/s");
         let product = rate * 1e9 / 8.0 * milliseconds as f64 / 1e3;
         let most = f64::from(path.channels[0].most_promised);
-        assert!(
-            most < (3.0 * product).max(1.1e6),
-            "{milliseconds} ms: {most}"
-        );
+        let spare = f64::from(2 * MIB).min(product);
+        assert!(most < 1.1 * (product + spare), "{milliseconds} ms: {most}");
     }
 }
 
@@ -241,7 +239,21 @@ fn a_window_grows_within_a_few_round_trips() {
     path.add(FAST);
     path.run(SECOND);
     let rate = gigabits(path.run(SECOND)[0], SECOND);
-    assert!(rate > 0.9, "{rate} Gbit/s in the second second");
+    assert!(rate > 0.85, "{rate} Gbit/s in the second second");
+}
+
+/// The queue of a download that never pauses is not taken for a longer path, which would make it longer still.
+#[test]
+fn a_queue_of_minutes_does_not_grow() {
+    for (milliseconds, rate) in [(20, 1.0), (100, 0.1)] {
+        let mut path = Path::new(Duration::from_millis(milliseconds), rate);
+        path.add(FAST);
+        path.run(SECOND * 600);
+        let most = path.channels[0].most_promised;
+        assert!(most < 6 * MIB, "{milliseconds} ms: {most}");
+        let reached = gigabits(path.run(SECOND * 60)[0], SECOND * 60);
+        assert!(reached > 0.99 * rate, "{milliseconds} ms: {reached} Gbit/s");
+    }
 }
 
 #[test]
@@ -293,7 +305,7 @@ fn a_channel_that_slows_down_gives_its_window_back() {
     let mut path = Path::new(Duration::from_millis(100), 1.0);
     path.add(FAST);
     path.run(SECOND * 5);
-    assert!(path.channels[0].most_promised > 16 * MIB);
+    assert!(path.channels[0].most_promised > 12 * MIB);
     path.channels[0].read_time = u64::from(PACKET) * 1000;
     path.run(SECOND * 60);
     let promised = path.channels[0].open + path.channels[0].held;
@@ -349,7 +361,7 @@ fn growth_is_bounded_in_all() {
         let open = flow.initial();
         budget.received(now, flow, open);
         budget.consumed(now, flow, open);
-        let grant = budget.grant(flow, 0, 0);
+        let grant = budget.grant(now, flow, 0, 0);
         assert!(grant >= 32 * KIB, "everybody may go on");
     }
     assert!(budget.promised() < 512 << 20, "{}", budget.promised());
