@@ -213,9 +213,10 @@
 //!
 //! What a download over openssh reaches on a long path is decided in ssh: in one turn it reads up to 256 KiB from the network,
 //! but its control socket takes 214 KiB (`net.core.wmem_default`), and the buffer where the rest of a burst waits grows by
-//! copying the whole of it for each packet (sshbuf.c). So windows grow to 2 MiB more than the path holds and no further
-//! (`carrier/channels/budget.rs`). With twice of what it holds the buffer became 40 MB, and a download at 20 and 40 ms got 700-880
-//! and 370-640 Mbit/s instead of 2,400-2,500 and 1,700-1,760 (three runs in turn, the first of a connection).
+//! copying the whole of it for each packet (sshbuf.c). So windows grow to 2 MiB more than the path holds and no further, or 4
+//! below 1.2 Gbit/s (`carrier/channels/budget.rs`). With twice of what it holds the buffer became 40 MB. Mbit/s of the first and
+//! the second download of a connection, three of each in turn, before and after: at 20 ms 708-880 and 489-904, 1,404-1,634 and
+//! 3,577-3,816; at 40 ms 367-641 and 852-948, 1,206-1,852 and 1,974-3,380; at 100 ms 425-818 and 572-2,207, 440-1,098 and 618-1,438.
 //!
 //! Eight downloads at once over one connection until 40 GB have come (`scripts/soak russh 40`, `scripts/soak openssh 40`): russh
 //! 41 GB in 32 s, openssh 40 GB in 51 s, and all eight go on.

@@ -7,15 +7,17 @@
 //! short path windows are small: [`SINGLE`] for one busy channel, [`SHARED`] over all busy channels.
 //!
 //! On a long path such a window caps the rate at one window per round trip. There a channel's window follows what the
-//! application has taken in a round trip, as Linux sizes a TCP receive buffer (dynamic right-sizing): twice that, but at most
-//! [`SPARE`] more, over all busy channels. While the window is what limits the rate it grows every round trip, and when
-//! anything else does it stops that much above the bandwidth-delay product. What is spare waits in front of the slowest, and
-//! where that is the ssh process, in its output buffer, which it copies whole for each packet by which that becomes larger
-//! than it ever was (sshbuf.c, sshbuf_allocate): 2 MiB cost it 0.1 s once, 16 MiB ten seconds.
+//! application has taken in a round trip, as Linux sizes a TCP receive buffer (dynamic right-sizing), and is up to twice
+//! that, but [`SPARE`] more at most, over all busy channels. So it grows while it is what limits the rate, and when anything
+//! else does it stops that much above the bandwidth-delay product. What is spare waits in front of the slowest, and where
+//! that is the ssh process, in its output buffer, which it copies whole for each packet by which that becomes larger than it
+//! ever was (sshbuf.c, sshbuf_allocate): 2 MiB cost it 0.1 s once, 16 MiB ten seconds. What is [`SLOW`] does not wait there, and may
+//! have [`SPARE_SLOW`]: on a path that takes `d` longer than its shortest round trip the spare bytes are what comes in `d`, so
+//! 670 Mbit/s at 50 ms. Where it takes twice its shortest, nothing grows.
 //!
 //! The round trip that counts is the shortest of the last half minute or minute, so a queue that we cause ourselves does not
-//! look like a long path. One that stands for longer would: so every half minute windows are halved for two round trips,
-//! which lets it run empty, as BBR does to find the path below its own queue (ProbeRTT).
+//! look like a long path. One that stands for longer would: so then windows are a quarter for two round trips, which lets it
+//! run empty, as BBR does to find the path below its own queue (ProbeRTT).
 //!
 //! Windows that were granted cannot be taken back: a target that shrinks is reached by not granting.
 //!
@@ -44,8 +46,11 @@ const LEAST: u32 = 64 * KIB;
 /// Over all busy channels on a long path, and for one.
 const SHARED_LONG: u32 = 64 * MIB;
 const SINGLE_LONG: u32 = 32 * MIB;
-/// What all busy channels on a long path may have beyond what the path holds.
+/// What all busy channels on a long path may have beyond what the path holds, and where they are slow.
 const SPARE: u32 = 2 * MIB;
+const SPARE_SLOW: u32 = 4 * MIB;
+/// Slow is fewer bytes a millisecond (1.2 Gbit/s): ssh keeps up with that, so that little waits in it.
+const SLOW: u64 = 150_000;
 
 /// What is promised by initial windows in all, and the initial window up to there.
 const INITIAL: [(u64, u32); 3] = [
@@ -74,6 +79,9 @@ const EPOCH: Duration = Duration::from_millis(100);
 /// How long a shortest round trip is believed, at least; at most twice as long.
 const BELIEVED: Duration = Duration::from_secs(30);
 
+/// For how long windows are small then, at most: a round trip that was believed may have been the time that an open took.
+const SMALL: Duration = Duration::from_secs(1);
+
 /// What one connection has promised, and what is known of its path.
 #[derive(Debug, Default)]
 pub struct Budget {
@@ -81,8 +89,8 @@ pub struct Budget {
     epoch: Epoch,
     initial: u64,
     excess: u64,
-    /// Until when windows are halved, so that the path is seen without our own queue.
-    halved_until: Option<Instant>,
+    /// Until when windows are small, so that the path is seen without our own queue.
+    small_until: Option<Instant>,
 }
 
 /// A channel's part of the budget.
@@ -155,7 +163,7 @@ impl Budget {
             .round_trip
             .sample(now, now.saturating_duration_since(since));
         if has_turned && let Some(path) = self.round_trip.shortest() {
-            self.halved_until = Some(now + path * 2);
+            self.small_until = Some(now + SMALL.min(path * 2));
         }
     }
 
@@ -195,7 +203,12 @@ impl Budget {
         let held_by_path = u128::from(period.bytes) * path.as_nanos() / elapsed.as_nanos();
         let held_by_path = u32::try_from(held_by_path).unwrap_or(u32::MAX);
         flow.period = Some(Period { since, bytes: 0 });
-        flow.follow(held_by_path, SPARE / self.epoch.busy());
+        // What is taken after windows were small is what they let through.
+        if !self.is_small(now.checked_sub(elapsed + path)) {
+            let is_slow = u64::from(held_by_path) < SLOW * path.as_millis() as u64;
+            let spare = if is_slow { SPARE_SLOW } else { SPARE };
+            flow.follow(held_by_path, spare / self.epoch.busy());
+        }
     }
 
     /// How much to grant a channel now whose peer may send `open` bytes more, while `held` bytes wait for the
@@ -249,11 +262,17 @@ impl Budget {
             return share;
         }
         let most = (SHARED_LONG / busy).clamp(share, SINGLE_LONG);
-        let wanted = match self.halved_until {
-            Some(until) if now < until => flow.wanted / 2,
-            _ => flow.wanted,
-        };
-        wanted.clamp(share, most)
+        let target = flow.wanted.clamp(share, most);
+        match self.is_small(Some(now)) {
+            true => target / 4,
+            false => target,
+        }
+    }
+
+    fn is_small(&self, at: Option<Instant>) -> bool {
+        self.small_until
+            .zip(at)
+            .is_some_and(|(until, at)| at < until)
     }
 
     fn settle(&mut self, flow: &mut Flow, promised: u32) {

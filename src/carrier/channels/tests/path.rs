@@ -228,7 +228,7 @@ fn a_long_path_is_filled_and_not_flooded() {
         assert!(reached > 0.95 * rate, "{milliseconds} ms: {reached} Gbit/s");
         let product = rate * 1e9 / 8.0 * milliseconds as f64 / 1e3;
         let most = f64::from(path.channels[0].most_promised);
-        let spare = f64::from(2 * MIB).min(product);
+        let spare = f64::from(4 * MIB).min(product);
         assert!(most < 1.1 * (product + spare), "{milliseconds} ms: {most}");
     }
 }
@@ -239,21 +239,54 @@ fn a_window_grows_within_a_few_round_trips() {
     path.add(FAST);
     path.run(SECOND);
     let rate = gigabits(path.run(SECOND)[0], SECOND);
-    assert!(rate > 0.85, "{rate} Gbit/s in the second second");
+    assert!(rate > 0.9, "{rate} Gbit/s in the second second");
 }
 
-/// The queue of a download that never pauses is not taken for a longer path, which would make it longer still.
+/// The queue of a download that never pauses is not taken for a longer path, which would make it longer still; and what is
+/// done about that costs next to nothing.
 #[test]
 fn a_queue_of_minutes_does_not_grow() {
-    for (milliseconds, rate) in [(20, 1.0), (100, 0.1)] {
+    for (milliseconds, rate) in [(20, 1.0), (100, 0.1), (100, 1.0), (250, 0.5)] {
         let mut path = Path::new(Duration::from_millis(milliseconds), rate);
         path.add(FAST);
-        path.run(SECOND * 600);
+        path.run(SECOND * 10);
+        let first = path.channels[0].most_promised;
+        let reached = gigabits(path.run(SECOND * 100)[0], SECOND * 100);
+        assert!(
+            reached > 0.985 * rate,
+            "{milliseconds} ms: {reached} Gbit/s"
+        );
         let most = path.channels[0].most_promised;
-        assert!(most < 6 * MIB, "{milliseconds} ms: {most}");
-        let reached = gigabits(path.run(SECOND * 60)[0], SECOND * 60);
-        assert!(reached > 0.99 * rate, "{milliseconds} ms: {reached} Gbit/s");
+        assert!(most < first + first / 8, "{milliseconds} ms: {most}");
     }
+}
+
+/// Somebody else's queue makes it longer, always.
+#[test]
+fn a_path_that_was_once_shorter_is_filled() {
+    for (shortest, usual, least) in [(20, 35, 0.85), (100, 125, 0.95), (100, 150, 0.6)] {
+        let mut path = Path::new(Duration::from_millis(shortest), 1.0);
+        path.one_way = usual * 500_000;
+        path.add(FAST);
+        path.run(SECOND * 5);
+        let rate = gigabits(path.run(SECOND * 5)[0], SECOND * 5);
+        assert!(rate > least, "{shortest} to {usual} ms: {rate} Gbit/s");
+    }
+}
+
+/// An open that is refused after a minute is no path of a minute for long.
+#[test]
+fn an_answer_that_took_long_makes_windows_small_for_a_second() {
+    let mut path = Path::new(Duration::from_millis(100), 1.0);
+    path.run(SECOND * 31);
+    path.budget.answered(path.at(path.now), path.start);
+    path.run(SECOND * 31);
+    let since = path.at(path.now) - SECOND * 60;
+    path.budget.answered(path.at(path.now), since);
+    path.add(FAST);
+    path.run(SECOND * 4);
+    let rate = gigabits(path.run(SECOND)[0], SECOND);
+    assert!(rate > 0.9, "{rate} Gbit/s");
 }
 
 #[test]
@@ -296,8 +329,8 @@ fn a_channel_that_stops_after_growing_holds_one_window() {
     path.channels[0].read_time = u64::MAX / 2;
     path.run(SECOND * 5);
     let held = path.channels[0].held;
-    assert!(held <= 32 * MIB, "{held}");
-    assert!(path.budget.promised() <= u64::from(32 * MIB));
+    assert!(held <= 18 * MIB, "{held}");
+    assert!(path.budget.promised() <= u64::from(18 * MIB));
 }
 
 #[test]
