@@ -175,9 +175,11 @@ async fn no_session_is_needed() {
             }
             times.push(start.elapsed());
         }
-        // With Nagle at the far side each would take 40 ms; on a busy machine some may as well.
+        // With Nagle at the far side each would take 40 ms, once its peer no longer answers each segment at once; on a busy
+        // machine most may as well.
+        let times = &mut times[25..];
         times.sort();
-        assert!(times[25] < Duration::from_millis(30), "{times:?}");
+        assert!(times[6] < Duration::from_millis(30), "{times:?}");
         carrier.shutdown().await;
     }
 }

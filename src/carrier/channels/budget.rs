@@ -11,13 +11,14 @@
 //! that, but [`SPARE`] more at most, over all busy channels. So it grows while it is what limits the rate, and when anything
 //! else does it stops that much above the bandwidth-delay product. What is spare waits in front of the slowest, and where
 //! that is the ssh process, in its output buffer, which it copies whole for each packet by which that becomes larger than it
-//! ever was (sshbuf.c, sshbuf_allocate): 2 MiB cost it 0.1 s once, 16 MiB ten seconds. What is [`SLOW`] does not wait there, and may
-//! have [`SPARE_SLOW`]: on a path that takes `d` longer than its shortest round trip the spare bytes are what comes in `d`, so
-//! 670 Mbit/s at 50 ms. Where it takes twice its shortest, nothing grows.
+//! ever was (sshbuf.c, sshbuf_allocate): 2 MiB cost it 0.1 s once, 16 MiB ten seconds. Little of what is [`SLOW`] waits there,
+//! and it may have [`SPARE_SLOW`]: on a path that takes `d` longer than its shortest round trip the spare bytes are what comes
+//! in `d`, so 670 Mbit/s at 50 ms. Where it takes twice its shortest, nothing grows.
 //!
 //! The round trip that counts is the shortest of the last half minute or minute, so a queue that we cause ourselves does not
-//! look like a long path. One that stands for longer would: so then windows are a quarter for two round trips, which lets it
-//! run empty, as BBR does to find the path below its own queue (ProbeRTT).
+//! look like a long path. One that stands for longer would: so every half minute (or 64 round trips) in which something comes
+//! windows are a quarter for two round trips, which lets it run empty, as BBR does to find the path below its own queue
+//! (ProbeRTT).
 //!
 //! Windows that were granted cannot be taken back: a target that shrinks is reached by not granting.
 //!
@@ -46,11 +47,12 @@ const LEAST: u32 = 64 * KIB;
 /// Over all busy channels on a long path, and for one.
 const SHARED_LONG: u32 = 64 * MIB;
 const SINGLE_LONG: u32 = 32 * MIB;
-/// What all busy channels on a long path may have beyond what the path holds, and where they are slow.
+/// What all busy channels on a long path may have beyond what the path holds, and what they may have while together they are
+/// slower than [`SLOW`].
 const SPARE: u32 = 2 * MIB;
 const SPARE_SLOW: u32 = 4 * MIB;
-/// Slow is fewer bytes a millisecond (1.2 Gbit/s): ssh keeps up with that, so that little waits in it.
-const SLOW: u64 = 150_000;
+/// Bytes a second (1.2 Gbit/s) that ssh keeps up with.
+const SLOW: u128 = 150_000_000;
 
 /// What is promised by initial windows in all, and the initial window up to there.
 const INITIAL: [(u64, u32); 3] = [
@@ -78,9 +80,11 @@ const EPOCH: Duration = Duration::from_millis(100);
 
 /// How long a shortest round trip is believed, at least; at most twice as long.
 const BELIEVED: Duration = Duration::from_secs(30);
+/// And at least so many times itself, so that what it takes to see it costs little.
+const BELIEVED_TIMES: u32 = 64;
 
-/// For how long windows are small then, at most: a round trip that was believed may have been the time that an open took.
-const SMALL: Duration = Duration::from_secs(1);
+/// For how long windows are made small to see the path, at most.
+const SMALL: Duration = Duration::from_secs(8);
 
 /// What one connection has promised, and what is known of its path.
 #[derive(Debug, Default)]
@@ -89,6 +93,8 @@ pub struct Budget {
     epoch: Epoch,
     initial: u64,
     excess: u64,
+    /// When something came last.
+    received: Option<Instant>,
     /// Until when windows are small, so that the path is seen without our own queue.
     small_until: Option<Instant>,
 }
@@ -159,10 +165,17 @@ impl Budget {
 
     /// An answer has come for what was asked at `since`: the path is no longer than that.
     pub(super) fn answered(&mut self, now: Instant, since: Instant) {
-        let has_turned = self
-            .round_trip
-            .sample(now, now.saturating_duration_since(since));
-        if has_turned && let Some(path) = self.round_trip.shortest() {
+        let taken = now.saturating_duration_since(since);
+        let has_turned = self.round_trip.sample(now, taken);
+        // What was believed may have been the time of an open that the far side had to give up.
+        self.small_until = self.small_until.map(|until| until.min(now + taken * 2));
+        let Some(path) = self.round_trip.shortest() else {
+            return;
+        };
+        let may_queue = self
+            .received
+            .is_some_and(|at| now.saturating_duration_since(at) < path * 2);
+        if has_turned && may_queue {
             self.small_until = Some(now + SMALL.min(path * 2));
         }
     }
@@ -176,6 +189,7 @@ impl Budget {
             flow.probe = None;
             self.answered(now, probe.since);
         }
+        self.received = Some(now);
         self.epoch.roll(now, self.round_trip.shortest());
         if flow.epoch != self.epoch.number {
             flow.epoch = self.epoch.number;
@@ -205,9 +219,11 @@ impl Budget {
         flow.period = Some(Period { since, bytes: 0 });
         // What is taken after windows were small is what they let through.
         if !self.is_small(now.checked_sub(elapsed + path)) {
-            let is_slow = u64::from(held_by_path) < SLOW * path.as_millis() as u64;
+            let busy = self.epoch.busy();
+            let all = u128::from(held_by_path) * u128::from(busy);
+            let is_slow = all * 1_000_000_000 < SLOW * path.as_nanos();
             let spare = if is_slow { SPARE_SLOW } else { SPARE };
-            flow.follow(held_by_path, spare / self.epoch.busy());
+            flow.follow(held_by_path, spare / busy);
         }
     }
 
@@ -310,7 +326,8 @@ impl RoundTrip {
     /// Whether it is time to believe something new.
     fn sample(&mut self, now: Instant, taken: Duration) -> bool {
         let since = *self.since.get_or_insert(now);
-        let has_turned = now.saturating_duration_since(since) > BELIEVED;
+        let believed = BELIEVED.max(self.shortest().unwrap_or_default() * BELIEVED_TIMES);
+        let has_turned = now.saturating_duration_since(since) > believed;
         if has_turned {
             self.previous = self.current.take();
             self.since = Some(now);
