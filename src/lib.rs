@@ -202,7 +202,8 @@
 //! |---|---:|---:|---:|
 //! | download, 1 / 8 flows, Mbit/s | 10,151 (0.9) / 8,125 (1.1) | 6,003 (0.55) / 5,086 (0.64) | 10,642 / 7,409 |
 //! | upload, 1 / 8 flows, Mbit/s | 11,539 (1.5) / 10,781 (1.6) | 5,694 (0.73) / 5,319 (0.74) | 7,361 / 6,947 |
-//! | download, 100 ms round trip, Mbit/s (russh's in a later run) | 505 (3.1) | 601 (3.6), 1,568 in an earlier run | 167 |
+//! | download, 20 ms round trip, Mbit/s (in a later run) | 2,424 (3.1) | 2,190 (2.8) | 795 |
+//! | download, 100 ms, 1 / 8 flows, Mbit/s (in a later run) | 506 (3.1) / 3,998 (3.1) | 555 (3.4), of 179-1,786 / 1,398 (1.1), of 211-3,060 | 165 / 1,302 |
 //! | client CPU of a download, 1 / 8 flows, s/GB | 0.616 / 0.82 | 1.27 / 1.5 | 0.486 / 0.676 |
 //! | client CPU of an upload, 1 / 8 flows, s/GB | 0.531 / 0.578 | 1.28 / 1.42 | 0.809 / 0.985 |
 //! | short connections, 1 / 32 at a time, per second | 2,542 (0.8) / 6,997 (0.82) | 2,121 (0.67) / 6,420 (0.71) | 3,171 / 8,559 |
@@ -213,10 +214,18 @@
 //!
 //! What a download over openssh reaches on a long path is decided in ssh: in one turn it reads up to 256 KiB from the network,
 //! but its control socket takes 214 KiB (`net.core.wmem_default`), and the buffer where the rest of a burst waits grows by
-//! copying the whole of it for each packet (sshbuf.c). So windows grow to 2 MiB more than the path holds and no further, or 4
-//! below 1.2 Gbit/s (`carrier/channels/budget.rs`). With twice of what it holds the buffer became 40 MB. Mbit/s of the first and
-//! the second download of a connection, three of each in turn, before and after: at 20 ms 708-880 and 489-904, 1,404-1,634 and
-//! 3,577-3,816; at 40 ms 367-641 and 852-948, 1,206-1,852 and 1,974-3,380; at 100 ms 425-818 and 572-2,207, 440-1,098 and 618-1,438.
+//! copying the whole of it for each packet (sshbuf.c). So a window grows to 2 MiB more than the path holds, or 4 below
+//! 1.2 Gbit/s (`carrier/channels/budget.rs`). With twice what the path holds, and what was taken for its round trip growing
+//! with the queue, that buffer became 40 MB. Mbit/s of the first and the second download of a connection, three in turn:
+//!
+//! | round trip | with twice | now |
+//! |---|---|---|
+//! | 20 ms | 660 949, 1,071 22, 734 383 | 2,765 3,838, 2,253 3,767, 2,098 3,851 |
+//! | 40 ms | 511 774, 456 470, 718 106 | 1,425 3,759, 1,831 1,786, 1,351 3,356 |
+//! | 100 ms | 448 318, 383 2,167, 209 428 | 692 1,670, 1,013 1,005, 1,097 1,605 |
+//!
+//! In the lab, which sends a whole window at once, one of 16 MiB is still a burst that ssh sometimes copies for seconds: at
+//! 100 ms two downloads in six took 40 s of CPU for a GB. `sysctl -w net.core.wmem_default=1048576` before the start helps there.
 //!
 //! Eight downloads at once over one connection until 40 GB have come (`scripts/soak russh 40`, `scripts/soak openssh 40`): russh
 //! 41 GB in 32 s, openssh 40 GB in 51 s, and all eight go on.
