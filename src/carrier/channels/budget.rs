@@ -20,20 +20,23 @@
 //! windows are a quarter for two round trips, which lets it run empty, as BBR does to find the path below its own queue
 //! (ProbeRTT).
 //!
-//! Windows that were granted cannot be taken back: a target that shrinks is reached by not granting.
+//! Windows that were granted cannot be taken back: a target that shrinks is reached by not granting. And on a long path they
+//! are not granted in one burst (`pace.rs`).
 //!
 //! # Bounds
 //!
 //! | what | bytes |
 //! |---|---|
 //! | a new channel's window | [`INITIAL`]: the more is promised, the less, 32 KiB at least |
-//! | one channel | 16 MiB, 1.3 Gbit/s at 100 ms: a larger burst ssh cannot hand on while it comes, and copies |
+//! | one channel; all busy ones | 16 MiB, 1.3 Gbit/s at 100 ms; 24 MiB: what ssh may have to copy if it is stopped for a round trip |
 //! | a channel of datagrams | 4 MiB from its beginning: sshd drops what does not fit the window, so it is no brake there |
 //! | beyond the initial windows, over all channels | 256 MiB, after which channels fall back to their initial ones |
 //!
 //! Nothing here reads a clock.
 
 use std::time::{Duration, Instant};
+
+use super::pace::{Pace, Part};
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
@@ -45,7 +48,7 @@ const SINGLE: u32 = MIB;
 const LEAST: u32 = 64 * KIB;
 
 /// Over all busy channels on a long path, and for one.
-const SHARED_LONG: u32 = 32 * MIB;
+const SHARED_LONG: u32 = 24 * MIB;
 const SINGLE_LONG: u32 = 16 * MIB;
 /// What all busy channels on a long path may have beyond what the path holds, and what they may have while together they are
 /// slower than [`SLOW`].
@@ -114,6 +117,7 @@ pub(super) struct Flow {
     received: u64,
     probe: Option<Probe>,
     period: Option<Period>,
+    pace: Pace,
 }
 
 /// Window was granted at `since`; without it nothing beyond `edge` could come.
@@ -154,6 +158,7 @@ impl Budget {
             received: 0,
             probe: None,
             period: None,
+            pace: Pace::default(),
         }
     }
 
@@ -228,18 +233,21 @@ impl Budget {
     }
 
     /// How much to grant a channel now whose peer may send `open` bytes more, while `held` bytes wait for the
-    /// application; 0 for nothing yet. `open` and `held` together never exceed the bounds above.
-    pub(super) fn grant(&mut self, now: Instant, flow: &mut Flow, open: u32, held: u32) -> u32 {
+    /// application; 0 for nothing yet. And when to ask again, if not only once more is consumed. `open` and `held` together
+    /// never exceed the bounds above.
+    pub(super) fn grant(&mut self, now: Instant, flow: &mut Flow, open: u32, held: u32) -> Part {
         let promised = open.saturating_add(held);
         let target = self.target(now, flow);
         let grant = target.saturating_sub(promised);
-        let grant = if grant < MAX_STEP.min(target / 4) {
-            0
-        } else {
-            grant
+        let part = match self.round_trip.shortest() {
+            _ if grant < MAX_STEP.min(target / 4) => Part::whole(0),
+            Some(path) if path >= LONG && !flow.is_fixed => {
+                flow.pace.part(now, path, target, grant, MAX_STEP)
+            }
+            _ => Part::whole(grant),
         };
-        self.settle(flow, promised + grant);
-        grant
+        self.settle(flow, promised + part.bytes);
+        part
     }
 
     /// The grant of a channel that may now send `open` bytes more leaves at `now`.

@@ -68,6 +68,8 @@ pub(super) struct Channel {
     is_let_go: bool,
     /// Is among those that wait for their turn.
     pub(super) is_in_line: bool,
+    /// Is among those that are granted more at some moment.
+    pub(super) is_due: bool,
     /// Is among those whose sender is to be told that there is room.
     pub(super) is_to_be_told: bool,
     requests: VecDeque<Vec<u8>>,
@@ -87,6 +89,7 @@ impl Channel {
             is_closed_by_peer: false,
             is_let_go: false,
             is_in_line: false,
+            is_due: false,
             is_to_be_told: false,
             requests: VecDeque::new(),
             awaited_replies: 0,
@@ -197,17 +200,24 @@ impl Channel {
         true
     }
 
-    /// The owner has consumed `length` bytes of what it held, which may make room for more.
+    /// The owner has consumed `length` bytes of what it held, which may make room for more: [`grant`](Self::grant) follows.
     pub(super) fn consumed(&mut self, now: Instant, length: u32, budget: &mut Budget) {
         let receiving = &mut self.receiving;
         let length = length.min(receiving.held);
         receiving.held -= length;
         budget.consumed(now, &mut receiving.flow, length);
+    }
+
+    /// Grants what may be granted now. When there is more to grant, unless something is consumed before.
+    pub(super) fn grant(&mut self, now: Instant, budget: &mut Budget) -> Option<Instant> {
+        let receiving = &mut self.receiving;
         if receiving.is_ended || self.is_closed_by_peer || self.is_let_go {
-            return;
+            return None;
         }
         let open = receiving.open + receiving.grant;
-        receiving.grant += budget.grant(now, &mut receiving.flow, open, receiving.held);
+        let part = budget.grant(now, &mut receiving.flow, open, receiving.held);
+        receiving.grant += part.bytes;
+        part.rest_at
     }
 
     /// Whether it wants a turn.

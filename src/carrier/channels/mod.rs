@@ -11,7 +11,8 @@
 //!
 //! Nobody waits for anybody. Every channel has a window in each direction: a server sends what was granted to it,
 //! and is granted more as the owner says [`consumed`](Channels::consumed); an owner that does not read stops
-//! its own channel and no other. So everything that arrives can always be taken off the socket at once. The other way, a channel
+//! its own channel and no other. So everything that arrives can always be taken off the socket at once. On a long path a
+//! window is granted in parts, the next of them at a moment that [`Channels::due`] tells. The other way, a channel
 //! queues up to [`Config::max_queued`] and its peer's window; channels take turns (`line.rs`).
 //!
 //! A channel of datagrams (`datagrams.rs`) has a queue of its own, `fair.rs`, in the place of all that: it takes everything,
@@ -43,6 +44,7 @@
 mod budget;
 mod channel;
 mod datagrams;
+mod due;
 mod event;
 mod fair;
 mod fault;
@@ -54,6 +56,7 @@ mod inbox;
 mod line;
 mod open;
 mod output;
+mod pace;
 mod slots;
 mod wire;
 
@@ -67,6 +70,7 @@ use bytes::{Buf, Bytes};
 
 pub use budget::Budget;
 use channel::{After, Channel};
+use due::Due;
 pub use event::Event;
 pub use fair::Drops;
 pub use fault::{Fault, Full, SendError};
@@ -130,6 +134,7 @@ pub struct Channels {
     budget: Budget,
     line: Line,
     writable: VecDeque<ChannelId>,
+    due: Due,
     /// Bytes of data that are queued over all channels.
     queued: usize,
     refused: u64,
@@ -148,6 +153,7 @@ impl Channels {
             budget: Budget::default(),
             line: Line::default(),
             writable: VecDeque::new(),
+            due: Due::default(),
             queued: 0,
             refused: 0,
             global_failures: 0,
@@ -282,7 +288,7 @@ impl Channels {
         if let Some(channel) = self.slots.get(id) {
             let length = u32::try_from(length).unwrap_or(u32::MAX);
             channel.consumed(now, length, &mut self.budget);
-            self.queue(id);
+            self.grant(now, id);
         }
     }
 
@@ -301,6 +307,12 @@ impl Channels {
 
     /// Moves packets into `out` until it holds [`BATCH`] bytes or there are no more. Writing them may make channels writable.
     pub fn poll_output(&mut self, now: Instant, out: &mut Outgoing) {
+        while let Some(id) = self.due.pop(now) {
+            if let Some(channel) = self.slots.get(id) {
+                channel.is_due = false;
+                self.grant(now, id);
+            }
+        }
         self.put_replies(out);
         while out.remaining() < BATCH
             && let Some(id) = self.line.next()
@@ -312,6 +324,11 @@ impl Channels {
     /// Whether [`poll_output`](Self::poll_output) has something.
     pub fn has_output(&self) -> bool {
         !self.line.is_empty() || self.global_failures > 0 || !self.unwanted.is_empty()
+    }
+
+    /// When to call [`poll_output`](Self::poll_output) even if nothing has happened: a channel may be granted more.
+    pub fn due(&self) -> Option<Instant> {
+        self.due.first()
     }
 
     /// Bytes of data that wait to be sent, over all channels.
@@ -347,6 +364,18 @@ impl Channels {
         {
             channel.is_in_line = true;
             self.line.join(id);
+        }
+    }
+
+    fn grant(&mut self, now: Instant, id: ChannelId) {
+        if let Some(channel) = self.slots.get(id) {
+            if let Some(at) = channel.grant(now, &mut self.budget)
+                && !channel.is_due
+            {
+                channel.is_due = true;
+                self.due.push(at, id);
+            }
+            self.queue(id);
         }
     }
 

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout_at;
 use tracing::debug;
 
 use super::flow::Flow;
@@ -279,12 +280,18 @@ impl Connection {
     async fn write(self: Arc<Self>, mut socket: OwnedWriteHalf) {
         let mut out = Outgoing::default();
         loop {
-            self.with(|shared, _| {
+            let due = self.with(|shared, _| {
                 shared.channels.poll_output(Instant::now(), &mut out);
                 shared.is_writer_idle = !out.has_remaining();
+                shared.writer_wakes = shared.channels.due();
+                shared.writer_wakes
             });
             if !out.has_remaining() {
-                self.work.notified().await;
+                match due {
+                    // Called or not, it looks what there is.
+                    Some(at) => _ = timeout_at(at.into(), self.work.notified()).await,
+                    None => self.work.notified().await,
+                }
             } else if let Err(error) = socket.write_buf(&mut out).await {
                 // The reader sees the end of the socket too, and tells.
                 debug!("writing the control socket: {error}");

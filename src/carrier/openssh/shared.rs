@@ -72,6 +72,8 @@ pub(super) struct Shared {
     pub(super) has_session: bool,
     /// The writer has nothing to do, and waits to be told.
     pub(super) is_writer_idle: bool,
+    /// Then it has something to do all the same.
+    pub(super) writer_wakes: Option<Instant>,
     /// Nothing works any more.
     pub(super) is_lost: bool,
 }
@@ -124,6 +126,7 @@ impl Default for Shared {
             owners: HashMap::new(),
             has_session: false,
             is_writer_idle: false,
+            writer_wakes: None,
             is_lost: false,
         }
     }
@@ -190,7 +193,12 @@ impl Shared {
 
     /// Whether the writer is to be called; true once for each time that it waits.
     pub(super) fn calls_writer(&mut self) -> bool {
-        let calls = self.is_writer_idle && self.channels.has_output();
+        let is_sooner = match (self.channels.due(), self.writer_wakes) {
+            (Some(due), Some(wakes)) => due < wakes,
+            (due, None) => due.is_some(),
+            (None, Some(_)) => false,
+        };
+        let calls = self.is_writer_idle && (self.channels.has_output() || is_sooner);
         self.is_writer_idle &= !calls;
         calls
     }

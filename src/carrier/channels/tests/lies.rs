@@ -16,6 +16,13 @@ fn numbers(bytes: &[u8]) -> Vec<u8> {
     payloads(bytes).iter().map(|payload| payload[0]).collect()
 }
 
+/// What the window is granted by.
+fn grants(client: &mut Client) -> Vec<u32> {
+    let said = payloads(&client.write_all());
+    let adjusts = said.iter().filter(|payload| payload[0] == 93);
+    adjusts.map(|payload| field(payload, 5)).collect()
+}
+
 #[test]
 fn an_unknown_number() {
     for about in [
@@ -291,6 +298,37 @@ fn window_is_granted_while_it_is_of_use() {
     client.read(&eof(id.0)).unwrap();
     client.channels.consumed(client.now, id, 8 * 32 * 1024);
     assert!(!client.channels.has_output(), "the peer has ended");
+}
+
+/// On a long path a window is granted part by part, each at its moment; nobody is called for a channel that has ended meanwhile.
+#[test]
+fn a_window_is_granted_in_parts() {
+    let parts = |ends_after: usize| {
+        let mut client = client();
+        let id = client.open();
+        client.write_all();
+        client.pass(Duration::from_millis(100));
+        client.read(&confirmation(id.0, 70, 1000, 1000)).unwrap();
+        for _ in 0..32 {
+            client.read(&data(id.0, &[0; 32 * 1024])).unwrap();
+        }
+        client.channels.consumed(client.now, id, 32 * 32 * 1024);
+        let (mut parts, start) = (Vec::new(), client.now);
+        parts.extend(grants(&mut client));
+        while let Some(at) = client.channels.due() {
+            assert!(at > client.now);
+            client.now = at;
+            if parts.len() == ends_after {
+                client.read(&close(id.0)).unwrap();
+            }
+            parts.extend(grants(&mut client));
+        }
+        (parts, client.now - start)
+    };
+    let (all, taken) = parts(usize::MAX);
+    assert_eq!(all, [128 * 1024; 8]);
+    assert_eq!(taken, Duration::from_millis(70));
+    assert_eq!(parts(3).0.len(), 3);
 }
 
 #[test]

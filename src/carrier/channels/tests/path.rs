@@ -20,6 +20,8 @@ enum Step {
     Arrived(usize),
     /// The application has taken a packet.
     Read(usize),
+    /// More may be granted.
+    Due(usize),
 }
 
 struct Channel {
@@ -34,6 +36,7 @@ struct Channel {
     read_time: u64,
     read: u64,
     most_promised: u32,
+    most_held: u32,
     /// Until when it has something to send.
     until: u64,
 }
@@ -90,6 +93,7 @@ impl Path {
             read_time: (f64::from(PACKET) * 1e9 / read_rate) as u64,
             read: 0,
             most_promised: window,
+            most_held: 0,
             until: u64::MAX,
         });
         let channel = self.channels.len() - 1;
@@ -147,6 +151,7 @@ impl Path {
                 let channel = &mut self.channels[number];
                 channel.open -= PACKET;
                 channel.held += PACKET;
+                channel.most_held = channel.most_held.max(channel.held);
                 self.budget.received(now, &mut channel.flow, PACKET);
                 channel.waiting.push_back(PACKET);
                 self.read(number);
@@ -157,18 +162,29 @@ impl Path {
                 channel.held -= PACKET;
                 channel.read += u64::from(PACKET);
                 self.budget.consumed(now, &mut channel.flow, PACKET);
-                let grant = self
-                    .budget
-                    .grant(now, &mut channel.flow, channel.open, channel.held);
-                channel.open += grant;
-                channel.most_promised = channel.most_promised.max(channel.open + channel.held);
-                if grant > 0 {
-                    self.budget
-                        .granted(now, &mut channel.flow, channel.open, grant);
-                    self.plan(self.one_way, Step::Granted(number, grant));
-                }
+                self.grant(number);
                 self.read(number);
             }
+            Step::Due(number) => self.grant(number),
+        }
+    }
+
+    fn grant(&mut self, number: usize) {
+        let now = self.at(self.now);
+        let channel = &mut self.channels[number];
+        let (open, held) = (channel.open, channel.held);
+        let part = self.budget.grant(now, &mut channel.flow, open, held);
+        let grant = part.bytes;
+        channel.open += grant;
+        channel.most_promised = channel.most_promised.max(channel.open + channel.held);
+        if grant > 0 {
+            self.budget
+                .granted(now, &mut channel.flow, channel.open, grant);
+            self.plan(self.one_way, Step::Granted(number, grant));
+        }
+        if let Some(at) = part.rest_at {
+            let after = u64::try_from((at - now).as_nanos()).unwrap();
+            self.plan(after, Step::Due(number));
         }
     }
 
@@ -308,6 +324,26 @@ fn an_answer_that_took_long_is_soon_forgotten() {
     assert!(rate > 0.9, "{rate} Gbit/s");
 }
 
+/// Who reads stands still for 20 ms now and then. What came meanwhile is granted again in no time, and would come so from then
+/// on: a whole window in one of those pauses.
+#[test]
+fn a_burst_does_not_stay_one() {
+    let mut path = Path::new(Duration::from_millis(100), 20.0);
+    path.add(FAST);
+    path.run(SECOND * 5);
+    let mut read = 0;
+    for _ in 0..100 {
+        path.channels[0].read_time = 20_000_000;
+        read += path.run(Duration::from_millis(20))[0];
+        path.channels[0].read_time = (f64::from(PACKET) * 1e9 / FAST) as u64;
+        read += path.run(Duration::from_millis(77))[0];
+    }
+    let rate = gigabits(read, Duration::from_millis(97) * 100);
+    assert!(rate > 1.1, "{rate} Gbit/s");
+    let held = path.channels[0].most_held;
+    assert!(held < 6 * MIB, "{held}");
+}
+
 /// It is what all of them send that ssh keeps up with, or does not.
 #[test]
 fn fast_channels_share_what_is_spare() {
@@ -428,7 +464,7 @@ fn growth_is_bounded_in_all() {
         budget.received(now, flow, open);
         budget.consumed(now, flow, open);
         let grant = budget.grant(now, flow, 0, 0);
-        assert!(grant >= 32 * KIB, "everybody may go on");
+        assert!(grant.bytes >= 32 * KIB, "everybody may go on");
     }
     assert!(budget.promised() < 512 << 20, "{}", budget.promised());
 }
