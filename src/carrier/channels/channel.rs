@@ -68,8 +68,8 @@ pub(super) struct Channel {
     is_let_go: bool,
     /// Is among those that wait for their turn.
     pub(super) is_in_line: bool,
-    /// Is among those that are granted more at some moment.
-    pub(super) is_due: bool,
+    /// When it is granted more.
+    pub(super) due: Option<Instant>,
     /// Is among those whose sender is to be told that there is room.
     pub(super) is_to_be_told: bool,
     requests: VecDeque<Vec<u8>>,
@@ -89,7 +89,7 @@ impl Channel {
             is_closed_by_peer: false,
             is_let_go: false,
             is_in_line: false,
-            is_due: false,
+            due: None,
             is_to_be_told: false,
             requests: VecDeque::new(),
             awaited_replies: 0,
@@ -208,16 +208,17 @@ impl Channel {
         budget.consumed(now, &mut receiving.flow, length);
     }
 
-    /// Grants what may be granted now. When there is more to grant, unless something is consumed before.
-    pub(super) fn grant(&mut self, now: Instant, budget: &mut Budget) -> Option<Instant> {
+    /// Grants what may be granted now, and finds out when there is more.
+    pub(super) fn grant(&mut self, now: Instant, budget: &mut Budget) {
+        self.due = None;
         let receiving = &mut self.receiving;
         if receiving.is_ended || self.is_closed_by_peer || self.is_let_go {
-            return None;
+            return;
         }
         let open = receiving.open + receiving.grant;
         let part = budget.grant(now, &mut receiving.flow, open, receiving.held);
         receiving.grant += part.bytes;
-        part.rest_at
+        self.due = part.rest_at;
     }
 
     /// Whether it wants a turn.

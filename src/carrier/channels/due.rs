@@ -1,36 +1,40 @@
 //! Which channels are granted more at what moment.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::slots::ChannelId;
 
-/// Moments, each with a channel. A channel that is gone stays until its moment has come, a round trip at most.
+/// Moments, at most one for each channel.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    moments: BinaryHeap<Reverse<(Instant, ChannelId)>>,
+    moments: BTreeSet<(Instant, ChannelId)>,
 }
 
 impl Due {
-    pub(super) fn push(&mut self, at: Instant, id: ChannelId) {
-        self.moments.push(Reverse((at, id)));
+    /// The channel's moment is `at`, and no longer `before`.
+    pub(super) fn replace(&mut self, id: ChannelId, before: Option<Instant>, at: Option<Instant>) {
+        if before == at {
+            return;
+        }
+        if let Some(before) = before {
+            self.moments.remove(&(before, id));
+        }
+        if let Some(at) = at {
+            self.moments.insert((at, id));
+        }
     }
 
     /// The next moment.
     pub(super) fn first(&self) -> Option<Instant> {
-        self.moments.peek().map(|Reverse((at, _))| *at)
+        self.moments.first().map(|(at, _)| *at)
     }
 
-    /// A channel whose moment has come.
+    /// A channel whose moment has come. It has none then.
     pub(super) fn pop(&mut self, now: Instant) -> Option<ChannelId> {
-        let first = self.moments.peek_mut()?;
-        let Reverse((at, id)) = *first;
-        if at > now {
-            return None;
-        }
-        PeekMut::pop(first);
+        let first = self.moments.first().copied();
+        let (at, id) = first.filter(|(at, _)| *at <= now)?;
+        self.moments.remove(&(at, id));
         Some(id)
     }
 }

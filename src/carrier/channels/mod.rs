@@ -309,7 +309,7 @@ impl Channels {
     pub fn poll_output(&mut self, now: Instant, out: &mut Outgoing) {
         while let Some(id) = self.due.pop(now) {
             if let Some(channel) = self.slots.get(id) {
-                channel.is_due = false;
+                channel.due = None;
                 self.grant(now, id);
             }
         }
@@ -369,12 +369,9 @@ impl Channels {
 
     fn grant(&mut self, now: Instant, id: ChannelId) {
         if let Some(channel) = self.slots.get(id) {
-            if let Some(at) = channel.grant(now, &mut self.budget)
-                && !channel.is_due
-            {
-                channel.is_due = true;
-                self.due.push(at, id);
-            }
+            let before = channel.due;
+            channel.grant(now, &mut self.budget);
+            self.due.replace(id, before, channel.due);
             self.queue(id);
         }
     }
@@ -411,6 +408,7 @@ impl Channels {
 
     fn remove(&mut self, id: ChannelId) {
         if let Some(channel) = self.slots.remove(id) {
+            self.due.replace(id, channel.due, None);
             self.budget.release(&channel.receiving.flow);
         }
     }

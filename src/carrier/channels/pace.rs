@@ -42,7 +42,7 @@ impl Last {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) bytes: u32,
-    /// When there is more to grant.
+    /// When to ask for the rest, where that is not small.
     pub(super) rest_at: Option<Instant>,
 }
 
@@ -132,7 +132,7 @@ mod tests {
         assert!(after_a_pause <= 5 * MIB / 4, "{after_a_pause}");
     }
 
-    /// It was thought to be a minute long: nobody waits for a moment that was reckoned from that.
+    /// It was thought to be a minute long: the next moment is not reckoned from that.
     #[test]
     fn a_path_that_is_shorter_than_thought() {
         let (mut pace, start) = (Pace::default(), Instant::now());

@@ -387,3 +387,45 @@ fn code(reason: Refusal) -> u32 {
         Refusal::Other(code) => code,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::carrier::channels::{ChannelType, Outgoing};
+
+    /// A message of numbers, and what follows them.
+    fn message(number: u8, fields: &[u32], rest: &[u8]) -> Bytes {
+        let fields = fields.iter().flat_map(|field| field.to_be_bytes());
+        let message = std::iter::once(number).chain(fields);
+        message.chain(rest.iter().copied()).collect()
+    }
+
+    /// What is due later than it wakes calls nobody: it finds that out by itself.
+    #[test]
+    fn the_writer_is_called_for_an_earlier_moment() {
+        let (mut shared, mut out) = (Shared::default(), Outgoing::default());
+        let start = Instant::now();
+        let id = shared.channels.open(ChannelType::session()).unwrap();
+        shared.channels.poll_output(start, &mut out);
+        let now = start + Duration::from_millis(100);
+        let mut hear = |message| shared.channels.handle(now, message).unwrap();
+        // The first channel is number 0.
+        hear(message(91, &[0, 70, 1000, 1000], b""));
+        for _ in 0..32 {
+            hear(message(94, &[0, 32 * 1024], &[0; 32 * 1024]));
+        }
+        shared.channels.consumed(now, id, 1 << 20);
+        shared.channels.poll_output(now, &mut out);
+        assert!(!shared.channels.has_output());
+        let due = shared.channels.due().unwrap();
+        let mut calls = |wakes| {
+            shared.is_writer_idle = true;
+            shared.writer_wakes = wakes;
+            let first = shared.calls_writer();
+            (first, shared.calls_writer())
+        };
+        assert_eq!(calls(None), (true, false));
+        assert_eq!(calls(Some(due + Duration::from_nanos(1))), (true, false));
+        assert_eq!(calls(Some(due)), (false, false));
+    }
+}

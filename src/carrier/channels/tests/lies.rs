@@ -331,6 +331,33 @@ fn a_window_is_granted_in_parts() {
     assert_eq!(parts(3).0.len(), 3);
 }
 
+/// The server took a minute for a channel, so the path was thought to be so long; another channel shows that it is not.
+#[test]
+fn a_moment_that_was_too_late_is_forgotten() {
+    let mut client = client();
+    let (id, other) = (client.open(), client.open());
+    client.write_all();
+    client.pass(Duration::from_secs(60));
+    client.read(&confirmation(id.0, 70, 1000, 1000)).unwrap();
+    client.read(&confirmation(other.0, 71, 1000, 1000)).unwrap();
+    for _ in 0..32 {
+        client.read(&data(id.0, &[0; 32 * 1024])).unwrap();
+    }
+    client.channels.consumed(client.now, id, 31 * 32 * 1024);
+    assert_eq!(grants(&mut client), [128 * 1024]);
+    let due = client.channels.due().unwrap();
+    assert!(due > client.now + Duration::from_secs(5));
+
+    let quick = client.open();
+    client.write_all();
+    client.pass(Duration::from_millis(10));
+    client.read(&confirmation(quick.0, 72, 1000, 1000)).unwrap();
+    client.channels.consumed(client.now, id, 32 * 1024);
+    client.write_all();
+    let due = client.channels.due().unwrap();
+    assert!(due <= client.now + Duration::from_millis(2));
+}
+
 #[test]
 fn an_open_that_was_given_up() {
     let mut client = client();

@@ -37,6 +37,8 @@ struct Channel {
     read: u64,
     most_promised: u32,
     most_held: u32,
+    /// When it may be granted more.
+    due: Option<u64>,
     /// Until when it has something to send.
     until: u64,
 }
@@ -94,6 +96,7 @@ impl Path {
             read: 0,
             most_promised: window,
             most_held: 0,
+            due: None,
             until: u64::MAX,
         });
         let channel = self.channels.len() - 1;
@@ -165,7 +168,10 @@ impl Path {
                 self.grant(number);
                 self.read(number);
             }
-            Step::Due(number) => self.grant(number),
+            Step::Due(number) if self.channels[number].due == Some(self.now) => {
+                self.grant(number);
+            }
+            Step::Due(_) => {}
         }
     }
 
@@ -182,8 +188,10 @@ impl Path {
                 .granted(now, &mut channel.flow, channel.open, grant);
             self.plan(self.one_way, Step::Granted(number, grant));
         }
+        self.channels[number].due = None;
         if let Some(at) = part.rest_at {
             let after = u64::try_from((at - now).as_nanos()).unwrap();
+            self.channels[number].due = Some(self.now + after);
             self.plan(after, Step::Due(number));
         }
     }
@@ -356,6 +364,16 @@ fn fast_channels_share_what_is_spare() {
     assert!(f64::from(promised) < most, "{promised}, {most}");
     let rate = gigabits(path.run(SECOND)[0..4].iter().sum(), SECOND);
     assert!(rate > 3.9, "{rate} Gbit/s");
+}
+
+/// However fast they are and however long the path is.
+#[test]
+fn what_is_on_its_way_is_bounded() {
+    let mut path = Path::new(Duration::from_millis(100), 20.0);
+    (0..8).for_each(|_| path.add(FAST));
+    path.run(SECOND * 10);
+    let promised: u32 = path.channels.iter().map(|it| it.open + it.held).sum();
+    assert!((22 * MIB..=24 * MIB).contains(&promised), "{promised}");
 }
 
 #[test]
