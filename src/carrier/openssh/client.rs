@@ -1,5 +1,6 @@
 //! Which ssh is installed, and how it is run.
 
+use std::env;
 use std::io::{self, PipeReader};
 use std::path::Path;
 use std::process::Stdio;
@@ -191,6 +192,7 @@ impl Client {
         let mut command = Command::new("ssh");
         command
             .args(self.options(socket, asks))
+            .envs(allocator(|name| env::var_os(name).is_some()))
             .stdin(Stdio::null())
             .stdout(end)
             .stderr(Stdio::piped())
@@ -274,6 +276,20 @@ const FIXED: [(Version, &str); 12] = [
     (Version(8, 7), "ForkAfterAuthentication=no"),
 ];
 
+/// How glibc's allocator is to serve ssh (mallopt(3)): from the heap up to 32 MiB, the most that it takes, and 64 MiB of what is
+/// free stay in it. ssh's output buffer grows by a new one for each packet (sshbuf.c, sshbuf_allocate); where each is a mapping
+/// of its own, with pages to be cleared and mapped, that takes four times as long, and more comes meanwhile than it hands on.
+const ALLOCATOR: [(&str, &str); 2] = [
+    ("MALLOC_MMAP_THRESHOLD_", "33554432"),
+    ("MALLOC_TRIM_THRESHOLD_", "67108864"),
+];
+
+/// What is added to ssh's environment: nothing that `is_set` there.
+fn allocator(is_set: impl Fn(&str) -> bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let all = ALLOCATOR.into_iter();
+    all.filter(move |(name, _)| !is_set(name))
+}
+
 /// Reads `OpenSSH_9.2p1 Debian-2, OpenSSL 3.0`, also with words in front as `OpenSSH_for_Windows_9.5p1` has them.
 fn version(said: &str) -> Option<Version> {
     let rest = said.strip_prefix("OpenSSH_")?;
@@ -339,6 +355,12 @@ mod tests {
         let new = client(Version(9, 2));
         assert!(!heard(&new) && heard(&new.with_remarks()));
         assert!(!heard(&client(Version(8, 4)).with_remarks()));
+    }
+
+    #[test]
+    fn an_allocator_that_was_set_stays() {
+        let added: Vec<_> = allocator(|name| name == "MALLOC_TRIM_THRESHOLD_").collect();
+        assert_eq!(added, [("MALLOC_MMAP_THRESHOLD_", "33554432")]);
     }
 
     #[test]
