@@ -202,8 +202,8 @@
 //! |---|---:|---:|---:|
 //! | download, 1 / 8 flows, Mbit/s | 10,151 (0.9) / 8,125 (1.1) | 6,003 (0.55) / 5,086 (0.64) | 10,642 / 7,409 |
 //! | upload, 1 / 8 flows, Mbit/s | 11,539 (1.5) / 10,781 (1.6) | 5,694 (0.73) / 5,319 (0.74) | 7,361 / 6,947 |
-//! | download, 20 ms round trip, Mbit/s (in a later run) | 2,424 (3.1) | 3,549 (4.5) | 785 |
-//! | download, 100 ms, 1 / 8 flows, Mbit/s (in a later run) | 506 (3.1) / 3,998 (3.1) | 1,306 (7.9) / 2,282 (1.7), of 91-2,603 | 166 / 1,307 |
+//! | download, 20 ms round trip, Mbit/s (in later runs) | 2,360 (3.0) | 4,014 (5.1) | 793 |
+//! | download, 100 ms, 1 / 8 flows, Mbit/s (in later runs) | 504 (3.1) / 3,921 (3.0) | 1,311 (7.8) / 1,931 (1.5) | 167 / 1,321 |
 //! | client CPU of a download, 1 / 8 flows, s/GB | 0.616 / 0.82 | 1.27 / 1.5 | 0.486 / 0.676 |
 //! | client CPU of an upload, 1 / 8 flows, s/GB | 0.531 / 0.578 | 1.28 / 1.42 | 0.809 / 0.985 |
 //! | short connections, 1 / 32 at a time, per second | 2,542 (0.8) / 6,997 (0.82) | 2,121 (0.67) / 6,420 (0.71) | 3,171 / 8,559 |
@@ -218,16 +218,17 @@
 //! 1.2 Gbit/s (`carrier/channels/budget.rs`). With twice what the path holds, and what was taken for its round trip growing
 //! with the queue, that buffer became 40 MB. Mbit/s of the first and the second download of a connection, three in turn:
 //!
-//! | round trip | with twice | now |
+//! | round trip | with twice | with 2 or 4 MiB more |
 //! |---|---|---|
 //! | 20 ms | 660 949, 1,071 22, 734 383 | 2,765 3,838, 2,253 3,767, 2,098 3,851 |
 //! | 40 ms | 511 774, 456 470, 718 106 | 1,425 3,759, 1,831 1,786, 1,351 3,356 |
 //! | 100 ms | 448 318, 383 2,167, 209 428 | 692 1,670, 1,013 1,005, 1,097 1,605 |
 //!
-//! In the lab, which sends all windows at once, a burst of 32 MiB was one that ssh sometimes copied for seconds: one download in
-//! three at 100 ms cost 10-40 s of CPU for a GB. So a window is 16 MiB at most, with which nine of nine got 1,276-1,338 Mbit/s. Eight
-//! flows have 32 between them, and one in four such runs still got 91. `sysctl -w net.core.wmem_default=1048576` before the start
-//! helps there.
+//! Still one download in four of eight flows at 100 ms got 91 Mbit/s, for 90 s of CPU a GB: once something waits there, ssh takes
+//! longer to copy than the next packet needs to come, until all that was granted has come. So windows are granted in parts, over
+//! four fifths of a round trip (`carrier/channels/pace.rs`): what comes in one burst is granted in one, and comes in one again. And
+//! glibc serves ssh's buffers from the heap (`carrier/openssh/client.rs`), as half of the copying was in new pages. Five of five
+//! then got 1,909-1,967 Mbit/s, and 1,257-1,319 with one flow, at 16 MiB for one and 24 for all.
 //!
 //! Eight downloads at once over one connection until 40 GB have come (`scripts/soak russh 40`, `scripts/soak openssh 40`): russh
 //! 41 GB in 32 s, openssh 40 GB in 51 s, and all eight go on.
@@ -305,7 +306,7 @@
 //! | packets that are on their way, or that sshd has not written | | 128 KiB; on a path longer than 5 ms what it takes, 2 MiB at most | `carrier/channels/flight.rs` |
 //! | packets that have come out of it and that nobody takes | | 1 MiB, 4,096: the oldest goes; 4 MiB of window | `carrier/openssh/packets.rs`, `carrier/channels/budget.rs` |
 //! | conversations by packets whose answers are let in | | 65,536: of a few the one silent for longest goes; 180 s of silence | `engine/asked.rs` |
-//! | window granted over ssh's own channels | 1 MiB; on a path longer than 5 ms as the application takes, 16 MiB at most | 4 MiB for the busy ones, 32 MiB on a long path; what is promised at first 64 MiB, then 32 KiB for each flow | `carrier/channels/budget.rs` |
+//! | window granted over ssh's own channels | 1 MiB; on a path longer than 5 ms as the application takes, 16 MiB at most | 4 MiB for the busy ones, 24 MiB on a long path; what is promised at first 64 MiB, then 32 KiB for each flow | `carrier/channels/budget.rs` |
 //! | names being looked up | | per connection 4 that were found before, or 1 other; 1 in all where they share the connection | `carrier/by_name/choice.rs` |
 //! | SSH connections for names | | none before the first; up to 4, each as a name needs one and for a minute longer, 16 at most where each carries 900 channels | `carrier/by_name/choice.rs`, `idle.rs` |
 //! | names known as found, and as not to be found | | 16,384 each | `carrier/by_name/memory.rs` |
