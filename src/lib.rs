@@ -202,8 +202,8 @@
 //! |---|---:|---:|---:|
 //! | download, 1 / 8 flows, Mbit/s | 10,151 (0.9) / 8,125 (1.1) | 6,003 (0.55) / 5,086 (0.64) | 10,642 / 7,409 |
 //! | upload, 1 / 8 flows, Mbit/s | 11,539 (1.5) / 10,781 (1.6) | 5,694 (0.73) / 5,319 (0.74) | 7,361 / 6,947 |
-//! | download, 20 ms round trip, Mbit/s (in later runs) | 2,360 (3.0) | 4,014 (5.1) | 793 |
-//! | download, 100 ms, 1 / 8 flows, Mbit/s (in later runs) | 504 (3.1) / 3,921 (3.0) | 1,311 (7.8) / 1,931 (1.5) | 167 / 1,321 |
+//! | download, 20 ms round trip, Mbit/s (in later runs) | 2,360 (3.1) | 4,014 (5.1) | 793 |
+//! | download, 100 ms, 1 / 8 flows, Mbit/s (in later runs) | 504 (3.2) / 3,921 (3.0) | 1,311 (7.8) / 1,931 (1.5) | 167 / 1,321 |
 //! | client CPU of a download, 1 / 8 flows, s/GB | 0.616 / 0.82 | 1.27 / 1.5 | 0.486 / 0.676 |
 //! | client CPU of an upload, 1 / 8 flows, s/GB | 0.531 / 0.578 | 1.28 / 1.42 | 0.809 / 0.985 |
 //! | short connections, 1 / 32 at a time, per second | 2,542 (0.8) / 6,997 (0.82) | 2,121 (0.67) / 6,420 (0.71) | 3,171 / 8,559 |
