@@ -227,7 +227,7 @@
 //! Still one download in four of eight flows at 100 ms got 91 Mbit/s, for 90 s of CPU a GB: once something waits there, ssh takes
 //! longer to copy than the next packet needs to come, until all that was granted has come. So windows are granted in parts, over
 //! four fifths of a round trip (`carrier/channels/pace.rs`): what comes in one burst is granted in one, and comes in one again. And
-//! glibc serves ssh's buffers from the heap (`carrier/openssh/client.rs`), as half of the copying was in new pages. Five of five
+//! glibc serves ssh's buffers from the heap (`carrier/openssh/client.rs`), as more than half of the copying was in new pages. Five of five
 //! then got 1,909-1,967 Mbit/s, and 1,257-1,319 with one flow, at 16 MiB for one and 24 for all.
 //!
 //! Eight downloads at once over one connection until 40 GB have come (`scripts/soak russh 40`, `scripts/soak openssh 40`): russh

@@ -11,9 +11,10 @@
 //! that, but [`SPARE`] more at most, over all busy channels. So it grows while it is what limits the rate, and when anything
 //! else does it stops that much above the bandwidth-delay product. What is spare waits in front of the slowest, and where
 //! that is the ssh process, in its output buffer, which it copies whole for each packet by which that becomes larger than it
-//! ever was (sshbuf.c, sshbuf_allocate): 2 MiB cost it 0.1 s once, 16 MiB ten seconds. Little of what is [`SLOW`] waits there,
-//! and it may have [`SPARE_SLOW`]: on a path that takes `d` longer than its shortest round trip the spare bytes are what comes
-//! in `d`, so 670 Mbit/s at 50 ms. Where it takes twice its shortest, nothing grows.
+//! ever was (sshbuf.c, sshbuf_allocate): 2 MiB cost it 0.1 s once, 16 MiB ten seconds, and half of that or less since they are on
+//! the heap (`openssh/client.rs`). Little of what is [`SLOW`] waits there, and it may have [`SPARE_SLOW`]: on a path that takes
+//! `d` longer than its shortest round trip the spare bytes are what comes in `d`, so 670 Mbit/s at 50 ms. Where it takes twice
+//! its shortest, nothing grows.
 //!
 //! The round trip that counts is the shortest of the last half minute or minute, so a queue that we cause ourselves does not
 //! look like a long path. One that stands for longer would: so every half minute (or 64 round trips) in which something comes

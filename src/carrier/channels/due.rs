@@ -32,9 +32,8 @@ impl Due {
 
     /// A channel whose moment has come. It has none then.
     pub(super) fn pop(&mut self, now: Instant) -> Option<ChannelId> {
-        let first = self.moments.first().copied();
-        let (at, id) = first.filter(|(at, _)| *at <= now)?;
-        self.moments.remove(&(at, id));
-        Some(id)
+        let has_come = self.first()? <= now;
+        let first = has_come.then(|| self.moments.pop_first())?;
+        first.map(|(_, id)| id)
     }
 }

@@ -278,7 +278,7 @@ const FIXED: [(Version, &str); 12] = [
 
 /// How glibc's allocator is to serve ssh (mallopt(3)): from the heap up to 32 MiB, the most that it takes, and 64 MiB of what is
 /// free stay in it. ssh's output buffer grows by a new one for each packet (sshbuf.c, sshbuf_allocate); where each is a mapping
-/// of its own, with pages to be cleared and mapped, that takes four times as long, and more comes meanwhile than it hands on.
+/// of its own, with pages to be cleared and mapped, that takes about twice as long, and more comes meanwhile than it hands on.
 const ALLOCATOR: [(&str, &str); 2] = [
     ("MALLOC_MMAP_THRESHOLD_", "33554432"),
     ("MALLOC_TRIM_THRESHOLD_", "67108864"),

@@ -196,6 +196,11 @@ impl Path {
         }
     }
 
+    /// What the server may send, or what waits for the applications, in bytes.
+    fn promised(&self) -> u32 {
+        self.channels.iter().map(|it| it.open + it.held).sum()
+    }
+
     fn read(&mut self, number: usize) {
         let channel = &mut self.channels[number];
         if !channel.reads && channel.waiting.pop_front().is_some() {
@@ -228,11 +233,7 @@ fn busy_channels_share_a_budget() {
     let mut path = Path::new(Duration::from_micros(200), 8.0);
     (0..8).for_each(|_| path.add(FAST));
     path.run(SECOND);
-    let promised: u32 = path
-        .channels
-        .iter()
-        .map(|channel| channel.open + channel.held)
-        .sum();
+    let promised = path.promised();
     assert!(promised <= 4 * MIB + 8 * PACKET, "{promised}");
     let read = path.run(SECOND);
     let rate = gigabits(read.iter().sum(), SECOND);
@@ -358,7 +359,7 @@ fn fast_channels_share_what_is_spare() {
     let mut path = Path::new(Duration::from_millis(40), 4.0);
     (0..4).for_each(|_| path.add(FAST));
     path.run(SECOND * 10);
-    let promised: u32 = path.channels.iter().map(|it| it.open + it.held).sum();
+    let promised = path.promised();
     let held_by_path = 4e9 / 8.0 * 0.04;
     let most = 1.05 * held_by_path + f64::from(2 * MIB);
     assert!(f64::from(promised) < most, "{promised}, {most}");
@@ -372,7 +373,7 @@ fn what_is_on_its_way_is_bounded() {
     let mut path = Path::new(Duration::from_millis(100), 20.0);
     (0..8).for_each(|_| path.add(FAST));
     path.run(SECOND * 10);
-    let promised: u32 = path.channels.iter().map(|it| it.open + it.held).sum();
+    let promised = path.promised();
     assert!((22 * MIB..=24 * MIB).contains(&promised), "{promised}");
 }
 
@@ -428,7 +429,7 @@ fn a_channel_that_slows_down_gives_its_window_back() {
     assert!(path.channels[0].most_promised > 12 * MIB);
     path.channels[0].read_time = u64::from(PACKET) * 1000;
     path.run(SECOND * 60);
-    let promised = path.channels[0].open + path.channels[0].held;
+    let promised = path.promised();
     assert!(promised <= 2 * MIB, "{promised}");
     assert!(path.budget.promised() <= u64::from(2 * MIB));
 }
