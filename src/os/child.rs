@@ -86,6 +86,11 @@ fn bear(wanted: &Receiver<Wanted>) {
 fn tie(command: &mut Command, terminal: Terminal, last: Signal) {
     let us = getpid();
     let tie = move || -> io::Result<()> {
+        // A handler of ours would take it until exec(2) has done away with handlers, and the child would live on.
+        if last != Signal::SIGKILL {
+            // SAFETY: a handler is replaced by the default action; none is put in its place.
+            unsafe { signal(last, SigHandler::SigDfl) }?;
+        }
         set_pdeathsig(last)?;
         // The signal is sent for an end from here on.
         if getppid() != us {
@@ -129,6 +134,27 @@ mod tests {
         let ended = tokio::time::timeout(Duration::from_millis(200), child.wait());
         assert!(ended.await.is_err());
         child.kill().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_child_that_is_no_program_yet_heeds_the_last_signal() {
+        use std::os::unix::process::ExitStatusExt;
+        use tokio::signal::unix::SignalKind;
+
+        // The program has handlers while it starts its children.
+        let _handled = tokio::signal::unix::signal(SignalKind::terminate()).unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("60").kill_on_drop(true);
+        tie(&mut command, Terminal::None, Signal::SIGTERM);
+        // As if the parent ended now: behind the last look for it, before the program is there.
+        // SAFETY: kill(2) may be called there.
+        #[expect(unsafe_code)]
+        unsafe {
+            command.pre_exec(|| Ok(nix::sys::signal::kill(getpid(), Signal::SIGTERM)?))
+        };
+        let mut child = command.spawn().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
+        assert_eq!(ended.unwrap().unwrap().signal(), Some(15));
     }
 
     #[tokio::test]
