@@ -41,7 +41,7 @@ static PARENT: Mutex<Option<SyncSender<Wanted>>> = Mutex::new(None);
 
 /// Starts a child that gets `last` when this process ends, whatever ends it (`PR_SET_PDEATHSIG`, prctl(2)); what the child
 /// has started itself is left to it. It is deaf to the terminal's Ctrl-C, Ctrl-\ and Ctrl-Z, which are for us: we end
-/// it in order. What we have blocked it has not.
+/// it in order. What we have blocked it has not, and `last` has its default action.
 ///
 /// # Errors
 /// Those of fork(2) and exec(2); no thread can be made; called outside a runtime.

@@ -1,5 +1,6 @@
 //! The TUN inlet: a driver that feeds the engine, and the streams of its flows.
 
+mod busy_poll;
 mod stream;
 mod vnet;
 
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 use smoltcp::time::Instant;
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time;
 
 use crate::engine::{
@@ -20,6 +23,7 @@ use crate::net::{Source, Target};
 use crate::os::memory;
 
 use super::device::read_some;
+use busy_poll::BusyPoll;
 
 pub use super::device::Device;
 pub use crate::engine::reject::Unreachable;
@@ -37,10 +41,11 @@ struct Shared<D: Device> {
     began: time::Instant,
 }
 
-/// The way out of the engine: the device, and a bell for the timer task.
+/// The way out of the engine: the device, a bell for the timer task, and who is told that packets go out.
 struct Port<D: Device> {
     device: AsyncFd<D>,
     timer_moved: Notify,
+    busy_poll: Arc<BusyPoll>,
     failed_writes: AtomicU64,
 }
 
@@ -66,6 +71,7 @@ impl<D: Device> Tun<D> {
         let port = Port {
             device,
             timer_moved: Notify::new(),
+            busy_poll: Arc::default(),
             failed_writes: AtomicU64::new(0),
         };
         Self {
@@ -116,6 +122,12 @@ impl<D: Device> Tun<D> {
         on_name: impl Fn(Datagram<'_>),
         on_beside: impl Fn(Beside<'_>),
     ) -> io::Result<()> {
+        let mut beside = JoinSet::new();
+        if is_awake_for_opens() {
+            let busy_poll = Arc::clone(&self.shared.engine.outlet().busy_poll);
+            let began = self.shared.began;
+            beside.spawn(async move { busy_poll.run(|| began.elapsed()).await });
+        }
         tokio::select! {
             result = self.read_packets(on_inbound, on_name, on_beside) => result,
             never = self.keep_time() => match never {},
@@ -129,14 +141,18 @@ impl<D: Device> Tun<D> {
         on_beside: impl Fn(Beside<'_>),
     ) -> io::Result<()> {
         let shared = &self.shared;
-        let device = &shared.engine.outlet().device;
+        let Port {
+            device, busy_poll, ..
+        } = shared.engine.outlet();
         let mut buffer = Scratch::default();
         let mut batch = Batch::default();
         loop {
             read_some(device, &mut buffer, |bytes| {
                 match shared.take(&mut batch, bytes) {
                     Some(Arrival::Flow(flow)) => {
-                        on_inbound(TunInbound::new(Arc::clone(shared), flow));
+                        busy_poll.begins();
+                        let began = shared.began.elapsed();
+                        on_inbound(TunInbound::new(Arc::clone(shared), flow, began));
                     }
                     Some(Arrival::Name(datagram)) => on_name(datagram),
                     Some(Arrival::Beside(beside)) => on_beside(beside),
@@ -144,6 +160,7 @@ impl<D: Device> Tun<D> {
                 }
             })
             .await?;
+            busy_poll.heard();
             shared.engine.end_batch(&mut batch, shared.now());
             // What came is passed on before it is acknowledged: a write to the device costs as much as the relay itself.
             tokio::task::yield_now().await;
@@ -166,6 +183,12 @@ impl<D: Device> Tun<D> {
             }
         }
     }
+}
+
+/// Whether one thread does everything, so that it does not sleep while its task is awake, and leaves a core to others.
+fn is_awake_for_opens() -> bool {
+    let has_one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
+    has_one_thread && std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
 }
 
 async fn sleep_until(due: Option<time::Instant>) {
@@ -239,6 +262,7 @@ impl<D: Device> Answers<D> {
 
 impl<D: Device> Outlet for Port<D> {
     fn transmit(&self, mut frame: Frame<'_>) {
+        self.busy_poll.heard();
         let device = self.device.get_ref();
         let bytes = if device.offload() {
             vnet::encode(&mut frame)

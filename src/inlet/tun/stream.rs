@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -36,7 +37,20 @@ impl<D: Device> Drop for Duty<D> {
 }
 
 /// A connection that an application asks for.
-pub struct TunInbound<D: Device>(Duty<D>);
+pub struct TunInbound<D: Device> {
+    duty: Duty<D>,
+    /// When that was, by the inlet's clock.
+    began: Duration,
+}
+
+impl<D: Device> Drop for TunInbound<D> {
+    /// Nobody waits for it any more.
+    fn drop(&mut self) {
+        let shared = &self.duty.shared;
+        let after = shared.began.elapsed().saturating_sub(self.began);
+        shared.engine.outlet().busy_poll.answered(after);
+    }
+}
 
 /// The bytes from the application.
 pub struct TunReader<D: Device>(Duty<D>);
@@ -45,12 +59,13 @@ pub struct TunReader<D: Device>(Duty<D>);
 pub struct TunWriter<D: Device>(Duty<D>);
 
 impl<D: Device> TunInbound<D> {
-    pub(super) fn new(shared: Arc<Shared<D>>, flow: FlowHandle) -> Self {
-        Self(Duty {
+    pub(super) fn new(shared: Arc<Shared<D>>, flow: FlowHandle, began: Duration) -> Self {
+        let duty = Duty {
             shared,
             flow,
             owed: true,
-        })
+        };
+        Self { duty, began }
     }
 }
 
@@ -59,19 +74,19 @@ impl<D: Device> Inbound for TunInbound<D> {
     type Writer = TunWriter<D>;
 
     fn source(&self) -> Source {
-        self.0.flow.key().source
+        self.duty.flow.key().source
     }
 
     fn target(&self) -> Target {
-        self.0.flow.key().target
+        self.duty.flow.key().target
     }
 
     async fn withdrawn(&mut self) {
-        poll_fn(|cx| self.0.shared.engine.poll_withdrawn(&self.0.flow, cx)).await;
+        poll_fn(|cx| self.duty.shared.engine.poll_withdrawn(&self.duty.flow, cx)).await;
     }
 
     fn accept(mut self) -> (TunReader<D>, TunWriter<D>) {
-        let Duty { shared, flow, .. } = &self.0;
+        let Duty { shared, flow, .. } = &self.duty;
         shared.engine.accept(shared.now(), flow);
         let half = || Duty {
             shared: Arc::clone(shared),
@@ -79,14 +94,14 @@ impl<D: Device> Inbound for TunInbound<D> {
             owed: true,
         };
         let halves = (TunReader(half()), TunWriter(half()));
-        self.0.discharge();
+        self.duty.discharge();
         halves
     }
 
     fn refuse(mut self, error: &OpenError) {
-        let Duty { shared, flow, .. } = &self.0;
+        let Duty { shared, flow, .. } = &self.duty;
         shared.engine.refuse(shared.now(), flow, error.failure);
-        self.0.discharge();
+        self.duty.discharge();
     }
 }
 
