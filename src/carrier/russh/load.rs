@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::cut::Cut;
 use super::refusal::Refusals;
 use super::route::Gate;
-use super::turns::{Fed, Turns};
+use super::turns::{Company, Fed, Turns};
 use crate::carrier::error::LostReason;
 use crate::carrier::link::next_number;
 
@@ -31,6 +31,14 @@ const BULK_MESSAGE: usize = 16 << 10;
 /// How long after its last bulk message a connection counts as busy, in milliseconds, unless the flow ends before. On a long
 /// path a window comes in one burst for each round trip.
 const BUSY_MS: u64 = 200;
+
+/// What the connections of a pool have in common.
+#[derive(Debug, Default)]
+pub(super) struct Common {
+    /// The pool's bell: a channel ended, a flow stalled, or a connection is lost.
+    pub(super) changed: Notify,
+    company: Arc<Company>,
+}
 
 /// The counters of one connection. Plain counters: the pool tolerates values that are a moment old.
 #[derive(Debug)]
@@ -59,12 +67,11 @@ pub(super) struct Load {
     leaving: AtomicBool,
     /// Rung when a channel joins, a flow is read again, or the goodbye is to be said.
     joined: Notify,
-    /// The pool's bell: a channel ended, a flow stalled, or the connection is lost.
-    changed: Arc<Notify>,
+    common: Arc<Common>,
 }
 
 impl Load {
-    pub(super) fn new(changed: Arc<Notify>) -> Self {
+    pub(super) fn new(common: Arc<Common>) -> Self {
         Self {
             number: next_number(),
             born: Instant::now(),
@@ -79,12 +86,12 @@ impl Load {
             lost: OnceLock::new(),
             cut: Arc::default(),
             gate: Arc::default(),
-            turns: Arc::default(),
+            turns: Arc::new(Turns::new(Arc::clone(&common.company))),
             glimpses: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
             over: Notify::new(),
             joined: Notify::new(),
-            changed,
+            common,
         }
     }
 
@@ -192,7 +199,7 @@ impl Load {
         // An error means that a reason is already there.
         let _ = self.lost.set(reason);
         self.over.notify_waiters();
-        self.changed.notify_one();
+        self.common.changed.notify_one();
     }
 
     /// Counts a channel until the guard is dropped.
@@ -259,7 +266,7 @@ impl Load {
     /// Counts a flow that is not read fast enough, until the guard is dropped.
     pub(super) fn wait(self: &Arc<Self>) -> WaitGuard {
         if self.waiting.fetch_add(1, Relaxed) == 0 {
-            self.changed.notify_one();
+            self.common.changed.notify_one();
         }
         WaitGuard(Arc::clone(self))
     }
@@ -267,7 +274,7 @@ impl Load {
     /// Counts a flow at its bound until the guard is dropped.
     pub(super) fn stall(self: &Arc<Self>) -> StallGuard {
         self.stalled.fetch_add(1, Relaxed);
-        self.changed.notify_one();
+        self.common.changed.notify_one();
         StallGuard(Arc::clone(self))
     }
 }
@@ -291,6 +298,8 @@ impl ChannelGuard {
         if let Some(now) = self.load.add_carried(bytes) {
             self.last_bulk.store(now, Relaxed);
             self.load.turns.feed(flow);
+        } else {
+            self.load.turns.keep_company(flow);
         }
     }
 
@@ -309,7 +318,7 @@ impl Drop for ChannelGuard {
     fn drop(&mut self) {
         // The pool only waits for the last one, to let a retired connection go.
         if self.load.channels.fetch_sub(1, Relaxed) == 1 {
-            self.load.changed.notify_one();
+            self.load.common.changed.notify_one();
         }
     }
 }
@@ -332,7 +341,7 @@ pub(super) struct StallGuard(Arc<Load>);
 impl Drop for StallGuard {
     fn drop(&mut self) {
         self.0.stalled.fetch_sub(1, Relaxed);
-        self.0.changed.notify_one();
+        self.0.common.changed.notify_one();
     }
 }
 

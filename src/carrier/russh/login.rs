@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use russh::client::{Config, Handle, connect_stream};
 use russh::{ChannelMsg, Limits, Preferred, SshId};
-use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -21,7 +20,7 @@ use super::greeting::{VERSION, greet};
 use super::handler::{ClientHandler, Handshake};
 use super::host_key::{Accepted, HostKeyCheck};
 use super::leash::{Leash, leashed};
-use super::load::Load;
+use super::load::{Common, Load};
 use super::refusal::Refusals;
 use super::route::{self, Base, Known, Way};
 use super::server::Server;
@@ -125,14 +124,14 @@ impl<'a> How<'a> {
 pub(super) async fn further(
     plan: &SshPlan,
     access: &Access,
-    changed: Arc<Notify>,
+    common: Arc<Common>,
 ) -> Result<Connection, ConnectError> {
     let how = How {
         before: Some(access),
         is_further: true,
         prompter: None,
     };
-    let (connection, _) = log_in(plan, how, changed).await?;
+    let (connection, _) = log_in(plan, how, common).await?;
     Ok(connection)
 }
 
@@ -148,12 +147,12 @@ pub(super) fn boxed<'a>(
     Box::pin(log_in(plan, how, Arc::default()))
 }
 
-/// Logs in to the server of `plan`, and rings `changed` when something happens to the connection.
+/// Logs in to the server of `plan`, and rings the bell of `common` when something happens to the connection.
 ///
 /// # Errors
 /// [`ConnectError`], also of a jump host's login.
-pub(super) async fn log_in(plan: &SshPlan, how: How<'_>, changed: Arc<Notify>) -> LoggedIn {
-    let load = Arc::new(Load::new(changed));
+pub(super) async fn log_in(plan: &SshPlan, how: How<'_>, common: Arc<Common>) -> LoggedIn {
+    let load = Arc::new(Load::new(common));
     let (way, known) = route::open(plan, &how, &load).await?;
     let before = how.before.and_then(|access| access.host_key.clone());
     let mut check = HostKeyCheck::new(plan, how.prompter.clone()).after(before);

@@ -42,9 +42,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use self::load::Common;
 use self::login::How;
 use self::pool::{Place, Pool};
 use super::by_name::{NoMore, ONE_CONNECTION};
@@ -142,9 +142,8 @@ impl RusshCarrier {
     }
 
     async fn log_in(plan: &SshPlan, how: How<'_>) -> Result<Self, ConnectError> {
-        let changed = Arc::new(Notify::new());
-        let bell = Arc::clone(&changed);
-        let (first, access) = login::log_in(plan, how, bell).await?;
+        let common = Arc::<Common>::default();
+        let (first, access) = login::log_in(plan, how, Arc::clone(&common)).await?;
         let description = Description {
             server: first.base().peer(),
             host_key: first.host_key().map(host_key::describe).unwrap_or_default(),
@@ -155,7 +154,7 @@ impl RusshCarrier {
         };
         Ok(Self {
             addresses: access.known.addresses(),
-            pool: Pool::new(plan.clone(), access, first, changed),
+            pool: Pool::new(plan.clone(), access, first, common),
             dial: Arc::default(),
             description,
         })

@@ -19,7 +19,7 @@ use self::retry::Retry;
 use self::rush::Rush;
 use super::backlog::Store;
 use super::connection::Connection;
-use super::load::ChannelGuard;
+use super::load::{ChannelGuard, Common};
 use super::login::{self, Access};
 use super::vigil;
 use crate::carrier::error::LostReason;
@@ -41,7 +41,7 @@ pub(super) struct Pool {
     asked: Option<usize>,
     access: Access,
     connections: Mutex<Vec<Arc<Connection>>>,
-    changed: Arc<Notify>,
+    common: Arc<Common>,
     /// Rung after every look at the connections.
     tended: Notify,
     store: Arc<Store>,
@@ -68,7 +68,7 @@ impl Pool {
         plan: SshPlan,
         access: Access,
         first: Connection,
-        changed: Arc<Notify>,
+        common: Arc<Common>,
     ) -> Arc<Self> {
         if plan.connections.is_some_and(|asked| asked > 1) && !access.is_silent() {
             warn!(
@@ -80,7 +80,7 @@ impl Pool {
             plan,
             access,
             connections: Mutex::new(vec![Arc::new(first)]),
-            changed,
+            common,
             tended: Notify::new(),
             store: Arc::default(),
             lost: watch::Sender::new(None),
@@ -91,15 +91,15 @@ impl Pool {
             growing: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         });
-        pool.changed.notify_one();
+        pool.common.changed.notify_one();
         // Weak inside: the task must not keep alive what its end depends on.
         let weak = Arc::downgrade(&pool);
-        let bell = Arc::clone(&pool.changed);
+        let common = Arc::clone(&pool.common);
         tokio::spawn(async move {
             let mut pause = TICK;
             loop {
                 // An elapsed tick is as good as a bell.
-                let _ = tokio::time::timeout(pause, bell.notified()).await;
+                let _ = tokio::time::timeout(pause, common.changed.notified()).await;
                 let Some(pool) = weak.upgrade() else {
                     return;
                 };
@@ -191,7 +191,7 @@ impl Pool {
     pub(super) async fn place(&self) -> Result<Place, OpenError> {
         // Once per open, not per look: a look rings the bell that the next one waits for.
         if self.should_grow(Instant::now()) {
-            self.changed.notify_one();
+            self.common.changed.notify_one();
         }
         let patience = tokio::time::sleep(STALL_WAIT);
         tokio::pin!(patience);
@@ -260,7 +260,7 @@ impl Pool {
                 pool.grow().await;
                 pool.growing.store(false, Relaxed);
                 // Perhaps more are wanted already.
-                pool.changed.notify_one();
+                pool.common.changed.notify_one();
             });
         }
         self.tended.notify_waiters();
@@ -343,8 +343,8 @@ impl Pool {
 
     async fn grow(&self) {
         let checks = self.checks.load(Relaxed);
-        let changed = Arc::clone(&self.changed);
-        let login = login::further(&self.plan, &self.access, changed);
+        let common = Arc::clone(&self.common);
+        let login = login::further(&self.plan, &self.access, common);
         let error = match tokio::time::timeout(LOGIN_TIMEOUT, login).await {
             Ok(Ok(connection)) => {
                 *self.retry() = Retry::default();
