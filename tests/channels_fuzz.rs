@@ -60,6 +60,22 @@ fn a_flow_from_beginning_to_end() {
     assert_eq!(drive::drive(&story.concat()), [90, 94, 96, 97]);
 }
 
+#[test]
+fn a_frame_without_bytes_is_not_sent() {
+    let write = [7, 0x10, 0];
+    let story = [
+        // A tunnel of frames, confirmed.
+        &[9][..],
+        &write,
+        &[11, 0, 0x20, 0, 0x02, 0],
+        // One that is empty, and one of 100 bytes.
+        &[1, 0, 0, 0],
+        &[1, 0, 0, 100],
+        &write,
+    ];
+    assert_eq!(drive::drive(&story.concat()), [90, 94]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 

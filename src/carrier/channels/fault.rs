@@ -74,7 +74,7 @@ pub enum SendError {
     /// The channel is closed or closing, its EOF has been said, or it is not open yet.
     #[error("the channel takes no more")]
     Closed,
-    /// A datagram that is longer than the peer takes, or a channel that carries none.
+    /// A datagram that is longer than the peer takes, or empty, or a channel that carries none.
     #[error("the channel takes no datagram of that length")]
     TooLong,
     /// Too many requests wait for their answers.

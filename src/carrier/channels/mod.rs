@@ -199,7 +199,8 @@ impl Channels {
     /// Queues a datagram of the flow with this hash. It may be dropped, or others for it: [`drops`](Self::drops) counts.
     ///
     /// # Errors
-    /// The channel is not open, its end has been said, or the datagram is longer than [`max_datagram`](Self::max_datagram).
+    /// The channel is not open, its end has been said, or the datagram is longer than [`max_datagram`](Self::max_datagram), or
+    /// empty: sshd's device takes none, and sshd would close the channel for that (channels.c, `channel_handle_wfd`).
     pub fn send_datagram(
         &mut self,
         now: Instant,
@@ -211,7 +212,7 @@ impl Channels {
         let channel = self.slots.get(id).filter(|channel| channel.may_send());
         let channel = channel.ok_or(SendError::Closed)?;
         let datagrams = channel.datagrams.as_mut().ok_or(SendError::TooLong)?;
-        if data.len() > datagrams.max_length(most) {
+        if data.is_empty() || data.len() > datagrams.max_length(most) {
             return Err(SendError::TooLong);
         }
         datagrams.push(now, flow, data);
