@@ -150,9 +150,7 @@ impl<D: Device> Tun<D> {
             read_some(device, &mut buffer, |bytes| {
                 match shared.take(&mut batch, bytes) {
                     Some(Arrival::Flow(flow)) => {
-                        busy_poll.begins();
-                        let began = shared.began.elapsed();
-                        on_inbound(TunInbound::new(Arc::clone(shared), flow, began));
+                        on_inbound(TunInbound::new(Arc::clone(shared), flow));
                     }
                     Some(Arrival::Name(datagram)) => on_name(datagram),
                     Some(Arrival::Beside(beside)) => on_beside(beside),

@@ -59,7 +59,9 @@ pub struct TunReader<D: Device>(Duty<D>);
 pub struct TunWriter<D: Device>(Duty<D>);
 
 impl<D: Device> TunInbound<D> {
-    pub(super) fn new(shared: Arc<Shared<D>>, flow: FlowHandle, began: Duration) -> Self {
+    pub(super) fn new(shared: Arc<Shared<D>>, flow: FlowHandle) -> Self {
+        shared.engine.outlet().busy_poll.begins();
+        let began = shared.began.elapsed();
         let duty = Duty {
             shared,
             flow,
