@@ -300,7 +300,7 @@
 //! | messages that russh has queued for a flow | 2 MiB (64 of 32 KiB) | by the number of flows | `carrier/russh/login.rs` |
 //! | backlog in memory | 1.5 MiB, and one piece of 256 KiB that came out of the file | 64 MiB, then 512 KiB for each flow | `carrier/russh/backlog.rs` |
 //! | backlog in a file | 1 GiB | 8 GiB | `carrier/russh/backlog.rs` |
-//! | window granted to the server | 3 MiB, and 480 KiB per ms of round trip, 12 MiB at most | by the number of flows | `carrier/russh/login.rs` |
+//! | window granted to the server | 3 MiB, and 480 KiB per ms of round trip, 12 MiB at most, 14 from 80 ms on | by the number of flows | `carrier/russh/login.rs` |
 //! | taken off a connection before other tasks have their turn | 256 KiB alone, 64 KiB beside others that carry little, 512 KiB of several | 2 MiB | `carrier/russh/turns.rs` |
 //! | waiting to be sent through a jump host or a ProxyCommand | | flows hold back from 512 KiB, 64 MiB per connection at most | `carrier/russh/route/outbox.rs` |
 //! | packets on their way into a tunnel (`tun@openssh.com`) | 1 MiB, 100 ms: the oldest goes | 2 MiB | `carrier/channels/fair.rs` |
