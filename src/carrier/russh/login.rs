@@ -46,7 +46,7 @@ const WINDOW_PER_MS: u32 = 480 << 10;
 const WINDOW_MAX: u32 = 12 << 20;
 /// The most on a path so long that TCP's slow start hides that copying. Over 100 ms the first 32 MB take 2.0-2.6 s with
 /// 14 MiB, 2.2-2.4 with 12, and then come at 583 Mbit/s, not 500; where the path takes 100 or 400 Mbit/s both are alike.
-/// With 15 MiB, 624 Mbit/s, three of eight downloads after the first took 3.1-7.6 s for 32 MB, with 14 one of eleven, 3.1.
+/// With 15 MiB, 624 Mbit/s, three of nine downloads after the first took 3.1-7.6 s for 32 MB, with 14 one of fourteen, 3.1.
 const WINDOW_MAX_FAR: u32 = 14 << 20;
 /// Where such a path begins, in milliseconds.
 const FAR_MS: u32 = 80;
