@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use thiserror::Error;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::names::patience::Patience;
 use super::netlink::{Netlink, NetlinkError, route_message, rule_message};
 use super::routes::Entry;
 
@@ -43,6 +45,8 @@ pub struct Undo {
     netlink: Netlink,
     index: u32,
     made: Vec<Entry>,
+    /// With who takes it away.
+    patience: Patience,
 }
 
 /// Makes `entries` hold, in their order; `device` is that of [`super::TunDevice::name`].
@@ -58,6 +62,7 @@ pub async fn apply(netlink: &Netlink, device: &str, entries: &[Entry]) -> Result
         netlink: netlink.clone(),
         index,
         made: Vec::with_capacity(entries.len()),
+        patience: Patience::new(Instant::now()),
     };
     for entry in entries {
         debug!("{entry}");
@@ -113,13 +118,7 @@ impl Undo {
         if !entries.iter().any(|entry| matches!(entry, Entry::Rule(_))) {
             return Err(ApplyError::Nothing);
         }
-        let is_wanted = |entry: &Entry| {
-            matches!(
-                entry,
-                Entry::Address { .. } | Entry::Route(_) | Entry::Rule(_)
-            )
-        };
-        for entry in entries.iter().filter(|entry| is_wanted(entry)) {
+        for entry in entries.iter().filter(|entry| is_lasting(entry)) {
             if self.made.contains(entry) {
                 continue;
             }
@@ -133,6 +132,23 @@ impl Undo {
         let is_held = |entry: &Entry| matches!(entry, Entry::Route(_) | Entry::Rule(_));
         self.drop_where(|made| is_held(made) && !entries.contains(made))
             .await
+    }
+
+    /// Makes what somebody else took away. systemd-networkd does when it starts (`ManageForeignRoutes=` and
+    /// `ManageForeignRoutingPolicyRules=` of networkd.conf(5)), and what is captured would go out in clear from then on.
+    pub(super) async fn make_again(&mut self) {
+        let mut was_missing = Ok(false);
+        for entry in self.made.iter().filter(|entry| is_lasting(entry)) {
+            match make(&self.netlink, self.index, entry).await {
+                Err(error) if error.errno() == Some(nix::libc::EEXIST) => {}
+                made => was_missing = made.map(|()| true),
+            }
+        }
+        let plainly = "somebody took routes or rules of ours away; they are there again";
+        let last = "somebody takes routes or rules of ours away again and again; they are made each time, but until then what should be \
+                    captured goes out as if underpass were not there";
+        self.patience
+            .tell("routes and rules", was_missing, plainly, last);
     }
 
     /// Takes back what `is_it` says.
@@ -171,6 +187,14 @@ impl Undo {
         }
         left
     }
+}
+
+/// What holds until it is taken away, and can be made while the device is up.
+fn is_lasting(entry: &Entry) -> bool {
+    matches!(
+        entry,
+        Entry::Address { .. } | Entry::Route(_) | Entry::Rule(_)
+    )
 }
 
 /// A table has one route to a network: to the device, or none.

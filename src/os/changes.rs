@@ -24,6 +24,12 @@ const GROUPS: i32 = libc::RTMGRP_LINK
     | libc::RTMGRP_IPV4_ROUTE
     | libc::RTMGRP_IPV6_IFADDR
     | libc::RTMGRP_IPV6_ROUTE;
+/// Links, and routes and rules of both versions. `RTNLGRP_IPV6_RULE` has no `RTMGRP_*`.
+const HELPER_GROUPS: i32 = libc::RTMGRP_LINK
+    | libc::RTMGRP_IPV4_ROUTE
+    | libc::RTMGRP_IPV4_RULE
+    | libc::RTMGRP_IPV6_ROUTE
+    | 1 << (libc::RTNLGRP_IPV6_RULE - 1);
 /// What one read takes, in bytes: NLMSG_GOODSIZE is a page, and notifications of one event come together.
 const BUFFER: usize = 32 << 10;
 /// What of a link's flags says whether packets go through.
@@ -40,8 +46,9 @@ pub struct Changes {
 #[derive(Debug, Default)]
 struct Seen {
     own_device: u32,
-    /// Whether it is news what else changes in a link than whether it carries: its name, the bridge that it is a port of.
-    every_link: bool,
+    /// Whether it is news what else changes in a link than whether it carries: its name, the bridge that it is a port of. And of
+    /// routes and rules, that one of ours may be gone.
+    is_helper: bool,
     /// The flags of links by index, of those that have been told of. As many as there are links at most.
     links: HashMap<u32, u32>,
 }
@@ -59,13 +66,14 @@ impl Changes {
         Self::of(GROUPS, seen)
     }
 
-    /// The same, of whatever changes in links, and of nothing else.
-    pub(super) fn of_links() -> io::Result<Self> {
+    /// The same for the helper: of whatever changes in links, as the routes of a device that goes down go without a word, and
+    /// of what may have taken our routes and rules away.
+    pub(super) fn for_helper() -> io::Result<Self> {
         let seen = Seen {
-            every_link: true,
+            is_helper: true,
             ..Seen::default()
         };
-        Self::of(libc::RTMGRP_LINK, seen)
+        Self::of(HELPER_GROUPS, seen)
     }
 
     fn of(groups: i32, seen: Seen) -> io::Result<Self> {
@@ -129,7 +137,13 @@ impl Seen {
     /// The fixed part of `struct ifinfomsg`, `ifaddrmsg` or `rtmsg` (linux/rtnetlink.h, linux/if_addr.h) decides.
     fn one(&mut self, kind: u16, body: &[u8]) -> Option<&'static str> {
         match kind {
-            libc::RTM_NEWLINK | libc::RTM_DELLINK if self.every_link => Some("a link"),
+            libc::RTM_NEWLINK | libc::RTM_DELLINK if self.is_helper => Some("a link"),
+            libc::RTM_NEWROUTE if self.is_helper => None,
+            libc::RTM_DELROUTE if self.is_helper => {
+                (*body.get(5)? == PROTOCOL).then_some("a route of ours")
+            }
+            // Whose it was comes behind the fixed part (FRA_PROTOCOL): few go, so each is looked into.
+            libc::RTM_DELRULE => Some("a rule"),
             libc::RTM_NEWLINK => {
                 let (index, flags) = (word(body, 4)?, word(body, 8)? & CARRIES);
                 let is_new = self.links.insert(index, flags) != Some(flags);
@@ -216,6 +230,27 @@ mod tests {
         };
         assert_eq!(seen.news(&address(7)), None);
         assert_eq!(seen.news(&address(3)), Some("an address"));
+    }
+
+    #[test]
+    fn the_helper_hears_of_links_and_of_what_takes_its_own_away() {
+        let mut seen = Seen {
+            is_helper: true,
+            ..seen()
+        };
+        let gone = |protocol| {
+            let body = [2, 0, 0, 0, 254, protocol, 0, 0, 0, 0, 0, 0];
+            message(libc::RTM_DELROUTE, &body)
+        };
+        assert_eq!(seen.news(&gone(PROTOCOL)), Some("a route of ours"));
+        assert_eq!(seen.news(&gone(3)), None);
+        assert_eq!(seen.news(&route(PROTOCOL)), None);
+        assert_eq!(seen.news(&route(3)), None);
+        for index in [3, 7] {
+            assert_eq!(seen.news(&link(index, libc::IFF_UP)), Some("a link"));
+        }
+        let rule = message(libc::RTM_DELRULE, &[2; 12]);
+        assert_eq!(seen.news(&rule), Some("a rule"));
     }
 
     #[test]

@@ -68,6 +68,51 @@ fn a_signal_while_rules_are_made_undoes_them() {
     assert_eq!(lab.network_state("client"), before);
 }
 
+/// As systemd-networkd does when it starts, and who sets the device down and up.
+#[test]
+fn what_somebody_takes_away_is_there_again() {
+    let lab = Lab::up();
+    let mut underpass = lab.underpass(&format!("{} {} -x {}/32", V4.subnet, V6.subnet, V4.other));
+    let before = lab.network_state("client");
+    let table = before.split("\"table\":\"").find_map(|rest| {
+        let table = rest.split('"').next()?;
+        table.parse::<u32>().ok()
+    });
+    let flush = format!("route flush table {}", table.unwrap());
+    for taken in [
+        "-4 rule flush protocol 117",
+        "-6 rule flush protocol 117",
+        &flush,
+    ] {
+        let status = lab.command("client", "ip").args(taken.split(' ')).status();
+        assert!(status.unwrap().success(), "{taken}");
+        underpass.wait_for_line("they are there again");
+        eventually(taken, || lab.network_state("client") == before);
+    }
+    let device = underpass_device(&before);
+    for way in ["down", "up"] {
+        let set = ["link", "set", &device, way];
+        assert!(
+            lab.command("client", "ip")
+                .args(set)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    for net in [V4, V6] {
+        eventually("its routes are there again", || {
+            connect(&lab, net.host, 80) == "open"
+        });
+    }
+    assert_eq!(underpass.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+fn underpass_device(state: &str) -> String {
+    let (_, rest) = state.split_once("\"ifname\":\"underpass").unwrap();
+    format!("underpass{}", rest.split('"').next().unwrap())
+}
+
 #[test]
 fn sigkill_leaves_nothing_that_captures_and_the_next_start_clears_the_rest() {
     let lab = Lab::up();

@@ -22,7 +22,7 @@ use crate::plan::{CapturePlan, DeviceKind, DevicePlan, Subnet};
 
 /// Longest first message, in bytes; it is read before anything else is known of the other end.
 const MOST_HELLO: usize = 1 << 10;
-/// Changes in links within this time are one.
+/// Changes within this time are one.
 const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Reads the first message, and the network namespace to work in if one comes along. Blocks until it is there.
@@ -82,7 +82,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let line = Line::new(socket, Takes::Nothing)?;
     let netlink = Netlink::new().map_err(io::Error::other)?;
-    let mut links = Changes::of_links()?;
+    let mut changes = Changes::for_helper()?;
     let mut server = Server {
         netlink,
         slot: None,
@@ -94,7 +94,7 @@ pub async fn serve(
         place,
     };
     tokio::select! {
-        () = server.converse(line, &mut links) => {}
+        () = server.converse(line, &mut changes) => {}
         () = until => debug!("told to end"),
     }
     server.undo_all().await;
@@ -136,7 +136,7 @@ struct Held {
 
 impl Server {
     /// Until the other end goes, or speaks out of turn.
-    async fn converse(&mut self, mut line: Line, links: &mut Changes) {
+    async fn converse(&mut self, mut line: Line, changes: &mut Changes) {
         if let Err(error) = line.send(&Reply::Ready, None).await {
             debug!("nobody is there: {error}");
             return;
@@ -144,10 +144,10 @@ impl Server {
         loop {
             let request = tokio::select! {
                 request = line.receive::<Request>() => request,
-                () = link_changed(links) => {
-                    // One seldom comes alone.
+                () = host_changed(changes) => {
+                    // One change seldom comes alone.
                     tokio::time::sleep(TOGETHER).await;
-                    self.follow_bridges().await;
+                    self.follow_host().await;
                     continue;
                 }
                 names = Names::changed(&mut self.names) => {
@@ -329,9 +329,10 @@ impl Server {
         Ok(())
     }
 
-    /// Captures what comes in by the bridges of containers that there are now.
-    async fn follow_bridges(&mut self) {
-        let Some(held) = &self.held else { return };
+    /// Makes again what somebody took away, and captures what comes in by the bridges of containers that there are now.
+    async fn follow_host(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        held.undo.make_again().await;
         match bridges(&self.netlink).await {
             Ok(bridges) if bridges == held.bridges => return,
             Ok(bridges) => debug!("bridges of containers: {}", bridges.join(", ")),
@@ -391,10 +392,10 @@ impl Server {
     }
 }
 
-/// Waits for a change in links; for ever where there is no way to hear of one.
-async fn link_changed(links: &mut Changes) {
-    if let Err(error) = links.next().await {
-        warn!("new bridges of containers go unnoticed: {error}");
+/// Waits for a change in the host's links, or in our routes and rules; for ever where there is no way to hear of one.
+async fn host_changed(changes: &mut Changes) {
+    if let Err(error) = changes.next().await {
+        warn!("new bridges of containers, and who takes our routes away, go unnoticed: {error}");
         std::future::pending::<()>().await;
     }
 }

@@ -11,7 +11,7 @@ mod file;
 mod keeper;
 pub(super) mod left;
 pub(super) mod netns;
-mod patience;
+pub(super) mod patience;
 mod program;
 mod resolved;
 

@@ -14,7 +14,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 
 /// Sets bounds to it.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(in crate::os) struct Patience {
     began: Instant,
     times: u32,
     /// Not to be looked at before.
@@ -35,7 +35,7 @@ enum Said {
 }
 
 impl Patience {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::os) fn new(now: Instant) -> Self {
         Self {
             began: now,
             times: 0,
@@ -55,7 +55,7 @@ impl Patience {
     }
 
     /// Where it `was_set` again, says so, or that it is once a minute from here on.
-    pub(super) fn tell(
+    pub(in crate::os) fn tell(
         &mut self,
         what: &str,
         was_set: Result<bool, impl Display>,
