@@ -107,9 +107,10 @@ impl Near {
         self.said.notify_one();
     }
 
+    /// Of a flow that is open.
     fn tell_error(&self, flow: u32, error: Errno) {
-        if let Some(failure) = failure(error) {
-            self.tell(|far| far.tell_failure(flow, failure));
+        if !is_loss(error) {
+            self.tell(|far| far.tell_failure(flow, failure(error)));
         }
     }
 
@@ -220,7 +221,7 @@ impl Flows<'_> {
             Some(_) if self.flows.len() >= MOST => Err(OpenFailure::NoResources),
             Some(to) => connected(to).map_err(|error| {
                 let number = error.raw_os_error().map(Errno::from_raw);
-                number.and_then(failure).unwrap_or(OpenFailure::Other)
+                number.map_or(OpenFailure::Other, failure)
             }),
         };
         match opened {
@@ -295,10 +296,17 @@ fn forget_errors(socket: &UdpSocket) {
     while recv(socket.as_raw_fd(), &mut [0], flags).is_ok() {}
 }
 
-/// What the near end is told; `None`: nothing went wrong.
-fn failure(error: Errno) -> Option<OpenFailure> {
-    Some(match error {
-        Errno::EAGAIN | Errno::EINTR => return None,
+/// Whether a datagram is lost at most, and nothing said of its flow: a queue here is full, say.
+fn is_loss(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS | Errno::ENOMEM
+    )
+}
+
+/// What the near end is told.
+fn failure(error: Errno) -> OpenFailure {
+    match error {
         Errno::ECONNREFUSED => OpenFailure::Refused,
         Errno::EHOSTUNREACH | Errno::EHOSTDOWN => OpenFailure::HostUnreachable,
         Errno::ENETUNREACH | Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL => {
@@ -307,5 +315,5 @@ fn failure(error: Errno) -> Option<OpenFailure> {
         Errno::EACCES | Errno::EPERM => OpenFailure::Filtered,
         Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => OpenFailure::NoResources,
         _ => OpenFailure::Other,
-    })
+    }
 }

@@ -381,6 +381,36 @@ async fn what_is_unreachable_is_told_as_what_it_is() {
     }
 }
 
+/// A network of its own whose queue is full at any time.
+const FULL: &[&str] = &[
+    "/usr/bin/unshare",
+    "--net",
+    "/bin/sh",
+    "-c",
+    "export PATH=$PATH:/usr/sbin:/sbin; ip link set lo up; tc qdisc add dev lo root pfifo limit 0; \
+     ip route add unreachable 10.5.0.0/16; exec /bin/sh \"$@\"",
+    "sh",
+];
+
+#[tokio::test]
+async fn a_full_queue_at_the_server_ends_no_flow() {
+    for program in EVERYTHING {
+        let (local, _dir) = with(program, FULL);
+        let mut rig = Rig::with(program, local).await;
+        let lost = "127.0.0.1:53".parse().unwrap();
+        for port in [1, 2, 3, 1] {
+            rig.send(key(port, lost), lost, b"anybody?");
+        }
+        // What is heard of this one was said after all that was said of them.
+        let last = "10.5.0.1:53".parse().unwrap();
+        rig.send(key(9, last), last, b"anybody?");
+        let unreachable = Heard::Failed(OpenFailure::HostUnreachable);
+        assert_eq!(rig.next().await, (key(9, last), unreachable), "{program}");
+        let flows = rig.proxy.counters().flows;
+        assert!((3..=4).contains(&flows), "{program}: {flows}");
+    }
+}
+
 /// A server that lets a login have few files: the flow that would end next makes room.
 #[tokio::test]
 async fn a_far_end_with_few_files_keeps_the_latest_flows() {

@@ -1,5 +1,5 @@
 use strict;
-use Errno qw(EAGAIN EWOULDBLOCK EINTR);
+use Errno qw(EAGAIN EWOULDBLOCK EINTR ENOBUFS ENOMEM);
 use Fcntl;
 use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6);
 
@@ -19,7 +19,9 @@ my ($heard, $said, $readers) = ('', "underpass-udp-1\n", '');
 
 sub tell_near { my ($flow, $kind, $data) = @_; $said .= pack('nNC', length($data), $flow, $kind) . $data }
 sub later { $! == EAGAIN || $! == EWOULDBLOCK || $! == EINTR }
-sub failed { my ($flow) = @_; tell_near($flow, $ERROR, chr($codes{$! + 0} || $OTHER)) unless later() }
+sub tell_error { my ($flow) = @_; tell_near($flow, $ERROR, chr($codes{$! + 0} || $OTHER)) }
+# A full queue of the server's takes a datagram, and not the flow.
+sub failed { tell_error($_[0]) unless later() || $! == ENOBUFS || $! == ENOMEM }
 
 sub close_flow {
     my $s = delete $flows{$_[0]} or return;
@@ -35,7 +37,7 @@ sub open_flow {
     my $to = $six ? pack_sockaddr_in6($port, inet_pton(AF_INET6, $host)) : sockaddr_in($port, inet_aton($host));
     my $s;
     unless (socket($s, $six ? AF_INET6 : AF_INET, SOCK_DGRAM, 0) and connect($s, $to)) {
-        failed($flow);
+        tell_error($flow);
         tell_near($flow, $CLOSE, '');
     } else {
         # IPV6_RECVERR, IP_RECVERR: unreachable hosts and networks are heard of, too.

@@ -6,6 +6,8 @@ CODES = {errno.ECONNREFUSED: REFUSED, errno.EHOSTUNREACH: HOST, errno.EHOSTDOWN:
          errno.EAFNOSUPPORT: NETWORK, errno.EADDRNOTAVAIL: NETWORK, errno.EACCES: FILTERED, errno.EPERM: FILTERED,
          errno.EMFILE: NO_ROOM, errno.ENFILE: NO_ROOM, errno.ENOBUFS: NO_ROOM, errno.ENOMEM: NO_ROOM}
 AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
+# A full queue of the server's takes a datagram, and not the flow.
+LOST = AGAIN + (errno.ENOBUFS, errno.ENOMEM)
 FULL = 262144
 LINUX = sys.platform.startswith("linux")
 
@@ -15,9 +17,12 @@ flows, heard, said = {}, bytearray(), bytearray(b"underpass-udp-1\n")
 def tell(flow, kind, data=b""):
     said.extend(struct.pack(">HIB", len(data), flow, kind) + data)
 
+def tell_error(flow, error):
+    tell(flow, ERROR, bytes([CODES.get(error.errno, OTHER)]))
+
 def failed(flow, error):
-    if error.errno not in AGAIN:
-        tell(flow, ERROR, bytes([CODES.get(error.errno, OTHER)]))
+    if error.errno not in LOST:
+        tell_error(flow, error)
 
 def close(flow):
     s = flows.pop(flow, None)
@@ -39,7 +44,7 @@ def open_(flow, host, port):
         wait.register(s, selectors.EVENT_READ, flow)
         flows[flow] = s
     except OSError as error:
-        failed(flow, error)
+        tell_error(flow, error)
         tell(flow, CLOSE)
         if s:
             s.close()
