@@ -9,6 +9,8 @@
 //! | root | `/run/underpass` |
 //! | a user | `$XDG_RUNTIME_DIR/underpass`, or `/run/user/UID/underpass` |
 //! | where that cannot be had | `underpass-UID` in the directory for temporary files |
+//!
+//! Whoever looks for instances passes over a directory that another user made or can write to.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,6 +29,8 @@ use tracing::debug;
 pub const MAX_NAME: usize = 64;
 /// Tries to take a name whose last owner is just leaving.
 const TRIES: u32 = 50;
+/// How a lock file is opened: whoever has put something else in its place holds nobody up, and leads nobody elsewhere.
+const LOCK_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 /// The lock file's text is a pid.
 const PID_BYTES: u64 = 32;
 
@@ -96,10 +100,29 @@ pub fn places(uid: u32, variable: impl Fn(&str) -> Option<String>) -> Vec<PathBu
     places
 }
 
+/// Those of `places` that only user `uid` or root can have put something into. Anybody may make one that is missing where
+/// temporary files are.
+pub fn trusted(mut places: Vec<PathBuf>, uid: u32) -> Vec<PathBuf> {
+    places.retain(|place| {
+        let is_trusted = is_directory(place, &[uid, 0], 0o022);
+        if !is_trusted {
+            debug!("{} is missing, or not of user {uid} alone", place.display());
+        }
+        is_trusted
+    });
+    places
+}
+
 /// Whether it is a directory, no link, of this user and of nobody else.
 fn is_private(path: &Path, uid: u32) -> bool {
-    fs::symlink_metadata(path)
-        .is_ok_and(|data| data.is_dir() && data.uid() == uid && data.mode() & 0o077 == 0)
+    is_directory(path, &[uid], 0o077)
+}
+
+/// Whether it is a directory, no link, of one of `owners`, with none of the `forbidden` bits in its mode.
+fn is_directory(path: &Path, owners: &[u32], forbidden: u32) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|data| {
+        data.is_dir() && owners.contains(&data.uid()) && data.mode() & forbidden == 0
+    })
 }
 
 /// An instance that has, or had, its socket in one of the places.
@@ -114,11 +137,11 @@ pub struct Found {
 impl Found {
     /// The number of its process, where it has left one.
     pub fn pid(&self) -> Option<String> {
-        pid_in(File::open(self.socket.with_extension("lock")).ok()?)
+        pid_in(open_left(&self.socket.with_extension("lock")).ok()?)
     }
 }
 
-/// The sockets in `places`, by name; some may be left by killed instances.
+/// The sockets in `places`, which are [`trusted`], by name; some may be left by killed instances.
 pub fn find(places: &[PathBuf]) -> Vec<Found> {
     let entries = places.iter().filter_map(|place| fs::read_dir(place).ok());
     let paths = entries
@@ -135,7 +158,7 @@ pub fn find(places: &[PathBuf]) -> Vec<Found> {
     found
 }
 
-/// Removes what killed instances left in `places`; how many there were. What is alive is left alone. A directory goes with its
+/// Removes what killed instances left in `places`, which are [`trusted`]; how many there were. What is alive is left alone. A directory goes with its
 /// last instance.
 pub fn clear(places: &[PathBuf]) -> usize {
     places.iter().map(|place| clear_place(place)).sum()
@@ -153,7 +176,7 @@ fn clear_place(place: &Path) -> usize {
 
 fn remove_stale(path: &Path) -> Option<()> {
     is_name(path.file_stem()?.to_str()?).then_some(())?;
-    let file = File::open(path).ok()?;
+    let file = open_left(path).ok()?;
     // Held while its files go, so that nobody takes the name meanwhile.
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
     is_same(&lock, path).then_some(())?;
@@ -287,7 +310,15 @@ fn open(path: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
+        .custom_flags(LOCK_FLAGS)
+        .open(path)
+}
+
+/// A lock file that may have been left.
+fn open_left(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(LOCK_FLAGS)
         .open(path)
 }
 
@@ -309,6 +340,7 @@ fn pid_in(file: File) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
+    use std::time::Duration;
 
     use super::*;
 
@@ -395,6 +427,52 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(dir.path(), &link).unwrap();
         assert!(matches!(claim("a", &link), Err(ClaimError::NotOurs(_))));
+    }
+
+    #[test]
+    fn what_others_could_have_made_is_not_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let uid = Uid::effective().as_raw();
+        let path = |name: &str| dir.path().join(name);
+        for (name, mode) in [("own", 0o755), ("group", 0o770), ("all", 0o777)] {
+            fs::create_dir(path(name)).unwrap();
+            fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::write(path("file"), "").unwrap();
+        std::os::unix::fs::symlink(path("own"), path("link")).unwrap();
+        let names = ["own", "group", "all", "file", "link", "missing"];
+        let places = Vec::from(names.map(path));
+        assert_eq!(trusted(places, uid), [path("own")]);
+        // Another user's is nobody's business, and root's is everybody's.
+        let others = trusted(vec![path("own")], uid + 4711);
+        assert_eq!(others.is_empty(), uid != 0);
+        if uid == 0 {
+            std::os::unix::fs::chown(path("own"), Some(4711), None).unwrap();
+            assert_eq!(trusted(vec![path("own")], 0), [] as [PathBuf; 0]);
+            assert_eq!(trusted(vec![path("own")], 4711), [path("own")]);
+        }
+    }
+
+    #[test]
+    fn a_fifo_or_a_link_in_place_of_a_lock_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("underpass");
+        fs::create_dir(&place).unwrap();
+        nix::unistd::mkfifo(&place.join("a.lock"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(dir.path().join("elsewhere"), "1").unwrap();
+        std::os::unix::fs::symlink("../elsewhere", place.join("b.lock")).unwrap();
+        for name in ["a.sock", "b.sock"] {
+            fs::write(place.join(name), "").unwrap();
+        }
+        let (sender, done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let places = [place];
+            let pids: Vec<_> = find(&places).iter().map(Found::pid).collect();
+            sender.send((pids, clear(&places))).unwrap();
+        });
+        let (pids, cleared) = done.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(pids, [None, None]);
+        assert_eq!(cleared, 1);
     }
 
     #[test]

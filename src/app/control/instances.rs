@@ -15,18 +15,18 @@ pub fn own_places() -> Vec<PathBuf> {
     run_dir::places(Uid::effective().as_raw(), surroundings::variable)
 }
 
-/// Where instances are looked for: under sudo also those of who called it.
+/// Where instances are looked for: under sudo also those of who called it. Places that nobody else could fill.
 pub fn all_places() -> Vec<PathBuf> {
-    let mut places = own_places();
+    let mut places = run_dir::trusted(own_places(), Uid::effective().as_raw());
     if let Ok(person) = surroundings::person()
         && person.behind_sudo.is_some()
     {
         let theirs = run_dir::places(person.uid, surroundings::variable);
-        places.extend(
-            theirs
-                .into_iter()
-                .filter(|place| !own_places().contains(place)),
-        );
+        for place in run_dir::trusted(theirs, person.uid) {
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
     }
     places
 }
