@@ -11,7 +11,7 @@ use super::control::instances;
 use super::control::protocol::{Answer, Request};
 use super::control::report::{self, FlowReport};
 use super::exit::Exit;
-use super::table::{Size, Span, columns, plain};
+use super::table::{Size, Span, columns};
 use crate::os::run_dir::{self, Found};
 use crate::os::{Process, Processes, SocketOwner, SocketOwners, Transport};
 
@@ -122,8 +122,8 @@ impl Line {
 
     fn owner(&self) -> String {
         match (&self.process, self.pid, &self.user, self.uid) {
-            (Some(process), Some(pid), ..) => format!("{} ({pid})", plain(process)),
-            (.., Some(user), _) => format!("of {}", plain(user)),
+            (Some(process), Some(pid), ..) => format!("{process} ({pid})"),
+            (.., Some(user), _) => format!("of {user}"),
             (.., Some(uid)) => format!("of user {uid}"),
             _ => "-".to_owned(),
         }
@@ -201,7 +201,7 @@ mod tests {
             flow: 7,
             is_open: true,
             source: "10.9.0.1:4242".to_owned(),
-            target: "10.0.1.20:443".to_owned(),
+            target: "10.0.1.20:443\x1b[2J".to_owned(),
             mapped_to: None,
             since: 1_000,
             bytes: Bytes {

@@ -82,13 +82,15 @@ struct Whole<'a>(&'a Report, u64);
 impl Display for Whole<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(report, now) = *self;
-        let mut line = |name: &str, text: &dyn Display| writeln!(f, "{name:<10}{text}");
+        // Whatever of it the instance has from elsewhere, or is itself.
+        let mut line =
+            |name: &str, text: &dyn Display| writeln!(f, "{name:<10}{}", plain(&text.to_string()));
         line("name", &report.name)?;
         line("state", &state(report, now))?;
         line("server", &server(report))?;
         if !report.server.host_key.is_empty() {
-            line("host key", &plain(&report.server.host_key))?;
-            line("login", &plain(&report.server.login))?;
+            line("host key", &report.server.host_key)?;
+            line("login", &report.server.login)?;
         }
         let carrier = &report.carrier;
         let connections = count(carrier.connections as u64, "connection");
@@ -130,10 +132,7 @@ impl Display for Whole<'_> {
         }
         if let Some(last) = &report.last_error {
             let ago = Span(now.saturating_sub(last.at));
-            line(
-                "last error",
-                &format_args!(" {}, {ago} ago", plain(&last.text)),
-            )?;
+            line("last error", &format_args!(" {}, {ago} ago", last.text))?;
         }
         line(
             "process",
@@ -149,12 +148,8 @@ impl Display for Whole<'_> {
 
 fn state(report: &Report, now: u64) -> String {
     let time = Span(now.saturating_sub(report.since));
-    let why = report.why.as_deref().map(plain).unwrap_or_default();
-    let why = if why.is_empty() {
-        why
-    } else {
-        format!(": {why}")
-    };
+    let why = report.why.as_deref().filter(|why| !why.is_empty());
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
     match report.state {
         State::Starting => format!("starting for {time}"),
         State::Up => format!("up for {time}"),
@@ -328,6 +323,29 @@ mod tests {
             ..report("lab")
         };
         insta::assert_snapshot!(table(&[up, report("production")], 400_000));
+    }
+
+    /// Whoever answers may say anything.
+    #[test]
+    fn no_text_of_a_report_steers_a_terminal() {
+        let mut report = report("prod\x1b[2J");
+        for text in [
+            &mut report.server.alias,
+            &mut report.carrier.why,
+            &mut report.version,
+            &mut report.subnets[0],
+            &mut report.excludes[0],
+            &mut report.gateway[0],
+        ] {
+            text.push_str("\x1b[2J\r\n");
+        }
+        report.device = Some("\u{9b}2J".to_owned());
+        report.drops.insert("\x07".to_owned(), 1);
+        let whole = Whole(&report, 4800).to_string();
+        for text in [whole, table(&[report.clone(), report], 4800)] {
+            let steers = |c: char| c.is_control() && c != '\n';
+            assert!(!text.contains(steers), "{text:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-/// Each row on a line, its cells under those of the first.
+/// Each row on a line, its cells under those of the first; [`plain`], wherever they are from.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let mut widths = Vec::new();
     for row in rows {
@@ -15,7 +15,7 @@ pub(super) fn columns(rows: &[Vec<String>]) -> String {
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:<width$}  ");
+            let _ = write!(line, "{:<width$}  ", plain(cell));
         }
         text.push_str(line.trim_end());
         text.push('\n');

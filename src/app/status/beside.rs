@@ -1,7 +1,7 @@
 //! What is no TCP, for a person.
 
 use super::super::control::report::{Beside, Tunnel};
-use super::super::table::{Size, plain};
+use super::super::table::Size;
 use super::list;
 
 /// The lines: what each is of, and its text. What is refused as ever needs none.
@@ -12,11 +12,11 @@ pub(super) fn lines(beside: &Beside) -> Vec<(&'static str, String)> {
         return lines;
     }
     if let Some(why) = &beside.no_tunnel {
-        lines.push(("tunnel", format!("none: {}", plain(why))));
+        lines.push(("tunnel", format!("none: {why}")));
     }
     for (name, text) in [("udp", &beside.udp), ("ping", &beside.ping)] {
         if !text.is_empty() {
-            lines.push((name, plain(text)));
+            lines.push((name, text.clone()));
         }
     }
     lines
@@ -34,9 +34,9 @@ fn of(tunnel: &Tunnel) -> String {
     let state = match (&tunnel.why, tunnel.is_up) {
         (_, true) => match tunnel.warnings.first() {
             None => "up".to_owned(),
-            Some(warning) => format!("up, but {}", plain(problem(warning))),
+            Some(warning) => format!("up, but {}", problem(warning)),
         },
-        (Some(why), false) => format!("down: {}", plain(why)),
+        (Some(why), false) => format!("down: {why}"),
         (None, false) => "down, and being opened again".to_owned(),
     };
     let (ours, far) = (list(ours, usize::MAX), list(far, usize::MAX));
@@ -45,10 +45,7 @@ fn of(tunnel: &Tunnel) -> String {
         some => format!("; {some} packets dropped"),
     };
     let (up, down) = (Size(tunnel.up.bytes), Size(tunnel.down.bytes));
-    format!(
-        "{mode}, {state}: {ours} here, {far} by {} there; {up} up, {down} down{dropped}",
-        plain(device)
-    )
+    format!("{mode}, {state}: {ours} here, {far} by {device} there; {up} up, {down} down{dropped}")
 }
 
 /// Without what to do about it, which the log and the JSON form have.
