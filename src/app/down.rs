@@ -8,6 +8,9 @@ use super::control::protocol::{Answer, Request};
 use super::exit::Exit;
 use crate::os::run_dir::Found;
 
+/// An instance answers twice: that it will end, and that it has ended.
+const ANSWERS: usize = 2;
+
 /// Ends the instance of `name`, the only one, or `all` there are. [`Exit::Success`] when they are gone and have taken
 /// everything back, [`Exit::NotUndone`] where one could not, [`Exit::Failure`] where none runs or one stays.
 pub fn run(name: Option<&str>, all: bool) -> Exit {
@@ -63,13 +66,56 @@ fn end(found: &Found) -> Exit {
 fn until_gone(found: &Found) -> Result<Option<u8>, ClientError> {
     let mut asked = client::ask(found, Request::Down {})?;
     let mut exit = None;
-    // The kernel closes the socket with the process.
-    while let Some(answer) = asked.answer()? {
-        match answer {
-            Answer::Ended { exit: code } => exit = Some(code),
-            Answer::Failed { why } => return Err(ClientError::Answer(why)),
-            _ => {}
+    for _ in 0..=ANSWERS {
+        match asked.answer()? {
+            Some(Answer::Stopping { .. }) => {}
+            Some(Answer::Ended { exit: code }) => exit = Some(code),
+            Some(Answer::Failed { why }) => return Err(ClientError::Answer(why)),
+            Some(other) => return Err(ClientError::Answer(format!("{other:?}"))),
+            // The kernel closes the socket with the process.
+            None => return Ok(exit),
         }
     }
-    Ok(exit)
+    Err(ClientError::Answer("it says ever more".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::app::control::protocol;
+
+    /// What comes of a socket where somebody says `said` again and again.
+    fn ended(said: &Answer, times: usize) -> Result<Option<u8>, ClientError> {
+        let dir = tempfile::tempdir().unwrap();
+        let found = Found {
+            name: "a".to_owned(),
+            socket: dir.path().join("a.sock"),
+        };
+        let listener = UnixListener::bind(&found.socket).unwrap();
+        let line = protocol::line(said).unwrap();
+        let says = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            for _ in 0..times {
+                // Who has heard enough goes.
+                if stream.write_all(&line).is_err() {
+                    break;
+                }
+            }
+        });
+        let ended = until_gone(&found);
+        says.join().unwrap();
+        ended
+    }
+
+    #[test]
+    fn who_never_stops_talking_holds_nobody_up() {
+        for said in [Answer::Stopping { pid: 1 }, Answer::Ended { exit: 0 }] {
+            let error = ended(&said, 1_000_000).unwrap_err();
+            assert!(matches!(error, ClientError::Answer(_)), "{error}");
+        }
+        assert!(matches!(ended(&Answer::Ended { exit: 7 }, 1), Ok(Some(7))));
+    }
 }
