@@ -216,6 +216,16 @@ fn a_dry_run_names_the_rules_and_the_server_that_is_left_out() {
     assert_eq!(text(&output.stderr), "");
 }
 
+/// As under a supervisor that lets the kernel reap its children. ssh is one of ours; dash ignores no such thing.
+#[test]
+fn whose_starter_ignores_the_end_of_children_learns_of_it() {
+    let mut command = Command::new("bash");
+    let script = "trap '' CHLD; exec \"$0\" up --dry-run -r h 10.1.0.0/16";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_underpass")]);
+    let output = command.env("NO_COLOR", "1").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
 #[test]
 fn the_log_is_json_when_asked_for() {
     let output = underpass(&["up", "-r", "h", "--log-format", "json"]);

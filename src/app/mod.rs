@@ -40,6 +40,7 @@ use crate::os::daemon::Attached;
 use crate::os::names;
 use crate::os::namespace::existing;
 use crate::os::pid_file::Keeper;
+use crate::os::signals;
 use crate::plan::sources::Use;
 use crate::plan::{self, netns::Netns};
 use exit::Exit;
@@ -48,6 +49,8 @@ use helping::{Helper, Words};
 /// Runs a command line to its end. Whatever went wrong has been said on stderr.
 pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.collect();
+    // Fails for no signal that there is.
+    let _ = signals::heed_children();
     // Nobody's files and no name of a user's are looked for on a server.
     if cli::is_far_end(&words) {
         return far_end::run().into();

@@ -48,6 +48,18 @@ pub(super) fn ignore() -> io::Result<()> {
     Ok(())
 }
 
+/// Has the kernel keep how a child ended until it is asked. Who has started us may have ignored SIGCHLD, and that outlives
+/// execve(2): then nobody ever learns of an end (wait(2), NOTES).
+///
+/// # Errors
+/// sigaction(2).
+pub fn heed_children() -> io::Result<()> {
+    #[expect(unsafe_code, reason = "actions of signals")]
+    // SAFETY: an action is replaced by the default one, which does nothing; no handler runs.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
+    Ok(())
+}
+
 /// A signal that has come.
 #[derive(Clone, Copy, Debug)]
 pub struct Come {
