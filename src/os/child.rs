@@ -12,6 +12,8 @@ use nix::unistd::{getpid, getppid, setsid};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
+use super::limits;
+
 /// Whether a child may ask on our terminal.
 #[derive(Debug)]
 pub enum Terminal {
@@ -41,7 +43,8 @@ static PARENT: Mutex<Option<SyncSender<Wanted>>> = Mutex::new(None);
 
 /// Starts a child that gets `last` when this process ends, whatever ends it (`PR_SET_PDEATHSIG`, prctl(2)); what the child
 /// has started itself is left to it. It is deaf to the terminal's Ctrl-C, Ctrl-\ and Ctrl-Z, which are for us: we end
-/// it in order. What we have blocked it has not, and `last` has its default action.
+/// it in order. What we have blocked it has not, `last` has its default action, and it may have as many files open as we were
+/// started with.
 ///
 /// # Errors
 /// Those of fork(2) and exec(2); no thread can be made; called outside a runtime.
@@ -108,10 +111,11 @@ fn tie(command: &mut Command, terminal: Terminal, last: Signal) {
             // SAFETY: the default action is replaced by none; no handler runs.
             unsafe { signal(key, SigHandler::SigIgn) }?;
         }
+        limits::give_back_open_files();
         Ok(())
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, setsid, ioctl, pthread_sigmask, signal. Nothing is
-    // allocated; errors are plain numbers.
+    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, setsid, ioctl, pthread_sigmask, signal,
+    // getrlimit, setrlimit. Nothing is allocated; errors are plain numbers.
     unsafe { command.pre_exec(tie) };
 }
 
