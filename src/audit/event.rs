@@ -1,7 +1,7 @@
 //! What is handed over to be written down.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -17,9 +17,10 @@ pub(super) enum Event {
     Lost(SystemTime, String),
     Back(SystemTime, Box<Login>),
     FlowStart(Arc<Flow>),
-    /// Without an outcome: it was stopped.
-    FlowEnd(SystemTime, Arc<Flow>, Option<Outcome>),
+    FlowEnd(Arc<Flow>, End),
     Reopen,
+    /// Something waits beside the queue.
+    Look,
     /// The last one.
     Stop(SystemTime, String, Totals),
 }
@@ -27,7 +28,7 @@ pub(super) enum Event {
 impl Event {
     /// Whether losing it loses a line.
     pub(super) fn is_line(&self) -> bool {
-        !matches!(self, Self::Reopen)
+        !matches!(self, Self::Reopen | Self::Look)
     }
 }
 
@@ -43,6 +44,25 @@ pub(super) struct Flow {
     pub(super) name: Option<Arc<str>>,
     pub(super) start: SystemTime,
     pub(super) traffic: Traffic,
+    /// Its end, where the queue had no room for that.
+    pub(super) end_beside: OnceLock<End>,
+}
+
+/// When a flow ended, and how.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    pub(super) time: SystemTime,
+    /// `None`: it was stopped.
+    pub(super) outcome: Option<Outcome>,
+}
+
+impl End {
+    pub(super) fn now(outcome: Option<Outcome>) -> Self {
+        Self {
+            time: SystemTime::now(),
+            outcome,
+        }
+    }
 }
 
 impl Flow {
@@ -61,6 +81,7 @@ impl Flow {
             name,
             start: SystemTime::now(),
             traffic: Traffic::default(),
+            end_beside: OnceLock::new(),
         }
     }
 }

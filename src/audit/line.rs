@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
 use super::Protocol;
-use super::event::{Flow, Login, Session, Totals};
+use super::event::{End, Flow, Login, Session, Totals};
 use super::owner::Owner;
 use crate::net::StreamError;
 use crate::relay::Outcome;
@@ -126,10 +126,10 @@ pub(super) struct EndFields {
 }
 
 impl EndFields {
-    pub(super) fn new(flow: &Flow, end: SystemTime, outcome: Option<&Outcome>) -> Self {
-        let (outcome, reason) = words(outcome);
+    pub(super) fn new(flow: &Flow, end: &End) -> Self {
+        let (outcome, reason) = words(end.outcome.as_ref());
         Self {
-            end: Time(end),
+            end: Time(end.time),
             bytes_up: flow.traffic.up.load(Relaxed),
             bytes_down: flow.traffic.down.load(Relaxed),
             outcome,
@@ -247,7 +247,7 @@ mod tests {
             let flow = flow();
             let body = Body::FlowEnd {
                 flow: FlowFields::new(&flow, &owner, None),
-                end: EndFields::new(&flow, time, outcome.as_ref()),
+                end: EndFields::new(&flow, &End { time, outcome }),
             };
             let line = parsed(time, body);
             assert_eq!(line["v"], 1);

@@ -5,14 +5,15 @@
 //! Whoever carries a flow hands an event over at its start and one at its end, and never waits: both go into a bounded queue. A
 //! thread of its own takes them out, asks the kernel whose socket it was, and writes. Where it is too slow, the disk is
 //! full or the journal is gone, lines are lost, not flows: the loss is counted, told once when it begins and once when it
-//! is over, and then stands in the log itself.
+//! is over, and then stands in the log itself. An end for which there is no room waits beside the queue: the writer knows its flow
+//! until then.
 //!
 //! | file | idea |
 //! |---|---|
 //! | `event` | what is handed over |
 //! | `conversations` | who talks without being a flow: until both are silent |
 //! | `line` | the schema: events as JSON, in printable ASCII |
-//! | `queue` | handing over without waiting, and what is lost |
+//! | `queue` | handing over without waiting, what waits beside, and what is lost |
 //! | `writer` | the thread: batches, the flows that are open, the end of a loss |
 //! | `protocol` | what a flow speaks |
 //! | `owner` | user and process behind a flow, within a budget of time |
@@ -78,7 +79,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use self::event::{Event, Flow};
+use self::event::{End, Event, Flow};
 use self::queue::Queue;
 use self::sink::Sink;
 use self::writer::Writer;
@@ -141,10 +142,11 @@ impl Audit {
     ) -> FlowEntry {
         let number = 1 + self.flows.fetch_add(1, Relaxed);
         let flow = Arc::new(Flow::new(number, protocol, key, mapped_to, name));
-        self.queue.offer(Event::FlowStart(Arc::clone(&flow)));
+        let is_told = self.queue.offer(Event::FlowStart(Arc::clone(&flow)));
         FlowEntry {
             flow,
             queue: Arc::clone(&self.queue),
+            is_told,
             has_ended: false,
         }
     }
@@ -171,6 +173,8 @@ impl Audit {
 pub struct FlowEntry {
     flow: Arc<Flow>,
     queue: Arc<Queue>,
+    /// The writer hears, or has heard, of its start.
+    is_told: bool,
     has_ended: bool,
 }
 
@@ -182,9 +186,12 @@ impl FlowEntry {
     }
 
     fn hand_over(&self, outcome: Option<Outcome>) {
-        let flow = Arc::clone(&self.flow);
-        self.queue
-            .offer(Event::FlowEnd(SystemTime::now(), flow, outcome));
+        let (flow, end) = (Arc::clone(&self.flow), End::now(outcome));
+        if self.is_told {
+            self.queue.offer_end(flow, end);
+        } else {
+            self.queue.offer(Event::FlowEnd(flow, end));
+        }
     }
 }
 

@@ -1,11 +1,11 @@
-//! Handing over without waiting, and what is lost.
+//! Handing over without waiting, what waits beside the queue, and what is lost.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::event::Event;
+use super::event::{End, Event, Flow};
 
 /// Events that may wait for the writer: those of 16,000 flows that begin and end at once.
 const ROOM: usize = 32_768;
@@ -16,6 +16,8 @@ const AGAIN: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Queue {
     events: SyncSender<Event>,
+    /// Flows whose ends found no room.
+    ends_beside: Mutex<Vec<Arc<Flow>>>,
     /// Lines that were lost and not told yet, here and at the writer.
     lost: AtomicU64,
     /// Nothing is taken any more.
@@ -29,6 +31,7 @@ impl Queue {
         let (sender, receiver) = sync_channel(ROOM);
         let queue = Self {
             events: sender,
+            ends_beside: Mutex::default(),
             lost: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             ended: Default::default(),
@@ -36,17 +39,50 @@ impl Queue {
         (queue, receiver)
     }
 
-    /// Hands over, or counts a loss.
-    pub(super) fn offer(&self, event: Event) {
+    /// Hands over, or counts a loss; whether it was handed over.
+    pub(super) fn offer(&self, event: Event) -> bool {
+        if self.is_closed.load(Relaxed) {
+            return false;
+        }
+        match self.events.try_send(event) {
+            Ok(()) => true,
+            Err(TrySendError::Full(event) | TrySendError::Disconnected(event)) => {
+                if event.is_line() {
+                    self.lose(1);
+                }
+                false
+            }
+        }
+    }
+
+    /// Hands over the end of a flow whose start was. The writer waits for it, so where there is no room it is put beside the
+    /// queue: of each such flow once, and no start is taken without room.
+    pub(super) fn offer_end(&self, flow: Arc<Flow>, end: End) {
         if self.is_closed.load(Relaxed) {
             return;
         }
-        if let Err(TrySendError::Full(event) | TrySendError::Disconnected(event)) =
-            self.events.try_send(event)
-            && event.is_line()
-        {
-            self.lose(1);
+        match self.events.try_send(Event::FlowEnd(flow, end)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(Event::FlowEnd(flow, end))) => self.put_beside(flow, end),
+            Err(_) => self.lose(1),
         }
+    }
+
+    fn put_beside(&self, flow: Arc<Flow>, end: End) {
+        // Before it stands there: who finds it has its end.
+        let _ = flow.end_beside.set(end);
+        lock(&self.ends_beside).push(flow);
+        self.ring();
+    }
+
+    /// Has the writer look beside the queue: where there is no room for that it has not taken everything, and looks.
+    fn ring(&self) {
+        let _ = self.events.try_send(Event::Look);
+    }
+
+    /// Takes the flows whose ends found no room.
+    pub(super) fn take_ends_beside(&self) -> Vec<Arc<Flow>> {
+        std::mem::take(&mut *lock(&self.ends_beside))
     }
 
     /// Counts lines that were lost.
@@ -71,7 +107,7 @@ impl Queue {
             std::thread::sleep(AGAIN);
         }
         let (ended, bell) = &self.ended;
-        let guard = ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = lock(ended);
         let left = deadline.saturating_duration_since(Instant::now());
         // Not in time: there is nothing more to be done about it.
         let _ = bell.wait_timeout_while(guard, left, |ended| !*ended);
@@ -80,7 +116,12 @@ impl Queue {
     /// The writer has ended.
     pub(super) fn set_ended(&self) {
         let (ended, bell) = &self.ended;
-        *ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock(ended) = true;
         bell.notify_all();
     }
+}
+
+/// Everything behind these locks is whole at every moment, whoever panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

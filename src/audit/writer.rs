@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::event::{Event, Flow, Login};
+use super::event::{End, Event, Flow, Login};
 use super::line::{self, Body, EndFields, FlowFields};
 use super::owner::{Finder, Lookup, Owner};
 use super::queue::Queue;
@@ -62,23 +62,27 @@ impl Writer {
     ) -> io::Result<()> {
         let thread = thread::Builder::new().name("underpass-audit".to_owned());
         thread.spawn(move || {
-            let writer = Self {
-                sink,
-                events,
-                queue: Arc::clone(&queue),
-                finder: Finder::new(lookup),
-                login: None,
-                open: HashMap::new(),
-                loss: None,
-                told: 0,
-                buffer: Vec::new(),
-                questions: 0,
-            };
+            let writer = Self::new(sink, events, Arc::clone(&queue), lookup);
             // Also when it panics, nobody is to wait for its end.
             let _end = Ended(queue);
             writer.run();
         })?;
         Ok(())
+    }
+
+    fn new(sink: Sink, events: Receiver<Event>, queue: Arc<Queue>, lookup: Lookup) -> Self {
+        Self {
+            sink,
+            events,
+            queue,
+            finder: Finder::new(lookup),
+            login: None,
+            open: HashMap::new(),
+            loss: None,
+            told: 0,
+            buffer: Vec::new(),
+            questions: 0,
+        }
     }
 
     fn run(mut self) {
@@ -156,6 +160,7 @@ impl Writer {
             self.spell(event);
         }
         self.flush();
+        self.write_ends_beside();
         is_over
     }
 
@@ -187,19 +192,28 @@ impl Writer {
                 self.line(time, Body::SessionBack(&login));
                 self.login = Some(*login);
             }
-            Event::FlowStart(flow) => self.flow_start(&flow),
-            Event::FlowEnd(time, flow, outcome) => {
+            Event::FlowStart(flow) => {
+                self.flow_start(&flow);
+                self.end_beside(&flow);
+            }
+            Event::FlowEnd(flow, end) => {
                 let known = self.open.remove(&flow.number);
                 let owner = known.map(|open| open.owner).unwrap_or_default();
-                self.flow_end(time, &flow, &owner, outcome.as_ref());
+                self.flow_end(&flow, &owner, &end);
             }
+            Event::Look => {}
             Event::Reopen => {
                 self.flush();
                 self.sink.reopen();
             }
             Event::Stop(time, reason, totals) => {
+                self.write_ends_beside();
+                let end = End {
+                    time,
+                    outcome: None,
+                };
                 for open in std::mem::take(&mut self.open).into_values() {
-                    self.flow_end(time, &open.flow, &open.owner, None);
+                    self.flow_end(&open.flow, &open.owner, &end);
                 }
                 let count = self.queue.lost() - self.told;
                 if count > 0 {
@@ -222,18 +236,32 @@ impl Writer {
         line::write(&mut self.buffer, flow.start, Body::FlowStart(fields));
     }
 
-    fn flow_end(
-        &mut self,
-        time: SystemTime,
-        flow: &Flow,
-        owner: &Owner,
-        outcome: Option<&crate::relay::Outcome>,
-    ) {
+    fn flow_end(&mut self, flow: &Flow, owner: &Owner, end: &End) {
         let body = Body::FlowEnd {
             flow: FlowFields::new(flow, owner, self.login.as_ref()),
-            end: EndFields::new(flow, time, outcome),
+            end: EndFields::new(flow, end),
         };
-        line::write(&mut self.buffer, time, body);
+        line::write(&mut self.buffer, end.time, body);
+    }
+
+    /// The ends that found no room. They may be many, where the last write took long.
+    fn write_ends_beside(&mut self) {
+        for flows in self.queue.take_ends_beside().chunks(BATCH) {
+            for flow in flows {
+                // A start that is still in the queue is written first, and its end with it.
+                self.end_beside(flow);
+            }
+            self.flush();
+        }
+    }
+
+    /// Writes the end that a flow has beside the queue, once its start is written.
+    fn end_beside(&mut self, flow: &Flow) {
+        if let Some(end) = flow.end_beside.get()
+            && let Some(open) = self.open.remove(&flow.number)
+        {
+            self.flow_end(flow, &open.owner, end);
+        }
     }
 
     /// Writes the buffer out; what does not go is lost.
@@ -284,5 +312,113 @@ struct Ended(Arc<Queue>);
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.set_ended();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::audit::Protocol;
+    use crate::net::{FlowKey, Source, Target};
+    use crate::os::Processes;
+    use crate::plan::AuditLog;
+    use crate::relay::Outcome;
+
+    /// A writer that writes when it is told, and its queue.
+    fn writer(path: &Path) -> (Writer, Arc<Queue>) {
+        let (queue, events) = Queue::new();
+        let queue = Arc::new(queue);
+        let sink = Sink::open(&AuditLog::File(path.to_owned())).unwrap();
+        let lookup = Lookup::nowhere(Processes::default());
+        (Writer::new(sink, events, Arc::clone(&queue), lookup), queue)
+    }
+
+    fn started(queue: &Queue, number: u64) -> Arc<Flow> {
+        let key = FlowKey {
+            source: Source("192.0.2.1:1".parse().unwrap()),
+            target: Target("192.0.2.2:2".parse().unwrap()),
+        };
+        let flow = Arc::new(Flow::new(number, Protocol::Tcp, key, None, None));
+        assert!(queue.offer(Event::FlowStart(Arc::clone(&flow))));
+        flow
+    }
+
+    fn fill(queue: &Queue) {
+        while queue.offer(Event::Lost(SystemTime::now(), String::new())) {}
+    }
+
+    fn write_all(writer: &mut Writer) {
+        while let Ok(event) = writer.events.try_recv() {
+            let mut batch = Vec::new();
+            writer.take(event, &mut batch);
+            writer.fill(&mut batch);
+            writer.write(batch);
+        }
+    }
+
+    #[test]
+    fn an_end_without_room_is_written_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit");
+        let (mut writer, queue) = writer(&path);
+        let known = started(&queue, 1);
+        let open = started(&queue, 2);
+        write_all(&mut writer);
+        // Its start waits when it ends.
+        let waiting = started(&queue, 3);
+        fill(&queue);
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(7);
+        for flow in [&known, &waiting] {
+            let outcome = Some(Outcome::Finished);
+            queue.offer_end(Arc::clone(flow), End { time, outcome });
+        }
+        write_all(&mut writer);
+        assert_eq!(writer.open.keys().collect::<Vec<_>>(), [&open.number]);
+        // What had filled the queue is lost alone.
+        assert_eq!(queue.lost(), 1);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let ends = lines.filter(|line| line["event"] == "flow_end");
+        let mut ends: Vec<_> = ends
+            .map(|line| {
+                let text = |field: &str| line[field].as_str().unwrap().to_owned();
+                (line["flow"].as_u64(), text("outcome"), text("end"))
+            })
+            .collect();
+        ends.sort();
+        let end = |number| {
+            let (outcome, end) = ("finished".to_owned(), "1970-01-01T00:00:07.000Z".to_owned());
+            (Some(number), outcome, end)
+        };
+        assert_eq!(ends, [end(1), end(3)]);
+    }
+
+    #[test]
+    fn an_end_beside_the_queue_is_written_before_the_last_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit");
+        let (mut writer, queue) = writer(&path);
+        let flow = started(&queue, 1);
+        write_all(&mut writer);
+        fill(&queue);
+        queue.offer_end(flow, End::now(Some(Outcome::Finished)));
+        let taken: Vec<_> = writer.events.try_iter().collect();
+        let mut batch = Vec::new();
+        for event in taken {
+            writer.take(event, &mut batch);
+        }
+        let stop = Event::Stop(SystemTime::now(), String::new(), Default::default());
+        batch.push(stop);
+        assert!(writer.write(batch));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let count = |word: &str| text.matches(word).count();
+        assert_eq!((count("flow_end"), count("finished")), (1, 1));
+        assert!(text.lines().last().unwrap().contains("session_stop"));
     }
 }
