@@ -10,7 +10,7 @@ use super::Protocol;
 use crate::net::{FlowKey, Target};
 use crate::relay::{Outcome, Traffic};
 
-/// Something to be written down, or to be done by the writer.
+/// Something to be written down, or to be looked at by the writer.
 #[derive(Debug)]
 pub(super) enum Event {
     Session(SystemTime, Box<Session>),
@@ -18,18 +18,10 @@ pub(super) enum Event {
     Back(SystemTime, Box<Login>),
     FlowStart(Arc<Flow>),
     FlowEnd(Arc<Flow>, End),
-    Reopen,
     /// Something waits beside the queue.
     Look,
     /// The last one.
     Stop(SystemTime, String, Totals),
-}
-
-impl Event {
-    /// Whether losing it loses a line.
-    pub(super) fn is_line(&self) -> bool {
-        !matches!(self, Self::Reopen | Self::Look)
-    }
 }
 
 /// One flow, shared by its task and the writer.

@@ -151,9 +151,9 @@ impl Audit {
         }
     }
 
-    /// Opens the file anew, after it was renamed (logrotate(8)).
+    /// Opens the file anew, after it was renamed (logrotate(8)): before the next line is written.
     pub fn reopen(&self) {
-        self.queue.offer(Event::Reopen);
+        self.queue.want_reopen();
     }
 
     /// The session is over: writes that, and ends for what is open, within `patience`. Blocks. What is handed over later is

@@ -1,6 +1,9 @@
 //! Handing over without waiting, what waits beside the queue, and what is lost.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +21,8 @@ pub(super) struct Queue {
     events: SyncSender<Event>,
     /// Flows whose ends found no room.
     ends_beside: Mutex<Vec<Arc<Flow>>>,
+    /// The file is to be opened anew.
+    is_reopen_wanted: AtomicBool,
     /// Lines that were lost and not told yet, here and at the writer.
     lost: AtomicU64,
     /// Nothing is taken any more.
@@ -32,6 +37,7 @@ impl Queue {
         let queue = Self {
             events: sender,
             ends_beside: Mutex::default(),
+            is_reopen_wanted: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             ended: Default::default(),
@@ -44,15 +50,11 @@ impl Queue {
         if self.is_closed.load(Relaxed) {
             return false;
         }
-        match self.events.try_send(event) {
-            Ok(()) => true,
-            Err(TrySendError::Full(event) | TrySendError::Disconnected(event)) => {
-                if event.is_line() {
-                    self.lose(1);
-                }
-                false
-            }
+        let is_taken = self.events.try_send(event).is_ok();
+        if !is_taken {
+            self.lose(1);
         }
+        is_taken
     }
 
     /// Hands over the end of a flow whose start was. The writer waits for it, so where there is no room it is put beside the
@@ -78,6 +80,17 @@ impl Queue {
     /// Has the writer look beside the queue: where there is no room for that it has not taken everything, and looks.
     fn ring(&self) {
         let _ = self.events.try_send(Event::Look);
+    }
+
+    /// Has the file opened anew, whatever waits in the queue.
+    pub(super) fn want_reopen(&self) {
+        self.is_reopen_wanted.store(true, SeqCst);
+        self.ring();
+    }
+
+    /// Whether the file is to be opened anew, since this was asked last.
+    pub(super) fn take_reopen(&self) -> bool {
+        self.is_reopen_wanted.swap(false, SeqCst)
     }
 
     /// Takes the flows whose ends found no room.

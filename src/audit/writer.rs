@@ -154,6 +154,9 @@ impl Writer {
         if batch.is_empty() {
             return false;
         }
+        if self.queue.take_reopen() {
+            self.sink.reopen();
+        }
         self.find_processes(&batch);
         let is_over = matches!(batch.last(), Some(Event::Stop(..)));
         for event in batch {
@@ -202,10 +205,6 @@ impl Writer {
                 self.flow_end(&flow, &owner, &end);
             }
             Event::Look => {}
-            Event::Reopen => {
-                self.flush();
-                self.sink.reopen();
-            }
             Event::Stop(time, reason, totals) => {
                 self.write_ends_beside();
                 let end = End {
@@ -397,6 +396,22 @@ mod tests {
             (Some(number), outcome, end)
         };
         assert_eq!(ends, [end(1), end(3)]);
+    }
+
+    #[test]
+    fn a_file_is_opened_anew_with_a_full_queue() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, old) = (dir.path().join("audit"), dir.path().join("audit.1"));
+        let (mut writer, queue) = writer(&path);
+        started(&queue, 1);
+        write_all(&mut writer);
+        std::fs::rename(&path, &old).unwrap();
+        fill(&queue);
+        queue.want_reopen();
+        write_all(&mut writer);
+        let lines = |path| std::fs::read_to_string(path).unwrap().lines().count();
+        assert_eq!(lines(&old), 1);
+        assert!(lines(&path) > 1);
     }
 
     #[test]

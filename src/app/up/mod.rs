@@ -59,7 +59,7 @@ use super::control::Server;
 use super::exit::Exit;
 use super::helping::Helper;
 use super::{log, surroundings, threads};
-use crate::audit::Lookup;
+use crate::audit::{Audit, Lookup};
 use crate::carrier::prompt::{self, Prompter};
 use crate::carrier::{AnyCarrier, Link, Steady};
 use crate::inlet::tap::Tap;
@@ -69,7 +69,7 @@ use crate::os::helper::{Hand, HandError};
 use crate::os::names::{By, Keeper};
 use crate::os::pid_file::PidFile;
 use crate::os::routes::name_server;
-use crate::os::{Netlink, Processes, host, limits, memory, notify, stale};
+use crate::os::{Netlink, host, limits, memory, notify, stale};
 use crate::plan::advice::{self, HostNetworks};
 use crate::plan::{CapturePlan, DeviceKind, DnsPlan, FarNetworks, Plan};
 
@@ -174,8 +174,14 @@ async fn with_hand(
     board: &Arc<Board>,
     orders: &mut Orders,
 ) -> Result<Exit, UpError> {
+    let processes = instance.apart.processes;
+    let audit = records::open(plan, || match hand.is_elsewhere() {
+        true => Lookup::nowhere(processes),
+        false => Lookup::here(processes),
+    })?;
+    orders.with_audit(audit.clone());
     let prepared = tokio::select! {
-        prepared = prepare(plan, instance.apart.processes, instance.apart.names, hand) => prepared?,
+        prepared = prepare(plan, audit, instance.apart.names, hand) => prepared?,
         () = hand.gone() => return Err(HandError::Gone.into()),
         () = orders.stop() => return Ok(Exit::Success),
     };
@@ -218,7 +224,7 @@ async fn with_hand(
     }
     board.stopping();
     notify::stopping();
-    let undone = running.stop().await;
+    let undone = orders.until_stopped(running.stop()).await;
     records::end(&session, &end.to_string());
     match (end, undone) {
         (End::Told | End::Over(_), true) => Ok(Exit::Success),
@@ -246,15 +252,11 @@ fn leave_terminal(attached: Attached, name: &str, log_file: Option<&Path>) -> io
 /// descriptor, and routes and rules come last, in [`Prepared::capture`].
 async fn prepare(
     plan: &Plan,
-    processes: Processes,
+    audit: Option<Arc<Audit>>,
     keeper: Option<Keeper>,
     hand: &Arc<Hand>,
 ) -> Result<Prepared, UpError> {
     let began = Instant::now();
-    let audit = records::open(plan, || match hand.is_elsewhere() {
-        true => Lookup::nowhere(processes),
-        false => Lookup::here(processes),
-    })?;
     let device = hand.open(&plan.device).await?;
     if let Some(cleared) = &device.cleared {
         info!("removed what a killed run left: {cleared}");

@@ -13,7 +13,6 @@ use tracing::{debug, info, warn};
 
 use super::leads::Mapped;
 use super::life;
-use super::records;
 use super::reload::Reloader;
 use super::session::Session;
 use super::setup::Setup;
@@ -91,7 +90,6 @@ where
                 order = orders.next() => match order {
                     Order::Stop => break End::Told,
                     Order::Reload(reply) if reload.is_empty() => {
-                        records::reopen(session);
                         reload.spawn(reloader.clone().run(reply));
                     }
                     Order::Reload(reply) => {

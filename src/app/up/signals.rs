@@ -1,12 +1,15 @@
 //! What an instance is told, by signals and over its control socket.
 
 use std::io;
+use std::pin::pin;
+use std::sync::Arc;
 
 use nix::libc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::app::control::Order;
+use crate::audit::Audit;
 use crate::os::signals::has_terminal;
 
 /// Requests of the control socket that wait at most.
@@ -22,6 +25,8 @@ pub(super) struct Orders {
     hangup: Signal,
     hangup_ends: bool,
     requests: mpsc::Receiver<Order>,
+    /// Its file is opened anew at every reload, whatever comes of that one.
+    audit: Option<Arc<Audit>>,
 }
 
 impl Orders {
@@ -39,6 +44,7 @@ impl Orders {
             hangup: signal(SignalKind::hangup())?,
             hangup_ends,
             requests,
+            audit: None,
         };
         Ok((orders, sender))
     }
@@ -48,8 +54,28 @@ impl Orders {
         self.hangup_ends = false;
     }
 
+    /// The audit log is open.
+    pub(super) fn with_audit(&mut self, audit: Option<Arc<Audit>>) {
+        self.audit = audit;
+    }
+
     /// The next one. Cancel safe.
     pub(super) async fn next(&mut self) -> Order {
+        let order = self.told().await;
+        if matches!(order, Order::Reload(_)) {
+            self.reopen();
+        }
+        order
+    }
+
+    /// The file was renamed, perhaps: a line more in the old one may be lost with it.
+    fn reopen(&self) {
+        if let Some(audit) = &self.audit {
+            audit.reopen();
+        }
+    }
+
+    async fn told(&mut self) -> Order {
         tokio::select! {
             _ = self.interrupt.recv() => Order::Stop,
             _ = self.terminate.recv() => Order::Stop,
@@ -74,6 +100,17 @@ impl Orders {
             }
         }
     }
+
+    /// Waits for the end of what takes everything back: of what it is told meanwhile only the log's file counts.
+    pub(super) async fn until_stopped<T>(&mut self, stopping: impl Future<Output = T>) -> T {
+        let mut stopping = pin!(stopping);
+        loop {
+            tokio::select! {
+                done = &mut stopping => return done,
+                Some(()) = self.hangup.recv() => self.reopen(),
+            }
+        }
+    }
 }
 
 /// Whether the process was started with this signal ignored (proc_pid_status(5), `SigIgn`).
@@ -88,7 +125,57 @@ fn is_ignored(signal: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use nix::sys::signal::{Signal, raise};
+    use tokio::time::{sleep, timeout};
+
     use super::*;
+    use crate::audit::Lookup;
+    use crate::os::Processes;
+    use crate::plan::AuditLog;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// As logrotate(8) does it.
+    fn rotate(log: &Path) {
+        fs::rename(log, log.with_extension("1")).unwrap();
+        raise(Signal::SIGHUP).unwrap();
+    }
+
+    async fn is_made_anew(log: &Path) {
+        while !log.exists() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hangup_has_the_log_opened_anew_from_its_start_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit");
+        let log = AuditLog::File(path.clone());
+        let audit = Audit::open(&log, Lookup::nowhere(Processes::default())).unwrap();
+        let (mut orders, _requests) = Orders::new().unwrap();
+        orders.without_terminal();
+        orders.with_audit(Some(Arc::new(audit)));
+        rotate(&path);
+        let starting = async {
+            tokio::select! {
+                () = orders.stop() => {}
+                () = is_made_anew(&path) => {}
+            }
+        };
+        timeout(PATIENCE, starting).await.unwrap();
+        // Whoever takes the order may be reloading.
+        rotate(&path);
+        assert!(matches!(orders.next().await, Order::Reload(None)));
+        timeout(PATIENCE, is_made_anew(&path)).await.unwrap();
+        rotate(&path);
+        let stopping = orders.until_stopped(is_made_anew(&path));
+        timeout(PATIENCE, stopping).await.unwrap();
+    }
 
     #[test]
     fn rust_ignores_sigpipe_and_nothing_else_here() {
