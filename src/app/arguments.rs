@@ -10,7 +10,7 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use super::surroundings::Person;
 use crate::cli::UpArgs;
 use crate::plan::dns;
-use crate::plan::sources::{self, ConfigFile, SourceError, Use, Variables};
+use crate::plan::sources::{self, ConfigFile, Filled, SourceError, Use, Variables};
 
 /// More than this is no file of arguments, networks or profiles, in bytes.
 const MOST: u64 = 1 << 20;
@@ -35,19 +35,11 @@ pub fn expanded(
 /// [`SourceError`] for the first file, variable or profile that cannot be used.
 pub fn gather(typed: &UpArgs, person: &Person, used: Use) -> Result<UpArgs, SourceError> {
     let mut args = typed.clone();
-    dns::give_back_networks(&mut args);
-    let variables =
-        Variables::parse(std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }))?;
-    variables.check(used)?;
+    let variables = variables(used)?;
     for line in &variables.unknown {
         tracing::warn!("{line}");
     }
-    let files = config_files(person)?;
-    let mut layers = vec![variables.layer];
-    layers.extend(sources::take_profile(&mut args, variables.profile, &files)?);
-    for filled in sources::fill(&mut args, &layers)? {
+    for filled in fill(&mut args, variables, person)? {
         if args.dry_run {
             tracing::info!("{filled}");
         } else {
@@ -65,6 +57,39 @@ pub fn gather(typed: &UpArgs, person: &Person, used: Use) -> Result<UpArgs, Sour
             .extend(sources::excludes(&path, &text(&path, person)?)?);
     }
     Ok(args)
+}
+
+/// The pid file of `up` that is named, in whatever place. Of the files that are read, each is opened as the person: it may be
+/// asked while we are root.
+///
+/// # Errors
+/// [`SourceError`] for the first variable, profile or configuration file that cannot be used.
+pub fn pid_file(typed: &UpArgs, person: &Person) -> Result<Option<PathBuf>, SourceError> {
+    let mut args = typed.clone();
+    fill(&mut args, variables(Use::Up)?, person)?;
+    Ok(args.daemon.pidfile)
+}
+
+fn variables(used: Use) -> Result<Variables, SourceError> {
+    let all = std::env::vars_os();
+    let texts =
+        all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables = Variables::parse(texts)?;
+    variables.check(used)?;
+    Ok(variables)
+}
+
+/// Fills up what was not typed; what was filled.
+fn fill(
+    args: &mut UpArgs,
+    variables: Variables,
+    person: &Person,
+) -> Result<Vec<Filled>, SourceError> {
+    dns::give_back_networks(args);
+    let files = config_files(person)?;
+    let mut layers = vec![variables.layer];
+    layers.extend(sources::take_profile(args, variables.profile, &files)?);
+    sources::fill(args, &layers)
 }
 
 /// The configuration files that exist, the person's first.

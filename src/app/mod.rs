@@ -193,15 +193,15 @@ fn instance(
     up::Instance::new(&plan.instance, apart, attached, Arc::new(replan))
 }
 
-/// Who writes the pid file where a caller of sudo may not.
+/// Who writes the pid file where a caller of sudo may not: which one it is has to be known before privileges are given up.
 fn keeper(typed: &cli::UpArgs) -> Result<Option<Keeper>, Exit> {
     let person = surroundings::person().map_err(|error| failed(&error))?;
-    let file = typed.daemon.pidfile.as_deref();
-    let keeper = file
-        .filter(|_| person.behind_sudo.is_some())
-        .map(Keeper::start);
-    let keeper = keeper.transpose().map_err(|error| failed(&error))?;
-    Ok(keeper.flatten())
+    if person.behind_sudo.is_none() {
+        return Ok(None);
+    }
+    let file = arguments::pid_file(typed, &person).map_err(|error| said(&error, Exit::Usage))?;
+    let keeper = file.as_deref().map(Keeper::start).transpose();
+    Ok(keeper.map_err(|error| failed(&error))?.flatten())
 }
 
 /// Who finds the processes behind connections, for the audit log.

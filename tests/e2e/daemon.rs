@@ -188,18 +188,20 @@ fn a_full_disk_for_the_pid_file_is_an_error_and_leaves_nothing() {
 }
 
 /// As with sshuttle: `sudo underpass up -D --pidfile /run/underpass.pid`. The caller may not write there; root does, and takes
-/// it away again, however the run ends.
+/// it away again, however the run ends. The file may be named in the caller's config.toml.
 #[test]
 fn under_sudo_the_pid_file_may_be_in_run() {
     let lab = Lab::up();
     lab.open_to("nobody");
-    let up = |name: &str, file: &str| {
+    let config = lab.state.join("config-of-nobody");
+    let up = |name: &str, typed: &str| {
         let key = lab.file("id_of_nobody");
-        let args = format!("-D --name {name} -i {key} --pidfile {file} {}", V4.subnet);
+        let args = format!("-D --name {name} -i {key} {typed} {}", V4.subnet);
         let mut command = lab.up_command(&args);
         command
             .env("SUDO_USER", "nobody")
             .env("SUDO_UID", "65534")
+            .env("XDG_CONFIG_HOME", &config)
             .env("UNDERPASS_RUNTIME_DIR", lab.state.join("run-of-nobody"));
         command
     };
@@ -208,15 +210,23 @@ fn under_sudo_the_pid_file_may_be_in_run() {
     chown(&run, Some(65534), None).unwrap();
     fs::set_permissions(&run, fs::Permissions::from_mode(0o700)).unwrap();
     let file = format!("/run/underpass-test-{}.pid", std::process::id());
-    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        let output = finished(up("a", &file));
+    fs::create_dir_all(config.join("underpass")).unwrap();
+    let text = format!("[defaults]\npidfile = \"{file}\"\n");
+    fs::write(config.join("underpass/config.toml"), text).unwrap();
+    let typed = format!("--pidfile {file}");
+    for (signal, typed) in [
+        (Signal::SIGTERM, typed.as_str()),
+        (Signal::SIGKILL, typed.as_str()),
+        (Signal::SIGKILL, ""),
+    ] {
+        let output = finished(up("a", typed));
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let pid: i32 = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
         let metadata = fs::metadata(&file).unwrap();
         assert_eq!((metadata.uid(), metadata.mode() & 0o7777), (0, 0o644));
         assert_eq!(fs::metadata(format!("/proc/{pid}")).unwrap().uid(), 65534);
         // A second one does not take the file of one that runs.
-        let taken = String::from_utf8(finished(up("b", &file)).stderr).unwrap();
+        let taken = String::from_utf8(finished(up("b", typed)).stderr).unwrap();
         assert!(
             taken.contains(&format!("that of process {pid}, which runs")),
             "{taken}"
@@ -230,7 +240,7 @@ fn under_sudo_the_pid_file_may_be_in_run() {
         ("/run/underpass-test", "let its name end in .pid"),
         ("/etc/underpass-test.pid", "Permission denied"),
     ] {
-        let output = finished(up("a", file));
+        let output = finished(up("a", &format!("--pidfile {file}")));
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(
