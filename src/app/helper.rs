@@ -7,8 +7,9 @@ use super::log;
 use crate::cli::{LogArgs, LogFormat};
 use crate::os::confine;
 use crate::os::helper::{LogWish, greeted, guarded, program, refused, socket_on_stdin};
-use crate::os::names::{Apart, Place};
+use crate::os::names::{Apart, By, Place};
 use crate::os::namespace::existing;
+use crate::os::resolv_conf::ResolvConf;
 
 /// Serves whoever started us, and holds the other end of stdin.
 pub(super) fn run() -> Exit {
@@ -41,7 +42,9 @@ pub(super) fn run() -> Exit {
         }
     };
     let names = hello.names.or(hello.apart.as_ref().map(Apart::by));
-    match confine::helper(names).and_then(|()| guarded(socket, names, place)) {
+    // What a killed run left is put back also where names are nothing to this one.
+    let left = ResolvConf::default().owner().map(|_| By::File);
+    match confine::helper(names.or(left)).and_then(|()| guarded(socket, names, place)) {
         Ok(true) => Exit::Success,
         Ok(false) => Exit::Failure,
         Err(error) => super::failed(&format_args!(

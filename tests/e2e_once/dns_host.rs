@@ -81,7 +81,11 @@ impl Host {
     }
 
     fn up_with(&self, args: &str) -> Underpass {
-        let args = format!("-r root@bastion.test -o HostKeyAlias=192.168.77.1 {args}");
+        self.up_at("bastion.test", args)
+    }
+
+    fn up_at(&self, server: &str, args: &str) -> Underpass {
+        let args = format!("-r root@{server} -o HostKeyAlias=192.168.77.1 {args}");
         let wrapper = self.wrapper();
         let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
         Underpass::start(self.lab.wrapped_up_command(&wrapper, &args))
@@ -121,6 +125,24 @@ impl Host {
 
     fn is_as_before(&self) -> bool {
         self.conf() == BEFORE && self.left().is_empty()
+    }
+
+    /// All of its processes at once, so that its file stays.
+    fn kill_all_of(&self, mut underpass: Underpass) {
+        let ours = self.conf();
+        let is_its = |pid: &nix::unistd::Pid| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.starts_with("underpass")
+        };
+        let mut pids = self.lab.processes("client");
+        pids.retain(is_its);
+        for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+            for pid in &pids {
+                let _ = kill(*pid, signal);
+            }
+        }
+        underpass.wait();
+        assert_eq!(self.conf(), ours);
     }
 
     fn cleanup(&self) {
@@ -189,23 +211,14 @@ fn a_killed_run_leaves_the_file_as_before() {
     underpass.stop(Signal::SIGKILL);
     // By the privileged part, which is left.
     eventually("the file is put back", || host.is_as_before());
-    // All of it at once.
-    let mut underpass = host.up();
-    let ours = host.conf();
-    let own = |pid: &nix::unistd::Pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name.starts_with("underpass")
-    };
-    let pids = host.lab.processes("client");
-    for pid in pids.iter().filter(|pid| own(pid)) {
-        let _ = kill(*pid, Signal::SIGSTOP);
-    }
-    for pid in pids.iter().filter(|pid| own(pid)) {
-        let _ = kill(*pid, Signal::SIGKILL);
-    }
-    underpass.wait();
-    assert_eq!(host.conf(), ours);
+    host.kill_all_of(host.up());
     host.cleanup();
+    assert!(host.is_as_before(), "{}", host.conf());
+    // A run that has nothing to do with names puts it back, too.
+    host.kill_all_of(host.up());
+    let mut underpass = host.up_at("192.168.77.1", V4.subnet);
+    assert!(host.is_as_before(), "{}", host.conf());
+    assert!(underpass.stop(Signal::SIGTERM).success());
     assert!(host.is_as_before(), "{}", host.conf());
 }
 
