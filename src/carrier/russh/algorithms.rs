@@ -29,8 +29,8 @@ const EXTENSIONS: &[kex::Name] = &[
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
 ];
 
-/// What to offer to the server of `plan`. Host keys are offered in the user's order where there is one, as in ssh;
-/// else the types come first of which a key is known.
+/// What to offer to the server of `plan`. Of the host keys those types come first of which a key is known, whoever chose
+/// the list: as in ssh, but where its user wrote all of it out, which `ssh -G` does not tell from `+ssh-rsa`.
 ///
 /// # Errors
 /// [`ConnectError::NoAlgorithm`] when russh has nothing of what the user wants.
@@ -67,7 +67,8 @@ pub(super) fn offered(plan: &SshPlan, check: &HostKeyCheck) -> Result<Preferred,
             .iter()
             .map(Algorithm::to_string)
             .collect();
-        preferred.key = choice.of("HostKeyAlgorithms", names, host_key_of, &all.join(","))?;
+        let list = choice.of("HostKeyAlgorithms", names, host_key_of, &all.join(","))?;
+        preferred.key = Cow::Owned(check.preferred(&list));
     }
     if plan.compression {
         preferred.compression = Cow::Borrowed(&[
@@ -167,7 +168,10 @@ impl Choice<'_> {
 
 #[cfg(test)]
 mod tests {
+    use russh::keys::{EcdsaCurve, PrivateKey};
+
     use super::*;
+    use crate::carrier::russh::host_key::Accepted;
     use crate::plan::Algorithms;
 
     fn preferred(algorithms: Algorithms) -> Result<Preferred, ConnectError> {
@@ -205,6 +209,34 @@ mod tests {
         );
         let keys: Vec<_> = preferred.key.iter().map(Algorithm::to_string).collect();
         assert_eq!(keys, ["rsa-sha2-256", "ssh-ed25519", "ssh-rsa"]);
+    }
+
+    /// The list is what `ssh -G` makes of `HostKeyAlgorithms +ssh-rsa`.
+    #[test]
+    fn a_known_key_comes_first_in_a_list_of_the_users() {
+        let key = |algorithm| PrivateKey::random(&mut rand::rng(), algorithm).unwrap();
+        let curve = EcdsaCurve::NistP256;
+        let ecdsa = key(Algorithm::Ecdsa { curve }).public_key().clone();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("known_hosts");
+        std::fs::write(&file, format!("h {}\n", ecdsa.to_openssh().unwrap())).unwrap();
+        let mut plan = SshPlan::new("h", 22, "me");
+        plan.known_hosts = vec![file];
+        plan.algorithms.host_keys =
+            list("ssh-ed25519,ecdsa-sha2-nistp256,rsa-sha2-512,rsa-sha2-256,ssh-rsa");
+        let order = |check: &HostKeyCheck| {
+            let keys = offered(&plan, check).unwrap().key;
+            let names: Vec<_> = keys.iter().map(Algorithm::to_string).collect();
+            names.join(",")
+        };
+        let check = HostKeyCheck::new(&plan, None);
+        let rest = "rsa-sha2-512,rsa-sha2-256,ssh-rsa";
+        let known = format!("ecdsa-sha2-nistp256,ssh-ed25519,{rest}");
+        assert_eq!(order(&check), known);
+        // That of the first connection, whatever the files know.
+        let key = key(Algorithm::Ed25519).public_key().clone();
+        let before = format!("ssh-ed25519,ecdsa-sha2-nistp256,{rest}");
+        assert_eq!(order(&check.after(Some(Accepted { key }))), before);
     }
 
     #[test]

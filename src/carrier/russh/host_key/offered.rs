@@ -30,8 +30,8 @@ impl From<PublicKey> for Offered {
 }
 
 impl HostKeyCheck {
-    /// The host key algorithms to offer: `all`, those of the host's known keys first, as ssh does. A known key
-    /// is then not missed because the server has one of another type too. The type that was accepted before comes first,
+    /// The host key algorithms to offer: `all`, those of the host's known keys first, as ssh does (sshconnect2.c
+    /// `order_hostkeyalgs`). A known key is then not missed because the server has one of another type too. The type that was accepted before comes first,
     /// whatever the files have learned since.
     pub(in super::super) fn preferred(&self, all: &[Algorithm]) -> Vec<Algorithm> {
         let known = self.known.of(&self.names).algorithms();
