@@ -259,7 +259,7 @@ impl Client {
 }
 
 /// What a master of ours must be, each with the version that knows it (ssh's release notes).
-const FIXED: [(Version, &str); 12] = [
+const FIXED: [(Version, &str); 13] = [
     (PROXY_MODE, "ControlMaster=yes"),
     (PROXY_MODE, "ControlPersist=no"),
     (PROXY_MODE, "ClearAllForwardings=yes"),
@@ -268,6 +268,8 @@ const FIXED: [(Version, &str); 12] = [
     (PROXY_MODE, "EscapeChar=none"),
     // A LocalCommand is for a login of the user's, not for each connection of ours.
     (PROXY_MODE, "PermitLocalCommand=no"),
+    // With a key that it has learned in one login, ssh may ask for that one in the next, which has to show the same as the first.
+    (PROXY_MODE, "UpdateHostKeys=no"),
     // Its errors are wanted, whatever the configuration says.
     (PROXY_MODE, "LogLevel=INFO"),
     (Version(7, 6), "RemoteCommand=none"),
@@ -342,6 +344,16 @@ mod tests {
         assert_eq!(options[options.len() - 2..], ["--", "h"]);
         let old = client(Version(7, 4)).options(Path::new("/m"), Asks::Person);
         assert!(!old.iter().any(|option| option.starts_with("LogVerbose")));
+    }
+
+    /// A server's further keys are not learned: the next login would be shown another one than the first.
+    #[test]
+    fn what_the_user_wants_learned_is_not_learned_by_us() {
+        let mut client = client(Version(7, 4));
+        client.arguments = vec!["-o".into(), "UpdateHostKeys=yes".into()];
+        let options = client.options(Path::new("/m"), Asks::Nobody);
+        let first = options.iter().find(|o| o.starts_with("UpdateHostKeys"));
+        assert_eq!(first.unwrap(), "UpdateHostKeys=no");
     }
 
     #[test]

@@ -84,6 +84,7 @@ const TABLE: [Row; 110] = [
     ("VerifyHostKeyDNS", "no", Not("host keys are looked for in files only")),
     ("NoHostAuthenticationForLocalhost", "no", Honoured),
     ("RequiredRSASize", "1024", Honoured),
+    // Neither carrier learns further keys.
     ("UpdateHostKeys", "", Harmless),
     ("FingerprintHash", "SHA256", Harmless),
     ("VisualHostKey", "no", Harmless),
