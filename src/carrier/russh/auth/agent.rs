@@ -22,8 +22,8 @@ use crate::plan;
 
 type Client = AgentClient<Box<dyn AgentStream + Send + Unpin>>;
 
-/// How long the agent may take to list its keys; it may ask its owner to unlock it.
-const LISTING: Duration = Duration::from_secs(60);
+/// How long the agent may take to answer; it may ask its owner to unlock it.
+const ANSWER: Duration = Duration::from_secs(60);
 /// SSH_AGENTC_REQUEST_IDENTITIES (section 3.5) as a frame.
 const REQUEST_IDENTITIES: [u8; 5] = [0, 0, 0, 1, 11];
 /// SSH_AGENT_IDENTITIES_ANSWER.
@@ -88,21 +88,32 @@ impl Agent {
     /// are not even listed otherwise (PROTOCOL.agent, `session-bind@openssh.com`).
     ///
     /// # Errors
-    /// [`AgentError::Io`].
+    /// [`AgentError::Io`], or [`AgentError::Silent`].
     pub(super) async fn connect(
         socket: &PathBuf,
         handle: &Handle<ClientHandler>,
     ) -> Result<Self, AgentError> {
+        let binding = handle.agent_session_binding();
+        let bind = async |client: &mut AgentClient<UnixStream>| match binding {
+            Some(binding) => client.bind_session(binding, false).await,
+            None => Ok(()),
+        };
+        Self::bound(socket, bind).await
+    }
+
+    /// Connects to the agent at `socket`, which `bind` then tells what it is for.
+    async fn bound(
+        socket: &PathBuf,
+        bind: impl AsyncFnOnce(&mut AgentClient<UnixStream>) -> Result<(), KeysError>,
+    ) -> Result<Self, AgentError> {
         let mut client = AgentClient::connect(UnixStream::connect(socket).await?);
-        if let Some(binding) = handle.agent_session_binding() {
-            match client.bind_session(binding, false).await {
-                Ok(()) => {}
-                // It does not know what that is.
-                Err(KeysError::AgentFailure) => debug!("the agent binds no sessions"),
-                Err(error) => {
-                    debug!("the agent does not understand session-bind: {error}");
-                    client = AgentClient::connect(UnixStream::connect(socket).await?);
-                }
+        match in_time(bind(&mut client)).await? {
+            Ok(()) => {}
+            // It does not know what that is.
+            Err(KeysError::AgentFailure) => debug!("the agent binds no sessions"),
+            Err(error) => {
+                debug!("the agent does not understand session-bind: {error}");
+                client = AgentClient::connect(UnixStream::connect(socket).await?);
             }
         }
         Ok(Self {
@@ -117,8 +128,7 @@ impl Agent {
     pub(super) async fn identities(self) -> Result<(Self, Vec<AgentIdentity>), AgentError> {
         // russh's own listing fails as a whole for one key that it does not know.
         let mut stream = self.client.into_inner();
-        let listing = tokio::time::timeout(LISTING, list(&mut stream)).await;
-        let identities = listing.map_err(|_| AgentError::Silent)??;
+        let identities = in_time(list(&mut stream)).await??;
         let client = AgentClient::connect(stream);
         Ok((Self { client }, identities))
     }
@@ -130,12 +140,17 @@ impl Agent {
 /// [`AgentError`].
 pub(super) async fn public_keys(socket: &PathBuf) -> Result<Vec<PublicKey>, AgentError> {
     let mut stream = UnixStream::connect(socket).await?;
-    let listing = tokio::time::timeout(LISTING, list(&mut stream)).await;
-    let identities = listing.map_err(|_| AgentError::Silent)??;
+    let identities = in_time(list(&mut stream)).await??;
     let keys = identities
         .iter()
         .map(|identity| identity.public_key().into_owned());
     Ok(keys.collect())
+}
+
+/// Awaits what the agent says.
+async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, AgentError> {
+    let answer = tokio::time::timeout(ANSWER, answer).await;
+    answer.map_err(|_| AgentError::Silent)
 }
 
 async fn list(
@@ -237,6 +252,7 @@ pub(super) fn needs_touch(algorithm: &Algorithm) -> bool {
 mod tests {
     use proptest::prelude::*;
     use russh::keys::PrivateKey;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -248,6 +264,22 @@ mod tests {
             answer.extend(*part);
         }
         answer
+    }
+
+    /// As a stopped one does: the system accepts for it.
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_accepts_and_says_nothing_is_not_waited_for_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("agent");
+        let _stopped = tokio::net::UnixListener::bind(&socket).unwrap();
+        let began = Instant::now();
+        let bind = async |client: &mut AgentClient<UnixStream>| {
+            client.request_identities().await.map(drop)
+        };
+        let bound = Agent::bound(&socket, bind);
+        let bound = tokio::time::timeout(2 * ANSWER, bound).await.unwrap();
+        assert!(matches!(bound, Err(AgentError::Silent)));
+        assert_eq!(began.elapsed(), ANSWER);
     }
 
     #[test]
