@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::hearing::Source;
 use crate::carrier::prompt::Asking;
+use crate::os::signals::is_in_front;
 
 /// See the module.
 pub(super) struct Screen {
@@ -60,9 +61,10 @@ fn lock(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
 }
 
 impl Screen {
-    /// With the time in which ssh may ask, and ssh's end. `None` where this process has no terminal, or can make none.
+    /// With the time in which ssh may ask, and ssh's end. `None` where this process has no terminal in front
+    /// of it, or can make none.
     pub(super) fn open() -> Option<(Self, Login, OwnedFd)> {
-        Self::try_open().ok()
+        is_in_front().then(Self::try_open)?.ok()
     }
 
     fn try_open() -> io::Result<(Self, Login, OwnedFd)> {
