@@ -192,7 +192,7 @@ impl Client {
         let mut command = Command::new("ssh");
         command
             .args(self.options(socket, asks))
-            .envs(allocator(|name| env::var_os(name).is_some()))
+            .envs(self.allocator(|name| env::var_os(name).is_some()))
             .stdin(Stdio::null())
             .stdout(end)
             .stderr(Stdio::piped())
@@ -242,6 +242,16 @@ impl Client {
         })
     }
 
+    /// What is added to ssh's environment: nothing that `is_set` there, and nothing that a ProxyCommand would inherit.
+    fn allocator(
+        &self,
+        is_set: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let has_command = self.plan.dialled().is_none();
+        let all = ALLOCATOR.into_iter();
+        all.filter(move |(name, _)| !has_command && !is_set(name))
+    }
+
     fn unless_chosen(&self) -> Vec<&'static str> {
         let mut options = Vec::new();
         if self.plan.keepalive.is_none() {
@@ -286,12 +296,6 @@ const ALLOCATOR: [(&str, &str); 2] = [
     ("MALLOC_TRIM_THRESHOLD_", "67108864"),
 ];
 
-/// What is added to ssh's environment: nothing that `is_set` there.
-fn allocator(is_set: impl Fn(&str) -> bool) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let all = ALLOCATOR.into_iter();
-    all.filter(move |(name, _)| !is_set(name))
-}
-
 /// Reads `OpenSSH_9.2p1 Debian-2, OpenSSL 3.0`, also with words in front as `OpenSSH_for_Windows_9.5p1` has them.
 fn version(said: &str) -> Option<Version> {
     let rest = said.strip_prefix("OpenSSH_")?;
@@ -305,6 +309,7 @@ fn version(said: &str) -> Option<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Route;
 
     fn client(version: Version) -> Client {
         Client {
@@ -371,8 +376,22 @@ mod tests {
 
     #[test]
     fn an_allocator_that_was_set_stays() {
-        let added: Vec<_> = allocator(|name| name == "MALLOC_TRIM_THRESHOLD_").collect();
+        let client = client(Version(9, 2));
+        let added = client.allocator(|name| name == "MALLOC_TRIM_THRESHOLD_");
+        let added: Vec<_> = added.collect();
         assert_eq!(added, [("MALLOC_MMAP_THRESHOLD_", "33554432")]);
+    }
+
+    #[test]
+    fn a_command_on_the_way_keeps_its_own_allocator() {
+        let by_command = Route::Command("ssh -W h:22 gw".to_owned());
+        let mut gateway = SshPlan::new("gw", 22, "me");
+        gateway.route = by_command.clone();
+        for route in [by_command, Route::Jump(Box::new(gateway))] {
+            let mut client = client(Version(9, 2));
+            client.plan.route = route;
+            assert_eq!(client.allocator(|_| false).count(), 0);
+        }
     }
 
     #[test]
