@@ -18,7 +18,8 @@ use crate::carrier::link::Link;
 
 /// Refused logins in a row after which it ends, where nobody can be asked.
 const REFUSALS: u32 = 3;
-/// How long a try may go on after the network has changed under it.
+/// How long a try may go on after the network has changed under it; the next one twice as long, and so on: where the network
+/// changes all the time, as with containers that come and go, a login comes to its end all the same.
 const CHANGED: Duration = Duration::from_secs(1);
 /// Between two tries that the server counts, whatever the network does: twice the penalty of a connection without a
 /// login (`noauth:1s`, see `backoff`).
@@ -181,14 +182,15 @@ impl<L: Link, C: Connector<Link = L>> Keeper<'_, L, C> {
 
     /// One try; begun anew when the network changes under it.
     async fn attempt(&mut self, last: &L, with_person: bool) -> Result<L, ConnectError> {
+        let mut patience = CHANGED;
         loop {
             let changed = async {
                 self.changed.notified().await;
-                sleep(CHANGED).await;
+                sleep(patience).await;
             };
             select! {
                 link = self.connector.connect(last, with_person) => return self.recognised(link?),
-                () = changed, if !with_person => {}
+                () = changed, if !with_person => patience *= 2,
             }
         }
     }

@@ -121,6 +121,8 @@ struct Script {
     tries: AtomicUsize,
     with_person: AtomicUsize,
     person: bool,
+    /// How long a login takes.
+    takes: Option<Duration>,
 }
 
 impl Script {
@@ -147,6 +149,9 @@ impl Connector for Script {
     async fn connect(&self, _last: &Fake, with_person: bool) -> Result<Fake, ConnectError> {
         self.tries.fetch_add(1, Relaxed);
         self.with_person.fetch_add(with_person.into(), Relaxed);
+        if let Some(takes) = self.takes {
+            tokio::time::sleep(takes).await;
+        }
         let answer = self.answers.lock().unwrap().pop_front();
         answer.map_or_else(|| Ok(Fake::new("further")), |answer| answer())
     }
@@ -386,6 +391,33 @@ async fn changes_do_not_hammer_a_server() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(rig.script.tries() <= 52, "{}", rig.script.tries());
+}
+
+/// As where containers are started one after the other.
+#[tokio::test(start_paused = true)]
+async fn a_login_comes_to_its_end_however_often_the_network_changes() {
+    let script = Script {
+        takes: Some(Duration::from_secs(5)),
+        ..Script::default()
+    };
+    let rig = Rig::new(Arc::new(script));
+    rig.first.lose();
+    let changes = async {
+        loop {
+            rig.changed.notify_one();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let patience = Duration::from_secs(20);
+    let name = tokio::time::timeout(patience, async {
+        tokio::select! {
+            name = rig.name() => name,
+            () = changes => "",
+        }
+    });
+    assert_eq!(name.await, Ok("further"));
+    // Given up after 1, 2 and 4 seconds.
+    assert_eq!(rig.script.tries(), 4);
 }
 
 #[tokio::test(start_paused = true)]
