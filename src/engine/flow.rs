@@ -132,8 +132,7 @@ impl Flow {
                 return Step::default();
             }
             State::Open(stack) => {
-                let mut phy = phy(&engine.config, &engine.outlet, Some(parsed.bytes));
-                stack.ingest(&mut phy, now, &tcp);
+                stack.hear(&engine.config, &engine.outlet, parsed, &tcp, now);
                 stack.answer_comes |= tcp.brings_news();
                 return Step::default();
             }
@@ -149,7 +148,7 @@ impl Flow {
             return Step::default();
         };
         stack.answer_comes = false;
-        if stack.wakes_reader() {
+        if stack.wakes_reader() && !stack.is_over() {
             // It answers when it has taken the bytes, with one ACK that opens the window again.
             return Step::default();
         }

@@ -42,6 +42,7 @@ pub mod reason;
 mod received;
 pub mod reject;
 pub mod route;
+mod said;
 mod scratch;
 mod table;
 mod tcp;

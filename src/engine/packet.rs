@@ -66,6 +66,8 @@ pub struct Tcp {
     pub seq: TcpSeqNumber,
     /// Acknowledgment number; meaningless without [`ack`](Self::ack).
     pub ack_number: TcpSeqNumber,
+    /// The window as it stands in the header, without its scale.
+    pub window: u16,
     /// Payload bytes.
     pub payload_len: usize,
 }
@@ -223,6 +225,7 @@ impl<'a> Whole<'a> {
             rst: tcp.rst(),
             seq: tcp.seq_number(),
             ack_number: tcp.ack_number(),
+            window: tcp.window_len(),
             payload_len: payload.len() - usize::from(tcp.header_len()),
         })
     }
@@ -231,13 +234,32 @@ impl<'a> Whole<'a> {
 /// The MSS option of a TCP packet, unless it is zero.
 pub(super) fn max_segment_size(packet: &Parsed<'_>) -> Option<u16> {
     let tcp = TcpPacket::new_checked(&packet.bytes[packet.header_len..]).ok()?;
+    find_option(&tcp, |option| match option {
+        TcpOption::MaxSegmentSize(size) => Some(size),
+        _ => None,
+    })
+    .filter(|&size| size != 0)
+}
+
+/// The window scale option of a TCP packet.
+pub(super) fn window_scale(tcp: &TcpPacket<&[u8]>) -> Option<u8> {
+    find_option(tcp, |option| match option {
+        TcpOption::WindowScale(scale) => Some(scale),
+        _ => None,
+    })
+}
+
+/// The first option of a TCP packet that `is_it` takes.
+fn find_option<T>(tcp: &TcpPacket<&[u8]>, is_it: impl Fn(TcpOption<'_>) -> Option<T>) -> Option<T> {
     let mut options = tcp.options();
     while let Ok((rest, option)) = TcpOption::parse(options) {
-        match option {
-            TcpOption::MaxSegmentSize(size) => return (size != 0).then_some(size),
-            TcpOption::EndOfList => return None,
-            _ => options = rest,
+        if option == TcpOption::EndOfList {
+            return None;
         }
+        if let Some(found) = is_it(option) {
+            return Some(found);
+        }
+        options = rest;
     }
     None
 }

@@ -11,6 +11,7 @@ use smoltcp::phy::{
 use smoltcp::time::Instant;
 use smoltcp::wire::IPV6_HEADER_LEN;
 
+use super::said::Said;
 use super::scratch::{MAX_PACKET, Scratch};
 use super::{Config, Frame, HEADROOM, Outlet};
 
@@ -77,8 +78,8 @@ pub(super) struct Phy<'a, O> {
     /// above the MTU and does not hand the segment size on (`dispatch_ip`): so it is told of a large MTU, and the size
     /// is added here.
     pub(super) ipv6_segment: Option<NonZeroU16>,
-    /// A packet has been sent.
-    pub(super) sent: Cell<bool>,
+    /// What was sent, in short.
+    pub(super) said: Cell<Option<Said>>,
 }
 
 impl<O: Outlet> Device for Phy<'_, O> {
@@ -111,7 +112,7 @@ impl<O: Outlet> Phy<'_, O> {
             outlet: self.outlet,
             partial_checksum: self.config.offload,
             ipv6_segment: self.ipv6_segment,
-            sent: &self.sent,
+            said: &self.said,
             meta: PacketMeta::default(),
         }
     }
@@ -129,16 +130,17 @@ pub(super) struct Outgoing<'a, O> {
     outlet: &'a O,
     partial_checksum: bool,
     ipv6_segment: Option<NonZeroU16>,
-    sent: &'a Cell<bool>,
+    said: &'a Cell<Option<Said>>,
     meta: PacketMeta,
 }
 
 impl<O: Outlet> TxToken for Outgoing<'_, O> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        self.sent.set(true);
         SCRATCH.with_borrow_mut(|scratch| {
             let buffer = &mut scratch[..HEADROOM + len];
             let result = f(&mut buffer[HEADROOM..]);
+            self.said
+                .set(Said::after(self.said.get(), &buffer[HEADROOM..]));
             let ipv6_segment = self
                 .ipv6_segment
                 .filter(|size| ipv6_payload_len(&buffer[HEADROOM..]) > usize::from(size.get()));

@@ -57,7 +57,7 @@ impl Received {
 }
 
 /// The sequence number behind the last byte of a segment that has any.
-fn end(segment: &Tcp) -> TcpSeqNumber {
+pub(super) fn end(segment: &Tcp) -> TcpSeqNumber {
     segment.seq + usize::from(segment.syn) + segment.payload_len
 }
 
@@ -85,6 +85,7 @@ mod tests {
             rst: false,
             seq: TcpSeqNumber(seq),
             ack_number: TcpSeqNumber(0),
+            window: 0,
             payload_len,
         }
     }

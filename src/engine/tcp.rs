@@ -13,6 +13,7 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint};
 use super::packet::{Parsed, Tcp, max_segment_size};
 use super::phy::{Phy, full_packet};
 use super::received::Received;
+use super::said::{Heard, Told};
 use super::{Config, Outlet};
 use crate::net::StreamError;
 use crate::os::ring::RingSocket;
@@ -40,6 +41,9 @@ const NEARLY_IDLE: Duration = Duration::from_millis(125);
 /// and reads nothing learns of the reset then.
 const VOID: usize = 64 << 20;
 
+/// So many acknowledgments of the same have what is missing sent again at once (RFC 5681 section 3.2).
+const DUPLICATES: usize = 3;
+
 /// What a host takes that does not say (RFC 9293 section 3.7.1).
 const DEFAULT_MSS_V6: usize = 1220;
 /// Below this a SYN's word is not taken; smoltcp and Linux (`TCP_MIN_SND_MSS`) have the same bound.
@@ -63,6 +67,7 @@ pub(super) struct Stack {
     pub(super) written_at: Option<Instant>,
     /// The same of bytes from the application that were read.
     read_at: Option<Instant>,
+    told: Told,
     /// Nothing but the SYN-ACK may have told the application of its window.
     is_first_window: bool,
     /// The connection ended abruptly: by the application, by its silence, or by us.
@@ -128,6 +133,7 @@ impl Stack {
             answer_comes: false,
             written_at: None,
             read_at: None,
+            told: Told::default(),
             is_first_window: true,
             reset: false,
             end_told: false,
@@ -205,6 +211,27 @@ impl Stack {
         self.socket.send_queue()
     }
 
+    /// Takes in a segment of the open flow, which is `parsed` and has the header `tcp`.
+    pub(super) fn hear<O: Outlet>(
+        &mut self,
+        config: &Config,
+        outlet: &O,
+        parsed: &Parsed<'_>,
+        tcp: &Tcp,
+        now: Instant,
+    ) {
+        let heard = match self.state() {
+            State::SynReceived => Heard::Plainly,
+            _ => self.told.hear(tcp, parsed),
+        };
+        let mut take = |bytes| self.ingest(&mut phy(config, outlet, Some(bytes)), now, tcp);
+        match heard {
+            Heard::Plainly => take(parsed.bytes),
+            Heard::Instead(bytes) => take(&bytes),
+            Heard::Opens => (0..=DUPLICATES).for_each(|_| take(parsed.bytes)),
+        }
+    }
+
     /// Takes in the packet that waits in `phy`, whose header is `tcp`.
     pub(super) fn ingest<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant, tcp: &Tcp) {
         let was_open = self.state() != State::Closed;
@@ -277,9 +304,10 @@ impl Stack {
 
     /// Whatever was sent but a SYN-ACK told the application of the window as it is.
     fn note_sent<O: Outlet>(&mut self, phy: &Phy<'_, O>) {
-        if phy.sent.take() && self.state() != State::SynReceived {
-            self.is_first_window = false;
-        }
+        let Some(said) = phy.said.take() else { return };
+        let is_syn_ack = self.state() == State::SynReceived;
+        self.told.note(said, is_syn_ack);
+        self.is_first_window &= is_syn_ack;
     }
 
     /// When the memory of a ring is worth giving back; `None` while there are bytes in both.
@@ -307,10 +335,13 @@ impl Stack {
         }
     }
 
-    /// Whether `tcp` reaches beyond every window that the application was told of. smoltcp takes the first one, which is not
-    /// scaled, for one that is, and would panic at what its ring has no room for.
+    /// Whether `tcp` reaches beyond the window that the application was told of. smoltcp takes the first one, which is not
+    /// scaled, for one that is, and would panic at what its ring has no room for; and it would lose the last bytes of a stream.
     pub(super) fn is_beyond_window(&self, tcp: &Tcp) -> bool {
-        self.is_first_window && self.received.is_beyond_first_window(tcp)
+        match self.is_first_window {
+            true => self.received.is_beyond_first_window(tcp),
+            false => self.told.is_cut_off(tcp),
+        }
     }
 
     /// When [`drain`](Self::drain) has something to do next without any further event.
@@ -330,7 +361,7 @@ pub(super) fn phy<'a, O: Outlet>(
         outlet,
         incoming,
         ipv6_segment: None,
-        sent: Cell::new(false),
+        said: Cell::new(None),
     }
 }
 

@@ -323,3 +323,117 @@ fn what_came_is_there_to_be_read_when_old_deadlines_come() {
     assert_eq!(read(), Poll::Ready(Ok(Some("late".into()))));
     assert_eq!(read(), Poll::Ready(Ok(None)));
 }
+
+/// Whoever closed first: what comes with the end is acknowledged, or its kernel would send it again, and be reset.
+#[test]
+fn the_last_bytes_are_acknowledged_while_a_reader_waits() {
+    let flow = Flow::open();
+    assert_eq!(flow.finish(), Poll::Ready(Ok(())));
+    let ends = flow.next + 1;
+    flow.give(&[Segment::new(ACK, 1001, ends)]);
+    assert!(flow.read().is_pending());
+    said(&flow.engine);
+    flow.give(&[
+        text(1001, ends, b"last"),
+        Segment::new(FIN | ACK, 1005, ends),
+    ]);
+    let answers = flow.engine.outlet().take();
+    let acked = answers.last().map(|packet| tcp(packet).unwrap().ack);
+    assert_eq!(acked, Some(1006));
+    assert_eq!(flow.read(), Poll::Ready(Ok(Some("last".into()))));
+    assert_eq!(flow.read(), Poll::Ready(Ok(None)));
+}
+
+/// A kernel that has lost its end begins anew from the same port: it is told of the old connection, and resets that.
+#[test]
+fn a_syn_for_an_open_flow_is_challenged() {
+    let flow = Flow::open();
+    let syn = Segment::syn(9000);
+    give(&flow.engine, at(2_000), &syn.packet(flow.ends));
+    let answer = flow.engine.outlet().take();
+    let answer = tcp(&answer[0]).unwrap();
+    assert_eq!(
+        (answer.flags, answer.seq, answer.ack),
+        (ACK, flow.next, 1001)
+    );
+    assert_eq!(flow.engine.flow_count(), 1);
+    let reset = Segment::new(RST, answer.ack, 0);
+    give(&flow.engine, at(2_001), &reset.packet(flow.ends));
+    assert_eq!(flow.reset(), Poll::Ready(StreamError::Reset));
+    assert!(give(&flow.engine, at(3_000), &syn.packet(flow.ends)).is_some());
+}
+
+/// Linux drops bytes that it has no memory for, and closes the window on them.
+#[test]
+fn what_a_window_was_closed_upon_is_sent_again() {
+    for opens_after in [100, 30_000] {
+        let flow = Flow::open();
+        for bytes in [b"taken", b"dropt"] {
+            assert_eq!(flow.write(bytes), Poll::Ready(Ok(())));
+        }
+        assert_eq!(flow.engine.outlet().take().len(), 2);
+        let answer = Segment::new(ACK, 1001, flow.next + 5);
+        let closed = answer.clone().with_window(0);
+        give(&flow.engine, at(20), &closed.packet(flow.ends));
+        let opened = 20 + opens_after;
+        let mut tries = 0;
+        while let Some(due) = flow.engine.poll_timeout()
+            && due <= at(opened)
+        {
+            flow.engine.handle_timeout(due);
+            for packet in flow.engine.outlet().take() {
+                tries += 1;
+                assert_eq!(tcp(&packet).unwrap().seq, flow.next + 5);
+                give(&flow.engine, due, &closed.packet(flow.ends));
+            }
+        }
+        assert_eq!(tries > 0, opens_after > 1_000);
+        assert!(tries < 10, "{tries}");
+        give(&flow.engine, at(opened), &answer.packet(flow.ends));
+        run(&flow.engine, at(opened + 1_500));
+        let again = flow.engine.outlet().take();
+        assert!(!again.is_empty());
+        for packet in again {
+            let seen = tcp(&packet).unwrap();
+            assert_eq!((seen.seq, seen.end()), (flow.next + 5, flow.next + 10));
+        }
+    }
+}
+
+/// The window is told in units, so its edge moves back by some bytes when others come. What was sent up to the old edge comes
+/// with the end of the stream, which is not the end without it.
+#[test]
+fn an_end_is_not_taken_without_the_bytes_before_it() {
+    const WINDOW: usize = 262_144;
+    let flow = Flow::open();
+    let stream: Vec<u8> = (0..WINDOW).map(|n| (n % 251) as u8).collect();
+    let piece = |from: usize, to: usize| {
+        let (seq, fin) = (1001 + from as u32, u8::from(to == WINDOW));
+        Segment::new(fin | PSH | ACK, seq, flow.next).with_payload(&stream[from..to])
+    };
+    let mut from = 0;
+    for to in [5, 60_005, 120_005, 180_005, 240_005, WINDOW] {
+        flow.give(&[piece(from, to)]);
+        from = to;
+    }
+    let mut got = Vec::new();
+    let mut is_sent_again = false;
+    loop {
+        let read = flow.bell.poll(|cx| {
+            let most = 1 << 20;
+            flow.engine.poll_read(at(20), &flow.handle, most, cx)
+        });
+        match read {
+            Poll::Ready(bytes) => match bytes.unwrap() {
+                Some(bytes) => got.extend(bytes),
+                None => break,
+            },
+            Poll::Pending => {
+                assert!(!is_sent_again, "{} bytes", got.len());
+                is_sent_again = true;
+                flow.give(&[piece(240_005, WINDOW)]);
+            }
+        }
+    }
+    assert!(got == stream, "{} bytes", got.len());
+}

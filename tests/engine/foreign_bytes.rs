@@ -401,25 +401,32 @@ fn near_miss() -> impl Strategy<Value = Vec<u8>> {
     (
         (any::<bool>(), 3999..4006u16),
         flags,
-        (seq, any::<u32>()),
+        (
+            seq,
+            any::<u32>(),
+            prop_oneof![Just(0), Just(64_240u16), any::<u16>()],
+        ),
         options,
         payload,
     )
-        .prop_map(|((is_v6, port), flags, (seq, ack), options, payload)| {
-            let ends = if is_v6 {
-                Ends::v6(port)
-            } else {
-                Ends::v4(port)
-            };
-            let segment = Segment {
-                flags,
-                seq,
-                ack,
-                options,
-                payload,
-            };
-            segment.packet(ends)
-        })
+        .prop_map(
+            |((is_v6, port), flags, (seq, ack, window), options, payload)| {
+                let ends = if is_v6 {
+                    Ends::v6(port)
+                } else {
+                    Ends::v4(port)
+                };
+                let segment = Segment {
+                    flags,
+                    seq,
+                    ack,
+                    window,
+                    options,
+                    payload,
+                };
+                segment.packet(ends)
+            },
+        )
 }
 
 /// How a packet is spoilt.

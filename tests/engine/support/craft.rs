@@ -51,6 +51,8 @@ pub(crate) struct Segment {
     pub(crate) seq: u32,
     /// Acknowledgment number.
     pub(crate) ack: u32,
+    /// The window as it stands there, unscaled.
+    pub(crate) window: u16,
     /// TCP options, padded to a multiple of 4 bytes.
     pub(crate) options: Vec<u8>,
     /// The payload.
@@ -64,6 +66,7 @@ impl Segment {
             flags,
             seq,
             ack,
+            window: 64_240,
             options: Vec::new(),
             payload: Vec::new(),
         }
@@ -75,6 +78,12 @@ impl Segment {
         // MSS 1460, SACK permitted, no-operation, window scale 7.
         segment.options = vec![2, 4, 5, 180, 4, 2, 1, 3, 3, 7, 1, 1];
         segment
+    }
+
+    /// With this `window`.
+    pub(crate) fn with_window(mut self, window: u16) -> Self {
+        self.window = window;
+        self
     }
 
     /// With `payload`.
@@ -93,7 +102,7 @@ impl Segment {
         tcp.extend(self.ack.to_be_bytes());
         tcp.push(((5 + self.options.len() / 4) << 4) as u8);
         tcp.push(self.flags);
-        tcp.extend(64_240u16.to_be_bytes());
+        tcp.extend(self.window.to_be_bytes());
         tcp.extend([0; 4]);
         tcp.extend(&self.options);
         tcp.extend(&self.payload);

@@ -1,0 +1,138 @@
+//! What an application has been told and what it says to it, where smoltcp does not tell, or takes it wrong.
+//!
+//! smoltcp 0.14 has three faults that a peer without fault can meet:
+//!
+//! - It cuts a segment at the edge of the window that it offered last, and takes the FIN behind what it has cut off. Rounding to
+//!   the window's scale moves that edge back by up to seven bytes, so a kernel may have sent those already: the last bytes of a
+//!   stream would be lost, and their end told.
+//! - Where a window closes upon bytes that are on their way (RFC 9293 section 3.8.6 has senders be ready for it; Linux drops what it
+//!   has no memory for, `ICSK_ACK_NOMEM`), it forgets to send them again.
+//! - It ignores a SYN for a connection that it has (RFC 9293 section 3.10.7.4: a challenge ACK), so a peer that has lost its end
+//!   waits for the keep-alive.
+
+use smoltcp::wire::{TcpPacket, TcpSeqNumber};
+
+use super::packet::{Parsed, Tcp, window_scale};
+use super::received::end;
+
+/// The packets that were sent, in short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    /// The number behind the last octet that was sent.
+    end: TcpSeqNumber,
+    /// Of the last packet: what is acknowledged.
+    ack: TcpSeqNumber,
+    /// And the window, without its scale.
+    window: u16,
+    /// The scale of all windows, where a SYN was among them.
+    scale: Option<u8>,
+}
+
+impl Said {
+    /// What was said after `before`, with `packet`.
+    pub(super) fn after(before: Option<Self>, packet: &[u8]) -> Option<Self> {
+        let header_len = match packet.first()? {
+            first if first >> 4 == 4 => usize::from(first & 15) * 4,
+            _ => 40,
+        };
+        let Ok(tcp) = TcpPacket::new_checked(packet.get(header_len..)?) else {
+            return before;
+        };
+        let end = tcp.seq_number() + tcp.segment_len();
+        let scale = tcp.syn().then(|| window_scale(&tcp).unwrap_or_default());
+        Some(Self {
+            end: before.map_or(end, |before| latest(before.end, end)),
+            ack: tcp.ack_number(),
+            window: tcp.window_len(),
+            scale: scale.or(before.and_then(|before| before.scale)),
+        })
+    }
+}
+
+/// What has been said so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// See [`Said::scale`].
+    scale: u8,
+    /// The edge of the window that was offered last, but for that of the SYN-ACK.
+    edge: Option<TcpSeqNumber>,
+    /// The number behind the last octet that was sent, but for probes of a closed window.
+    end: Option<TcpSeqNumber>,
+    /// The application's window is closed.
+    is_closed: bool,
+    /// It was closed upon bytes on their way.
+    is_squeezed: bool,
+}
+
+/// What is to become of a segment from the application.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It is taken in as it is.
+    Plainly,
+    /// This is taken in instead.
+    Instead(Vec<u8>),
+    /// It opens a window that was closed upon bytes on their way: they are to be sent again.
+    Opens,
+}
+
+impl Told {
+    /// `said` was sent; in answer to a SYN, or later.
+    pub(super) fn note(&mut self, said: Said, is_syn_ack: bool) {
+        self.scale = said.scale.unwrap_or(self.scale);
+        if !is_syn_ack {
+            self.edge = Some(said.ack + (usize::from(said.window) << self.scale));
+        }
+        if !self.is_closed {
+            self.end = Some(self.end.map_or(said.end, |end| latest(end, said.end)));
+        }
+    }
+
+    /// Whether the FIN of `segment` comes behind bytes that smoltcp would cut off.
+    pub(super) fn is_cut_off(&self, segment: &Tcp) -> bool {
+        segment.fin && segment.payload_len > 0 && self.edge.is_some_and(|edge| end(segment) > edge)
+    }
+
+    /// `segment` comes, which is `parsed`.
+    pub(super) fn hear(&mut self, segment: &Tcp, parsed: &Parsed<'_>) -> Heard {
+        let Some(sent) = self.end else {
+            return Heard::Plainly;
+        };
+        if segment.is_opening() && segment.payload_len == 0 {
+            // An acknowledgment of what was never sent is answered as the SYN should be.
+            return instead(parsed, |tcp| {
+                tcp.set_ack(true);
+                tcp.set_ack_number(sent + (1 << 30));
+            });
+        }
+        if !segment.ack || segment.syn || segment.rst {
+            return Heard::Plainly;
+        }
+        let is_on_its_way = segment.ack_number < sent;
+        if segment.window == 0 && is_on_its_way {
+            self.is_squeezed = true;
+            // As open as can be said: what is on its way is sent again when its time has come, a little at a time, which also is
+            // the probe that such a window needs.
+            return instead(parsed, |tcp| tcp.set_window_len(1));
+        }
+        self.is_closed = segment.window == 0;
+        let opens = std::mem::take(&mut self.is_squeezed) && is_on_its_way;
+        match opens && segment.payload_len == 0 {
+            true => Heard::Opens,
+            false => Heard::Plainly,
+        }
+    }
+}
+
+fn instead(parsed: &Parsed<'_>, change: impl FnOnce(&mut TcpPacket<&mut [u8]>)) -> Heard {
+    let mut packet = parsed.bytes.to_vec();
+    // It was parsed, so it parses again; its checksum is not looked at any more.
+    match TcpPacket::new_checked(&mut packet[parsed.header_len..]) {
+        Ok(mut tcp) => change(&mut tcp),
+        Err(_) => return Heard::Plainly,
+    }
+    Heard::Instead(packet)
+}
+
+fn latest(one: TcpSeqNumber, other: TcpSeqNumber) -> TcpSeqNumber {
+    if one > other { one } else { other }
+}
