@@ -29,8 +29,9 @@ pub trait ByteReader: Send {
 
     /// Runs while nobody has room for what [`read`](Self::read) would give. A carrier that cannot hold its
     /// peer back takes arriving bytes into a bounded store of its own here, so that other flows of
-    /// the same connection go on. Resolves with [`StreamError::Lost`] alone: the connection is lost, and with it the rest
-    /// of a stream that had not come to its end. Cancel safe.
+    /// the same connection go on. Resolves with [`StreamError::Lost`] where the connection is lost, and with it the rest of a
+    /// stream that had not come to its end; an inlet's with [`StreamError::Reset`], where the application has reset the stream and
+    /// been waited for long enough. Cancel safe.
     fn absorb(&mut self) -> impl Future<Output = StreamError> + Send {
         pending()
     }

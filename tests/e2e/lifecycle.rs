@@ -68,6 +68,28 @@ fn a_signal_while_rules_are_made_undoes_them() {
     assert_eq!(lab.network_state("client"), before);
 }
 
+/// A far side that reads nothing would keep a flow whose application has long given up.
+#[test]
+fn who_gives_up_on_a_far_side_that_reads_nothing_is_let_go() {
+    const GIVE_UP: &str = "import socket, struct, sys, time
+s = socket.create_connection((sys.argv[1], 5008))
+s.settimeout(1)
+try:
+    while True: s.send(bytes(1 << 20))
+except TimeoutError: pass
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+s.close()";
+    let lab = Lab::up();
+    let _underpass = lab.underpass(&format!("--name a {}", V4.subnet));
+    let mut program = lab.command("client", "python3");
+    program.args(["-c", GIVE_UP, V4.host]);
+    assert!(finished(program).status.success());
+    let flows = || String::from_utf8(lab.ask("flows a --json").stdout).unwrap();
+    // What came before is kept for a while.
+    assert!(flows().contains(":5008"), "{}", flows());
+    eventually("it is let go", || flows().trim() == "[]");
+}
+
 /// As systemd-networkd does when it starts, and who sets the device down and up.
 #[test]
 fn what_somebody_takes_away_is_there_again() {

@@ -14,6 +14,9 @@ use crate::net::{ByteReader, ByteWriter, Inbound, OpenError, Source, StreamError
 /// the allocator gives a mapping of its own.
 const CHUNK: usize = 96 << 10;
 
+/// How long a far side may take nothing after the application's reset, before it is told of that.
+const AFTER_RESET: Duration = Duration::from_secs(10);
+
 /// A flow, and the duty to leave it in order: unless [`discharged`](Self::discharge), it is abandoned when
 /// dropped.
 struct Duty<D: Device> {
@@ -119,6 +122,13 @@ impl<D: Device> ByteReader for TunReader<D> {
 
     async fn reset(&mut self) -> StreamError {
         poll_fn(|cx| self.0.shared.engine.poll_reset(&self.0.flow, cx)).await
+    }
+
+    /// What came before a reset is for the far side, but one that takes nothing of it is not waited for without end.
+    async fn absorb(&mut self) -> StreamError {
+        let error = self.reset().await;
+        tokio::time::sleep(AFTER_RESET).await;
+        error
     }
 }
 
