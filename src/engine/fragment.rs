@@ -1,5 +1,6 @@
 //! A packet above the MTU, cut into fragments (RFC 791 section 3.2, RFC 8200 section 4.5), as a router or the sender would have
-//! done: whoever it is forwarded to gets it, too.
+//! done: whoever it is forwarded to gets it, too. One of IPv4 that fits may be cut further on: whoever sent it, far away, would not
+//! hear that it does not fit there.
 
 use smoltcp::wire::Ipv4Packet;
 
@@ -16,11 +17,14 @@ const MORE: u16 = 0x2000;
 /// Sends `packet`, which has [`HEADROOM`] in front and an IP header without options, in packets of at most `mtu` bytes. `id` tells
 /// the fragments of one packet from those of others.
 pub(super) fn send(mut packet: Vec<u8>, mtu: usize, id: u32, sink: &mut dyn FnMut(Frame<'_>)) {
-    if packet.len() - HEADROOM <= mtu {
+    let whole = &mut packet[HEADROOM..];
+    let is_v4 = whole[0] >> 4 == 4;
+    if whole.len() <= mtu {
+        if is_v4 {
+            finish_v4(whole, 0, false, id);
+        }
         return transmit(&mut packet, sink);
     }
-    let whole = &packet[HEADROOM..];
-    let is_v4 = whole[0] >> 4 == 4;
     let (header_len, headers_len) = if is_v4 {
         (V4, V4)
     } else {
