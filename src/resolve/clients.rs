@@ -72,15 +72,20 @@ impl<R: Respond> Proxy<R> {
         mut writer: impl ByteWriter,
     ) -> Result<(), StreamError> {
         let mut deframer = Deframer::default();
-        let mut has_ended = false;
+        let (mut has_ended, mut is_idle) = (false, false);
         loop {
             self.write_answers(stream, &mut writer).await?;
             self.read_questions(stream, &mut deframer)?;
             let (may_ask, idle_at) =
                 self.with_streams(|all| (all.may_ask(stream), all.idle_at(stream)));
             // What was asked at once is answered already: nothing is to come where nothing waits.
-            if has_ended && idle_at.is_some() {
-                return in_time(writer.finish()).await;
+            if (has_ended || is_idle) && idle_at.is_some() {
+                in_time(writer.finish()).await?;
+                // It ends as well, in order: a reset would take from it what it has not read yet.
+                if is_idle {
+                    in_time(reader.read()).await?;
+                }
+                return Ok(());
             }
             tokio::select! {
                 () = bells.answer.notified() => {}
@@ -88,7 +93,7 @@ impl<R: Respond> Proxy<R> {
                     Some(piece) => deframer.push(&piece),
                     None => has_ended = true,
                 },
-                () = sleep_until(idle_at.unwrap_or_else(now).into()), if idle_at.is_some() => has_ended = true,
+                () = sleep_until(idle_at.unwrap_or_else(now).into()), if idle_at.is_some() => is_idle = true,
             }
         }
     }
@@ -126,7 +131,7 @@ impl<R: Respond> Proxy<R> {
 }
 
 /// Who takes nothing for so long is let go.
-async fn in_time(done: impl Future<Output = Result<(), StreamError>>) -> Result<(), StreamError> {
+async fn in_time<T>(done: impl Future<Output = Result<T, StreamError>>) -> Result<T, StreamError> {
     timeout(WRITE, done)
         .await
         .unwrap_or(Err(StreamError::Reset))

@@ -390,6 +390,11 @@ async fn a_client_that_says_nothing_or_nonsense_is_let_go() {
     let began = Instant::now();
     let (mut client, served, _) = rig.connect();
     assert_eq!(client.hear().await, None);
+    assert_eq!(began.elapsed().as_secs(), 30);
+    // It is not reset, which would take from it what it has not read.
+    tokio::task::yield_now().await;
+    assert!(!served.is_finished());
+    client.send = None;
     served.await.unwrap();
     assert_eq!(began.elapsed().as_secs(), 30);
     let (mut client, served, _) = rig.connect();
