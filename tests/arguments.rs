@@ -180,6 +180,38 @@ fn a_variable_is_heeded_or_a_mistake() {
     }
 }
 
+/// A message shows what is in a file, and a rule of sudoers may permit `underpass up` and nothing else.
+#[test]
+fn behind_sudo_a_file_is_read_as_its_caller() {
+    let home = Home::new();
+    let mode = |path: &Path, mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path, mode).unwrap();
+    };
+    mode(home.0.path(), 0o755);
+    let secret = home.write("secret", "the secret of root\n");
+    let sudo = [
+        ("SUDO_USER", "nobody"),
+        ("SUDO_UID", "65534"),
+        ("SUDO_GID", "65534"),
+    ];
+    // Root's group may read it, and root is in that.
+    mode(&secret, 0o640);
+    let said = || {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--groups", "0", env!("CARGO_BIN_EXE_underpass")])
+            .args(["up", "-r", "h", "@secret", "--dry-run"])
+            .envs(sudo)
+            .env("XDG_CONFIG_HOME", home.0.path())
+            .current_dir(home.0.path());
+        Said::from(command.output().unwrap()).errors
+    };
+    assert!(said().contains("cannot read secret: Permission denied"));
+    std::os::unix::fs::chown(&secret, None, Some(65534)).unwrap();
+    assert!(said().contains("the secret of root"), "{}", said());
+}
+
 #[test]
 fn files_of_networks_and_of_arguments() {
     let home = Home::new();

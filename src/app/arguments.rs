@@ -1,11 +1,12 @@
 //! The arguments from all their places: the command line and the files that it names, the environment, config.toml.
 
+use std::ffi::CString;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use nix::unistd::{Gid, Uid, User, getgrouplist, getgroups, setfsgid, setfsuid, setgroups};
 
 use super::surroundings::Person;
 use crate::cli::UpArgs;
@@ -126,7 +127,7 @@ fn at_home(path: PathBuf, person: &Person) -> PathBuf {
 /// The text of a configuration file, if it exists. It can name a command to run (`option = ["ProxyCommand=..."]`), so who
 /// else may write it must not; ssh treats its own file alike (readconf.c, `read_config_file_depth`).
 fn config_text(path: &Path, person: &Person) -> Result<Option<String>, SourceError> {
-    let mut file = match as_person(person, || File::open(path)) {
+    let mut file = match as_person(person, path) {
         Ok(file) => file,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);
@@ -154,7 +155,7 @@ fn config_text(path: &Path, person: &Person) -> Result<Option<String>, SourceErr
 
 /// The text of a file that was named.
 fn text(path: &Path, person: &Person) -> Result<String, SourceError> {
-    let file = as_person(person, || File::open(path));
+    let file = as_person(person, path);
     let mut file = file.map_err(|error| unreadable(path, &error))?;
     content(&mut file, path)
 }
@@ -179,15 +180,27 @@ fn unreadable(path: &Path, error: &std::io::Error) -> SourceError {
     }
 }
 
-/// Opens what the caller of sudo may open, no more: a message shows what is in a file (setfsuid(2)).
-fn as_person<T>(person: &Person, open: impl FnOnce() -> T) -> T {
+/// Opens what the caller of sudo may open, no more: a message shows what is in a file (setfsuid(2)). Root's own groups would count,
+/// too.
+fn as_person(person: &Person, path: &Path) -> io::Result<File> {
     let Some((uid, gid)) = person.behind_sudo else {
-        return open();
+        return File::open(path);
     };
+    let own = getgroups()?;
+    setgroups(&groups_of(Uid::from_raw(uid), Gid::from_raw(gid)))?;
     let group = setfsgid(Gid::from_raw(gid));
     let user = setfsuid(Uid::from_raw(uid));
-    let opened = open();
+    let opened = File::open(path);
     setfsuid(user);
     setfsgid(group);
+    setgroups(&own)?;
     opened
+}
+
+/// The groups of a user; the first one alone where no more are known.
+fn groups_of(uid: Uid, gid: Gid) -> Vec<Gid> {
+    let named = User::from_uid(uid).ok().flatten();
+    let name = named.and_then(|user| CString::new(user.name).ok());
+    let groups = name.and_then(|name| getgrouplist(&name, gid).ok());
+    groups.unwrap_or_else(|| vec![gid])
 }
