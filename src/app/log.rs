@@ -30,6 +30,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use self::kept::Kept;
 use self::syslog::Syslog;
+use crate::carrier::TO_PERSON;
 use crate::cli::{LogArgs, LogFormat};
 use crate::os::daemon::stderr_is_file;
 
@@ -197,9 +198,15 @@ fn filter(args: LogArgs, usual: LevelFilter) -> Targets {
         (false, 2) => (LevelFilter::TRACE, LevelFilter::WARN),
         (false, _) => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
+    // Whoever may log in only after doing what is said has to see it, also where the terminal is a command's.
+    let to_person = match args.quiet {
+        true => ours,
+        false => ours.max(USUAL),
+    };
     Targets::new()
         .with_default(others)
         .with_target("underpass", ours)
+        .with_target(TO_PERSON, to_person)
 }
 
 /// <https://no-color.org>: set and not empty means none.
@@ -304,6 +311,10 @@ mod tests {
     }
 
     fn logged(args: LogArgs, emit: impl FnOnce()) -> String {
+        logged_at(USUAL, args, emit)
+    }
+
+    fn logged_at(usual: LevelFilter, args: LogArgs, emit: impl FnOnce()) -> String {
         let sink = Sink::default();
         let to = sink.clone();
         let layer = tracing_subscriber::fmt::layer()
@@ -313,7 +324,7 @@ mod tests {
                 prefix: "underpass: ",
             });
         let subscriber = tracing_subscriber::registry()
-            .with(filter(args, USUAL))
+            .with(filter(args, usual))
             .with(layer);
         tracing::subscriber::with_default(subscriber, emit);
         let bytes = sink.0.lock().unwrap().clone();
@@ -345,6 +356,21 @@ mod tests {
             text,
             "underpass: error: e\nunderpass: warning: w \\u{1b}[2J port=22\nunderpass: i\n"
         );
+    }
+
+    #[test]
+    fn what_a_person_is_to_do_is_shown_beside_a_command_as_well() {
+        let ask = || {
+            tracing::info!("i");
+            tracing::info!(target: TO_PERSON, "log in at https://example.com");
+        };
+        let text = logged_at(WARNINGS, LogArgs::default(), ask);
+        assert_eq!(text, "underpass: log in at https://example.com\n");
+        let quiet = LogArgs {
+            quiet: true,
+            ..LogArgs::default()
+        };
+        assert_eq!(logged_at(WARNINGS, quiet, ask), "");
     }
 
     #[test]

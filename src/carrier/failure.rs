@@ -11,6 +11,8 @@ use crate::net::{OpenError, OpenFailure};
 
 /// The longest text that is kept, in characters.
 const MAX_TEXT: usize = 200;
+/// The longest line that is shown to a person who is to do something: addresses to log in at are longer.
+const MAX_SHOWN: usize = 1000;
 
 /// Wordings by substring, lower case; the first that matches decides. Sources: glibc, musl and BSD
 /// `strerror`, Go's `net` package, `gai_strerror`, Python's `OSError`.
@@ -126,10 +128,17 @@ const LOOKUP: &str = "failed to lookup address information: ";
 /// `text` for a log line or a terminal: control characters and the marks that turn the writing direction
 /// removed, at most [`MAX_TEXT`] characters.
 pub(super) fn harmless(text: &str) -> String {
+    without_marks(text).take(MAX_TEXT).collect()
+}
+
+/// The same of a line that a person is to read whole, at most [`MAX_SHOWN`] characters.
+pub(super) fn harmless_line(text: &str) -> String {
+    without_marks(text).take(MAX_SHOWN).collect()
+}
+
+fn without_marks(text: &str) -> impl Iterator<Item = char> {
     text.chars()
         .filter(|c| !c.is_control() && !turns_direction(*c))
-        .take(MAX_TEXT)
-        .collect()
 }
 
 /// Unicode's explicit directional marks (UAX 9 section 2) can make a text read as another.

@@ -49,3 +49,7 @@ pub use self::packets::{PacketDrops, TunnelRefusal};
 pub use self::prompt::{AskpassPrompter, NoPrompter, Prompter, TtyPrompter};
 pub use self::russh::RusshCarrier;
 pub use self::steady::Steady;
+
+/// The target of log lines that tell a person what to do to be let in. A program that may have the terminal to itself does not
+/// hide them.
+pub const TO_PERSON: &str = "underpass::to_person";

@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use tracing::{debug, info, warn};
 
+use crate::carrier::TO_PERSON;
+
 /// Lines that are remembered, at most. Whatever comes then is shown each time.
 const MOST: usize = 256;
 
@@ -51,7 +53,7 @@ impl Said {
         } else if is_alarm || sounds_alarming(text) {
             warn!("ssh: {text}");
         } else {
-            info!("ssh: {text}");
+            info!(target: TO_PERSON, "ssh: {text}");
         }
     }
 

@@ -12,6 +12,7 @@ use tracing::info;
 use super::client::Asks;
 use super::facts::Stage;
 use super::words::Words;
+use crate::carrier::TO_PERSON;
 use crate::plan::{Route, SshPlan};
 
 /// Silence after which it is said what is waited for.
@@ -48,7 +49,7 @@ pub(super) async fn tell(
         waiting_for(&words, plan, may_ask)
     };
     if let (Asks::Person, Some(line)) = (asks, line) {
-        info!("{line}");
+        info!(target: TO_PERSON, "{line}");
     }
     pending().await
 }

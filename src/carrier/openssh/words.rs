@@ -12,7 +12,7 @@ use super::said::Said;
 use super::tunnel;
 use crate::carrier::error::LostReason;
 use crate::carrier::examine::Tunnel;
-use crate::carrier::failure::{broke, harmless};
+use crate::carrier::failure::{broke, harmless_line};
 
 /// Lines that are kept of each, for the reason of an end.
 const KEPT: usize = 24;
@@ -147,7 +147,7 @@ impl Words {
 
     /// Takes a line of its log, and shows it if it is for a person now.
     pub(super) fn hear(&mut self, line: &str) {
-        let line = harmless(line.trim_end());
+        let line = harmless_line(line.trim_end());
         let line = Line::read(&line);
         let is_fact = self.facts.learn(&line);
         if is_fact {
@@ -182,7 +182,7 @@ impl Words {
 
     /// Takes a line of stderr, and shows it. No fact is believed.
     pub(super) fn overhear(&mut self, line: &str) {
-        let text = harmless(line.trim_end());
+        let text = harmless_line(line.trim_end());
         if !text.is_empty() {
             self.said.show(self.pid, &text, false);
             keep(&mut self.asides, &text);

@@ -11,8 +11,9 @@ use tracing::info;
 use super::host_key::{Accepted, HostKeyCheck, Offered};
 use super::load::Load;
 use super::reason;
+use crate::carrier::TO_PERSON;
 use crate::carrier::error::{HostKeyError, LostReason};
-use crate::carrier::failure::harmless;
+use crate::carrier::failure::{harmless, harmless_line};
 
 /// Lines of banners (RFC 4252 section 5.4) that are shown of one login.
 const BANNER_LINES: usize = 50;
@@ -130,8 +131,8 @@ impl Handler for ClientHandler {
     ) -> Result<(), SessionError> {
         self.load.cut().explain();
         let room = BANNER_LINES - self.banner_lines;
-        for line in banner.lines().take(room).map(harmless) {
-            info!("the server says: {line}");
+        for line in banner.lines().take(room).map(harmless_line) {
+            info!(target: TO_PERSON, "the server says: {line}");
             self.banner_lines += 1;
         }
         Ok(())

@@ -17,6 +17,7 @@ use tracing::{debug, info};
 
 use super::super::handler::ClientHandler;
 use super::super::host_key::{fingerprint, type_name};
+use crate::carrier::TO_PERSON;
 use crate::carrier::failure::words;
 use crate::plan;
 
@@ -227,6 +228,7 @@ impl Signer for AgentSigner<'_> {
         let algorithm = key.algorithm();
         if needs_touch(&algorithm) {
             info!(
+                target: TO_PERSON,
                 "confirm that you are there: touch key {} {}",
                 type_name(&algorithm),
                 fingerprint(&key)

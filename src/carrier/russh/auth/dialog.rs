@@ -6,6 +6,7 @@ use tracing::info;
 use zeroize::Zeroizing;
 
 use super::{Authentication, Progress, Step, Verdict, ask, in_time};
+use crate::carrier::TO_PERSON;
 use crate::carrier::error::ConnectError;
 use crate::carrier::failure::harmless;
 use crate::carrier::prompt::Prompter;
@@ -163,7 +164,7 @@ impl Authentication<'_> {
         let round = Round::new(&login, name, instructions, prompts);
         if round.questions.is_empty() {
             for line in round.text.lines() {
-                info!("the server says: {line}");
+                info!(target: TO_PERSON, "the server says: {line}");
             }
             return Some(Vec::new());
         }

@@ -23,7 +23,8 @@ use tokio::time::{Sleep, sleep, timeout};
 use tracing::{debug, info};
 
 use super::WayEnd;
-use crate::carrier::failure::{harmless, words};
+use crate::carrier::TO_PERSON;
+use crate::carrier::failure::{harmless_line, words};
 use crate::carrier::processes;
 use crate::os::child::{self, Terminal};
 
@@ -38,6 +39,8 @@ const LAST_BREATH: Duration = Duration::from_secs(1);
 const MAX_LAST: usize = 3;
 /// A longer line on stderr is cut, in bytes.
 const MAX_LINE: usize = 1024;
+/// What is not gone on with for so long is all of it.
+const QUESTION: Duration = Duration::from_millis(300);
 
 /// A command at work, for as long as its stream lives.
 #[derive(Clone, Debug)]
@@ -81,14 +84,14 @@ impl Said {
     }
 
     fn line(&self, line: &[u8]) {
-        let line = harmless(&String::from_utf8_lossy(line));
+        let line = harmless_line(&String::from_utf8_lossy(line));
         if line.trim().is_empty() {
             return;
         }
         // Before the login it may tell the person what to do: where to log in, which code to type.
         match self.is_quiet.load(Relaxed) {
             true => debug!("the ProxyCommand says: {line}"),
-            false => info!("the ProxyCommand says: {line}"),
+            false => info!(target: TO_PERSON, "the ProxyCommand says: {line}"),
         }
         let mut last = self.last_lines();
         if last.len() == MAX_LAST {
@@ -215,12 +218,23 @@ fn end(status: io::Result<ExitStatus>, last: &str) -> String {
     format!("the ProxyCommand ended ({how}){colon}{last}")
 }
 
-/// Reads stderr line by line to its end.
-async fn listen(mut stderr: ChildStderr, said: &Said) {
+/// Reads stderr line by line to its end. A question has no end of a line.
+async fn listen(mut stderr: impl AsyncRead + Unpin, said: &Said) {
     let mut line = Vec::with_capacity(MAX_LINE);
     let mut chunk = [0; 512];
     loop {
-        let bytes = match stderr.read(&mut chunk).await {
+        let read = match line.is_empty() {
+            true => stderr.read(&mut chunk).await,
+            false => match timeout(QUESTION, stderr.read(&mut chunk)).await {
+                Ok(read) => read,
+                Err(_) => {
+                    said.line(&line);
+                    line.clear();
+                    continue;
+                }
+            },
+        };
+        let bytes = match read {
             Ok(0) | Err(_) => break,
             Ok(bytes) => bytes,
         };
@@ -295,5 +309,31 @@ impl AsyncWrite for CommandStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stdin).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_is_shown_while_it_is_waited_for() {
+        let (mut command, stderr) = tokio::io::duplex(64);
+        let said = Said::new(false);
+        let mut listening = std::pin::pin!(listen(stderr, &said));
+        let mut hear = async |text: &str| {
+            command.write_all(text.as_bytes()).await.unwrap();
+            let heard = timeout(2 * QUESTION, listening.as_mut()).await;
+            assert!(heard.is_err(), "it listens on");
+            said.last()
+        };
+        assert_eq!(
+            hear("Welcome\nEnter OTP code: ").await,
+            "Welcome; Enter OTP code:"
+        );
+        assert_eq!(hear("\n").await, "Welcome; Enter OTP code:");
+        assert_eq!(hear("thanks\n").await, "Welcome; Enter OTP code:; thanks");
     }
 }
