@@ -49,19 +49,35 @@ impl Said {
     }
 }
 
-/// What has been said so far.
-#[derive(Clone, Copy, Debug, Default)]
+/// What has been said so far. Each idle flow keeps one.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Told {
+    /// The edge of the window that was offered last, once another was than that of the SYN-ACK.
+    edge: TcpSeqNumber,
+    /// The number behind the last octet that was sent, but for probes of a closed window.
+    end: TcpSeqNumber,
     /// See [`Said::scale`].
     scale: u8,
-    /// The edge of the window that was offered last, but for that of the SYN-ACK.
-    edge: Option<TcpSeqNumber>,
-    /// The number behind the last octet that was sent, but for probes of a closed window.
-    end: Option<TcpSeqNumber>,
+    /// Nothing but the SYN-ACK may have told the application of its window.
+    is_first_window: bool,
     /// The application's window is closed.
     is_closed: bool,
     /// It was closed upon bytes on their way.
     is_squeezed: bool,
+}
+
+impl Default for Told {
+    /// Nothing yet.
+    fn default() -> Self {
+        Self {
+            edge: TcpSeqNumber(0),
+            end: TcpSeqNumber(0),
+            scale: 0,
+            is_first_window: true,
+            is_closed: false,
+            is_squeezed: false,
+        }
+    }
 }
 
 /// What is to become of a segment from the application.
@@ -79,24 +95,30 @@ impl Told {
     /// `said` was sent; in answer to a SYN, or later.
     pub(super) fn note(&mut self, said: Said, is_syn_ack: bool) {
         self.scale = said.scale.unwrap_or(self.scale);
-        if !is_syn_ack {
-            self.edge = Some(said.ack + (usize::from(said.window) << self.scale));
+        if is_syn_ack {
+            self.end = said.end;
+            return;
         }
+        self.edge = said.ack + (usize::from(said.window) << self.scale);
+        self.is_first_window = false;
         if !self.is_closed {
-            self.end = Some(self.end.map_or(said.end, |end| latest(end, said.end)));
+            self.end = latest(self.end, said.end);
         }
+    }
+
+    /// Whether nothing but a SYN-ACK has told of a window, which is not scaled.
+    pub(super) fn is_first_window(&self) -> bool {
+        self.is_first_window
     }
 
     /// Whether the FIN of `segment` comes behind bytes that smoltcp would cut off.
     pub(super) fn is_cut_off(&self, segment: &Tcp) -> bool {
-        segment.fin && segment.payload_len > 0 && self.edge.is_some_and(|edge| end(segment) > edge)
+        segment.fin && segment.payload_len > 0 && end(segment) > self.edge
     }
 
-    /// `segment` comes, which is `parsed`.
+    /// `segment` comes, which is `parsed`, when the SYN-ACK was answered.
     pub(super) fn hear(&mut self, segment: &Tcp, parsed: &Parsed<'_>) -> Heard {
-        let Some(sent) = self.end else {
-            return Heard::Plainly;
-        };
+        let sent = self.end;
         if segment.is_opening() && segment.payload_len == 0 {
             // An acknowledgment of what was never sent is answered as the SYN should be.
             return instead(parsed, |tcp| {

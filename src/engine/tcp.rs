@@ -68,8 +68,6 @@ pub(super) struct Stack {
     /// The same of bytes from the application that were read.
     read_at: Option<Instant>,
     told: Told,
-    /// Nothing but the SYN-ACK may have told the application of its window.
-    is_first_window: bool,
     /// The connection ended abruptly: by the application, by its silence, or by us.
     reset: bool,
     /// The reader has been told how the bytes from the application end.
@@ -134,7 +132,6 @@ impl Stack {
             written_at: None,
             read_at: None,
             told: Told::default(),
-            is_first_window: true,
             reset: false,
             end_told: false,
             finishing: false,
@@ -307,7 +304,6 @@ impl Stack {
         let Some(said) = phy.said.take() else { return };
         let is_syn_ack = self.state() == State::SynReceived;
         self.told.note(said, is_syn_ack);
-        self.is_first_window &= is_syn_ack;
     }
 
     /// When the memory of a ring is worth giving back; `None` while there are bytes in both.
@@ -338,7 +334,7 @@ impl Stack {
     /// Whether `tcp` reaches beyond the window that the application was told of. smoltcp takes the first one, which is not
     /// scaled, for one that is, and would panic at what its ring has no room for; and it would lose the last bytes of a stream.
     pub(super) fn is_beyond_window(&self, tcp: &Tcp) -> bool {
-        match self.is_first_window {
+        match self.told.is_first_window() {
             true => self.received.is_beyond_first_window(tcp),
             false => self.told.is_cut_off(tcp),
         }
