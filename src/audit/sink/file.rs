@@ -1,7 +1,7 @@
 //! A file that only we write, to which lines are appended.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use super::{AuditError, Failure, count};
 pub(in crate::audit) struct LogFile {
     path: PathBuf,
     file: File,
-    /// The last write ended within a line.
+    /// The last write ended within a line, which could not be taken back.
     is_torn: bool,
 }
 
@@ -47,7 +47,8 @@ impl LogFile {
         }
     }
 
-    /// Appends whole lines. A line that was cut short before is ended first, so that it spoils no other.
+    /// Appends whole lines. One that is cut short is taken back; where that cannot be done it is ended before the next write, so
+    /// that it spoils no other.
     ///
     /// # Errors
     /// How many lines did not go whole, and why.
@@ -63,12 +64,24 @@ impl LogFile {
         let result = self.append(&mut rest);
         result.map_err(|error| {
             let written = &lines[..lines.len() - rest.len()];
-            self.is_torn = written.last().is_some_and(|byte| *byte != b'\n');
+            let torn = written.rsplit(|byte| *byte == b'\n').next();
+            let torn = torn.map_or(0, <[u8]>::len);
+            self.is_torn = torn > 0 && self.take_back(torn).is_err();
             Failure {
                 lines: count(rest),
                 error,
             }
         })
+    }
+
+    /// Cuts off the last bytes that were written, where nobody has appended more since.
+    fn take_back(&mut self, length: usize) -> io::Result<()> {
+        // Behind what we wrote, also where others append.
+        let end = self.file.stream_position()?;
+        if self.file.metadata()?.len() != end {
+            return Err(io::Error::other("others have written more"));
+        }
+        self.file.set_len(end.saturating_sub(length as u64))
     }
 
     /// As much as goes; `rest` is what did not.
@@ -133,7 +146,11 @@ fn open(path: &Path) -> Result<File, AuditError> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Read;
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
 
     use super::*;
 
@@ -194,7 +211,43 @@ mod tests {
         assert_eq!(fs::read_to_string(&old).unwrap(), "one\ntwo\n");
     }
 
-    /// As a full disk does it: some bytes go, then none.
+    /// A file that may not grow, as on a full disk: of 8,000 bytes one page goes.
+    fn full_after_a_page() -> LogFile {
+        let file = File::from(memfd_create("audit", MFdFlags::MFD_ALLOW_SEALING).unwrap());
+        file.set_len(4096).unwrap();
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).unwrap();
+        LogFile {
+            path: PathBuf::new(),
+            file,
+            is_torn: false,
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_is_taken_back() {
+        let mut log = full_after_a_page();
+        let line = [vec![b'x'; 2999], vec![b'\n']].concat();
+        let lines = [line.clone(), line.clone(), line.clone()].concat();
+        assert_eq!(log.write(&lines).unwrap_err().lines, 2);
+        assert!(!log.is_torn);
+        log.file.rewind().unwrap();
+        let mut found = Vec::new();
+        log.file.read_to_end(&mut found).unwrap();
+        assert!(found == line, "{} bytes", found.len());
+    }
+
+    #[test]
+    fn what_others_wrote_is_not_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit");
+        let mut log = LogFile::open(&path).unwrap();
+        log.write(b"one\ntw").unwrap();
+        LogFile::open(&path).unwrap().write(b"other\n").unwrap();
+        assert!(log.take_back(2).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwother\n");
+    }
+
+    /// As a full disk does it where nothing can be taken back: some bytes go, then none.
     #[test]
     fn a_line_that_was_cut_short_spoils_no_other() {
         let (mut reader, writer) = std::io::pipe().unwrap();
