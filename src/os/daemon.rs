@@ -2,19 +2,22 @@
 //!
 //! The process forks at once, before there is a thread. The child does all the work with the terminal still at hand, for a
 //! login may ask; the parent waits. When packets flow the child leaves the terminal and tells the parent, which ends.
-//! A child that ends before hands its exit code on.
+//! A child that ends before hands its exit code on. A parent that ends before ends the child as well: whoever started it has
+//! heard of a failure, and is not to find packets captured later.
 //!
 //! The working directory stays: relative paths of keys and of files of subnets are looked up again later.
 
 use std::fs::{File, OpenOptions, read_dir};
 use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe, stderr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
 
 /// Which of the two processes this is.
 #[derive(Debug)]
@@ -36,6 +39,12 @@ pub struct Waiting {
 #[derive(Debug)]
 pub struct Attached {
     ready: PipeWriter,
+}
+
+/// The parent, as the child sees it.
+#[derive(Debug)]
+pub struct Front {
+    pipe: Sender,
 }
 
 /// Makes the second process.
@@ -89,13 +98,35 @@ impl Waiting {
     }
 }
 
+impl Front {
+    /// Waits until the parent is gone, with or without a word from us. Cancel safe.
+    pub async fn gone(&self) {
+        // Of the end that is written to, an error is that nobody reads (poll(2)).
+        while let Ok(ready) = self.pipe.ready(Interest::ERROR).await {
+            if ready.is_error() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
 impl Attached {
+    /// What tells of the parent's end. To be dropped with us: the parent waits for the end of both.
+    ///
+    /// # Errors
+    /// Those of dup(2) and epoll(7); called outside a runtime.
+    pub fn front(&self) -> io::Result<Front> {
+        let pipe = Sender::from_owned_fd(OwnedFd::from(self.ready.try_clone()?))?;
+        Ok(Front { pipe })
+    }
+
     /// Leaves the terminal, the session and the shell's job, and tells the parent that all is ready. stdin and stdout lead to
     /// /dev/null from here on, and stderr unless it [is a file][stderr_is_file].
     ///
     /// # Errors
-    /// No /dev/null. The parent is told nothing then.
-    pub fn detach(mut self) -> io::Result<()> {
+    /// No /dev/null, and the parent is told nothing then; or it is gone.
+    pub fn detach(self) -> io::Result<()> {
         let null = OpenOptions::new()
             .read(true)
             .write(true)
@@ -106,9 +137,18 @@ impl Attached {
             Err(error) => return Err(error.into()),
         }
         redirect(&null)?;
-        // A parent that was killed needs no word.
-        let _ = self.ready.write_all(b"1");
-        Ok(())
+        self.tell()
+    }
+
+    fn tell(mut self) -> io::Result<()> {
+        self.ready
+            .write_all(b"1")
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe => {
+                    io::Error::other("the process that waited for it is gone")
+                }
+                _ => error,
+            })
     }
 }
 
@@ -130,11 +170,39 @@ pub fn stderr_is_file() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use tokio::time::timeout;
+
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     /// The test's own threads are others.
     #[test]
     fn a_process_with_threads_is_not_split() {
         assert!(split().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_parent_that_is_gone_is_noticed() {
+        let (reader, writer) = pipe().unwrap();
+        let attached = Attached { ready: writer };
+        let front = attached.front().unwrap();
+        assert!(front.gone().now_or_never().is_none());
+        drop(reader);
+        timeout(PATIENCE, front.gone()).await.unwrap();
+        let error = attached.tell().unwrap_err();
+        assert!(error.to_string().contains("gone"), "{error}");
+    }
+
+    #[test]
+    fn a_parent_that_waits_hears_of_it() {
+        let (mut reader, writer) = pipe().unwrap();
+        Attached { ready: writer }.tell().unwrap();
+        let mut word = Vec::new();
+        reader.read_to_end(&mut word).unwrap();
+        assert_eq!(word, b"1");
     }
 }

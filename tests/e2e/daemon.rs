@@ -103,6 +103,27 @@ fn what_fails_at_the_start_is_said_and_its_exit_code_handed_on() {
     assert_eq!(lab.ask("status").status.code(), Some(1));
 }
 
+/// Whoever started it has heard of a failure: nothing is to be captured later.
+#[test]
+fn it_ends_when_who_waits_for_it_does() {
+    let lab = Lab::up();
+    let before = lab.network_state("client");
+    lab.signal_sshd(Signal::SIGSTOP);
+    let mut command = lab.up_command(&format!("-D --name bg {}", V4.subnet));
+    let mut front = command.stderr(Stdio::null()).spawn().unwrap();
+    eventually("it is starting", || {
+        lab.ask("status bg").status.code() == Some(8)
+    });
+    front.kill().unwrap();
+    assert!(!front.wait().unwrap().success());
+    eventually("it is gone", || {
+        lab.ask("status bg").status.code() == Some(1)
+    });
+    lab.signal_sshd(Signal::SIGCONT);
+    lab.nothing_runs();
+    assert_eq!(lab.network_state("client"), before);
+}
+
 /// A pipe for stderr is not kept open, or whoever reads it would wait for the daemon's end.
 #[test]
 fn who_reads_its_words_sees_their_end() {

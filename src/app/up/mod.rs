@@ -126,6 +126,9 @@ async fn answering(
     listener: Option<UnixListener>,
 ) -> Result<Exit, UpError> {
     let (mut orders, sender) = Orders::new().map_err(io_error("cannot watch for signals"))?;
+    let front = instance.attached.as_ref().map(Attached::front);
+    let front = front.transpose();
+    orders.with_front(front.map_err(io_error("cannot watch who waits"))?);
     let board = Arc::new(Board::new(&instance.name, plan));
     let server = listener.map(|listener| {
         let board: Arc<Board> = Arc::clone(&board);

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use nix::libc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::app::control::Order;
 use crate::audit::Audit;
+use crate::os::daemon::Front;
 use crate::os::signals::has_terminal;
 
 /// Requests of the control socket that wait at most.
@@ -25,6 +27,8 @@ pub(super) struct Orders {
     hangup: Signal,
     hangup_ends: bool,
     requests: mpsc::Receiver<Order>,
+    /// Who waits for packets to flow: where that one is gone, nobody expects that they will.
+    front: Option<Front>,
     /// Its file is opened anew at every reload, whatever comes of that one.
     audit: Option<Arc<Audit>>,
 }
@@ -44,14 +48,21 @@ impl Orders {
             hangup: signal(SignalKind::hangup())?,
             hangup_ends,
             requests,
+            front: None,
             audit: None,
         };
         Ok((orders, sender))
     }
 
-    /// The terminal has been left: it does not end us any more.
+    /// Somebody waits for packets to flow, and is not to go before.
+    pub(super) fn with_front(&mut self, front: Option<Front>) {
+        self.front = front;
+    }
+
+    /// The terminal has been left: neither that nor who has waited for it ends us any more.
     pub(super) fn without_terminal(&mut self) {
         self.hangup_ends = false;
+        self.front = None;
     }
 
     /// The audit log is open.
@@ -84,6 +95,10 @@ impl Orders {
                 false => Order::Reload(None),
             },
             Some(order) = self.requests.recv() => order,
+            () = gone(self.front.as_ref()) => {
+                warn!("the process that waited for packets to flow is gone: stopping");
+                Order::Stop
+            }
         }
     }
 
@@ -110,6 +125,13 @@ impl Orders {
                 Some(()) = self.hangup.recv() => self.reopen(),
             }
         }
+    }
+}
+
+async fn gone(front: Option<&Front>) {
+    match front {
+        Some(front) => front.gone().await,
+        None => std::future::pending().await,
     }
 }
 
