@@ -43,6 +43,9 @@ fn a_mistake_gets_one_line_that_says_what_to_change() {
         ),
         (&["up", "-r", "h", "10.0.0.0/33"], "width is over 32"),
         (&["up", "-r", "h", "10.0.0.0/8:90-80"], "runs backwards"),
+        (&["doctor", "--probe", "10.0.1.20:443"], "add -r"),
+        (&["doctor", "-r", "h", "--probe", "10.0.1.20"], "no port"),
+        (&["doctor", "-r", "h", "--probe", "a:0"], "1 to 65535"),
         (&["up", "-r", "h", "db:5432"], "getent ahosts"),
         (
             &["up", "-r", "h", "db.*.internal"],

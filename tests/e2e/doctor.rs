@@ -237,7 +237,7 @@ fn targets_as_the_server_sees_them() {
         (format!("{}:81", V4.host), 0, "warn"),
         (format!("{}:80", V4.no_such_host), 1, "fail"),
         (format!("{}:80", V4.black_hole), 1, "fail"),
-        ("no-port".to_owned(), 1, "fail"),
+        ("no-such-host.invalid:80".to_owned(), 1, "fail"),
     ] {
         let found = doctor(&lab, &format!("-r root@192.168.77.1 --probe {target}"));
         found.expect(code, &[("probe", verdict)]);

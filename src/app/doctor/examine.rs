@@ -7,9 +7,9 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::check::Check;
+use super::probe::Probe;
 use super::security;
 use super::server::{self, SCRIPT};
-use crate::app::up::leads::far;
 use crate::carrier::examine::{Answer, Request, Tunnel};
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Description, Link, OpensshCarrier};
@@ -19,7 +19,7 @@ use crate::plan::{DnsPlan, Mapping, Plan};
 use crate::resolve::answer_over_streams;
 
 /// How long a name may take.
-const LOOKUP: Duration = Duration::from_secs(5);
+pub(super) const LOOKUP: Duration = Duration::from_secs(5);
 /// How long a login may take, with what a person has to type: sshd's LoginGraceTime.
 const LOGIN: Duration = Duration::from_secs(130);
 /// How long a target may take to be opened.
@@ -41,7 +41,7 @@ pub(super) struct Examined {
 }
 
 /// Logs in, and asks.
-pub(super) async fn examine(plan: &Plan, probes: &[String]) -> Examined {
+pub(super) async fn examine(plan: &Plan, probes: &[Probe]) -> Examined {
     let names = names(plan).await;
     let began = Instant::now();
     let prompter = prompt::usual(plan.ssh.login.batch, |name| std::env::var_os(name));
@@ -103,63 +103,19 @@ async fn forwarding(
     carrier: &AnyCarrier,
     plan: &Plan,
     mapping: &Mapping,
-    probes: &[String],
+    probes: &[Probe],
 ) -> Vec<Check> {
     let (own, _) = open(carrier, Target(ITSELF).into()).await;
     let mut results = Vec::new();
     let mut checks = Vec::new();
-    for typed in probes {
-        let target = match far_host(plan.dns.as_ref(), typed) {
-            Some(host) => Ok((host, None)),
-            None => target(typed).await.map(|target| {
-                let there = far(mapping, Target(target));
-                (there.into(), (there.0 != target).then_some(there.0))
-            }),
-        };
-        match target {
-            Ok((target, other)) => {
-                let (result, took) = open(carrier, target).await;
-                let shown = match other {
-                    None => typed.clone(),
-                    Some(other) => format!("{typed} ({other} behind the server)"),
-                };
-                checks.push(server::probe(&shown, &result, took));
-                results.push(result);
-            }
-            Err(found) => checks.push(Check::fail(
-                "probe",
-                format!("{typed}: {found}"),
-                "write HOST:PORT; an IPv6 address in brackets",
-            )),
-        }
+    for probe in probes {
+        let (far, shown) = probe.leads(plan.dns.as_ref(), mapping).await;
+        let (result, took) = open(carrier, far).await;
+        checks.push(server::probe(&shown, &result, took));
+        results.push(result);
     }
     checks.insert(0, server::forwarding(&own, &results));
     checks
-}
-
-/// A host whose name is the far side's: the server looks it up, and nobody else hears of it.
-fn far_host(dns: Option<&DnsPlan>, typed: &str) -> Option<Far> {
-    let (host, port) = typed.rsplit_once(':')?;
-    let port = port.parse().ok()?;
-    let is_far = host.parse::<IpAddr>().is_err() && dns.is_some_and(|dns| dns.has(host));
-    is_far.then(|| Far {
-        target: Target((Ipv4Addr::UNSPECIFIED, port).into()),
-        name: Some(host.into()),
-    })
-}
-
-/// An address and port; a name is looked up here.
-async fn target(typed: &str) -> Result<SocketAddr, String> {
-    if let Ok(address) = typed.parse() {
-        return Ok(address);
-    }
-    match timeout(LOOKUP, lookup_host(typed)).await {
-        Ok(Ok(mut addresses)) => addresses
-            .next()
-            .ok_or_else(|| "it has no address".to_owned()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the resolver does not answer".to_owned()),
-    }
 }
 
 async fn open(carrier: &AnyCarrier, far: Far) -> (Result<(), OpenError>, Duration) {

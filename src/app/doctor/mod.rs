@@ -9,12 +9,14 @@
 //! | `host`, `resolver`, `networks` | this host: what it has and may do, names, where subnets meet its own networks |
 //! | `server` | from the name to a flow |
 //! | `security` | what an officer asks |
+//! | `probe` | a target of `--probe` |
 //! | `examine` | the facts of a login, asked for |
 
 mod check;
 mod examine;
 mod host;
 mod networks;
+mod probe;
 mod report;
 pub(super) mod resolver;
 mod security;
@@ -27,6 +29,7 @@ use tokio::time::timeout;
 
 use self::check::Check;
 use self::examine::Examined;
+use self::probe::Probe;
 use self::report::{Group, Report};
 use self::security::KeyFile;
 use super::exit::Exit;
@@ -46,6 +49,11 @@ const NETLINK: Duration = Duration::from_secs(5);
 
 /// Looks at everything, and says it.
 pub fn run(args: &DoctorArgs) -> Exit {
+    let probes: Result<Vec<_>, _> = args.probes.iter().map(|text| Probe::parse(text)).collect();
+    let probes = match probes {
+        Ok(probes) => probes,
+        Err(error) => return super::said(&error, Exit::Usage),
+    };
     // As who started it: what follows is done as the person behind sudo, and before there is a second thread.
     let facts = host::Facts::read();
     if let Err(error) = surroundings::become_person() {
@@ -53,13 +61,18 @@ pub fn run(args: &DoctorArgs) -> Exit {
     }
     let facts = facts.with_private_network();
     let planned = Planned::new(&args.up);
+    if planned.is_none() && !probes.is_empty() {
+        let nowhere =
+            "--probe connects through a server: add -r [user@]host[:port], or name a profile";
+        return super::said(&nowhere, Exit::Usage);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build();
     let report = match runtime {
         Ok(runtime) => {
-            let report = runtime.block_on(look(args, &facts, planned));
+            let report = runtime.block_on(look(&probes, &facts, planned));
             prompt::give_back_terminal();
             // A question that nobody answers holds nobody up.
             runtime.shutdown_background();
@@ -133,7 +146,7 @@ impl Planned {
     }
 }
 
-async fn look(args: &DoctorArgs, facts: &host::Facts, planned: Option<Planned>) -> Report {
+async fn look(probes: &[Probe], facts: &host::Facts, planned: Option<Planned>) -> Report {
     let mut checks = host::checks(facts);
     checks.push(resolver::check(&Facts::read().await));
     let capture = planned
@@ -146,7 +159,7 @@ async fn look(args: &DoctorArgs, facts: &host::Facts, planned: Option<Planned>) 
         checks,
     }];
     if let Some(planned) = planned {
-        groups.extend(server(&planned, &args.probes).await);
+        groups.extend(server(&planned, probes).await);
     }
     Report::new(groups)
 }
@@ -182,7 +195,7 @@ async fn networks(plan: Option<&Plan>) -> Vec<Check> {
     }
 }
 
-async fn server(planned: &Planned, probes: &[String]) -> Vec<Group> {
+async fn server(planned: &Planned, probes: &[Probe]) -> Vec<Group> {
     let plan = match &planned.plan {
         Ok(plan) => plan,
         Err(error) => {
