@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::pinger::{Pinger, Reply};
+use super::pinger::{Pinger, Reply, State};
 use crate::net::{ByteReader, ByteWriter, Exec};
 use crate::udp::clock::now;
 use crate::udp::{PATIENCE, Pauses, Trouble, probe, start};
@@ -36,10 +36,13 @@ impl<T: Send, R: Reply<T>> Pinger<T, R> {
                 Err(trouble) => trouble,
             };
             self.hosts().handle_lost();
-            if let Some(pause) = pauses.after("ping", &trouble, up.map(|up| now() - up)) {
-                self.set_trouble(Some(trouble));
-                sleep(pause).await;
-                self.set_trouble(None);
+            match pauses.after("ping", &trouble, up.map(|up| now() - up)) {
+                Some(pause) => {
+                    self.set(State::Failed(trouble.clone()));
+                    sleep(pause).await;
+                    self.set(State::Again(trouble));
+                }
+                None => self.set(State::Fine),
             }
         }
     }
@@ -69,6 +72,7 @@ impl<T: Send, R: Reply<T>> Pinger<T, R> {
             }
         }
         *up = Some(now());
+        self.set(State::Fine);
         tokio::select! {
             ended = self.hear(reader, lines) => ended,
             ended = self.say(writer) => ended,

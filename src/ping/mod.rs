@@ -21,5 +21,5 @@ mod pinger;
 mod probe;
 
 pub use hosts::{Counters, Hosts, Pace};
-pub use pinger::{Pinger, Reply};
+pub use pinger::{Pinger, Reply, State};
 pub use probe::PORTS;

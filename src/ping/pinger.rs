@@ -1,6 +1,7 @@
 //! Requests with a clock.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,11 +17,36 @@ pub trait Reply<T>: Send + Sync {
     fn reply(&self, request: T);
 }
 
+/// How the server's `ping` is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Nothing is known against it.
+    #[default]
+    Fine,
+    /// Nobody is asked for now.
+    Failed(Trouble),
+    /// Nobody was asked, and the next request has it tried again.
+    Again(Trouble),
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fine => f.write_str("by the server's own"),
+            Self::Failed(trouble) => write!(f, "not carried: {trouble}"),
+            Self::Again(trouble) => write!(
+                f,
+                "not carried: {trouble}; it is tried again with the next ping"
+            ),
+        }
+    }
+}
+
 /// Asks hosts whether they are there.
 #[derive(Debug)]
 pub struct Pinger<T, R> {
     hosts: Mutex<Hosts<T>>,
-    trouble: Mutex<Option<Trouble>>,
+    state: Mutex<State>,
     /// Rung when there may be a question.
     pub(super) bell: Notify,
     timer: Notify,
@@ -33,7 +59,7 @@ impl<T: Send, R: Reply<T>> Pinger<T, R> {
     pub fn new(pace: Pace, reply: Arc<R>) -> Self {
         Self {
             hosts: Mutex::new(Hosts::new(pace)),
-            trouble: Mutex::default(),
+            state: Mutex::default(),
             bell: Notify::new(),
             timer: Notify::new(),
             reply,
@@ -42,7 +68,7 @@ impl<T: Send, R: Reply<T>> Pinger<T, R> {
 
     /// Somebody asks whether `host`, an address of the far side, is there.
     pub fn handle_request(&self, host: IpAddr, request: T) {
-        if self.trouble().is_some() {
+        if matches!(*lock(&self.state), State::Failed(_)) {
             return;
         }
         self.hosts().handle_request(now(), host, request);
@@ -50,13 +76,13 @@ impl<T: Send, R: Reply<T>> Pinger<T, R> {
         self.timer.notify_one();
     }
 
-    /// Why nobody is asked for now.
-    pub fn trouble(&self) -> Option<Trouble> {
-        lock(&self.trouble).clone()
+    /// How the server's `ping` is.
+    pub fn state(&self) -> State {
+        lock(&self.state).clone()
     }
 
-    pub(super) fn set_trouble(&self, trouble: Option<Trouble>) {
-        *lock(&self.trouble) = trouble;
+    pub(super) fn set(&self, state: State) {
+        *lock(&self.state) = state;
     }
 
     /// What has happened so far.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use underpass::net::{
     ByteReader, ByteWriter, Carrier, Far, OpenError, OpenFailure, Source, StreamError,
 };
-use underpass::ping::{PORTS, Pace, Pinger, Reply};
+use underpass::ping::{PORTS, Pace, Pinger, Reply, State};
 use underpass::udp::Trouble;
 
 use crate::commands::Local;
@@ -143,13 +143,19 @@ async fn many_are_asked_over_one_command() {
 async fn a_server_whose_ping_may_not_send_is_silent() {
     let rig = Rig::by_exec(Local::new(&["/usr/bin/unshare", "--net", "/bin/sh"]));
     rig.ask("127.0.0.1", 1);
-    rig.until(|pinger| pinger.trouble() == Some(Trouble::NoPing))
+    rig.until(|pinger| pinger.state() == State::Failed(Trouble::NoPing))
         .await;
+    // Also when the pause is over: who looks is not told that pings are carried.
+    rig.until(|pinger| pinger.state() != State::Failed(Trouble::NoPing))
+        .await;
+    let state = rig.pinger.state();
+    assert_eq!(state, State::Again(Trouble::NoPing));
+    assert!(state.to_string().starts_with("not carried: "), "{state}");
     let mut forbids = Local::new(&["/bin/sh"]);
     forbids.forbids = true;
     let rig = Rig::by_exec(forbids);
     rig.ask("127.0.0.1", 1);
-    rig.until(|pinger| matches!(pinger.trouble(), Some(Trouble::NoExec(_))))
+    rig.until(|pinger| matches!(pinger.state(), State::Failed(Trouble::NoExec(_))))
         .await;
 }
 

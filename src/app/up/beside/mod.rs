@@ -235,10 +235,9 @@ impl Beside {
         };
         let ping = match (&tunnel, &self.pings) {
             (Some(_), _) => by_tunnel(),
-            (None, Some(pings)) => match pings.trouble() {
-                Some(trouble) => format!("silent: {trouble}"),
-                None if self.plan.pings == Some(PingPlan::Probe) => "by TCP ports".to_owned(),
-                None => "by the server's own".to_owned(),
+            (None, Some(pings)) => match self.plan.pings {
+                Some(PingPlan::Probe) => "by TCP ports".to_owned(),
+                _ => pings.state().to_string(),
             },
             (None, None) => String::new(),
         };
