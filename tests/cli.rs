@@ -46,6 +46,11 @@ fn a_mistake_gets_one_line_that_says_what_to_change() {
         (&["doctor", "--probe", "10.0.1.20:443"], "add -r"),
         (&["doctor", "-r", "h", "--probe", "10.0.1.20"], "no port"),
         (&["doctor", "-r", "h", "--probe", "a:0"], "1 to 65535"),
+        (&["up", "-r", "h", "10/8", "--dns", "a..b"], "domains"),
+        (
+            &["up", "-r", "h", "10/8", "--dns=..", "--dry-run"],
+            "domains",
+        ),
         (&["up", "-r", "h", "db:5432"], "getent ahosts"),
         (
             &["up", "-r", "h", "db.*.internal"],

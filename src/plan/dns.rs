@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::mapping::meet;
 use super::names::DNS;
 use super::subnet::{is_loopback, is_multicast};
-use super::{CapturePlan, HostTarget, Plan, PlanError, capture, host_target};
+use super::{CapturePlan, HostTarget, Plan, PlanError, capture, domains, host_target};
 use crate::cli::UpArgs;
 
 /// What `--dns` alone stands for.
@@ -289,12 +289,12 @@ pub(super) fn plan(args: &UpArgs) -> Result<Option<DnsPlan>, PlanError> {
     if args.dns.is_empty() && by_name.is_none() {
         return Ok(None);
     }
-    let words = args.dns.iter().flat_map(|words| words.split(','));
-    let words: Vec<&str> = words
-        .map(str::trim)
-        .filter(|word| !word.is_empty())
+    args.dns.iter().try_for_each(|text| domains::check(text))?;
+    let words: Vec<&str> = args
+        .dns
+        .iter()
+        .flat_map(|text| domains::words(text))
         .collect();
-    words.iter().try_for_each(|word| check_word(word))?;
     let servers = args.dns_servers.iter().map(|text| server(text));
     let servers: Vec<SocketAddr> = servers.collect::<Result<_, _>>()?;
     if servers.len() > MOST_SERVERS {
@@ -315,16 +315,6 @@ pub(super) fn plan(args: &UpArgs) -> Result<Option<DnsPlan>, PlanError> {
         hosts,
         is_nobody_asked: is_all_by_name || args.dns.is_empty(),
     }))
-}
-
-/// Whether a text is no switch, as which `--dns` might be taken: then it would be a domain.
-pub(super) fn check_word(text: &str) -> Result<(), PlanError> {
-    match text {
-        "true" | "false" | "yes" | "no" => Err(PlanError::BadDns {
-            text: text.to_owned(),
-        }),
-        _ => Ok(()),
-    }
 }
 
 /// Whether a text is a name server.
@@ -490,10 +480,7 @@ mod tests {
             domains(&["büro.test,*.Büro.Example"]),
             ["xn--bro-hoa.test", "*.xn--bro-hoa.example"]
         );
-        let wrong = PlanError::BadDns {
-            text: "true".to_owned(),
-        };
-        assert_eq!(plan(&args(&["true"], &[])), Err(wrong));
+        assert!(plan(&args(&["a.test,a..b"], &[])).is_err());
     }
 
     #[test]

@@ -153,7 +153,7 @@ pub enum PlanError {
         "--user or --group, and --gateway: what is forwarded is no user's of this host; leave one of them out"
     )]
     UserAndGateway,
-    /// A switch where domains belong.
+    /// No domain, or a switch, where domains belong.
     #[error(
         "--dns {text:?}: write all for all names, or domains, for example corp.internal; to have none, leave it out"
     )]

@@ -119,6 +119,17 @@ fn is_named(host: &str) -> bool {
         && !host.contains(['/', '=', '[', ']'])
 }
 
+/// Whether a text can be a name of the DNS, of one part or more.
+pub(super) fn is_name(text: &str) -> bool {
+    let is_part = |part: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        (1..=MAX_LABEL).contains(&part.len())
+            && part.bytes().all(is_plain)
+            && !part.starts_with('-')
+    };
+    text.len() <= MAX_NAME && text.split('.').all(is_part)
+}
+
 fn read(host: &str, ports: Option<&str>) -> Result<HostTarget, &'static str> {
     let (is_below, name) = match host.strip_prefix("*.") {
         Some(name) => (true, name),
@@ -128,13 +139,7 @@ fn read(host: &str, ports: Option<&str>) -> Result<HostTarget, &'static str> {
     if name.contains('*') {
         return Err("a * stands alone in front, as in *.example.com");
     }
-    let is_part = |part: &str| {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        (1..=MAX_LABEL).contains(&part.len())
-            && part.bytes().all(is_plain)
-            && !part.starts_with('-')
-    };
-    if name.len() > MAX_NAME || !is_named(&format!("*.{name}")) || !name.split('.').all(is_part) {
+    if !is_named(&format!("*.{name}")) || !is_name(&name) {
         return Err("no host has such a name");
     }
     let ports = ports.map(subnet::port_range).transpose()?;

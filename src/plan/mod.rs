@@ -7,6 +7,7 @@ mod capture;
 mod carrier;
 mod device;
 pub mod dns;
+mod domains;
 mod environment;
 mod error;
 pub mod far_networks;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::super::{
-    PlanError, capture, device, dns, instance, life, remote, run, ssh_option, tunnel, whose,
+    PlanError, capture, device, dns, domains, instance, life, remote, run, ssh_option, tunnel,
+    whose,
 };
 use crate::cli::{CarrierArg, PingArg, TunnelArg, UpArgs};
 
@@ -191,7 +192,7 @@ pub(super) const KEYS: &[Key] = &[
     key!("exclude", Added, Networks, excludes, capture::check_exclude),
     key!("exclude-from", Added, Files, exclude_files, any),
     key!("auto-nets", One, Flag, auto_nets, any),
-    key!("dns", One, Texts, dns, dns::check_word),
+    key!("dns", One, Texts, dns, domains::check),
     key!("dns-names", One, Text, dns_names, dns::check_pool),
     key!("dns-server", One, Texts, dns_servers, dns::check_server),
     key!("tunnel", One, Tunnel, tunnel.tunnel, any),
