@@ -19,6 +19,20 @@ fn help_is_as_reviewed() {
     trycmd::TestCases::new().case("tests/cmd/*.trycmd");
 }
 
+/// Scripts end what may not run.
+#[test]
+fn down_of_all_is_a_success_where_none_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    for (args, code) in [(&["down"][..], 1), (&["down", "--all"], 0)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_underpass"));
+        command
+            .args(args)
+            .env("UNDERPASS_RUNTIME_DIR", directory.path());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+    }
+}
+
 #[test]
 fn help_is_a_command_too() {
     assert_eq!(underpass(&["help"]).stdout, underpass(&["--help"]).stdout);

@@ -12,7 +12,8 @@ use crate::os::run_dir::Found;
 const ANSWERS: usize = 2;
 
 /// Ends the instance of `name`, the only one, or `all` there are. [`Exit::Success`] when they are gone and have taken
-/// everything back, [`Exit::NotUndone`] where one could not, [`Exit::Failure`] where none runs or one stays.
+/// everything back, [`Exit::NotUndone`] where one could not, [`Exit::Failure`] where one stays, or none runs: but for
+/// `all`, who want none to run and have that.
 pub fn run(name: Option<&str>, all: bool) -> Exit {
     if !all {
         return match instances::choose(name) {

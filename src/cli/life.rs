@@ -37,7 +37,7 @@ pub struct DownArgs {
     /// The instance; not needed where one runs alone
     #[arg(value_name = "NAME", value_hint = ValueHint::Other)]
     pub name: Option<String>,
-    /// Every instance
+    /// Every instance; none runs: exit code 0
     #[arg(short, long, conflicts_with = "name")]
     pub all: bool,
 }

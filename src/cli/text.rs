@@ -6,7 +6,7 @@ macro_rules! exit_codes {
         "\
 Exit codes:
   0    success, also when stopped by Ctrl-C, SIGTERM, --for or --idle-timeout
-  1    any other failure; status, flows, down, reload: none runs
+  1    any other failure; status, flows, reload, down without --all: none runs
   2    the arguments make no sense
   3    a privilege or /dev/net/tun is missing
   4    the SSH server refused the login; after a lost connection: three times in a row
