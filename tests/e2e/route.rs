@@ -156,4 +156,11 @@ fn a_server_that_opens_no_session_tells_no_networks() {
     assert!(!failed.status.success(), "{said}");
     let why = "-N: the SSH server runs no command that could tell its networks; name the networks instead";
     assert!(said.contains(why), "{said}");
+    // What was named is captured all the same.
+    let args = format!("-N -p 2203 -o HostKeyAlias=192.168.77.1 {}", V4.subnet);
+    let mut underpass = lab.underpass(&args);
+    let warning = "only what was named is captured";
+    assert!(underpass.log().iter().any(|line| line.contains(warning)));
+    let connect = format!("connect {} 80 --timeout 3000", V4.host);
+    assert_eq!(lab.result("client", &connect), "open");
 }

@@ -36,11 +36,24 @@ pub(in crate::app) async fn find(
     here: &HostNetworks,
 ) -> Result<FarNetworks, FarNetworksError> {
     let answer = carrier.ask(Request::Exec(COMMAND)).await;
-    let found = FarNetworks::read(&text(&answer)?, wanted, &here.routes);
+    let is_named = !plan.capture.subnets.is_empty();
+    let text = heard(&answer, is_named)?;
+    let found = FarNetworks::read(&text, wanted, &here.routes);
     tell(&found);
-    match found.captured.is_empty() && plan.capture.subnets.is_empty() {
+    match found.captured.is_empty() && !is_named {
         true => Err(FarNetworksError::Nothing),
         false => Ok(found),
+    }
+}
+
+/// What was told. Nothing, where something was named all the same: then that is captured.
+fn heard(answer: &Answer, is_named: bool) -> Result<String, FarNetworksError> {
+    match text(answer) {
+        Err(FarNetworksError::Unknown(why)) if is_named => {
+            warn!("-N: {why}; only what was named is captured");
+            Ok(String::new())
+        }
+        told => told,
     }
 }
 
@@ -106,8 +119,9 @@ mod tests {
             Answer::NoSession,
             Answer::Silent,
         ] {
-            let error = text(&answer).unwrap_err().to_string();
+            let error = heard(&answer, false).unwrap_err().to_string();
             assert!(error.contains("name the networks"), "{error}");
+            assert!(heard(&answer, true).unwrap().is_empty());
         }
     }
 }
