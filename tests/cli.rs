@@ -238,6 +238,23 @@ fn a_dry_run_names_the_rules_and_the_server_that_is_left_out() {
     assert_eq!(text(&output.stderr), "");
 }
 
+/// Where nobody looks after names who cannot be asked to ask us; then that is said.
+#[test]
+fn a_dry_run_says_what_becomes_of_names() {
+    let args = ["up", "-r", "127.0.0.1", "198.51.100.0/24", "--dry-run"];
+    for (dns, which) in [("--dns", "all names"), ("--dns=corp.test", "corp.test")] {
+        let output = underpass(&[&args[..], &[dns]].concat());
+        let (commands, said) = (text(&output.stdout), text(&output.stderr));
+        let is_line = |line: &str| {
+            line.starts_with("# ") && line.contains(" 198.19.255.") && line.contains(which)
+        };
+        assert!(
+            commands.lines().any(is_line) || said.contains("looks after the names"),
+            "{commands}{said}"
+        );
+    }
+}
+
 /// As under a supervisor that lets the kernel reap its children. ssh is one of ours; dash ignores no such thing.
 #[test]
 fn whose_starter_ignores_the_end_of_children_learns_of_it() {

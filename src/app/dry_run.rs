@@ -1,7 +1,7 @@
 //! `up --dry-run`: says what would be set up, in the words of ip(8), and changes nothing.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Context;
 
@@ -10,14 +10,15 @@ use super::up::beside::wished;
 use super::up::far_networks;
 use crate::carrier::AnyCarrier;
 use crate::carrier::prompt;
+use crate::os::names::By;
 use crate::os::{self, DEFAULT_MTU, Netlink, Slot, first_free_name, host, routes, source};
 use crate::plan::advice::{self, HostNetworks};
 use crate::plan::far_side::TunnelAddress;
-use crate::plan::{CapturePlan, DeviceKind, Plan, PlanError, Subnet};
+use crate::plan::{CapturePlan, DeviceKind, DnsPlan, Plan, PlanError, Subnet};
 
-/// Prints the set-up of `plan` on stdout and its warnings on stderr.
-pub async fn run(plan: &Plan) -> Exit {
-    match commands(plan).await {
+/// Prints the set-up of `plan` on stdout and its warnings on stderr. `by`: how programs are brought to our name server, if they are.
+pub async fn run(plan: &Plan, by: Option<By>) -> Exit {
+    match commands(plan, by).await {
         Ok(text) => super::print(text.as_bytes()),
         Err(error) => {
             let exit = super::failed(&format_args!("{error:#}"));
@@ -30,7 +31,7 @@ pub async fn run(plan: &Plan) -> Exit {
     }
 }
 
-async fn commands(plan: &Plan) -> anyhow::Result<String> {
+async fn commands(plan: &Plan, by: Option<By>) -> anyhow::Result<String> {
     let netlink = Netlink::new()?;
     let slot = Slot::claim()?;
     let networks = host::networks(&netlink, slot.number())
@@ -72,6 +73,10 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
     for host in plan.dns.iter().flat_map(|dns| &dns.hosts) {
         writeln!(text, "# {host} by its name")?;
     }
+    if let Some((dns, by)) = plan.dns.as_ref().zip(by) {
+        let server = routes::name_server(slot.number());
+        writeln!(text, "# {}", names(dns, by, server, &device))?;
+    }
     for entry in entries {
         writeln!(text, "{entry}")?;
     }
@@ -79,6 +84,28 @@ async fn commands(plan: &Plan) -> anyhow::Result<String> {
         writeln!(text, "# {line}")?;
     }
     Ok(text)
+}
+
+/// How programs would be brought to our name server, and for which names that asks the far side.
+fn names(dns: &DnsPlan, by: By, server: Ipv4Addr, device: &str) -> String {
+    let hosts = dns.hosts.iter().map(|host| match host.is_below {
+        true => format!("*.{}", host.name),
+        false => host.name.clone(),
+    });
+    let which: Vec<String> = dns.domains.iter().cloned().chain(hosts).collect();
+    let which = match dns.is_all {
+        true => "all names".to_owned(),
+        false => which.join(", "),
+    };
+    match by {
+        By::Resolved => format!("systemd-resolved asks {server} for {which}, by {device}"),
+        By::Program => format!(
+            "resolvconf has /etc/resolv.conf name {server} until the end; for the far side: {which}"
+        ),
+        By::File | By::Netns | By::Process => format!(
+            "/etc/resolv.conf is replaced until the end, and names {server}; for the far side: {which}"
+        ),
+    }
 }
 
 /// A connection, only where the server has to be asked for something.
@@ -129,5 +156,36 @@ async fn server_addresses(plan: &Plan) -> Vec<IpAddr> {
             );
             Vec::new()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::HostTarget;
+
+    #[test]
+    fn what_becomes_of_names_is_said() {
+        let server = Ipv4Addr::new(198, 19, 255, 53);
+        let mut dns = DnsPlan {
+            domains: vec!["corp.internal".to_owned()],
+            hosts: vec![HostTarget {
+                name: "db.test".to_owned(),
+                is_below: true,
+                ports: None,
+            }],
+            ..DnsPlan::default()
+        };
+        let said = |dns: &DnsPlan, by| names(dns, by, server, "underpass0");
+        assert_eq!(
+            said(&dns, By::Resolved),
+            "systemd-resolved asks 198.19.255.53 for corp.internal, *.db.test, by underpass0"
+        );
+        dns.is_all = true;
+        assert_eq!(
+            said(&dns, By::File),
+            "/etc/resolv.conf is replaced until the end, and names 198.19.255.53; for the far side: all names"
+        );
+        assert!(said(&dns, By::Program).starts_with("resolvconf has /etc/resolv.conf name 198"));
     }
 }

@@ -138,8 +138,9 @@ fn dry_run(typed: &cli::UpArgs) -> Result<Exit, Exit> {
         return Err(said(&elsewhere, Exit::Usage));
     }
     become_person()?;
-    let (plan, ..) = prepare_up(typed, None)?;
-    Ok(block_on(dry_run::run(&plan)))
+    let (plan, names, _) = prepare_up(typed, None)?;
+    let by = names.and_then(names::Keeper::by);
+    Ok(block_on(dry_run::run(&plan, by)))
 }
 
 fn bring_up(typed: &cli::UpArgs, log: LogArgs) -> Result<Exit, Exit> {
