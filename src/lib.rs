@@ -66,7 +66,7 @@
 //! What many flows have in common is done together: the flows that are ready hand over what they have, and then the session of
 //! their connection writes it at once (`app/up/in_turn.rs`); deadlines are rounded up, so that those of many flows are one
 //! (`engine/timers.rs`); rings that a flow lets go wait for the next one (`os/memory.rs`). A packet lies where processors copy it
-//! fastest (`engine/scratch.rs`).
+//! fastest (`engine/scratch.rs`). What smoltcp takes wrong of a peer without fault is seen to before it gets there (`engine/said.rs`).
 //!
 //! # What is no TCP
 //!
@@ -252,7 +252,8 @@
 //! 3. The cost of a packet does not depend on how many flows are open.
 //! 4. However the process ends, SIGKILL included, nothing that captures traffic stays: the device and its
 //!    routes vanish with its descriptor, and rules that point into an empty table, or a device that was being
-//!    made, are removed by the next start or by `underpass cleanup`.
+//!    made, are removed by the next start or by `underpass cleanup`. While it runs, routes and rules of ours that somebody takes
+//!    away, as systemd-networkd does when it starts, are made again within a moment (`os/apply.rs`).
 //! 5. A host key that is unknown or has changed is never accepted silently.
 //! 6. Only what was asked for is captured. Of what the host forwards that is only what comes from containers behind Docker's
 //!    and Podman's bridges, unless `--gateway` asks for more. The SSH connection itself never is; nor, under `0.0.0.0/0` and `::/0`,
@@ -395,6 +396,7 @@
 //! | permission denied: a packet filter beyond the server said prohibited | ICMP 3/13, ICMPv6 1/1 | EHOSTUNREACH over IPv4, EACCES over IPv6 |
 //! | far EOF | FIN | `read()` returns 0; writing goes on |
 //! | channel closed before our own EOF | RST | ECONNRESET |
+//! | takes nothing for ten seconds after the application's own RST: its channel is closed | nothing | |
 //! | SSH connection lost | RST | ECONNRESET; what it opens next waits |
 //! | no SSH connection at the moment | nothing, until there is one | waits, up to the application's own time-out |
 //! | UDP, unless `--tunnel` or `--udp` carries it | ICMP 3/3, ICMPv6 1/4 | ECONNREFUSED: QUIC falls back to TCP at once; questions to the name server of `--dns` are answered |

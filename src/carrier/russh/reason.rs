@@ -9,7 +9,8 @@ pub(super) const NO_METHOD: &str = "no way to log in is left";
 
 const OVER: &str = "the session was ended";
 const BROKEN_PROTOCOL: &str = "the server sent a message that does not belong there";
-const UNREADABLE: &str = "a message of the server cannot be read";
+/// A text that is not UTF-8 is one of these to russh, a banner in Latin-1 for example.
+const UNREADABLE: &str = "a message of the server cannot be read, as a banner that is not in UTF-8; --carrier openssh takes it";
 const CANNOT_DECRYPT: &str =
     "what arrives cannot be decrypted: it was changed on the way, or the server has a fault";
 const KEX: &str = "the server's part of the key exchange is not valid";
