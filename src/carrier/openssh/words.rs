@@ -12,7 +12,7 @@ use super::said::Said;
 use super::tunnel;
 use crate::carrier::error::LostReason;
 use crate::carrier::examine::Tunnel;
-use crate::carrier::failure::{broke, harmless_line};
+use crate::carrier::failure::{broke, harmless, harmless_line};
 
 /// Lines that are kept of each, for the reason of an end.
 const KEPT: usize = 24;
@@ -260,7 +260,7 @@ fn keep(lines: &mut VecDeque<String>, text: &str) {
     if lines.len() == KEPT {
         lines.pop_front();
     }
-    lines.push_back(text.to_owned());
+    lines.push_back(harmless(text));
 }
 
 #[cfg(test)]
