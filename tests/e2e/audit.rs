@@ -310,7 +310,6 @@ fn a_full_disk() {
     let log = inside.join("audit.log");
     let lost = || -> Option<u64> {
         let text = std::fs::read_to_string(&log).unwrap();
-        // A line may have been cut short.
         let mut lines = text
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -319,6 +318,11 @@ fn a_full_disk() {
     assert!(lost().unwrap() > 100);
     eventually("the next connection stands in the log", || {
         std::fs::read_to_string(&log).unwrap().contains(":80\"")
+    });
+    eventually("no line stays that was cut short", || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.lines()
+            .all(|line| serde_json::from_str::<Value>(line).is_ok())
     });
     let told = underpass
         .log()
