@@ -10,7 +10,7 @@ use std::io;
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, kill, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{getpgrp, getpid, getsid, tcgetpgrp};
+use nix::unistd::{getpid, getsid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -155,59 +155,8 @@ pub fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
-/// Whether a shell has given this process its terminal: what asks on it all the same is stopped (SIGTTIN and SIGTTOU, signal(7)).
-pub fn is_in_front() -> bool {
-    let terminal = File::open("/dev/tty");
-    terminal.is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
-}
-
 /// Returns when somebody lets us go on. SIGSTOP, for SIGTSTP is blocked.
 pub fn stop_ourselves() {
     // Our own number is always there.
     let _ = kill(getpid(), Signal::SIGSTOP);
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::AsRawFd;
-
-    use nix::pty::openpty;
-    use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid};
-
-    use super::*;
-    use crate::os::child::set_controlling;
-
-    /// What `look` says in a process of its own.
-    #[expect(unsafe_code, reason = "fork(2)")]
-    fn forked(look: impl FnOnce() -> i32) -> i32 {
-        // SAFETY: the child makes system calls alone, the last of which ends it.
-        match unsafe { fork() }.unwrap() {
-            ForkResult::Child => unsafe { libc::_exit(look()) },
-            ForkResult::Parent { child } => match waitpid(child, None) {
-                Ok(WaitStatus::Exited(_, code)) => code,
-                _ => -1,
-            },
-        }
-    }
-
-    #[test]
-    fn a_job_in_the_background_is_not_in_front() {
-        let pty = openpty(None, None).unwrap();
-        let terminal = pty.slave.as_raw_fd();
-        let found = forked(|| {
-            #[expect(unsafe_code, reason = "ioctl(2)")]
-            // SAFETY: the descriptor is open, and the argument a plain number.
-            let is_ours = setsid().is_ok() && unsafe { set_controlling(terminal, 0) }.is_ok();
-            if !is_ours || !is_in_front() {
-                return 1;
-            }
-            // As a shell does for `&`.
-            forked(|| {
-                let is_job = setpgid(Pid::from_raw(0), Pid::from_raw(0)).is_ok();
-                i32::from(!is_job || is_in_front()) * 2
-            })
-        });
-        assert_eq!(found, 0);
-    }
 }

@@ -1,16 +1,17 @@
 //! The command while it runs: its signals, its stops and its end.
 
+use std::fs::File;
 use std::io;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgrp, tcgetpgrp};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tracing::{debug, error};
 
 use crate::app::exit::CANNOT_RUN;
-use crate::os::signals::{Come, Signals, is_in_front, stop_ourselves};
+use crate::os::signals::{Come, Signals, stop_ourselves};
 
 /// Notices what becomes of the command; there before it is, so that nothing goes unnoticed.
 pub(super) struct Running {
@@ -75,8 +76,7 @@ fn look(pid: Pid) -> Option<u8> {
         match waitpid(pid, Some(flags)) {
             Ok(WaitStatus::Exited(_, code)) => return Some(code as u8),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Some(by_signal(signal as i32)),
-            // Without a shell that has given us its terminal nobody would let us go on.
-            Ok(WaitStatus::Stopped(..)) if is_in_front() => {
+            Ok(WaitStatus::Stopped(..)) if has_terminal() => {
                 stop_ourselves();
                 let _ = kill(pid, Signal::SIGCONT);
             }
@@ -88,6 +88,12 @@ fn look(pid: Pid) -> Option<u8> {
             }
         }
     }
+}
+
+/// Whether a shell has given us its terminal. Without one nobody would let us go on.
+fn has_terminal() -> bool {
+    let terminal = File::open("/dev/tty");
+    terminal.is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
 }
 
 /// As shells say it.

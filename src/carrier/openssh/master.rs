@@ -30,7 +30,6 @@ use crate::carrier::link::Description;
 use crate::carrier::processes;
 use crate::os::Made;
 use crate::os::child::Terminal;
-use crate::os::signals::is_in_front;
 use crate::plan::{Route, SshPlan};
 
 /// How long ssh may take to end when it is asked to.
@@ -118,9 +117,7 @@ impl Master {
         let (screen, login, terminal) = match asks {
             Asks::Person => match Screen::open() {
                 Some((screen, login, own)) => (Some(screen), Some(login), Terminal::Own(own)),
-                None if is_in_front() => (None, None, Terminal::Shared),
-                // Its askpass program can; on a terminal that another job has it would be stopped.
-                None => (None, None, Terminal::None),
+                None => (None, None, Terminal::Shared),
             },
             Asks::Nobody => (None, None, Terminal::None),
         };

@@ -20,7 +20,6 @@ use zeroize::Zeroizing;
 
 use super::hearing::Source;
 use crate::carrier::prompt::Asking;
-use crate::os::signals::is_in_front;
 
 /// See the module.
 pub(super) struct Screen {
@@ -61,10 +60,9 @@ fn lock(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
 }
 
 impl Screen {
-    /// With the time in which ssh may ask, and ssh's end. `None` where this process has no terminal in front
-    /// of it, or can make none.
+    /// With the time in which ssh may ask, and ssh's end. `None` where this process has no terminal, or can make none.
     pub(super) fn open() -> Option<(Self, Login, OwnedFd)> {
-        is_in_front().then(Self::try_open)?.ok()
+        Self::try_open().ok()
     }
 
     fn try_open() -> io::Result<(Self, Login, OwnedFd)> {

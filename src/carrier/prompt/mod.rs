@@ -51,7 +51,7 @@ impl Prompter for NoPrompter {
 }
 
 /// Who is asked, as ssh does it (ssh(1), `SSH_ASKPASS_REQUIRE`; readpass.c `read_passphrase`): the terminal, or where
-/// there is none, or another job has it, the askpass program. `batch` is `BatchMode`: nobody.
+/// there is none the askpass program. `batch` is `BatchMode`: nobody.
 /// `variable` looks the environment up.
 pub fn usual(batch: bool, variable: impl Fn(&str) -> Option<OsString>) -> Arc<dyn Prompter> {
     if batch {
@@ -86,7 +86,7 @@ fn askpass_allowed_preferred(variable: &impl Fn(&str) -> Option<OsString>) -> (b
     }
 }
 
-/// The terminal where there is one in front of us at the time of the question, else the program.
+/// The terminal where there is one at the time of the question, else the program.
 struct TtyOrAskpass(AskpassPrompter);
 
 impl TtyOrAskpass {

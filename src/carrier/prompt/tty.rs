@@ -13,7 +13,6 @@ use nix::unistd::getpid;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{MAX_ANSWER, Prompter};
-use crate::os::signals::is_in_front;
 
 /// How long a question that was interrupted stays without an answer. The process ends meanwhile.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -37,8 +36,7 @@ pub fn give_back_terminal() {
     }
 }
 
-/// Asks on the controlling terminal, `/dev/tty`, whatever stdin and stdout are (as ssh does). In the background nobody is asked:
-/// the question would stop us, and what is carried with us.
+/// Asks on the controlling terminal, `/dev/tty`, whatever stdin and stdout are (as ssh does).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TtyPrompter;
 
@@ -63,7 +61,6 @@ fn open_tty() -> Option<File> {
         .write(true)
         .open("/dev/tty")
         .ok()
-        .filter(|_| is_in_front())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
