@@ -38,7 +38,8 @@ impl Said {
         let Ok(tcp) = TcpPacket::new_checked(packet.get(header_len..)?) else {
             return before;
         };
-        let end = tcp.seq_number() + tcp.segment_len();
+        // Without a FIN: that one alone is sent again by its own time, and three acknowledgments would stop it (smoltcp 0.14).
+        let end = tcp.seq_number() + usize::from(tcp.syn()) + tcp.payload().len();
         let scale = tcp.syn().then(|| window_scale(&tcp).unwrap_or_default());
         Some(Self {
             end: before.map_or(end, |before| latest(before.end, end)),

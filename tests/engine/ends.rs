@@ -437,3 +437,21 @@ fn an_end_is_not_taken_without_the_bytes_before_it() {
     }
     assert!(got == stream, "{} bytes", got.len());
 }
+
+#[test]
+fn an_end_that_a_window_was_closed_upon_is_sent_again() {
+    let flow = Flow::open();
+    assert_eq!(flow.finish(), Poll::Ready(Ok(())));
+    assert_eq!(flow.engine.outlet().take().len(), 1);
+    let answer = Segment::new(ACK, 1001, flow.next);
+    let closed = answer.clone().with_window(0);
+    give(&flow.engine, at(20), &closed.packet(flow.ends));
+    give(&flow.engine, at(120), &answer.packet(flow.ends));
+    run(&flow.engine, at(5_000));
+    let again = flow.engine.outlet().take();
+    assert!(!again.is_empty());
+    for packet in again {
+        let seen = tcp(&packet).unwrap();
+        assert_eq!((seen.flags & FIN, seen.seq), (FIN, flow.next));
+    }
+}
