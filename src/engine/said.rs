@@ -18,12 +18,10 @@ use super::received::end;
 /// The packets that were sent, in short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Said {
-    /// The number behind the last octet that was sent.
+    /// The number behind the last octet that was sent, a FIN apart.
     end: TcpSeqNumber,
-    /// Of the last packet: what is acknowledged.
-    ack: TcpSeqNumber,
-    /// And the window, without its scale.
-    window: u16,
+    /// What was acknowledged last, and the window from there, without its scale.
+    offer: Option<(TcpSeqNumber, u16)>,
     /// The scale of all windows, where a SYN was among them.
     scale: Option<u8>,
 }
@@ -38,13 +36,15 @@ impl Said {
         let Ok(tcp) = TcpPacket::new_checked(packet.get(header_len..)?) else {
             return before;
         };
+        let len = tcp.payload().len();
         // Without a FIN: that one alone is sent again by its own time, and three acknowledgments would stop it (smoltcp 0.14).
-        let end = tcp.seq_number() + usize::from(tcp.syn()) + tcp.payload().len();
+        let end = tcp.seq_number() + usize::from(tcp.syn()) + len;
+        // With one byte it may be a sign of life or a probe, of which smoltcp keeps no window in mind.
+        let offer = (len != 1).then(|| (tcp.ack_number(), tcp.window_len()));
         let scale = tcp.syn().then(|| window_scale(&tcp).unwrap_or_default());
         Some(Self {
             end: before.map_or(end, |before| latest(before.end, end)),
-            ack: tcp.ack_number(),
-            window: tcp.window_len(),
+            offer: offer.or(before.and_then(|before| before.offer)),
             scale: scale.or(before.and_then(|before| before.scale)),
         })
     }
@@ -53,7 +53,7 @@ impl Said {
 /// What has been said so far. Each idle flow keeps one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Told {
-    /// The edge of the window that was offered last, once another was than that of the SYN-ACK.
+    /// The edge of the window that was offered last, or less.
     edge: TcpSeqNumber,
     /// The number behind the last octet that was sent, but for probes of a closed window.
     end: TcpSeqNumber,
@@ -96,11 +96,14 @@ impl Told {
     /// `said` was sent; in answer to a SYN, or later.
     pub(super) fn note(&mut self, said: Said, is_syn_ack: bool) {
         self.scale = said.scale.unwrap_or(self.scale);
+        let scale = if is_syn_ack { 0 } else { self.scale };
+        if let Some((ack, window)) = said.offer {
+            self.edge = ack + (usize::from(window) << scale);
+        }
         if is_syn_ack {
             self.end = said.end;
             return;
         }
-        self.edge = said.ack + (usize::from(said.window) << self.scale);
         self.is_first_window = false;
         if !self.is_closed {
             self.end = latest(self.end, said.end);
@@ -110,11 +113,6 @@ impl Told {
     /// Whether nothing but a SYN-ACK has told of a window, which is not scaled.
     pub(super) fn is_first_window(&self) -> bool {
         self.is_first_window
-    }
-
-    /// Whether the FIN of `segment` comes behind bytes that smoltcp would cut off.
-    pub(super) fn is_cut_off(&self, segment: &Tcp) -> bool {
-        segment.fin && segment.payload_len > 0 && end(segment) > self.edge
     }
 
     /// `segment` comes, which is `parsed`, when the SYN-ACK was answered.
@@ -130,16 +128,21 @@ impl Told {
         if !segment.ack || segment.syn || segment.rst {
             return Heard::Plainly;
         }
+        // The FIN comes again, with the bytes before it that smoltcp cuts off.
+        let is_cut_off = segment.fin && segment.payload_len > 0 && end(segment) > self.edge;
         let is_on_its_way = segment.ack_number < sent;
-        if segment.window == 0 && is_on_its_way {
-            self.is_squeezed = true;
-            // As open as can be said: what is on its way is sent again when its time has come, a little at a time, which also is
-            // the probe that such a window needs.
-            return instead(parsed, |tcp| tcp.set_window_len(1));
+        let was_squeezed = std::mem::take(&mut self.is_squeezed);
+        self.is_squeezed = segment.window == 0 && is_on_its_way;
+        self.is_closed = segment.window == 0 && !is_on_its_way;
+        if is_cut_off || self.is_squeezed {
+            return instead(parsed, |tcp| {
+                tcp.set_fin(segment.fin && !is_cut_off);
+                // As open as can be said: what is on its way is sent again when its time has come, a little at a time, which also
+                // is the probe that such a window needs.
+                tcp.set_window_len(segment.window.max(u16::from(self.is_squeezed)));
+            });
         }
-        self.is_closed = segment.window == 0;
-        let opens = std::mem::take(&mut self.is_squeezed) && is_on_its_way;
-        match opens && segment.payload_len == 0 {
+        match was_squeezed && is_on_its_way && segment.payload_len == 0 {
             true => Heard::Opens,
             false => Heard::Plainly,
         }

@@ -331,13 +331,10 @@ impl Stack {
         }
     }
 
-    /// Whether `tcp` reaches beyond the window that the application was told of. smoltcp takes the first one, which is not
-    /// scaled, for one that is, and would panic at what its ring has no room for; and it would lose the last bytes of a stream.
+    /// Whether `tcp` reaches beyond every window that the application was told of. smoltcp takes the first one, which is not
+    /// scaled, for one that is, and would panic at what its ring has no room for.
     pub(super) fn is_beyond_window(&self, tcp: &Tcp) -> bool {
-        match self.told.is_first_window() {
-            true => self.received.is_beyond_first_window(tcp),
-            false => self.told.is_cut_off(tcp),
-        }
+        self.told.is_first_window() && self.received.is_beyond_first_window(tcp)
     }
 
     /// When [`drain`](Self::drain) has something to do next without any further event.

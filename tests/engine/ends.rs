@@ -438,6 +438,51 @@ fn an_end_is_not_taken_without_the_bytes_before_it() {
     assert!(got == stream, "{} bytes", got.len());
 }
 
+/// A probe of the application's window tells of more room than smoltcp remembers to have offered.
+#[test]
+fn an_end_within_the_window_of_a_probe_is_not_taken_without_the_bytes_before_it() {
+    let flow = Flow::open();
+    let text = |len: usize, seq: u32, flags| {
+        let segment = Segment::new(flags | ACK, seq, flow.next).with_window(0);
+        segment.with_payload(&vec![7; len])
+    };
+    // The ring is nearly full, and the application's is.
+    let lens = [5, 60_000, 60_000, 60_000, 60_000];
+    let mut seq = 1001;
+    for len in lens {
+        flow.give(&[text(len, seq, PSH)]);
+        seq += len as u32;
+    }
+    assert_eq!(flow.write(b"pending"), Poll::Ready(Ok(())));
+    let read = |most| {
+        let read = flow
+            .bell
+            .poll(|cx| flow.engine.poll_read(at(20), &flow.handle, most, cx));
+        read.map(|bytes| bytes.unwrap().map(|bytes| bytes.len()))
+    };
+    assert_eq!(read(10_000), Poll::Ready(Some(10_000)));
+    flow.engine.outlet().take();
+    run(&flow.engine, at(3_000));
+    let probes = flow.engine.outlet().take();
+    assert!(!probes.is_empty(), "it probes");
+    let last = text(30_000, seq, FIN | PSH);
+    give(&flow.engine, at(3_001), &last.packet(flow.ends));
+    let mut got = 10_000;
+    let mut is_sent_again = false;
+    loop {
+        match read(1 << 20) {
+            Poll::Ready(Some(len)) => got += len,
+            Poll::Ready(None) => break,
+            Poll::Pending => {
+                assert!(!is_sent_again, "{got} bytes");
+                is_sent_again = true;
+                give(&flow.engine, at(3_300), &last.packet(flow.ends));
+            }
+        }
+    }
+    assert_eq!(got, lens.iter().sum::<usize>() + 30_000);
+}
+
 #[test]
 fn an_end_that_a_window_was_closed_upon_is_sent_again() {
     let flow = Flow::open();
