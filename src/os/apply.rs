@@ -126,8 +126,10 @@ impl Undo {
             debug!("{entry}");
             // Before it is made: taking back what is not there is no error.
             self.made.push(entry.clone());
-            let made = make(&self.netlink, self.index, entry).await;
-            made.map_err(|source| failed(entry, source))?;
+            if let Err(source) = make(&self.netlink, self.index, entry).await {
+                self.made.pop();
+                return Err(failed(entry, source));
+            }
         }
         let is_held = |entry: &Entry| matches!(entry, Entry::Route(_) | Entry::Rule(_));
         self.drop_where(|made| is_held(made) && !entries.contains(made))
@@ -145,8 +147,7 @@ impl Undo {
             }
         }
         let plainly = "somebody took routes or rules of ours away; they are there again";
-        let last = "somebody takes routes or rules of ours away again and again; they are made each time, but until then what should be \
-                    captured goes out as if underpass were not there";
+        let last = "somebody goes on taking routes or rules of ours away; they are made again, but what should be captured until then is not";
         self.patience
             .tell("routes and rules", was_missing, plainly, last);
     }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::libc;
 use nix::net::if_::if_nametoindex;
@@ -24,14 +25,12 @@ const GROUPS: i32 = libc::RTMGRP_LINK
     | libc::RTMGRP_IPV4_ROUTE
     | libc::RTMGRP_IPV6_IFADDR
     | libc::RTMGRP_IPV6_ROUTE;
-/// Links, and routes and rules of both versions. `RTNLGRP_IPV6_RULE` has no `RTMGRP_*`.
-const HELPER_GROUPS: i32 = libc::RTMGRP_LINK
-    | libc::RTMGRP_IPV4_ROUTE
-    | libc::RTMGRP_IPV4_RULE
-    | libc::RTMGRP_IPV6_ROUTE
-    | 1 << (libc::RTNLGRP_IPV6_RULE - 1);
+/// And rules. `RTNLGRP_IPV6_RULE` has no `RTMGRP_*`.
+const HELPER_GROUPS: i32 = GROUPS | libc::RTMGRP_IPV4_RULE | 1 << (libc::RTNLGRP_IPV6_RULE - 1);
 /// What one read takes, in bytes: NLMSG_GOODSIZE is a page, and notifications of one event come together.
 const BUFFER: usize = 32 << 10;
+/// Changes within this time are one.
+const TOGETHER: Duration = Duration::from_millis(50);
 /// What of a link's flags says whether packets go through.
 const CARRIES: u32 = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_LOWER_UP) as u32;
 
@@ -119,6 +118,13 @@ impl Changes {
             }
         }
     }
+
+    /// Waits for what comes together with a change, and forgets it: one seldom comes alone.
+    pub(super) async fn settle(&mut self) {
+        tokio::time::sleep(TOGETHER).await;
+        let socket = self.socket.as_raw_fd();
+        while recv(socket, &mut [0; 64], MsgFlags::MSG_DONTWAIT).is_ok() {}
+    }
 }
 
 impl Seen {
@@ -138,12 +144,12 @@ impl Seen {
     fn one(&mut self, kind: u16, body: &[u8]) -> Option<&'static str> {
         match kind {
             libc::RTM_NEWLINK | libc::RTM_DELLINK if self.is_helper => Some("a link"),
-            libc::RTM_NEWROUTE if self.is_helper => None,
             libc::RTM_DELROUTE if self.is_helper => {
                 (*body.get(5)? == PROTOCOL).then_some("a route of ours")
             }
             // Whose it was comes behind the fixed part (FRA_PROTOCOL): few go, so each is looked into.
             libc::RTM_DELRULE => Some("a rule"),
+            _ if self.is_helper => None,
             libc::RTM_NEWLINK => {
                 let (index, flags) = (word(body, 4)?, word(body, 8)? & CARRIES);
                 let is_new = self.links.insert(index, flags) != Some(flags);

@@ -4,7 +4,6 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use nix::sys::socket::MsgFlags;
 use tracing::{debug, warn};
@@ -22,8 +21,6 @@ use crate::plan::{CapturePlan, DeviceKind, DevicePlan, Subnet};
 
 /// Longest first message, in bytes; it is read before anything else is known of the other end.
 const MOST_HELLO: usize = 1 << 10;
-/// Changes within this time are one.
-const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Reads the first message, and the network namespace to work in if one comes along. Blocks until it is there.
 ///
@@ -145,8 +142,7 @@ impl Server {
             let request = tokio::select! {
                 request = line.receive::<Request>() => request,
                 () = host_changed(changes) => {
-                    // One change seldom comes alone.
-                    tokio::time::sleep(TOGETHER).await;
+                    changes.settle().await;
                     self.follow_host().await;
                     continue;
                 }
