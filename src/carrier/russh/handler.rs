@@ -132,7 +132,11 @@ impl Handler for ClientHandler {
         self.load.cut().explain();
         let room = BANNER_LINES - self.banner_lines;
         for line in banner.lines().take(room).map(harmless_line) {
-            info!(target: TO_PERSON, "the server says: {line}");
+            // A login that asks nobody is one more, or one anew: whoever is there has read it.
+            match self.check.has_person() {
+                true => info!(target: TO_PERSON, "the server says: {line}"),
+                false => info!("the server says: {line}"),
+            }
             self.banner_lines += 1;
         }
         Ok(())

@@ -91,6 +91,11 @@ impl HostKeyCheck {
         }
     }
 
+    /// Whether somebody may be asked.
+    pub(super) fn has_person(&self) -> bool {
+        self.prompter.is_some()
+    }
+
     /// For a connection after the one that accepted `before`: its key is the only one that will do.
     pub(super) fn after(mut self, before: Option<Accepted>) -> Self {
         self.before = before;
