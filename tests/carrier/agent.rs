@@ -25,7 +25,7 @@ impl RealAgent {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        while !socket.exists() {
+        while UnixStream::connect(socket).is_err() {
             std::thread::sleep(Duration::from_millis(10));
         }
         Self {

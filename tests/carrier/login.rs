@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -356,7 +357,7 @@ fn the_agent_is_asked_first() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    while !socket.exists() {
+    while UnixStream::connect(&socket).is_err() {
         std::thread::sleep(Duration::from_millis(10));
     }
     for (name, kind) in [

@@ -1,6 +1,7 @@
 //! `doctor` tells what is so, for servers that allow more and less, changes nothing and never hangs.
 
 use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -426,9 +427,7 @@ fn a_key_that_only_the_agent_has() {
         .args(["-D", "-a", &socket])
         .stdout(std::process::Stdio::null());
     let agent = Agent(agent.spawn().unwrap());
-    crate::common::eventually("the agent listens", || {
-        std::path::Path::new(&socket).exists()
-    });
+    crate::common::eventually("the agent listens", || UnixStream::connect(&socket).is_ok());
     let mut add = Command::new("ssh-add");
     add.args(["-q", &lab.file("id")])
         .env("SSH_AUTH_SOCK", &socket);

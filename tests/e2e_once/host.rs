@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -155,7 +156,7 @@ impl Host {
         bus.args(["--nofork", "--nopidfile"]);
         self.start(bus);
         let socket = self.file("/run/dbus/system_bus_socket");
-        eventually("the bus listens", || socket.exists());
+        eventually("the bus listens", || UnixStream::connect(&socket).is_ok());
         self.start_resolved();
         self
     }

@@ -26,7 +26,9 @@ impl Agent {
         agent.args(["-D", "-a"]).arg(&socket);
         let child = agent.spawn().unwrap();
         let agent = Self { dir, child };
-        eventually("the agent listens", || agent.socket().exists());
+        eventually("the agent listens", || {
+            UnixStream::connect(agent.socket()).is_ok()
+        });
         let mut add = nobody("ssh-add");
         add.arg("-q").arg(key);
         assert!(finished(add).status.success());
