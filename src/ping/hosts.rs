@@ -175,6 +175,9 @@ impl<T> Hosts<T> {
         for number in late.map(|(number, _)| *number).collect::<Vec<_>>() {
             self.handle_answer(now, number, false);
         }
+        // Of one that nobody waits for any more, nobody is to be asked either, when somebody can be again.
+        let asked = &self.asked;
+        self.questions.retain(|(number, _)| asked.contains_key(number));
         let held = self.hosts.iter_mut().filter(|(_, host)| host.next <= now);
         let held = held.filter_map(|(ip, host)| Some((*ip, host.held.take()?)));
         for (host, request) in held.collect::<Vec<_>>() {
@@ -245,6 +248,22 @@ mod tests {
         hosts.handle_timeout(now + PATIENCE);
         hosts.handle_request(now + PATIENCE, host("10.0.0.99"), 99);
         assert!(hosts.wants(), "what was not heard from makes room");
+    }
+
+    /// As long as there is no connection. Each is a process on the server.
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_asked_later() {
+        let start = Instant::now();
+        let mut hosts = Hosts::new(Pace::Steady);
+        for second in 0..3600 {
+            let now = start + Duration::from_secs(second);
+            hosts.handle_timeout(now);
+            hosts.handle_request(now, host(HOST), second);
+        }
+        let questions: Vec<_> = std::iter::from_fn(|| hosts.next_question()).collect();
+        assert_eq!(questions.len(), 10, "those of the last ten seconds");
+        let now = start + Duration::from_secs(3600);
+        assert_eq!(hosts.handle_answer(now, questions[9].0, true), Some(3599));
     }
 
     #[test]
