@@ -281,7 +281,12 @@ fn without_privileges_up_says_what_to_do() {
     let directory = std::env::temp_dir().join(format!("underpass-cli-{}", std::process::id()));
     let copy = directory.join("underpass");
     std::fs::create_dir_all(&directory).unwrap();
-    std::fs::copy(env!("CARGO_BIN_EXE_underpass"), &copy).unwrap();
+    // By a process of its own: a child of another test that had the file open for writing would make it a busy one.
+    let made = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_underpass"))
+        .arg(&copy)
+        .status();
+    assert!(made.unwrap().success());
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
         .arg(&copy)
