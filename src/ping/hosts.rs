@@ -177,7 +177,8 @@ impl<T> Hosts<T> {
         }
         // Of one that nobody waits for any more, nobody is to be asked either, when somebody can be again.
         let asked = &self.asked;
-        self.questions.retain(|(number, _)| asked.contains_key(number));
+        self.questions
+            .retain(|(number, _)| asked.contains_key(number));
         let held = self.hosts.iter_mut().filter(|(_, host)| host.next <= now);
         let held = held.filter_map(|(ip, host)| Some((*ip, host.held.take()?)));
         for (host, request) in held.collect::<Vec<_>>() {
