@@ -3,7 +3,6 @@
 //! A socket of its own: what matters is that something changed, so messages are looked at and forgotten, and a burst
 //! that overruns the socket's buffer is a change as well.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use rtnetlink::packet_core::NetlinkBuffer;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::news::News;
 use super::routes::PROTOCOL;
 
 /// `RTMGRP_*` of linux/rtnetlink.h: links, and addresses and routes of both IP versions.
@@ -31,9 +31,6 @@ const HELPER_GROUPS: i32 = GROUPS | libc::RTMGRP_IPV4_RULE | 1 << (libc::RTNLGRP
 const BUFFER: usize = 32 << 10;
 /// Changes within this time are one.
 const TOGETHER: Duration = Duration::from_millis(50);
-/// What of a link's flags says whether packets go through.
-const CARRIES: u32 = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_LOWER_UP) as u32;
-
 /// Hears of changes that are not our own: in what `protocol` [`PROTOCOL`] or our device does, nothing is new.
 #[derive(Debug)]
 pub struct Changes {
@@ -41,15 +38,13 @@ pub struct Changes {
     seen: Seen,
 }
 
-/// What is known, to tell news from repetitions.
-#[derive(Debug, Default)]
-struct Seen {
-    own_device: u32,
-    /// Whether it is news what else changes in a link than whether it carries: its name, the bridge that it is a port of. And of
-    /// routes and rules, that one of ours may be gone.
-    is_helper: bool,
-    /// The flags of links by index, of those that have been told of. As many as there are links at most.
-    links: HashMap<u32, u32>,
+/// Whose changes they are.
+#[derive(Debug)]
+enum Seen {
+    /// The helper's: whatever changes in links, and what may have taken a route or rule of ours away.
+    Helper,
+    /// Those of the host, as the way to the server sees them.
+    Host(News),
 }
 
 impl Changes {
@@ -58,21 +53,14 @@ impl Changes {
     /// # Errors
     /// When the socket cannot be made, or there is no such device.
     pub fn new(device: &str) -> io::Result<Self> {
-        let seen = Seen {
-            own_device: if_nametoindex(device)?,
-            ..Seen::default()
-        };
+        let seen = Seen::Host(News::new(if_nametoindex(device)?));
         Self::of(GROUPS, seen)
     }
 
     /// The same for the helper: of whatever changes in links, as the routes of a device that goes down go without a word, and
     /// of what may have taken our routes and rules away.
     pub(super) fn for_helper() -> io::Result<Self> {
-        let seen = Seen {
-            is_helper: true,
-            ..Seen::default()
-        };
-        Self::of(HELPER_GROUPS, seen)
+        Self::of(HELPER_GROUPS, Seen::Helper)
     }
 
     fn of(groups: i32, seen: Seen) -> io::Result<Self> {
@@ -140,40 +128,19 @@ impl Seen {
         news
     }
 
-    /// The fixed part of `struct ifinfomsg`, `ifaddrmsg` or `rtmsg` (linux/rtnetlink.h, linux/if_addr.h) decides.
     fn one(&mut self, kind: u16, body: &[u8]) -> Option<&'static str> {
-        match kind {
-            libc::RTM_NEWLINK | libc::RTM_DELLINK if self.is_helper => Some("a link"),
-            libc::RTM_DELROUTE if self.is_helper => {
+        match (self, kind) {
+            (Self::Host(news), _) => news.of(kind, body),
+            (Self::Helper, libc::RTM_NEWLINK | libc::RTM_DELLINK) => Some("a link"),
+            // `rtm_protocol` of `struct rtmsg` (linux/rtnetlink.h).
+            (Self::Helper, libc::RTM_DELROUTE) => {
                 (*body.get(5)? == PROTOCOL).then_some("a route of ours")
             }
             // Whose it was comes behind the fixed part (FRA_PROTOCOL): few go, so each is looked into.
-            libc::RTM_DELRULE => Some("a rule"),
-            _ if self.is_helper => None,
-            libc::RTM_NEWLINK => {
-                let (index, flags) = (word(body, 4)?, word(body, 8)? & CARRIES);
-                let is_new = self.links.insert(index, flags) != Some(flags);
-                (is_new && index != self.own_device).then_some("a link")
-            }
-            libc::RTM_DELLINK => {
-                let index = word(body, 4)?;
-                self.links.remove(&index);
-                (index != self.own_device).then_some("a link")
-            }
-            libc::RTM_NEWADDR | libc::RTM_DELADDR => {
-                (word(body, 4)? != self.own_device).then_some("an address")
-            }
-            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
-                (*body.get(5)? != PROTOCOL).then_some("a route")
-            }
+            (Self::Helper, libc::RTM_DELRULE) => Some("a rule"),
             _ => None,
         }
     }
-}
-
-fn word(body: &[u8], at: usize) -> Option<u32> {
-    let bytes = body.get(at..at + 4)?.try_into().ok()?;
-    Some(u32::from_ne_bytes(bytes))
 }
 
 #[cfg(test)]
@@ -206,44 +173,9 @@ mod tests {
         )
     }
 
-    fn seen() -> Seen {
-        Seen {
-            own_device: 7,
-            ..Seen::default()
-        }
-    }
-
-    #[test]
-    fn a_link_is_news_when_it_begins_or_ends_to_carry() {
-        let mut seen = seen();
-        let up = libc::IFF_UP | libc::IFF_RUNNING;
-        assert_eq!(seen.news(&link(3, up)), Some("a link"));
-        assert_eq!(seen.news(&link(3, up | libc::IFF_PROMISC)), None);
-        assert_eq!(seen.news(&link(3, libc::IFF_UP)), Some("a link"));
-        assert_eq!(seen.news(&link(7, up)), None);
-    }
-
-    #[test]
-    fn what_we_do_ourselves_is_no_news() {
-        let mut seen = seen();
-        assert_eq!(seen.news(&route(PROTOCOL)), None);
-        assert_eq!(seen.news(&route(3)), Some("a route"));
-        let both = [route(PROTOCOL), route(3), route(PROTOCOL)].concat();
-        assert_eq!(seen.news(&both), Some("a route"));
-        let address = |index: u32| {
-            let body = [[2, 24, 0, 0], index.to_ne_bytes()].concat();
-            message(libc::RTM_NEWADDR, &body)
-        };
-        assert_eq!(seen.news(&address(7)), None);
-        assert_eq!(seen.news(&address(3)), Some("an address"));
-    }
-
     #[test]
     fn the_helper_hears_of_links_and_of_what_takes_its_own_away() {
-        let mut seen = Seen {
-            is_helper: true,
-            ..seen()
-        };
+        let mut seen = Seen::Helper;
         let gone = |protocol| {
             let body = [2, 0, 0, 0, 254, protocol, 0, 0, 0, 0, 0, 0];
             message(libc::RTM_DELROUTE, &body)
@@ -260,15 +192,24 @@ mod tests {
     }
 
     #[test]
+    fn each_message_of_a_datagram_is_looked_at() {
+        let mut seen = Seen::Host(News::new(7));
+        let datagram = [route(PROTOCOL), route(3), route(PROTOCOL)].concat();
+        assert_eq!(seen.news(&datagram), Some("a route"));
+        assert_eq!(seen.news(&datagram), None);
+    }
+
+    #[test]
     fn cut_messages_are_no_news() {
+        let news = |bytes: &[u8]| Seen::Host(News::new(7)).news(bytes);
         let whole = route(3);
         for length in 0..whole.len() {
-            assert_eq!(seen().news(&whole[..length]), None, "{length}");
+            assert_eq!(news(&whole[..length]), None, "{length}");
         }
         let mut lies = whole;
         lies[..4].copy_from_slice(&u32::MAX.to_ne_bytes());
-        assert_eq!(seen().news(&lies), None);
+        assert_eq!(news(&lies), None);
         lies[..4].copy_from_slice(&0u32.to_ne_bytes());
-        assert_eq!(seen().news(&lies), None);
+        assert_eq!(news(&lies), None);
     }
 }

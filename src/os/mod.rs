@@ -20,6 +20,7 @@ pub mod memory;
 pub mod names;
 pub mod namespace;
 mod netlink;
+mod news;
 pub mod notify;
 mod orphan;
 mod others;
