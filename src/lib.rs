@@ -395,9 +395,9 @@
 //! | administratively prohibited (`PermitOpen`, `AllowTcpForwarding`) | ICMP 3/13, ICMPv6 1/1 | EHOSTUNREACH over IPv4, EACCES over IPv6; one WARN names the setting |
 //! | permission denied: a packet filter beyond the server said prohibited | ICMP 3/13, ICMPv6 1/1 | EHOSTUNREACH over IPv4, EACCES over IPv6 |
 //! | far EOF | FIN | `read()` returns 0; writing goes on |
-//! | channel closed before our own EOF | RST | ECONNRESET |
+//! | channel closed before our own EOF | RST, behind all that came before it | ECONNRESET |
 //! | takes nothing for ten seconds after the application's own RST: its channel is closed | nothing | |
-//! | SSH connection lost | RST | ECONNRESET; what it opens next waits |
+//! | SSH connection lost | RST, behind all that came before it | ECONNRESET; what it opens next waits |
 //! | no SSH connection at the moment | nothing, until there is one | waits, up to the application's own time-out |
 //! | UDP, unless `--tunnel` or `--udp` carries it | ICMP 3/3, ICMPv6 1/4 | ECONNREFUSED: QUIC falls back to TCP at once; questions to the name server of `--dns` are answered |
 //! | ping, unless `--tunnel` or `--ping` asks | nothing | silence: no reply that was not heard from the host |

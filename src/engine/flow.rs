@@ -9,6 +9,7 @@ use smoltcp::time::{Duration, Instant};
 
 use super::held::Held;
 use super::packet::{Parsed, Tcp, Transport};
+use super::phy::Phy;
 use super::reason::Reason;
 use super::route::{Refusal, refusal};
 use super::tcp::{Stack, phy};
@@ -362,12 +363,26 @@ impl Flow {
 
     /// See [`Engine::abandon`].
     pub(super) fn abandon<O: Outlet>(&self, engine: &Engine<O>, now: Instant) -> Step {
+        self.leave(engine, now, Stack::abort)
+    }
+
+    /// See [`Engine::abandon_all`].
+    pub(super) fn abandon_now<O: Outlet>(&self, engine: &Engine<O>, now: Instant) -> Step {
+        self.leave(engine, now, Stack::abort_now)
+    }
+
+    fn leave<O: Outlet>(
+        &self,
+        engine: &Engine<O>,
+        now: Instant,
+        abort: fn(&mut Stack, &mut Phy<'_, O>, Instant),
+    ) -> Step {
         let mut island = self.lock();
         let mut step = Step::default();
         match &mut island.state {
             State::Held(..) => step = island.give_up(&self.key),
             State::Open(stack) if !stack.is_over() => {
-                stack.abort(&mut phy(&engine.config, &engine.outlet, None), now);
+                abort(stack, &mut phy(&engine.config, &engine.outlet, None), now);
             }
             State::Open(_) | State::Silent(_) | State::Gone => {}
         }

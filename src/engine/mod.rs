@@ -459,16 +459,17 @@ impl<O: Outlet> Engine<O> {
     }
 
     /// Nobody relays this flow any more although it has not ended in order: a held one is forgotten in silence,
-    /// an open one is reset, behind what its application has room for.
+    /// an open one is reset, behind all that was written.
     pub fn abandon(&self, now: Instant, flow: &FlowHandle) {
         let step = flow.0.abandon(self, now);
         self.after(&flow.0, step);
     }
 
-    /// Resets every open flow and forgets every held one: nothing will carry them any more.
+    /// Resets every open flow, behind what its application has room for, and forgets every held one: nothing will carry them any
+    /// more.
     pub fn abandon_all(&self, now: Instant) {
         for flow in self.table.all() {
-            let step = flow.abandon(self, now);
+            let step = flow.abandon_now(self, now);
             self.after(&flow, step);
         }
     }

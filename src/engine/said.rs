@@ -57,6 +57,8 @@ pub(super) struct Told {
     edge: TcpSeqNumber,
     /// The number behind the last octet that was sent, but for probes of a closed window.
     end: TcpSeqNumber,
+    /// What the application has acknowledged.
+    acknowledged: TcpSeqNumber,
     /// See [`Said::scale`].
     scale: u8,
     /// Nothing but the SYN-ACK may have told the application of its window.
@@ -73,6 +75,7 @@ impl Default for Told {
         Self {
             edge: TcpSeqNumber(0),
             end: TcpSeqNumber(0),
+            acknowledged: TcpSeqNumber(0),
             scale: 0,
             is_first_window: true,
             is_closed: false,
@@ -101,7 +104,7 @@ impl Told {
             self.edge = ack + (usize::from(window) << scale);
         }
         if is_syn_ack {
-            self.end = said.end;
+            (self.end, self.acknowledged) = (said.end, said.end);
             return;
         }
         self.is_first_window = false;
@@ -113,6 +116,14 @@ impl Told {
     /// Whether nothing but a SYN-ACK has told of a window, which is not scaled.
     pub(super) fn is_first_window(&self) -> bool {
         self.is_first_window
+    }
+
+    /// Octets that were sent and are not acknowledged, but for probes of a closed window.
+    pub(super) fn on_their_way(&self) -> usize {
+        match self.end > self.acknowledged {
+            true => self.end - self.acknowledged,
+            false => 0,
+        }
     }
 
     /// `segment` comes, which is `parsed`, when the SYN-ACK was answered.
@@ -128,6 +139,7 @@ impl Told {
         if !segment.ack || segment.syn || segment.rst {
             return Heard::Plainly;
         }
+        self.acknowledged = latest(self.acknowledged, segment.ack_number);
         // The FIN comes again, with the bytes before it that smoltcp cuts off.
         let is_cut_off = segment.fin && segment.payload_len > 0 && end(segment) > self.edge;
         let is_on_its_way = segment.ack_number < sent;

@@ -37,8 +37,8 @@ const IDLE: Duration = Duration::from_millis(250);
 /// So does the other one, if nobody used that for so long: mostly both are used together.
 const NEARLY_IDLE: Duration = Duration::from_millis(125);
 
-/// What may be written into the void after a reset while what came before it is not read on: a far side that sends without end
-/// and reads nothing learns of the reset then.
+/// What may go into the void: written after a reset while what came before it is not read on, or sent by an application that does not
+/// read on to the reset. Whoever sends without end and reads nothing learns of the reset then.
 const VOID: usize = 64 << 20;
 
 /// So many acknowledgments of the same have what is missing sent again at once (RFC 5681 section 3.2).
@@ -74,7 +74,10 @@ pub(super) struct Stack {
     end_told: bool,
     /// A FIN is to follow what is still to be sent.
     finishing: bool,
-    /// Bytes written after a reset since the reader last took some.
+    /// A reset is to follow what is still to be sent.
+    aborting: bool,
+    /// Bytes that nobody took, of one direction: written after a reset since the reader last took some, or received since a reset
+    /// is to follow.
     into_the_void: usize,
 }
 
@@ -135,6 +138,7 @@ impl Stack {
             reset: false,
             end_told: false,
             finishing: false,
+            aborting: false,
             into_the_void: 0,
         })
     }
@@ -249,13 +253,25 @@ impl Stack {
         let was_open = !self.is_over();
         phy.ipv6_segment = self.ipv6_segment;
         self.held_back = 0;
+        if self.aborting {
+            self.discard(now);
+        }
         self.close_in_time();
+        self.send(phy, now);
+        let is_all_sent = !self.finishing && self.queued() <= self.told.on_their_way();
+        if self.aborting && (is_all_sent || self.into_the_void > VOID) {
+            self.socket.abort();
+            self.send(phy, now);
+        }
+        // Without a segment, only the socket's own time-out closes it.
+        self.reset |= was_open && self.state() == State::Closed;
+    }
+
+    fn send<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
         while let PollResult::SocketStateChanged =
             self.socket.poll_egress(&mut self.interface, now, phy)
         {}
         self.note_sent(phy);
-        // Without a segment, only the socket's own time-out closes it.
-        self.reset |= was_open && self.state() == State::Closed;
     }
 
     /// Has a FIN follow all that was written.
@@ -274,12 +290,30 @@ impl Stack {
         }
     }
 
-    /// Ends the connection with a reset, behind what the peer has room for.
+    /// Has a reset follow all that was written, once the peer has room for it: what a far side sent before it closed is its
+    /// application's (RFC 4254 section 5.3). Nobody reads from here on.
     pub(super) fn abort<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
+        self.aborting = true;
+        self.reader_waits = false;
+        self.into_the_void = 0;
+        self.drain(phy, now);
+    }
+
+    /// Ends the connection with a reset behind what the peer has room for.
+    pub(super) fn abort_now<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
         self.drain(phy, now);
         self.socket.abort();
         self.drain(phy, now);
         self.reset = true;
+    }
+
+    /// Takes what the application sends, so that it gets to reading what was written before the reset.
+    fn discard(&mut self, now: Instant) {
+        if self.socket.can_recv() {
+            let before = self.into_the_void;
+            let taken = self.receive(usize::MAX, now).len();
+            self.into_the_void = before.saturating_add(taken);
+        }
     }
 
     /// Sends what fills packets of what was written, and holds the rest back. Whether anything was sent.

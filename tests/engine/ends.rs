@@ -213,6 +213,79 @@ fn an_abandoned_flow_is_reset_behind_what_the_application_has_room_for() {
     assert_eq!(flow.engine.flow_count(), 0);
 }
 
+/// The far side sent all and closed, and its application has little room at that time.
+#[test]
+fn what_a_slow_application_has_not_taken_comes_before_the_reset() {
+    for in_order in [false, true] {
+        let flow = Flow::open();
+        // In units of 128.
+        let acknowledge = |seen: u32| {
+            let next = flow.next.wrapping_add(seen);
+            Segment::new(ACK, 1001, next).with_window(8)
+        };
+        flow.give(&[acknowledge(0)]);
+        let text: Vec<u8> = (0..10_000_u32).map(|n| n as u8).collect();
+        let mut chunk = Bytes::from(text.clone());
+        let written = flow
+            .bell
+            .poll(|cx| flow.engine.poll_write(at(11), &flow.handle, &mut chunk, cx));
+        assert_eq!(written, Poll::Ready(Ok(())));
+        if in_order {
+            assert_eq!(flow.finish(), Poll::Ready(Ok(())));
+        }
+        flow.engine.abandon(at(11), &flow.handle);
+        assert_eq!(flow.read(), Poll::Pending, "{in_order}: it has not ended");
+        let (mut got, mut flags) = (Vec::new(), 0);
+        while flags & RST == 0 {
+            let packets = flow.engine.outlet().take();
+            assert!(!packets.is_empty(), "{in_order}: {} and no end", got.len());
+            for seen in packets.iter().map(|packet| tcp(packet).unwrap()) {
+                assert!(seen.payload.len() <= 1024, "{in_order}: beyond the window");
+                got.extend(seen.payload);
+                flags |= seen.flags;
+            }
+            flow.give(&[acknowledge(got.len() as u32)]);
+        }
+        assert_eq!((got == text, flags & FIN != 0), (true, in_order));
+        assert_eq!(flow.engine.flow_count(), 0);
+    }
+}
+
+/// It would wait for room for what it sends, and never come to what was written for it.
+#[test]
+fn an_application_that_sends_before_it_reads_is_not_held_up_by_a_reset_to_come() {
+    let flow = Flow::open();
+    let text = [0; 1024];
+    let mut seq = 1001_u32;
+    let mut send = |flow: &Flow| {
+        let segment = Segment::new(PSH | ACK, seq, flow.next).with_payload(&text);
+        seq = seq.wrapping_add(text.len() as u32);
+        flow.give(&[segment.with_window(0)]);
+    };
+    send(&flow);
+    assert_eq!(flow.write(b"413 too large"), Poll::Ready(Ok(())));
+    flow.engine.abandon(at(11), &flow.handle);
+    said(&flow.engine);
+    for _ in 0..1024 {
+        send(&flow);
+        let packets = flow.engine.outlet().take();
+        let answer = tcp(packets.last().unwrap()).unwrap();
+        assert_eq!(answer.flags & RST, 0);
+        assert!(answer.window > 1000, "{answer:?}");
+    }
+    // Not without end.
+    for _ in 0..64 << 10 {
+        send(&flow);
+    }
+    let end = said(&flow.engine);
+    assert!(
+        end.contains("RST"),
+        "{}",
+        &end[end.len().saturating_sub(300)..]
+    );
+    assert_eq!(flow.engine.flow_count(), 0);
+}
+
 #[test]
 fn a_late_syn_of_a_reset_flow_begins_a_new_one() {
     let flow = Flow::open();
