@@ -107,11 +107,14 @@ impl Changes {
         }
     }
 
-    /// Waits for what comes together with a change, and forgets it: one seldom comes alone.
-    pub(super) async fn settle(&mut self) {
+    /// Waits for what comes together with a change, which seldom comes alone, and takes note of it: it is part of that.
+    pub async fn settle(&mut self) {
         tokio::time::sleep(TOGETHER).await;
+        let mut buffer = vec![0; BUFFER];
         let socket = self.socket.as_raw_fd();
-        while recv(socket, &mut [0; 64], MsgFlags::MSG_DONTWAIT).is_ok() {}
+        while let Ok(length) = recv(socket, &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            self.seen.news(&buffer[..length]);
+        }
     }
 }
 

@@ -11,8 +11,6 @@ use tracing::{debug, warn};
 
 use crate::os::{Changes, Resume};
 
-/// A change seldom comes alone: one word for all within this time.
-const TOGETHER: Duration = Duration::from_millis(100);
 /// Between two words.
 const APART: Duration = Duration::from_millis(400);
 
@@ -39,7 +37,7 @@ pub(in crate::app) fn watch(
                     return;
                 }
             }
-            sleep(TOGETHER).await;
+            changes.settle().await;
             changed.notify_one();
             sleep(APART).await;
         }
