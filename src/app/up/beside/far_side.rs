@@ -120,43 +120,58 @@ impl Wish {
     /// # Errors
     /// [`FarSideError`].
     pub async fn find(&self, server: &impl Exec, refused: &[u32]) -> Result<Found, FarSideError> {
-        let text = said(server.exec(&far_side::probe_command()).await)?;
-        let probe = Probe::read(&text)?;
-        let way = probe.way(self.kind);
-        if let Way::Prepared(prepared) = way {
-            self.tell(&prepared);
-            return Ok(Found::Prepared(prepared));
+        let mut probe = ask(server).await?;
+        let mut way = probe.way(self.kind);
+        if let Some(unit) = self.unit
+            && probe.has(self.kind, unit)
+            && matches!(way, Way::Setup(_))
+        {
+            // Ours, perhaps, of a connection that is lost here and not yet there. Another's stays as it is.
+            self.end(unit, probe)?.undo(server).await;
+            probe = ask(server).await?;
+            way = probe.way(self.kind);
         }
-        let side = self.side(&probe, refused)?;
         Ok(match way {
-            Way::MayNot(why) => Found::MayNot {
-                why,
-                commands: far_side::by_hand(&side, &probe),
-            },
-            _ => Found::End(Box::new(FarEnd {
-                side,
-                rights: probe.rights,
-                probe,
-            })),
+            Way::Prepared(prepared) => {
+                self.tell(&prepared);
+                Found::Prepared(prepared)
+            }
+            Way::MayNot(why) => {
+                let end = self.end(self.free_unit(&probe, refused)?, probe)?;
+                let commands = far_side::by_hand(&end.side, &end.probe);
+                Found::MayNot { why, commands }
+            }
+            Way::Setup(_) => {
+                let unit = self.free_unit(&probe, refused)?;
+                Found::End(Box::new(self.end(unit, probe)?))
+            }
         })
     }
 
-    fn side(&self, probe: &Probe, refused: &[u32]) -> Result<FarSide, FarSideError> {
-        let unit = match self.unit {
+    fn free_unit(&self, probe: &Probe, refused: &[u32]) -> Result<u32, FarSideError> {
+        match self.unit {
             Some(unit) if probe.has(self.kind, unit) => {
-                return Err(FarSideError::UnitTaken(self.kind.device(unit)));
+                Err(FarSideError::UnitTaken(self.kind.device(unit)))
             }
-            Some(unit) => unit,
-            None => probe.unit(self.kind, refused),
-        };
-        Ok(FarSide {
+            Some(unit) => Ok(unit),
+            None => Ok(probe.unit(self.kind, refused)),
+        }
+    }
+
+    fn end(&self, unit: u32, probe: Probe) -> Result<FarEnd, FarSideError> {
+        let side = FarSide {
             id: self.id,
             unit,
             kind: self.kind,
-            address: self.address(probe)?,
+            address: self.address(&probe)?,
             back: self.back.clone(),
             mtu: self.mtu,
             inbound: self.inbound,
+        };
+        Ok(FarEnd {
+            side,
+            rights: probe.rights,
+            probe,
         })
     }
 
@@ -251,6 +266,11 @@ impl FarEnd {
         let command = self.side.command(verb, self.rights);
         Ok(Report::read(&said(server.exec(&command).await)?)?)
     }
+}
+
+async fn ask(server: &impl Exec) -> Result<Probe, FarSideError> {
+    let text = said(server.exec(&far_side::probe_command()).await)?;
+    Ok(Probe::read(&text)?)
 }
 
 fn drops(chain: &str, device: &str) -> String {
@@ -363,8 +383,13 @@ mod tests {
     async fn a_device_that_is_there_is_not_taken() {
         let mut wish = wish();
         wish.unit = Some(64);
-        let error = wish.find(&Server::new(&[PROBE]), &[]).await.unwrap_err();
+        let stays = [PROBE, "done\n", PROBE];
+        let error = wish.find(&Server::new(&stays), &[]).await.unwrap_err();
         assert!(matches!(error, FarSideError::UnitTaken(_)), "{error}");
+        let is_ours = PROBE.replace("link 9: tun64: <UP>\n", "");
+        let goes = [PROBE, "done\n", &is_ours];
+        let found = wish.find(&Server::new(&goes), &[]).await;
+        assert!(matches!(found, Ok(Found::End(end)) if end.unit() == 64));
         wish.unit = Some(65);
         let found = wish.find(&Server::new(&[PROBE]), &[]).await;
         assert!(matches!(found, Ok(Found::End(end)) if end.unit() == 65));
