@@ -11,7 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use underpass::carrier::{Link, NoPrompter, OpensshCarrier, Prompter, RusshCarrier};
-use underpass::net::{ByteReader, ByteWriter, OpenError, OpenFailure, StreamError, Target};
+use underpass::net::{
+    ByteReader, ByteWriter, Carrier, OpenError, OpenFailure, StreamError, Target,
+};
 use underpass::plan::SshPlan;
 
 use crate::client::Configured;
@@ -220,4 +222,32 @@ async fn ends<L: Link>(link: Arc<L>, forwards: &Forwards) {
     }
     let late = soon(link.open(local(1), rig::closed_port().await)).await;
     assert_eq!(late.err().unwrap().failure, OpenFailure::ConnectionLost);
+}
+
+/// Much both ways at a time, over one connection.
+pub(crate) async fn carries_both_ways(plan: SshPlan) {
+    let plan = SshPlan {
+        connections: Some(1),
+        ..plan
+    };
+    let link = RusshCarrier::connect(&plan, Arc::new(NoPrompter));
+    let link = Arc::new(soon(link).await.unwrap());
+    let echo = Echo::start().await.target();
+    let mut flows = JoinSet::new();
+    for seed in 0..4 {
+        let link = Arc::clone(&link);
+        flows.spawn(async move {
+            let sent = bytes(seed, 32 << 20);
+            let streams = link.open(local(1), echo).await.unwrap();
+            let back = echoed(streams, sent.clone()).await;
+            let back = back.unwrap();
+            assert!(back == sent, "flow {seed}: {} bytes came back", back.len());
+        });
+    }
+    while let Some(flow) = timeout(Duration::from_secs(60), flows.join_next())
+        .await
+        .expect("in time")
+    {
+        flow.unwrap();
+    }
 }

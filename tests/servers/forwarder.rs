@@ -26,6 +26,10 @@ impl Forwarder {
         });
         let user = russh::keys::load_public_key(place.path("id_ed25519.pub")).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        // What a kernel has room for on a long path that has just begun.
+        let socket = socket2::SockRef::from(&listener);
+        socket.set_send_buffer_size(64 << 10).unwrap();
+        socket.set_recv_buffer_size(64 << 10).unwrap();
         place.port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

@@ -5,7 +5,7 @@ use underpass::carrier::{ConnectError, Link, OpensshCarrier, RusshCarrier};
 use underpass::net::{OpenError, OpenFailure};
 use underpass::plan::SshPlan;
 
-use crate::check::{Forwards, Row};
+use crate::check::{Forwards, Row, carries_both_ways};
 use crate::client::{Configured, runs_again_with_answers};
 use crate::forwarder::Forwarder;
 use crate::openssh::{Openssh, PASSWORD};
@@ -202,4 +202,10 @@ async fn russh() {
     Row::new(server.plan(), Forwards::All { refused })
         .holds()
         .await;
+}
+
+/// It writes and reads by turns, as underpass does: neither may wait for the other to read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn russh_with_much_both_ways() {
+    carries_both_ways(Forwarder::start().await.plan()).await;
 }

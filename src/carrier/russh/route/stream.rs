@@ -26,13 +26,13 @@ pub(in super::super) struct SshStream {
 }
 
 enum Inner {
-    Tcp(SshTcp),
+    Tcp(Outbox<SshTcp>),
     Proxied(Outbox<Box<dyn Duplex>>),
 }
 
 impl SshStream {
     /// Over a TCP connection of ours.
-    pub(in super::super) fn tcp(stream: SshTcp) -> Self {
+    pub(super) fn tcp(stream: Outbox<SshTcp>) -> Self {
         Self::new(Inner::Tcp(stream))
     }
 
