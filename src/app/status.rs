@@ -9,7 +9,7 @@ use super::control::instances::{self, Instance};
 use super::control::report::{self, Report, State};
 use super::exit::Exit;
 use super::surroundings;
-use super::table::{Size, Span, columns, plain};
+use super::table::{Size, Span, columns, list, plain};
 
 /// How many subnets the table for all shows of each.
 const SOME: usize = 3;
@@ -210,20 +210,6 @@ fn table(reports: &[Report], now: u64) -> String {
         ]
     }));
     columns(&rows)
-}
-
-/// At most `some` of them.
-fn list(items: &[String], some: usize) -> String {
-    let mut text = items
-        .iter()
-        .take(some)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
-    if items.len() > some {
-        let _ = write!(text, " and {} more", items.len() - some);
-    }
-    text
 }
 
 fn count(count: u64, word: &str) -> String {
