@@ -39,6 +39,7 @@ use super::up::names::NamesError;
 use super::up::{self, records, session::Session};
 use super::{confine, looker, surroundings, threads, warned};
 use crate::audit::{Addresses, AuditError, Lookup};
+use crate::carrier::clients::Clients;
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Direct, Link, Steady};
 use crate::cli::{CommandArgs, NetworkArgs, UpArgs};
@@ -281,6 +282,8 @@ async fn connect(plan: &RunPlan) -> Result<AnyCarrier, ConnectError> {
 struct Up {
     session: Arc<Session<Ways>>,
     hangup: Hangup,
+    /// Of published ports.
+    clients: Arc<Clients>,
     /// Carries flows, keeps the connection, lets connections in. Ends with this.
     tasks: Vec<JoinHandle<()>>,
 }
@@ -317,6 +320,7 @@ impl Up {
         Ok(Self {
             session,
             hangup: Hangup::new(&plan.plan),
+            clients: Arc::default(),
             tasks,
         })
     }
@@ -328,7 +332,8 @@ impl Up {
         sockets: Option<Sockets>,
     ) -> Result<Self, RunError> {
         if let Some(sockets) = sockets {
-            self.tasks.extend(publish::start(ports, sockets)?);
+            let tasks = publish::start(ports, sockets, &self.clients)?;
+            self.tasks.extend(tasks);
         }
         Ok(self)
     }
@@ -351,9 +356,10 @@ impl Up {
 
     async fn stop(self, signals: &mut Signals) {
         tokio::select! {
-            () = drain::until_quiet(&self.session) => {}
+            () = drain::until_quiet(&self.session, &self.clients) => {}
             _ = signals.fatal() => {}
         }
+        self.clients.leave_to_the_kernel();
         self.session.stopping();
         for task in &self.tasks {
             task.abort();
