@@ -36,7 +36,8 @@ use self::ways::Ways;
 use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
 use super::up::beside::{Beside, Inlet, Wished, upload};
 use super::up::names::NamesError;
-use super::up::{self, records, session::Session};
+use super::up::records::{self, Who};
+use super::up::{self, session::Session};
 use super::{confine, looker, surroundings, threads, warned};
 use crate::audit::{Addresses, AuditError, Lookup};
 use crate::carrier::clients::Clients;
@@ -316,6 +317,7 @@ impl Up {
             tokio::spawn(keep(Arc::clone(&session), Again::new(&plan.plan.ssh))),
             tokio::spawn(ask_for_names(Arc::clone(&session))),
             tokio::spawn(beside_flows(Arc::clone(&session))),
+            tokio::spawn(write_down(Arc::clone(&session), Who::new(&plan.plan))),
         ];
         Ok(Self {
             session,
@@ -397,6 +399,13 @@ async fn ask_for_names(session: Arc<Session<Ways>>) {
 /// Carries what is no TCP, as far as that was asked for.
 async fn beside_flows(session: Arc<Session<Ways>>) {
     match session.beside.run(session.leads.server()).await {}
+}
+
+/// Writes down what becomes of the connection, where that is wanted.
+async fn write_down(session: Arc<Session<Ways>>, who: Who) {
+    if let Some(audit) = &session.audit {
+        records::follow(audit, session.leads.server(), who).await;
+    }
 }
 
 /// Keeps the connection up. When that is in vain the command decides what it does about it.
