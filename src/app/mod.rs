@@ -14,6 +14,7 @@ mod far_end;
 mod flows;
 mod helper;
 pub mod helping;
+mod json;
 pub mod log;
 mod man;
 mod profiles;

@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Write};
 use super::control::instances::{self, Instance};
 use super::control::report::{self, Report, State};
 use super::exit::Exit;
+use super::json;
 use super::surroundings;
 use super::table::{Size, Span, columns, list, plain};
 
@@ -23,10 +24,8 @@ pub fn run(name: Option<&str>, json: bool) -> Exit {
         .partition(|one| name.is_none_or(|name| one.found.name == name));
     let (reports, silent) = sort(asked);
     if json {
-        match serde_json::to_string_pretty(&reports) {
-            Ok(text) => {
-                let _ = super::print(format!("{text}\n").as_bytes());
-            }
+        match json::pretty(&reports) {
+            Ok(text) => drop(super::print(text.as_bytes())),
             Err(error) => return super::failed(&error),
         }
     } else {
