@@ -99,7 +99,8 @@
 //!
 //! With `--udp`, a datagram that this host cuts into fragments is not carried: 1,472 bytes go with IPv4, 1,452 with IPv6, more with
 //! `--mtu 65520`. The audit log has these datagrams,
-//! pings, and the conversations that a tunnel's packets are; [`audit`] says when each has ended.
+//! pings, and the conversations that a tunnel's packets are; [`audit`] says when each has ended. A reload that would change one of these
+//! ways is refused.
 //!
 //! # Other addresses
 //!

@@ -11,6 +11,7 @@ use super::control::instances;
 use super::control::protocol::{Answer, Request};
 use super::control::report::{self, FlowReport};
 use super::exit::Exit;
+use super::json;
 use super::table::{Size, Span, columns};
 use crate::os::run_dir::{self, Found};
 use crate::os::{Process, Processes, SocketOwner, SocketOwners, Transport};
@@ -50,7 +51,7 @@ pub(super) fn run(name: Option<&str>, json: bool) -> Exit {
     }
     find_owners(&mut lines);
     let shown = match json {
-        true => serde_json::to_string_pretty(&lines).map(|text| text + "\n"),
+        true => json::pretty(&lines),
         false => Ok(table(&lines, report::now())),
     };
     match shown {

@@ -14,6 +14,7 @@ mod far_end;
 mod flows;
 mod helper;
 pub mod helping;
+mod json;
 pub mod log;
 mod man;
 mod profiles;
@@ -181,15 +182,22 @@ fn instance(
     apart: up::Apart,
     attached: Option<Attached>,
 ) -> Result<up::Instance, Exit> {
-    let (typed, dns) = (typed.clone(), plan.dns.clone());
-    let replan = move || match resolve(&typed) {
+    let (typed, dns, beside) = (typed.clone(), plan.dns.clone(), plan.beside.clone());
+    let replan = move || {
+        match resolve(&typed) {
         // The resolver of the host has been told which names are ours.
         Ok((plan, _)) if plan.dns != dns => Err(
             "names (--dns, hosts by name) cannot change while it runs; start underpass again"
                 .into(),
         ),
+        // What may be captured depends on it.
+        Ok((plan, _)) if plan.beside != beside => Err(
+            "what carries UDP, pings and packets (--tunnel, --udp, --ping) cannot change while it runs; start underpass again"
+                .into(),
+        ),
         Ok((plan, _)) => Ok(plan.capture),
         Err(error) => Err(error.to_string()),
+    }
     };
     up::Instance::new(&plan.instance, apart, attached, Arc::new(replan))
 }

@@ -8,8 +8,9 @@ use std::fmt::{self, Display, Write};
 use super::control::instances::{self, Instance};
 use super::control::report::{self, Report, State};
 use super::exit::Exit;
+use super::json;
 use super::surroundings;
-use super::table::{Size, Span, columns, plain};
+use super::table::{Size, Span, columns, list, plain};
 
 /// How many subnets the table for all shows of each.
 const SOME: usize = 3;
@@ -23,10 +24,8 @@ pub fn run(name: Option<&str>, json: bool) -> Exit {
         .partition(|one| name.is_none_or(|name| one.found.name == name));
     let (reports, silent) = sort(asked);
     if json {
-        match serde_json::to_string_pretty(&reports) {
-            Ok(text) => {
-                let _ = super::print(format!("{text}\n").as_bytes());
-            }
+        match json::pretty(&reports) {
+            Ok(text) => drop(super::print(text.as_bytes())),
             Err(error) => return super::failed(&error),
         }
     } else {
@@ -210,20 +209,6 @@ fn table(reports: &[Report], now: u64) -> String {
         ]
     }));
     columns(&rows)
-}
-
-/// At most `some` of them.
-fn list(items: &[String], some: usize) -> String {
-    let mut text = items
-        .iter()
-        .take(some)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
-    if items.len() > some {
-        let _ = write!(text, " and {} more", items.len() - some);
-    }
-    text
 }
 
 fn count(count: u64, word: &str) -> String {

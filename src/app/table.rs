@@ -29,6 +29,20 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(harmless).collect()
 }
 
+/// At most `some` of them, and how many more there are.
+pub(super) fn list(items: &[String], some: usize) -> String {
+    let mut text = items
+        .iter()
+        .take(some)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if items.len() > some {
+        let _ = write!(text, " and {} more", items.len() - some);
+    }
+    text
+}
+
 /// A time in seconds, in its two largest units: `3h 12m`.
 pub(super) struct Span(pub(super) u64);
 

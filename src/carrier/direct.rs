@@ -63,9 +63,13 @@ pub fn open_error(error: &io::Error) -> OpenError {
 
 /// The two halves of a TCP connection.
 pub fn halves(stream: TcpStream) -> (TcpReader, TcpWriter) {
+    halves_of(Arc::new(stream))
+}
+
+/// The same of one that somebody else keeps open beside them.
+pub fn halves_of(stream: Arc<TcpStream>) -> (TcpReader, TcpWriter) {
     // Only speed is lost where the kernel refuses.
     let _ = stream.set_nodelay(true);
-    let stream = Arc::new(stream);
     let reader = TcpReader {
         stream: Arc::clone(&stream),
         ended: false,
@@ -81,6 +85,12 @@ pub fn halves(stream: TcpStream) -> (TcpReader, TcpWriter) {
 pub fn reset_at_close(stream: &TcpStream) {
     // A kernel that refuses ends the connection in order, which is all that can be had.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Closing sends what is left and a FIN from here on, as it does at first.
+pub fn end_in_order(stream: &TcpStream) {
+    // A kernel that refuses resets it, as if nobody had asked.
+    let _ = SockRef::from(stream).set_linger(None);
 }
 
 /// The reading half of a TCP connection.

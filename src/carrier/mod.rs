@@ -4,6 +4,7 @@
 //! - [`RusshCarrier`]: the embedded SSH client, over the russh library.
 //! - [`OpensshCarrier`]: the user's own ssh, over [`channels`]: the SSH connection protocol without I/O.
 //! - [`Direct`]: this host's own TCP, for what is to go around the server.
+//! - [`clients`]: who is let in by published ports, and what they are still to be given.
 //! - [`AnyCarrier`]: one of the two, as the plan says, and `by_name`: its opens by name, apart from all others.
 //! - [`dial`]: the budget in front of every open, so that hosts that never answer delay no host that does.
 //! - [`link`]: a carrier with a life: it was connected, and may be lost. [`error`]: why it was not, or no longer is.
@@ -20,6 +21,7 @@
 mod any;
 mod by_name;
 pub mod channels;
+pub mod clients;
 mod command;
 mod detach;
 pub mod dial;

@@ -20,9 +20,12 @@ const REQUEST: u16 = 1;
 const ERROR: u16 = 2;
 /// Length of `struct nlmsghdr`, in bytes.
 const HEADER: usize = 16;
-/// Offsets of `idiag_uid` and `idiag_inode` in `struct inet_diag_msg` (linux/inet_diag.h).
+/// Offsets of `idiag_state`, `idiag_uid` and `idiag_inode` in `struct inet_diag_msg` (linux/inet_diag.h).
+const STATE: usize = HEADER + 1;
 const UID: usize = HEADER + 64;
 const INODE: usize = HEADER + 68;
+/// TCP_LISTEN, a state (net/tcp_states.h).
+const LISTEN: u8 = 10;
 /// How long the kernel may take, in milliseconds. It answers at once.
 const PATIENCE: i64 = 200;
 
@@ -180,6 +183,10 @@ fn answer(bytes: &[u8], sequence: u32) -> io::Result<Option<Option<SocketOwner>>
     if kind != BY_FAMILY {
         return Err(cut_short());
     }
+    // Where no connection is found the kernel takes a listener at the port (net/ipv4/inet_diag.c inet_diag_find_one_icsk()).
+    if *bytes.get(STATE).ok_or_else(cut_short)? == LISTEN {
+        return Ok(Some(None));
+    }
     Ok(Some(Some(SocketOwner {
         uid: word(UID).ok_or_else(cut_short)?,
         inode: word(INODE).ok_or_else(cut_short)?.into(),
@@ -234,6 +241,24 @@ mod tests {
         let target = "192.0.2.2:2".parse().unwrap();
         for transport in [Transport::Tcp, Transport::Udp] {
             assert_eq!(owners.find(transport, source, target).unwrap(), None);
+        }
+    }
+
+    /// One that was forwarded has its port by chance.
+    #[test]
+    fn a_listener_is_nobodys_connection() {
+        let mut owners = SocketOwners::new().unwrap();
+        for (bound, [source, target]) in [
+            ("0.0.0.0:0", ["192.0.2.1", "192.0.2.2"]),
+            ("[::]:0", ["192.0.2.1", "192.0.2.2"]),
+            ("[::]:0", ["2001:db8::1", "2001:db8::2"]),
+        ] {
+            let listener = TcpListener::bind(bound).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let source = SocketAddr::new(source.parse().unwrap(), port);
+            let target = SocketAddr::new(target.parse().unwrap(), 2);
+            let found = owners.find(Transport::Tcp, source, target).unwrap();
+            assert_eq!(found, None, "{bound}");
         }
     }
 

@@ -1,10 +1,15 @@
 //! UDP and ping without a tunnel: by a helper on the server, by its own ping, by TCP ports; and what is refused where none of that
 //! can be.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 
 use super::datagrams::{answers, ask, shell};
 use crate::common::{Lab, V4, V6, Value, eventually};
+
+/// The port of a server that permits tunnels.
+const TUNNELS: u16 = 2251;
 
 /// What `status --json` says of what is no TCP.
 fn report(lab: &Lab) -> Value {
@@ -163,4 +168,24 @@ fn a_commands_network_has_them_as_well() {
             && said.contains(" 0% packet loss"),
         "{said}"
     );
+}
+
+#[test]
+fn what_is_in_use_does_not_end_as_idle() {
+    let lab = Lab::up();
+    lab.further_sshd(TUNNELS, "authorized_keys", "PermitTunnel yes");
+    let _server = answers(&lab, "vpc", V4.host, 7777);
+    let tunnel = format!("--carrier openssh -r root@192.168.77.1:{TUNNELS} --tunnel=full");
+    for how in ["--udp", &tunnel] {
+        let mut underpass = lab.underpass(&format!("{how} --idle-timeout 3s {}", V4.subnet));
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(6) {
+            assert_eq!(ask(&lab, "client", V4.host, 7777, "9"), "9 same\n", "{how}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(underpass.wait().success());
+        let log = underpass.log();
+        let line = "no connection was open for 3s, and nothing else passed (--idle-timeout)";
+        assert!(log.iter().any(|said| said.contains(line)), "{log:?}");
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::common::{Lab, Probe, V4, V6, Value, eventually, finished, result_of};
+use crate::common::{Lab, Probe, Underpass, V4, V6, Value, eventually, finished, result_of};
 
 const NONE_RUNS: Option<i32> = Some(1);
 const TAKEN: Option<i32> = Some(5);
@@ -323,6 +323,34 @@ fn a_bad_file_leaves_what_is_captured() {
     let output = lab.ask("reload");
     assert!(said(&output).contains(&file), "{output:?}");
     assert_eq!(connect(&lab, V4.host, 80), "open");
+}
+
+#[test]
+fn a_reload_that_would_change_what_carries_packets_is_refused() {
+    let lab = Lab::up();
+    let config = lab.state.join("underpass");
+    fs::create_dir(&config).unwrap();
+    let profile = |keys: &str, subnet: &str| {
+        let text = format!("[profile.p]\nsubnets = [\"{subnet}\"]\n{keys}\n");
+        fs::write(config.join("config.toml"), text).unwrap();
+    };
+    profile("ping = \"probe\"", V4.subnet);
+    let mut command = lab.up_command("--name a p");
+    command.env("XDG_CONFIG_HOME", &lab.state);
+    let mut underpass = Underpass::start(command);
+    underpass.wait_for_line("ready");
+    for keys in ["tunnel = \"full\"", "udp = true\nping = \"probe\"", ""] {
+        profile(keys, V6.subnet);
+        let output = lab.ask("reload a");
+        assert_eq!(output.status.code(), Some(1), "{keys}: {output:?}");
+        let line = "(--tunnel, --udp, --ping) cannot change while it runs; start underpass again";
+        assert!(said(&output).contains(line), "{keys}: {output:?}");
+        let [report] = status(&lab, "");
+        assert_eq!(report["subnets"][0], V4.subnet, "{keys}");
+    }
+    profile("ping = \"probe\"", V6.subnet);
+    assert_eq!(lab.ask("reload a").status.code(), Some(0));
+    assert!(underpass.stop(Signal::SIGTERM).success());
 }
 
 /// What comes back for `bytes`, up to the end.

@@ -360,11 +360,13 @@ impl Systemd {
 
     fn until(&self, wanted: &str) -> Vec<String> {
         let mut heard = Vec::new();
-        let mut buffer = [0; 4096];
+        let mut buffer = vec![0; 64 << 10];
         loop {
             let Ok(length) = self.socket.recv(&mut buffer) else {
                 panic!("no {wanted:?} among {heard:?}");
             };
+            // A longer one is dropped (NOTIFY_BUFFER_MAX).
+            assert!(length < 4096, "a message of {length} bytes");
             let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
             heard.extend(text.lines().map(str::to_owned));
             if heard.iter().any(|line| line.starts_with(wanted)) {
@@ -412,6 +414,23 @@ fn systemd_hears_how_it_stands() {
     systemd.until(&format!("STATUS={} through root@", V6.subnet));
     underpass.signal(Signal::SIGTERM);
     systemd.until("STOPPING=1");
+    assert_eq!(underpass.wait().code(), Some(0));
+}
+
+#[test]
+fn systemd_hears_of_many_networks() {
+    let lab = Lab::up();
+    let systemd = Systemd::new(&lab);
+    let file = lab.file("subnets");
+    let nets = (0..400).map(|number| format!("10.{}.{}.0/24\n", 100 + number / 200, number % 200));
+    fs::write(&file, nets.collect::<String>()).unwrap();
+    let mut command = lab.up_command(&format!("--name a -s {file}"));
+    command.env("NOTIFY_SOCKET", &systemd.path);
+    let mut underpass = Underpass::start(command);
+    let heard = systemd.until("READY=1");
+    let line = " and 397 more through root@";
+    assert!(heard.iter().any(|heard| heard.contains(line)), "{heard:?}");
+    underpass.signal(Signal::SIGTERM);
     assert_eq!(underpass.wait().code(), Some(0));
 }
 

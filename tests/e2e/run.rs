@@ -459,10 +459,15 @@ fn what_was_sent_before_the_end_arrives() {
         "exec 3<>/dev/tcp/{}/80; printf 'GET /far-close HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3",
         V4.host
     );
-    let mut direct = rig.lab.command("vpc", "bash");
-    direct.args(["-c", &ask]);
-    let answer = String::from_utf8(finished(direct).stdout).unwrap();
-    assert!(answer.contains("50000000"), "{answer}");
+    let answer = || {
+        let mut direct = rig.lab.command("vpc", "bash");
+        direct.args(["-c", &ask]);
+        String::from_utf8(finished(direct).stdout).unwrap()
+    };
+    eventually("the far side has read to the end", || {
+        !answer().contains("Content-Length: 0\r\n")
+    });
+    assert!(answer().contains("50000000"), "{}", answer());
 }
 
 #[test]
@@ -619,6 +624,45 @@ fn a_published_port_reaches_a_listener_inside() {
     input.write_all(b"go\n").unwrap();
     eventually("the first listener is reached", || ask() == "hello\n");
     eventually("the second listener is reached", || ask() == "six\n");
+    assert_eq!(lines.count(), 0);
+    assert!(child.wait().unwrap().success());
+}
+
+/// The client reads late, and has not closed its side when the command ends.
+#[test]
+fn what_a_published_listener_has_sent_arrives_after_its_end() {
+    let rig = Rig::new();
+    let serve = "import socket\n\
+                 s = socket.create_server(('127.0.0.1', 8080))\n\
+                 print('up', flush=True)\n\
+                 c = s.accept()[0]\n\
+                 c.sendall(bytes(8_000_000))\n\
+                 c.close()";
+    let mut child = rig
+        .run_command(
+            &format!("{} --publish 18080:8080", V4.subnet),
+            &["python3", "-c", serve],
+        )
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = after_first_line(&mut child);
+    let read = "import socket, time\n\
+                c = socket.create_connection(('127.0.0.1', 18080))\n\
+                time.sleep(1)\n\
+                count = 0\n\
+                while chunk := c.recv(65536):\n    count += len(chunk); time.sleep(0.005)\n\
+                print(count)";
+    let mut client = rig.lab.command("client", "python3");
+    client.args(["-c", read]);
+    let output = finished(client);
+    let count = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        count,
+        "8000000\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(lines.count(), 0);
     assert!(child.wait().unwrap().success());
 }

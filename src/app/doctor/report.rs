@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::check::{Check, Verdict};
+use crate::app::json;
 
 /// Version of the JSON form. Fields and checks are added within one; none changes its meaning.
 const VERSION: u32 = 1;
@@ -43,9 +44,7 @@ impl Report {
     /// # Errors
     /// Those of the serializer, which has nothing to fail at here.
     pub(super) fn json(&self) -> serde_json::Result<String> {
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        Ok(text)
+        json::pretty(self)
     }
 
     /// A line for each finding, and one for what to do.

@@ -10,24 +10,32 @@ use tokio::time::{Instant, sleep};
 use super::ways::Ways;
 use crate::app::up::session::Session;
 use crate::carrier::Link;
+use crate::carrier::clients::Clients;
 
 /// A connection on which nothing moves for so long is somebody's who has not ended: a process in the background.
 const QUIET: Duration = Duration::from_millis(500);
+/// The same of a published connection while there is something for its client, who has no room for it.
+const HELD_UP: Duration = Duration::from_secs(5);
 /// However much is left.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Between two looks.
 const STEP: Duration = Duration::from_millis(5);
 
-/// Resolves when no connection is open, or nothing moves any more.
-pub(super) async fn until_quiet(session: &Session<Ways>) {
+/// Resolves when no connection is open and `clients` of published ports have what is theirs, or nothing moves any more.
+pub(super) async fn until_quiet(session: &Session<Ways>, clients: &Clients) {
     let began = Instant::now();
-    let mut last = (moved(session), began);
-    while session.activity.open() > 0 && began.elapsed() < LONGEST {
+    let mut last = (moved(session, clients), began);
+    while session.activity.open() + clients.open() > 0 && began.elapsed() < LONGEST {
         sleep(STEP).await;
-        let now = moved(session);
+        let now = moved(session, clients);
+        let limit = if clients.are_held_up() {
+            HELD_UP
+        } else {
+            QUIET
+        };
         if now != last.0 {
             last = (now, Instant::now());
-        } else if last.1.elapsed() > QUIET {
+        } else if last.1.elapsed() > limit {
             return;
         }
     }
@@ -44,6 +52,7 @@ pub(super) async fn goodbye(link: &impl Link, sent: bool) {
     link.shutdown().await;
 }
 
-fn moved(session: &Session<Ways>) -> u64 {
-    session.stats.traffic.up.load(Ordering::Relaxed)
+/// What the command has sent, to servers and to clients.
+fn moved(session: &Session<Ways>, clients: &Clients) -> u64 {
+    session.stats.traffic.up.load(Ordering::Relaxed) + clients.given()
 }

@@ -36,9 +36,11 @@ use self::ways::Ways;
 use super::exit::{CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND};
 use super::up::beside::{Beside, Inlet, Wished, upload};
 use super::up::names::NamesError;
-use super::up::{self, records, session::Session};
+use super::up::records::{self, Who};
+use super::up::{self, session::Session};
 use super::{confine, looker, surroundings, threads, warned};
 use crate::audit::{Addresses, AuditError, Lookup};
+use crate::carrier::clients::Clients;
 use crate::carrier::prompt;
 use crate::carrier::{AnyCarrier, ConnectError, Direct, Link, Steady};
 use crate::cli::{CommandArgs, NetworkArgs, UpArgs};
@@ -281,6 +283,8 @@ async fn connect(plan: &RunPlan) -> Result<AnyCarrier, ConnectError> {
 struct Up {
     session: Arc<Session<Ways>>,
     hangup: Hangup,
+    /// Of published ports.
+    clients: Arc<Clients>,
     /// Carries flows, keeps the connection, lets connections in. Ends with this.
     tasks: Vec<JoinHandle<()>>,
 }
@@ -313,10 +317,12 @@ impl Up {
             tokio::spawn(keep(Arc::clone(&session), Again::new(&plan.plan.ssh))),
             tokio::spawn(ask_for_names(Arc::clone(&session))),
             tokio::spawn(beside_flows(Arc::clone(&session))),
+            tokio::spawn(write_down(Arc::clone(&session), Who::new(&plan.plan))),
         ];
         Ok(Self {
             session,
             hangup: Hangup::new(&plan.plan),
+            clients: Arc::default(),
             tasks,
         })
     }
@@ -328,7 +334,8 @@ impl Up {
         sockets: Option<Sockets>,
     ) -> Result<Self, RunError> {
         if let Some(sockets) = sockets {
-            self.tasks.extend(publish::start(ports, sockets)?);
+            let tasks = publish::start(ports, sockets, &self.clients)?;
+            self.tasks.extend(tasks);
         }
         Ok(self)
     }
@@ -351,9 +358,10 @@ impl Up {
 
     async fn stop(self, signals: &mut Signals) {
         tokio::select! {
-            () = drain::until_quiet(&self.session) => {}
+            () = drain::until_quiet(&self.session, &self.clients) => {}
             _ = signals.fatal() => {}
         }
+        self.clients.leave_to_the_kernel();
         self.session.stopping();
         for task in &self.tasks {
             task.abort();
@@ -391,6 +399,13 @@ async fn ask_for_names(session: Arc<Session<Ways>>) {
 /// Carries what is no TCP, as far as that was asked for.
 async fn beside_flows(session: Arc<Session<Ways>>) {
     match session.beside.run(session.leads.server()).await {}
+}
+
+/// Writes down what becomes of the connection, where that is wanted.
+async fn write_down(session: Arc<Session<Ways>>, who: Who) {
+    if let Some(audit) = &session.audit {
+        records::follow(audit, session.leads.server(), who).await;
+    }
 }
 
 /// Keeps the connection up. When that is in vain the command decides what it does about it.

@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use crate::carrier::clients::{Client, ClientWriter, Clients};
 use crate::carrier::direct::{self, TcpReader, TcpWriter};
 use crate::net::{Carrier, Far, Inbound, OpenError, OpenFailure, Source, Target};
 use crate::os::namespace::Sockets;
@@ -87,10 +88,11 @@ fn failed(port: &Publish) -> impl FnOnce(io::Error) -> PublishError {
     move |source| PublishError { port, source }
 }
 
-/// Listens on every port; what they let in is carried by the tasks given back.
+/// Listens on every port; what they let in is carried by the tasks given back, and counted among `clients`.
 pub(super) fn start(
     ports: Vec<Bound>,
     sockets: Sockets,
+    clients: &Arc<Clients>,
 ) -> Result<Vec<JoinHandle<()>>, PublishError> {
     let sockets = Arc::new(sockets);
     let mut tasks = Vec::new();
@@ -100,6 +102,7 @@ pub(super) fn start(
         let within = Arc::new(Within {
             sockets,
             port,
+            clients: Arc::clone(clients),
             is_told: AtomicBool::new(false),
         });
         tasks.push(tokio::spawn(serve(listener, within)));
@@ -134,8 +137,10 @@ async fn serve(listener: TcpListener, within: Arc<Within>) {
 
 async fn carry(stream: TcpStream, from: SocketAddr, within: &Within) {
     let inside = within.port.inside;
+    // Behind the halves it is the last to have the socket.
+    let client = Client::new(stream, &within.clients);
     let inbound = Accepted {
-        stream,
+        client: Arc::clone(&client),
         from,
         target: SocketAddr::new(INSIDE[0], inside),
     };
@@ -146,14 +151,14 @@ async fn carry(stream: TcpStream, from: SocketAddr, within: &Within) {
 
 /// A connection that the host's kernel has taken already.
 struct Accepted {
-    stream: TcpStream,
+    client: Arc<Client>,
     from: SocketAddr,
     target: SocketAddr,
 }
 
 impl Inbound for Accepted {
     type Reader = TcpReader;
-    type Writer = TcpWriter;
+    type Writer = ClientWriter;
 
     fn source(&self) -> Source {
         Source(self.from)
@@ -168,13 +173,13 @@ impl Inbound for Accepted {
         std::future::pending().await
     }
 
-    fn accept(self) -> (TcpReader, TcpWriter) {
-        direct::halves(self.stream)
+    fn accept(self) -> (TcpReader, ClientWriter) {
+        self.client.halves()
     }
 
     /// It was taken before anybody could ask inside: a reset comes nearest to a refusal.
     fn refuse(self, _: &OpenError) {
-        direct::reset_at_close(&self.stream);
+        self.client.reset();
     }
 }
 
@@ -182,6 +187,7 @@ impl Inbound for Accepted {
 struct Within {
     sockets: Arc<Sockets>,
     port: Publish,
+    clients: Arc<Clients>,
     /// It was said that the ports seem to be the wrong way round.
     is_told: AtomicBool,
 }

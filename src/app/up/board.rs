@@ -12,11 +12,15 @@ use crate::app::control::report::{
     Bytes, Carrier, FlowReport, Flows, LastError, Names, Report, Server, State as Word, now,
 };
 use crate::app::control::server::{PAGE, Tells};
+use crate::app::table::list;
 use crate::carrier::link::Description;
 use crate::carrier::steady::State;
 use crate::carrier::{AnyCarrier, Link, Steady};
 use crate::os::notify;
 use crate::plan::{CapturePlan, NamePool, Plan};
+
+/// How many networks and hosts the one line shows.
+const SOME: usize = 3;
 
 /// What there is to say.
 pub(super) struct Board {
@@ -160,7 +164,7 @@ impl Board {
             Word::Starting => format!("logging in to {server}"),
             Word::Up => {
                 let hosts = report.names.unwrap_or_default().hosts;
-                let captured = [report.subnets, hosts].concat().join(", ");
+                let captured = list(&[report.subnets, hosts].concat(), SOME);
                 format!("{captured} through {server}")
             }
             Word::Reconnecting => format!("reconnecting to {server}: {why}"),

@@ -1,36 +1,62 @@
 //! When a run ends by itself: after a time, or when nobody has used it for one.
 
 use std::future::pending;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use crate::plan::{LifePlan, Span};
 
-/// Connections that are open or asked for, and when the last one was.
+/// Looks within the time that may pass without anything: by so much of it a run may end late, since packets leave no time.
+const LOOKS: u32 = 8;
+
+/// Connections that are open or asked for, and when the last one was, or something else passed.
 #[derive(Debug)]
 pub(in crate::app) struct Activity {
     born: Instant,
     open: AtomicUsize,
-    /// When the last one ended, in milliseconds since `born`.
+    /// When the last one ended, or something else was seen to have passed, in milliseconds since `born`.
     last: AtomicU64,
+    passed: Arc<Passed>,
+}
+
+/// Something has passed that is no connection.
+#[derive(Debug, Default)]
+pub(super) struct Passed(AtomicBool);
+
+impl Passed {
+    /// For each packet: it asks no clock.
+    pub(super) fn note(&self) {
+        if !self.0.load(Relaxed) {
+            self.0.store(true, Relaxed);
+        }
+    }
+
+    /// Whether something has, since the last look.
+    fn look(&self) -> bool {
+        self.0.swap(false, Relaxed)
+    }
 }
 
 /// One connection.
 pub(super) struct Active<'a>(&'a Activity);
 
-impl Default for Activity {
-    fn default() -> Self {
+impl Activity {
+    /// What is no connection is noted in `passed`.
+    pub(super) fn new(passed: Arc<Passed>) -> Self {
         Self {
             born: Instant::now(),
             open: AtomicUsize::new(0),
             last: AtomicU64::new(0),
+            passed,
         }
     }
-}
 
-impl Activity {
     pub(super) fn begin(&self) -> Active<'_> {
         self.open.fetch_add(1, SeqCst);
         Active(self)
@@ -41,8 +67,16 @@ impl Activity {
         self.open.load(SeqCst)
     }
 
-    /// How long there has been none.
+    fn touch(&self) {
+        let now = self.born.elapsed().as_millis() as u64;
+        self.last.fetch_max(now, SeqCst);
+    }
+
+    /// How long there has been none, and nothing else.
     fn idle_for(&self) -> Duration {
+        if self.passed.look() {
+            self.touch();
+        }
         // In this order: whoever ends between the two looks has set `last` before.
         if self.open.load(SeqCst) > 0 {
             return Duration::ZERO;
@@ -51,22 +85,21 @@ impl Activity {
         self.born.elapsed().saturating_sub(last)
     }
 
-    /// Resolves when there has been none for `limit`.
+    /// Resolves when there has been none for `limit`, and nothing else.
     async fn idle(&self, limit: Duration) {
         loop {
             let left = limit.saturating_sub(self.idle_for());
             if left.is_zero() {
                 return;
             }
-            sleep(left).await;
+            sleep(left.min(limit / LOOKS)).await;
         }
     }
 }
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
-        let now = self.0.born.elapsed().as_millis() as u64;
-        self.0.last.fetch_max(now, SeqCst);
+        self.0.touch();
         self.0.open.fetch_sub(1, SeqCst);
     }
 }
@@ -78,7 +111,7 @@ pub(super) async fn over(life: &LifePlan, activity: &Activity) -> String {
             format!("{typed} are over (--for)")
         }
         typed = spent(life.idle.as_ref(), |time| activity.idle(time)) => {
-            format!("no connection was open for {typed} (--idle-timeout)")
+            format!("no connection was open for {typed}, and nothing else passed (--idle-timeout)")
         }
     }
 }
@@ -111,14 +144,14 @@ mod tests {
             idle: span(90),
         };
         let began = Instant::now();
-        let why = over(&life, &Activity::default()).await;
+        let why = over(&life, &Activity::new(Arc::default())).await;
         assert_eq!(began.elapsed().as_secs(), 60);
         assert_eq!(why, "60s are over (--for)");
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_ends_a_while_after_the_last_connection() {
-        let activity = Activity::default();
+        let activity = Activity::new(Arc::default());
         let life = LifePlan {
             limit: None,
             idle: span(10),
@@ -137,5 +170,29 @@ mod tests {
             () = use_it => {}
         }
         assert_eq!(began.elapsed().as_secs(), 44);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_does_not_end_while_packets_pass() {
+        let passed = Arc::<Passed>::default();
+        let activity = Activity::new(Arc::clone(&passed));
+        let life = LifePlan {
+            limit: None,
+            idle: span(10),
+        };
+        let use_it = async {
+            for _ in 0..5 {
+                sleep(Duration::from_secs(9)).await;
+                passed.note();
+            }
+            pending::<()>().await;
+        };
+        let began = Instant::now();
+        tokio::select! {
+            _ = over(&life, &activity) => {}
+            () = use_it => {}
+        }
+        let end = began.elapsed().as_secs_f32();
+        assert!((55.0..56.5).contains(&end), "{end}");
     }
 }

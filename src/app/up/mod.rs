@@ -50,6 +50,7 @@ pub use self::instance::{Apart, Instance, Replan};
 use self::leads::Mapped;
 use self::near::Near;
 use self::reconnect::Reconnect;
+use self::records::Who;
 use self::reload::Reloader;
 use self::running::{End, Running};
 use self::session::Session;
@@ -418,10 +419,7 @@ impl Prepared {
             .map_err(io_error("cannot watch the network"))?;
         let driver = tokio::spawn(Arc::clone(&self.session).drive());
         let beside = tokio::spawn(beside_flows(Arc::clone(&self.session)));
-        tokio::spawn(records::follow(
-            Arc::clone(&self.session),
-            records::Who::new(plan),
-        ));
+        tokio::spawn(write_down(Arc::clone(&self.session), Who::new(plan)));
         tokio::spawn(ask_for_names(Arc::clone(&self.session), self.near.clone()));
         self.setup.apply().await?;
         tokio::spawn(check_names(Arc::clone(&self.session), self.keeper));
@@ -456,6 +454,13 @@ fn tell_hosts(dns: Option<&DnsPlan>) {
     let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
     if !hosts.is_empty() {
         info!("captured by name: {}", hosts.join(", "));
+    }
+}
+
+/// Writes down what becomes of the connection, where that is wanted.
+async fn write_down(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>, who: Who) {
+    if let Some(audit) = &session.audit {
+        records::follow(audit, session.leads.server(), who).await;
     }
 }
 

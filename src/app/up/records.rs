@@ -7,7 +7,6 @@ use std::time::Duration;
 use nix::unistd::{Uid, User};
 
 use super::flows::Listed;
-use super::leads::Mapped;
 use super::session::Session;
 use crate::app::surroundings;
 use crate::audit::{self, Audit, AuditError, FlowEntry, Login, Lookup, Totals};
@@ -64,14 +63,14 @@ impl Meter for Metered<'_> {
 
 /// Who logs in, and where: what of a [`Login`] stays when it is done again.
 #[derive(Clone, Debug)]
-pub(super) struct Who {
+pub(in crate::app) struct Who {
     carrier: &'static str,
     server: String,
     user: String,
 }
 
 impl Who {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(in crate::app) fn new(plan: &Plan) -> Self {
         let ssh = &plan.ssh;
         Self {
             carrier: plan.carrier.kind.name(),
@@ -125,14 +124,11 @@ pub(in crate::app) fn begin(audit: &Audit, plan: &Plan, device: &str, login: &De
     });
 }
 
-/// Writes down what becomes of the connection, as long as the session lasts.
-pub(super) async fn follow<L: Link>(session: Arc<Session<Mapped<Steady<L>>>>, who: Who) {
-    let Some(audit) = &session.audit else {
-        return;
-    };
-    let mut last = session.leads.server().state();
+/// Writes down what becomes of the connection to `server`. Never ends.
+pub(in crate::app) async fn follow<L: Link>(audit: &Audit, server: &Steady<L>, who: Who) {
+    let mut last = server.state();
     loop {
-        let now = session.leads.server().other_than(&last).await;
+        let now = server.other_than(&last).await;
         let was_up = matches!(last, State::Up { .. });
         match &now {
             State::Down { why, .. } | State::NeedsPerson { why, .. } if was_up => {
@@ -144,7 +140,7 @@ pub(super) async fn follow<L: Link>(session: Arc<Session<Mapped<Steady<L>>>>, wh
                     // Lost and back between two looks.
                     audit.lost("not known".to_owned());
                 }
-                if let Some(link) = session.leads.server().link() {
+                if let Some(link) = server.link() {
                     audit.back(who.login(link.description()));
                 }
             }

@@ -49,7 +49,7 @@ impl<L: Leads + 'static> Session<L> {
             inlet,
             leads,
             stats: Stats::default(),
-            activity: Activity::default(),
+            activity: Activity::new(beside.passed()),
             flows: Flows::default(),
             audit,
             names,

@@ -90,19 +90,25 @@ impl Datagrams {
     ///
     /// # Errors
     /// How many did not go, and why the last one did not. After the first that did not the others are not tried: a service
-    /// that is held up would hold up the queue.
+    /// that is held up would hold up the queue. One that is too long for any datagram says nothing of the others.
     pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Failure> {
         let mut lines = lines.split_inclusive(|byte| *byte == b'\n');
+        let (mut lost, mut last) = (0, None);
         while let Some(line) = lines.next() {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
-            if let Err(error) = self.send(&self.form.wrap(line)) {
-                return Err(Failure {
-                    lines: 1 + lines.count() as u64,
-                    error,
-                });
+            let Err(error) = self.send(&self.form.wrap(line)) else {
+                continue;
+            };
+            lost += 1;
+            if !is_too_long(&error) {
+                lost += lines.by_ref().count() as u64;
             }
+            last = Some(error);
         }
-        Ok(())
+        match last {
+            Some(error) => Err(Failure { lines: lost, error }),
+            None => Ok(()),
+        }
     }
 
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
@@ -124,6 +130,10 @@ fn connect(path: &Path) -> io::Result<UnixDatagram> {
     socket.connect(path)?;
     socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket)
+}
+
+fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(nix::libc::EMSGSIZE)
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -162,6 +172,21 @@ mod tests {
             received(&service),
             format!("<86>underpass-audit[{pid}]: {{\"a\":3}}")
         );
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_costs_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let service = UnixDatagram::bind(&path).unwrap();
+        let mut log = Datagrams::at(Form::Syslog, &path).unwrap();
+        let long = "x".repeat(64 << 20);
+        let lines = format!("a\n{long}\nb\n");
+        let failure = log.write(lines.as_bytes()).unwrap_err();
+        assert_eq!(failure.lines, 1);
+        assert!(is_too_long(&failure.error), "{failure:?}");
+        assert!(received(&service).ends_with(": a"));
+        assert!(received(&service).ends_with(": b"));
     }
 
     #[test]

@@ -67,6 +67,36 @@ fn the_audit_log_says_who_in_the_commands_network() {
     }
 }
 
+#[test]
+fn a_lost_connection_stands_in_the_commands_log() {
+    let rig = Rig::new();
+    let log = rig.file("audit.log");
+    let args = format!("{} --audit-log {}", V4.subnet, log.display());
+    let mut command = rig.run_command(&args, &["sh", "-c", "echo up; read line"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = after_first_line(&mut child);
+    rig.lab.kill_sshd();
+    eventually("the loss stands in the log", || {
+        !events(&log, "session_lost").is_empty()
+    });
+    rig.lab.start_sshd();
+    eventually("the new connection stands in the log", || {
+        !events(&log, "session_back").is_empty()
+    });
+    drop(child.stdin.take());
+    assert_eq!(lines.count(), 0);
+    child.wait().unwrap();
+    let lost = events(&log, "session_lost").remove(0);
+    assert!(!lost["reason"].as_str().unwrap().is_empty(), "{lost}");
+    let back = events(&log, "session_back").remove(0);
+    let start = events(&log, "session_start").remove(0);
+    assert_eq!(back["key"], start["key"]);
+}
+
 /// As logrotate(8) does it. The command has nothing to do with it.
 #[test]
 fn at_a_hangup_the_log_is_opened_anew_and_the_command_goes_on() {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::talk::Talk;
+use crate::app::up::life::Passed;
 use crate::audit::{Audit, FlowEntry, Protocol};
 use crate::inlet::tun::{Answers, Datagram, Echo, Unreachable};
 use crate::net::{FlowKey, OpenFailure, StreamError, Target};
@@ -19,6 +20,8 @@ pub(super) struct Ends {
     pub(super) audit: Option<Arc<Audit>>,
     /// Where echoes are.
     pub(super) talk: Option<Arc<Talk>>,
+    /// That something was heard.
+    pub(super) passed: Arc<Passed>,
 }
 
 /// What is written down of a flow, where that is wanted.
@@ -59,7 +62,10 @@ impl Deliver for Ends {
 
     fn deliver(&self, key: FlowKey, heard: Heard) {
         match heard {
-            Heard::Datagram(payload) => self.answers.datagram(key.target, key.source, &payload),
+            Heard::Datagram(payload) => {
+                self.passed.note();
+                self.answers.datagram(key.target, key.source, &payload);
+            }
             Heard::Failed(failure) => {
                 let datagram = Datagram {
                     source: key.source,
@@ -106,6 +112,7 @@ impl Ping {
 
 impl Reply<Ping> for Ends {
     fn reply(&self, ping: Ping) {
+        self.passed.note();
         if let Some(talk) = &self.talk {
             talk.echo(ping.target, ping.source, ping.payload.len(), None);
         }

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use self::ends::{Ends, Ping};
 use self::talk::Talk;
 use super::leads::Leads;
+use super::life::Passed;
 use crate::app::control::report;
 use crate::audit::Audit;
 use crate::carrier::{AnyCarrier, Steady};
@@ -49,6 +50,8 @@ pub(in crate::app) struct Beside {
     pings: Option<Pinger<Ping, Ends>>,
     /// What is no flow, where that is written down.
     talk: Option<Arc<Talk>>,
+    /// That something goes either way.
+    passed: Arc<Passed>,
     /// Addresses that stand for names: no host has them.
     pool: Option<NamePool>,
 }
@@ -66,11 +69,13 @@ impl Beside {
         let beside = plan.beside.clone();
         let answers = inlet.answers().filter(|_| tunnel.open().is_none());
         let talk = audit.cloned().map(|audit| Arc::new(Talk::new(audit)));
+        let passed = Arc::<Passed>::default();
         let ends = answers.map(|answers| {
             Arc::new(Ends {
                 answers: answers.clone(),
                 audit: audit.cloned(),
                 talk: talk.clone(),
+                passed: Arc::clone(&passed),
             })
         });
         let udp = ends.clone().filter(|_| beside.udp);
@@ -80,6 +85,7 @@ impl Beside {
                 .map(|ends| Proxy::new(ends).with_upload(beside.upload.clone().map(upload::of))),
             pings: pings.map(|(ends, by)| Pinger::new(pace(by), ends)),
             talk,
+            passed,
             inlet: inlet.clone(),
             tunnel,
             pool: plan.dns.as_ref().and_then(|dns| dns.by_name),
@@ -108,6 +114,11 @@ impl Beside {
             ],
             ..Ways::default()
         }
+    }
+
+    /// Where it is noted that something goes either way.
+    pub(super) fn passed(&self) -> Arc<Passed> {
+        Arc::clone(&self.passed)
     }
 
     /// Something has come that is no flow. Never waits.
@@ -139,9 +150,13 @@ impl Beside {
     }
 
     fn note(&self, packet: &[u8]) {
-        if let Some(talk) = &self.talk
-            && let Some(packet) = self.inlet.ip_packet(packet)
-        {
+        let Some(packet) = self.inlet.ip_packet(packet) else {
+            return;
+        };
+        if destination(packet).is_some_and(is_of_somebody) {
+            self.passed.note();
+        }
+        if let Some(talk) = &self.talk {
             talk.packet(packet);
         }
     }
@@ -155,6 +170,9 @@ impl Beside {
             .as_ref()
             .zip(far)
             .is_some_and(|(udp, far)| udp.handle_datagram(key, far.0, datagram.payload));
+        if is_taken {
+            self.passed.note();
+        }
         if let Some(answers) = self.inlet.answers().filter(|_| !is_taken) {
             answers.unreachable(datagram, Unreachable::Port);
         }
@@ -164,6 +182,7 @@ impl Beside {
         let far = self.far(Target(SocketAddr::new(echo.target, 0)), leads);
         if let Some((pings, far)) = self.pings.as_ref().zip(far) {
             let far = far.0.ip();
+            self.passed.note();
             if let Some(talk) = &self.talk {
                 talk.echo(echo.source, echo.target, echo.payload.len(), Some(far));
             }
@@ -254,6 +273,14 @@ fn pace(by: PingPlan) -> Pace {
     match by {
         PingPlan::Server => Pace::Steady,
         PingPlan::Probe => Pace::Slowing,
+    }
+}
+
+/// Whether packets to `ip` mean that somebody uses the network: devices speak to their link by themselves.
+fn is_of_somebody(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => !(v4.is_multicast() || v4.is_broadcast() || v4.is_link_local()),
+        IpAddr::V6(v6) => !(v6.is_multicast() || v6.is_unicast_link_local()),
     }
 }
 
