@@ -222,11 +222,6 @@ impl HostNames {
         (by, near): (By, Near),
         carrier: &AnyCarrier,
     ) -> Result<Self, NamesError> {
-        let hosts: Vec<&str> = plan
-            .ssh
-            .servers()
-            .map(|server| server.host.as_str())
-            .collect();
         let world = World::new(dns, &plan.capture)?;
         // Who cannot part names asks us for all of them: for others we ask further, from here.
         let domains = match by {
@@ -249,7 +244,7 @@ impl HostNames {
             // Elsewhere nobody connects to the server for us.
             world: match near.is_elsewhere() {
                 true => world,
-                false => world.except(&hosts),
+                false => world.except(&plan.ssh.names_on_the_way()),
             },
             far: far_servers(dns, carrier).await?,
             near,

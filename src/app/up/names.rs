@@ -96,10 +96,9 @@ impl World {
 
     /// But for `names`, each as it is: those of who leads to the far side.
     pub(super) fn except(self, names: &[&str]) -> Self {
-        let is_name = |name: &&str| name.parse::<IpAddr>().is_err();
         Self {
             zones: self.zones.except(names),
-            has_near: self.has_near || names.iter().any(is_name),
+            has_near: self.has_near || !names.is_empty(),
             ..self
         }
     }
