@@ -202,8 +202,11 @@ pub(super) fn check(dns: &DnsPlan, capture: &CapturePlan, near: &Near) -> Result
 
 /// Whom `/etc/resolv.conf` names.
 pub(super) fn servers_now() -> Vec<SocketAddr> {
-    let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-    names::servers(&text, |name| if_nametoindex(name).ok())
+    names::servers(&resolv_conf(), |name| if_nametoindex(name).ok())
+}
+
+fn resolv_conf() -> String {
+    std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()
 }
 
 /// Who is asked for what.
@@ -244,7 +247,10 @@ impl HostNames {
             // Elsewhere nobody connects to the server for us.
             world: match near.is_elsewhere() {
                 true => world,
-                false => world.except(&plan.ssh.names_on_the_way()),
+                false => {
+                    let names = plan.ssh.names_on_the_way();
+                    world.except(&names::asked_for(&names, &resolv_conf()))
+                }
             },
             far: far_servers(dns, carrier).await?,
             near,

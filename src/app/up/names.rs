@@ -95,7 +95,7 @@ impl World {
     }
 
     /// But for `names`, each as it is: those of who leads to the far side.
-    pub(super) fn except(self, names: &[&str]) -> Self {
+    pub(super) fn except(self, names: &[String]) -> Self {
         Self {
             zones: self.zones.except(names),
             has_near: self.has_near || !names.is_empty(),
