@@ -273,10 +273,10 @@ impl HostNames {
         let Self {
             world, far, near, ..
         } = self;
-        let near = near.servers();
-        if near.is_empty() && !world.domains().is_empty() {
-            warn!("{}", near::silence(&near));
+        let servers = near.servers();
+        if servers.is_empty() && !world.domains().is_empty() {
+            warn!("{}", near::silence(&servers));
         }
-        Names::new(inlet, at, address, world, (&far, &near))
+        Names::new(inlet, at, address, world, (&far, &servers)).looking_at(near)
     }
 }

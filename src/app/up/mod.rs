@@ -362,7 +362,7 @@ fn near(hand: &Arc<Hand>, by: By, own: IpAddr, servers: Vec<SocketAddr>) -> Near
             hand: Arc::clone(hand),
             servers,
         },
-        false => Near::Here { by, own },
+        false => Near::here(by, own),
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Resolver<C> {
     steps: VecDeque<Due>,
     cache: Cache,
     serial: u64,
+    /// Of each side: answers to questions up to this one are not remembered.
+    forgotten: [u64; 2],
     counters: Counters,
     told_of_full: bool,
 }
@@ -94,6 +96,7 @@ impl<C> Resolver<C> {
             steps: VecDeque::new(),
             cache: Cache::default(),
             serial: 0,
+            forgotten: [0; 2],
             counters: Counters::default(),
             told_of_full: false,
         }
@@ -112,6 +115,12 @@ impl<C> Resolver<C> {
     /// The addresses of `networks` have their names on the far side from here on, and no others.
     pub fn set_networks(&mut self, networks: Vec<IpNet>) {
         self.zones.set_networks(networks);
+    }
+
+    /// What was heard of `side` counts no longer: others are asked there from here on.
+    pub fn forget(&mut self, side: Side) {
+        self.cache.forget(side);
+        self.forgotten[side as usize] = self.serial;
     }
 
     /// A client's message.
@@ -326,7 +335,9 @@ impl<C> Resolver<C> {
         };
         let replies = copies(waiting.askers, &answer, &*self.view);
         let question = Question::clone(&ticket.question);
-        self.cache.put(question, Arc::new(answer), now);
+        if ticket.serial > self.forgotten[question.side as usize] {
+            self.cache.put(question, Arc::new(answer), now);
+        }
         replies
     }
 

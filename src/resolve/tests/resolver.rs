@@ -7,7 +7,7 @@ use super::super::frame::Deframer;
 use super::super::question::Way;
 use super::super::resolver::{Config, Reply, Resolver, Taken};
 use super::super::view::AsItIs;
-use super::super::zones::Zones;
+use super::super::zones::{Side, Zones};
 use super::*;
 
 const API: &str = "api.corp.internal";
@@ -154,6 +154,47 @@ fn that_there_is_nothing_is_known_as_long_as_the_soa_record_says() {
     assert_eq!(code(&rig.at_once(&message)), NXDOMAIN);
     rig.pass(1_000);
     rig.waits(0, &message);
+}
+
+/// In another network other name servers know other names.
+#[test]
+fn what_near_servers_say_is_forgotten_with_them_and_soon_where_there_is_nothing() {
+    let mut rig = Rig::new(1, 1);
+    let hear = |rig: &mut Rig, server: usize, name: &str, code: u8| {
+        rig.waits(0, &query(7, name, A));
+        let sent = rig.sent(server);
+        let answer = match code {
+            NOERROR => address(&sent[0], 3600, 2),
+            code => answer(&sent[0], code, [&[], &[soa(3600, 3600)], &[]]),
+        };
+        rig.says(server, &answer);
+    };
+    hear(&mut rig, 0, API, NOERROR);
+    hear(&mut rig, 0, "gone.corp.internal", NXDOMAIN);
+    hear(&mut rig, 1, OTHER, NOERROR);
+    hear(&mut rig, 1, "gone.example.com", NXDOMAIN);
+    rig.pass(59_000);
+    assert_eq!(
+        code(&rig.at_once(&query(7, "gone.example.com", A))),
+        NXDOMAIN
+    );
+    rig.pass(1_000);
+    hear(&mut rig, 1, "gone.example.com", NOERROR);
+    rig.waits(0, &query(7, "slow.example.com", A));
+    let slow = rig.sent(1);
+    rig.resolver.forget(Side::Near);
+    // Who asks has the old one's answer; nobody else has.
+    let replies = rig.says(1, &address(&slow[0], 3600, 2));
+    assert_eq!(codes(&replies), [(0, NOERROR)]);
+    for name in [OTHER, "gone.example.com", "slow.example.com"] {
+        hear(&mut rig, 1, name, NOERROR);
+        rig.at_once(&query(7, name, A));
+    }
+    assert_eq!(code(&rig.at_once(&query(7, API, A))), NOERROR);
+    assert_eq!(
+        code(&rig.at_once(&query(7, "gone.corp.internal", A))),
+        NXDOMAIN
+    );
 }
 
 #[test]
