@@ -14,6 +14,9 @@ const API: &str = "api.corp.internal";
 /// Outside the zone.
 const OTHER: &str = "www.example.com";
 
+/// What happens to a question, which is given as it was sent.
+type Happens = fn(&mut Rig, &[u8]) -> Vec<Reply<u32>>;
+
 /// Two far resolvers, 0 and 1, for the names of a zone, and a near one, 2; in virtual time.
 struct Rig {
     resolver: Resolver<u32>,
@@ -300,14 +303,21 @@ fn a_silent_server_is_given_up_and_the_next_one_asked_within_the_clients_patienc
     assert_eq!(rig.pass(1_499), []);
     assert!(!rig.resolver.take_silent(0) && !rig.resolver.has_frames(1));
     assert_eq!(rig.pass(1), []);
-    assert!(rig.resolver.take_silent(0) && !rig.resolver.take_silent(0));
     assert_eq!(rig.sent(1).len(), 1);
     // A late answer counts.
+    assert!(!rig.resolver.take_silent(0));
     assert_eq!(
         codes(&rig.says(0, &address(&first[0], 60, 2))),
         [(0, NOERROR)]
     );
+    assert!(!rig.resolver.take_silent(0));
     rig.waits(1, &query(7, "b.corp.internal", A));
+    rig.sent(0);
+    rig.pass(1_500);
+    let second = rig.sent(1);
+    rig.says(1, &address(&second[0], 60, 2));
+    assert!(rig.resolver.take_silent(0) && !rig.resolver.take_silent(0));
+    rig.waits(1, &query(7, "c.corp.internal", A));
     assert_eq!(codes(&rig.pass(4_500)), [(1, SERVFAIL)]);
     assert_eq!(rig.resolver.poll_timeout(), None);
 }
@@ -334,11 +344,12 @@ fn a_slow_server_is_waited_for_where_there_is_no_other() {
     rig.pass(1_500);
     let sent = rig.sent(1);
     assert_eq!(rig.pass(2_500), []);
-    assert!(rig.resolver.take_silent(0) && !rig.resolver.take_silent(1));
+    assert!(!rig.resolver.take_silent(0));
     assert_eq!(
         codes(&rig.says(1, &address(&sent[0], 60, 2))),
         [(0, NOERROR)]
     );
+    assert!(rig.resolver.take_silent(0) && !rig.resolver.take_silent(1));
     // A silent one is given up after all.
     let mut rig = Rig::new(1, 0);
     rig.waits(0, &query(7, API, A));
@@ -399,6 +410,42 @@ fn a_failure_waits_for_who_was_asked_meanwhile() {
         codes(&rig.says(1, &address(&second[0], 60, 2))),
         [(0, NOERROR)]
     );
+}
+
+#[test]
+fn a_slow_server_is_waited_for_where_who_was_asked_meanwhile_fails() {
+    let refuses = |rig: &mut Rig, sent: &[u8]| rig.says(1, &answer(sent, REFUSED, [&[], &[], &[]]));
+    let is_out_of_reach = |rig: &mut Rig, _: &[u8]| rig.lost(1, false);
+    let breaks = |rig: &mut Rig, _: &[u8]| {
+        rig.lost(1, true);
+        rig.sent(1);
+        rig.lost(1, true)
+    };
+    let failures: [Happens; 3] = [refuses, is_out_of_reach, breaks];
+    for fails in failures {
+        for last in [NOERROR, NXDOMAIN, SERVFAIL] {
+            let mut rig = Rig::new(2, 0);
+            rig.waits(0, &query(7, API, A));
+            let slow = rig.sent(0);
+            rig.pass(1_500);
+            let sent = rig.sent(1);
+            assert_eq!(fails(&mut rig, &sent[0]), []);
+            assert_eq!(rig.pass(500), []);
+            assert!(!rig.resolver.take_silent(0));
+            let replies = rig.says(0, &answer(&slow[0], last, [&[], &[], &[]]));
+            assert_eq!(codes(&replies), [(0, last)]);
+        }
+    }
+    // Its stream is lost: it is asked once more, then nobody is left.
+    let mut rig = Rig::new(2, 0);
+    rig.waits(0, &query(7, API, A));
+    rig.sent(0);
+    rig.pass(1_500);
+    rig.sent(1);
+    assert_eq!(rig.lost(1, false), []);
+    assert_eq!(rig.lost(0, true), []);
+    assert_eq!(rig.sent(0).len(), 1);
+    assert_eq!(codes(&rig.lost(0, true)), [(0, SERVFAIL)]);
 }
 
 #[test]
