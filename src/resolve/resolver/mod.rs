@@ -27,7 +27,7 @@ use super::zones::{Side, Zones};
 /// Questions that may wait at a time.
 const MAX_WAITING: usize = 4096;
 /// Who may wait for the same answer, and who may wait in all.
-const MAX_ASKERS: usize = 64;
+const MAX_ASKERS: usize = 1024;
 const MAX_ALL_ASKERS: usize = 2 * MAX_WAITING;
 /// Steps that may be ahead: those of answered questions stay until they are due.
 const MAX_STEPS: usize = 16 * MAX_WAITING;
