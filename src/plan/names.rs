@@ -85,9 +85,19 @@ pub fn resolv_conf_for(text: &str, name_server: Ipv4Addr) -> String {
 
 /// The name servers of a resolv.conf, in order.
 pub fn servers(text: &str, scope: impl Fn(&str) -> Option<u32>) -> Vec<SocketAddr> {
+    others(text, scope, |_| false)
+}
+
+/// The same without those that are ours, which take nobody's place.
+pub fn others(
+    text: &str,
+    scope: impl Fn(&str) -> Option<u32>,
+    is_ours: impl Fn(IpAddr) -> bool,
+) -> Vec<SocketAddr> {
     let lines = text.lines().take(MAX_LINES);
     let servers = lines.filter_map(|line| address(server(line)?, &scope));
-    servers.take(MAX_SERVERS).collect()
+    let others = servers.filter(|server| !is_ours(server.ip()));
+    others.take(MAX_SERVERS).collect()
 }
 
 /// What is asked for where programs look `names` up: each as it is, and in the domains that a resolv.conf has for names that are not
@@ -234,6 +244,17 @@ mod tests {
         assert_eq!(before, ["127.0.0.53:53", "[fe80::1%7]:53"]);
         assert_eq!(servers(&"nameserver 192.0.2.1\n".repeat(9), scope).len(), 3);
         assert_eq!(servers("nameserver x\n# nameserver 192.0.2.1", scope), []);
+    }
+
+    /// systemd-resolved lists those of every instance before the one of the network.
+    #[test]
+    fn our_own_leave_room_for_others() {
+        let own: String = (53..60)
+            .map(|n| format!("nameserver 198.19.255.{n}\n"))
+            .collect();
+        let text = own + "nameserver 192.0.2.1\n";
+        let others = others(&text, scope, super::super::dns::is_name_server);
+        assert_eq!(others, ["192.0.2.1:53".parse().unwrap()]);
     }
 
     #[test]

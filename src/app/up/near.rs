@@ -15,6 +15,7 @@ use crate::carrier::direct::{TcpReader, TcpWriter, halves, open_error};
 use crate::net::{Carrier, Far, OpenError, OpenFailure, Source, Target};
 use crate::os::helper::Hand;
 use crate::os::names::{By, upstream};
+use crate::plan::dns::is_name_server;
 use crate::plan::names;
 use crate::resolve::{Datagrams, DatagramsFirst};
 
@@ -28,8 +29,6 @@ pub(super) enum Near {
     Here {
         /// How its programs are brought to our name server.
         by: By,
-        /// Ours, which is among them where all names are asked of us.
-        own: IpAddr,
         /// Those of the beginning, by which they are known.
         at_first: Vec<SocketAddr>,
     },
@@ -43,12 +42,11 @@ pub(super) enum Near {
 }
 
 impl Near {
-    /// Those of this host, but for ours at `own`.
-    pub(super) fn here(by: By, own: IpAddr) -> Self {
+    /// Those of this host.
+    pub(super) fn here(by: By) -> Self {
         Self::Here {
             by,
-            own,
-            at_first: servers_here(by, own),
+            at_first: servers_here(by),
         }
     }
 
@@ -60,7 +58,7 @@ impl Near {
     /// Who they are.
     pub(super) fn servers(&self) -> Vec<SocketAddr> {
         match self {
-            Self::Here { by, own, .. } => servers_here(*by, *own),
+            Self::Here { by, .. } => servers_here(*by),
             Self::Elsewhere { servers, .. } => servers.clone(),
         }
     }
@@ -203,10 +201,10 @@ async fn open_there(hand: &Hand, server: SocketAddr) -> Result<(TcpReader, TcpWr
     connected.map(halves).map_err(|error| open_error(&error))
 }
 
-fn servers_here(by: By, own: IpAddr) -> Vec<SocketAddr> {
-    let mut servers = names::servers(&upstream(by), |name| if_nametoindex(name).ok());
-    servers.retain(|server| server.ip() != own);
-    servers
+/// Without ours, which are among them where all names are asked of one.
+fn servers_here(by: By) -> Vec<SocketAddr> {
+    let scope = |name: &str| if_nametoindex(name).ok();
+    names::others(&upstream(by), scope, is_name_server)
 }
 
 /// Who is asked in the place that `target` had at first, or the first one where there are fewer.
