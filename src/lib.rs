@@ -138,9 +138,9 @@
 //! Datagrams to its port 53 come out of the engine as they are, connections as flows that [`resolve`] answers instead of the
 //! relay. It asks the server's own name servers (`/etc/resolv.conf` over an exec, else over sftp), or those of `--dns-server`,
 //! over one stream each. With domains, other names go to the resolver that the host has, from the host, by datagrams as
-//! programs ask it, and over TCP what does not fit, or where datagrams stay without answers (`resolve/datagrams.rs`). A name that belongs to the far side is never asked
-//! elsewhere, but for the SSH server's own, without which there is no far side: while there is no connection the answer is
-//! SERVFAIL, a second after its loss and at once from then on.
+//! programs ask it, and over TCP what does not fit, or where datagrams stay without answers (`resolve/datagrams.rs`). A name that
+//! belongs to the far side is never asked elsewhere, but for the SSH server's own and those in the words of a ProxyCommand, without
+//! which there is no far side: while there is no connection the answer is SERVFAIL, a second after its loss and at once from then on.
 //!
 //! Where a network is shown as another one, addresses in answers are written over where they stand, hints of HTTPS records with
 //! them, and the name of an address is asked for as that of the one it stands for. The answer no longer says that its signatures

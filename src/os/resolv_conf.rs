@@ -104,14 +104,15 @@ impl ResolvConf {
     /// `AlreadyExists` where another instance has replaced it; those of the file system, with everything as it was.
     pub fn replace(&self, owner: &Owner, server: Ipv4Addr) -> io::Result<bool> {
         let before = self.text()?;
+        let ours = text_for(owner, server, &before);
         match Owner::read(&before) {
             Some(other) if other != *owner => return Err(ErrorKind::AlreadyExists.into()),
-            Some(_) => return Ok(false),
-            // Somebody has removed ours: what was kept stays kept.
-            None if self.is_missing() && fs::symlink_metadata(&self.kept).is_ok() => {}
-            None => self.keep()?,
+            Some(_) if before == ours => return Ok(false),
+            None if !self.is_removed() => self.keep()?,
+            // Somebody has changed ours, or removed it: what was kept stays kept.
+            _ => {}
         }
-        let done = self.put(&text_for(owner, server, &before));
+        let done = self.put(&ours);
         if done.is_err() {
             // What stands at the place is what was there, or is put back.
             self.restore().ok();
@@ -133,8 +134,8 @@ impl ResolvConf {
         Ok(made)
     }
 
-    fn is_missing(&self) -> bool {
-        fs::symlink_metadata(&self.place).is_err()
+    fn is_removed(&self) -> bool {
+        fs::symlink_metadata(&self.place).is_err() && fs::symlink_metadata(&self.kept).is_ok()
     }
 
     /// Puts back what was there, unless somebody else has written since; whether something was put back.
@@ -364,6 +365,30 @@ mod tests {
         assert!(conf.restore().unwrap());
         assert_eq!(fs::read_to_string(&conf.place).unwrap(), text);
         assert_eq!(files(&dir), ["resolv.conf"]);
+    }
+
+    #[test]
+    fn what_somebody_writes_into_ours_goes_but_for_domains() {
+        let (_dir, conf) = rig();
+        fs::write(&conf.place, "nameserver 192.0.2.1\n").unwrap();
+        conf.replace(&slot(0), SERVER).unwrap();
+        let ours = fs::read_to_string(&conf.place).unwrap();
+        let other = "nameserver 192.0.2.2\n";
+        let behind = format!("{ours}{other}");
+        let instead = ours.replace("nameserver 198.19.255.53\n", other);
+        for text in [behind, instead] {
+            fs::write(&conf.place, &text).unwrap();
+            assert!(conf.replace(&slot(0), SERVER).unwrap(), "{text}");
+            assert_eq!(fs::read_to_string(&conf.place).unwrap(), ours);
+            assert!(!conf.replace(&slot(0), SERVER).unwrap(), "{text}");
+        }
+        let searching = format!("{ours}search a.test\n");
+        fs::write(&conf.place, &searching).unwrap();
+        assert!(!conf.replace(&slot(0), SERVER).unwrap());
+        assert_eq!(fs::read_to_string(&conf.place).unwrap(), searching);
+        assert!(conf.restore().unwrap());
+        let text = fs::read_to_string(&conf.place).unwrap();
+        assert_eq!(text, "nameserver 192.0.2.1\n");
     }
 
     #[tokio::test]

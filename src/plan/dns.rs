@@ -202,6 +202,11 @@ pub(super) fn check_place(
     }
 }
 
+/// Whether `up` has a name server there, this one or another.
+pub fn is_name_server(ip: IpAddr) -> bool {
+    servers().contains(&ip)
+}
+
 fn servers() -> IpNet {
     IpNet::V4(Ipv4Net::new(SERVERS.0, SERVERS.1).unwrap_or_default())
 }

@@ -434,6 +434,15 @@ pub enum PlanWarning {
         /// The host that the command connects to, as typed.
         host: String,
     },
+    /// All names are the far side's, and a command connects to the server.
+    #[error(
+        "all names are asked of the far side, and a ProxyCommand connects to {host}: after a lost connection it finds no names but those \
+             that are written in it; where it needs others, name the domains behind the server: --dns DOMAIN"
+    )]
+    CommandUnderNames {
+        /// The host that the command connects to, as typed.
+        host: String,
+    },
     /// Ports leave nothing for what was asked for beside TCP.
     #[error(
         "no UDP and no ping for {options}: of {subnet} only TCP to its ports is captured; leave the ports out for all of it"

@@ -5,6 +5,7 @@ pub mod advice;
 mod audit_log;
 mod capture;
 mod carrier;
+mod command;
 mod device;
 pub mod dns;
 mod domains;

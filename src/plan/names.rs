@@ -8,6 +8,8 @@ pub const DNS: u16 = 53;
 const MAX_SERVERS: usize = 3;
 /// The first line of ours.
 const HEADER: &str = "# Made by underpass for a private network\n";
+/// More domains are not looked in: the C library's six (MAXDNSRCH of resolv.h) were all that there were before glibc 2.26.
+const MAX_DOMAINS: usize = 32;
 /// Lines of a configuration beyond these are not read.
 const MAX_LINES: usize = 1000;
 
@@ -83,9 +85,44 @@ pub fn resolv_conf_for(text: &str, name_server: Ipv4Addr) -> String {
 
 /// The name servers of a resolv.conf, in order.
 pub fn servers(text: &str, scope: impl Fn(&str) -> Option<u32>) -> Vec<SocketAddr> {
+    others(text, scope, |_| false)
+}
+
+/// The same without those that are ours, which take nobody's place.
+pub fn others(
+    text: &str,
+    scope: impl Fn(&str) -> Option<u32>,
+    is_ours: impl Fn(IpAddr) -> bool,
+) -> Vec<SocketAddr> {
     let lines = text.lines().take(MAX_LINES);
     let servers = lines.filter_map(|line| address(server(line)?, &scope));
-    servers.take(MAX_SERVERS).collect()
+    let others = servers.filter(|server| !is_ours(server.ip()));
+    others.take(MAX_SERVERS).collect()
+}
+
+/// What is asked for where programs look `names` up: each as it is, and in the domains that a resolv.conf has for names that are not
+/// whole.
+pub fn asked_for(names: &[&str], text: &str) -> Vec<String> {
+    let domains = search(text);
+    let below = |name: &&str| {
+        let name = (*name).to_owned();
+        let domains = domains.iter().filter(|_| !name.ends_with('.'));
+        let whole: Vec<String> = domains.map(|domain| format!("{name}.{domain}")).collect();
+        std::iter::once(name).chain(whole)
+    };
+    names.iter().flat_map(below).collect()
+}
+
+/// The domains of a `search` line, or the one of a `domain` line: the last of these lines counts.
+fn search(text: &str) -> Vec<&str> {
+    let words = text.lines().take(MAX_LINES).map(str::split_whitespace);
+    let domains = words.filter_map(|mut words| match words.next()? {
+        "search" => Some(words.take(MAX_DOMAINS)),
+        "domain" => Some(words.take(1)),
+        _ => None,
+    });
+    let domains = domains.last().into_iter().flatten();
+    domains.filter(|domain| *domain != ".").collect()
 }
 
 /// The address of a `nameserver` line.
@@ -209,6 +246,30 @@ mod tests {
         assert_eq!(servers("nameserver x\n# nameserver 192.0.2.1", scope), []);
     }
 
+    /// systemd-resolved lists those of every instance before the one of the network.
+    #[test]
+    fn our_own_leave_room_for_others() {
+        let own: String = (53..60)
+            .map(|n| format!("nameserver 198.19.255.{n}\n"))
+            .collect();
+        let text = own + "nameserver 192.0.2.1\n";
+        let others = others(&text, scope, super::super::dns::is_name_server);
+        assert_eq!(others, ["192.0.2.1:53".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_short_name_is_looked_for_in_the_domains_of_the_last_line() {
+        let both = ["gw", "gw.example.org."];
+        assert_eq!(asked_for(&both, "nameserver 192.0.2.1\n"), both);
+        let text = "domain old.example\nsearch corp.example.com  lan.\n# search x\n";
+        let expected = ["gw", "gw.corp.example.com", "gw.lan.", "gw.example.org."];
+        assert_eq!(asked_for(&both, text), expected);
+        assert_eq!(asked_for(&["gw"], "search a\ndomain b c\n"), ["gw", "gw.b"]);
+        assert_eq!(asked_for(&["gw"], "search a\nsearch .\n"), ["gw"]);
+        let many = "search".to_owned() + &" a.b".repeat(1000);
+        assert_eq!(asked_for(&["gw"], &many).len(), 1 + MAX_DOMAINS);
+    }
+
     #[test]
     fn only_the_way_of_host_names_changes() {
         let text = "passwd: files\nhosts: files resolve [!UNAVAIL=return] dns\n# hosts: x\n";
@@ -228,6 +289,7 @@ mod tests {
             prop_assert!(super::servers(&text, scope).len() <= 3);
             prop_assert_eq!(resolv_conf_for(&text, Ipv4Addr::LOCALHOST).lines().filter_map(server).count(), 1);
             nsswitch_conf(&text);
+            asked_for(&["a"], &text);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::ssh_config::{self, Effective, Query, Source};
 use super::{
-    AuditLog, CapturePlan, CarrierPlan, Environment, InstancePlan, Plan, PlanError, PlanWarning,
-    Route, SshClient, SshPlan, capture, device, dns, life, tunnel,
+    AuditLog, CarrierPlan, Environment, InstancePlan, Plan, PlanError, PlanWarning, Route,
+    SshClient, SshPlan, capture, command, device, dns, life, tunnel,
 };
 use crate::cli::UpArgs;
 
@@ -33,8 +33,9 @@ pub fn resolve(
         connections: args.connections.map(usize::from),
         ..ssh
     };
-    warnings.extend(command_under_default(&ssh, &capture));
     let dns = dns::plan(args)?;
+    let asked = dns.as_ref().filter(|_| args.netns.is_none());
+    warnings.extend(command::warnings(&ssh, &capture, asked));
     let mut hosts = dns.iter().flat_map(|dns| &dns.hosts);
     if let Some(host) = hosts.find(|host| !host.is_below && host.has(&ssh.host)) {
         return Err(PlanError::HostIsServer {
@@ -64,20 +65,6 @@ pub fn resolve(
         beside,
     };
     Ok((plan, warnings))
-}
-
-/// Where a command connects to is not known before it is connected.
-fn command_under_default(ssh: &SshPlan, capture: &CapturePlan) -> Option<PlanWarning> {
-    let nearest = ssh.servers().last()?;
-    if !matches!(nearest.route, Route::Command(_)) {
-        return None;
-    }
-    let mut nets = capture.subnets.iter().map(|subnet| subnet.net);
-    let subnet = nets.find(|net| net.prefix_len() == 0)?;
-    Some(PlanWarning::CommandUnderDefault {
-        subnet,
-        host: nearest.alias.clone(),
-    })
 }
 
 /// A server and, if need be, those on the way to it, each with a configuration of its own; and where it comes from.

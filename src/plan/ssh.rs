@@ -1,5 +1,6 @@
 //! The server, how to get there and how to log in: ssh's effective configuration as values.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use super::ssh_config::{Query, Unheeded};
 
 /// RequiredRSASize where nothing was set, in bits.
 pub(super) const REQUIRED_RSA_SIZE: u32 = 1024;
+/// More words of a command are not taken for names.
+const MAX_WORDS: usize = 64;
 
 /// The server, how to get there, and how to log in. Names are those of ssh_config(5); tokens are expanded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +129,27 @@ impl SshPlan {
         matches!(nearest.route, Route::Direct).then_some(nearest)
     }
 
+    /// The host that a command connects to, and the command; `None` where underpass does.
+    pub fn commanded(&self) -> Option<(&Self, &str)> {
+        let nearest = self.servers().last()?;
+        match &nearest.route {
+            Route::Command(command) => Some((nearest, command)),
+            Route::Direct | Route::Jump(_) => None,
+        }
+    }
+
+    /// The names that are looked up here when the server is connected to, and perhaps others: what a command looks up is known by
+    /// its words alone.
+    pub fn names_on_the_way(&self) -> Vec<&str> {
+        let command = self.commanded().map_or("", |(_, command)| command);
+        let words = command.split(|c: char| !c.is_alphanumeric() && !matches!(c, '-' | '.' | '_'));
+        let hosts = self.servers().map(|server| server.host.as_str());
+        let hosts = hosts.filter(|host| host.parse::<IpAddr>().is_err());
+        hosts
+            .chain(words.filter(|word| may_be_a_name(word)).take(MAX_WORDS))
+            .collect()
+    }
+
     /// Whether there is to be one connection alone: as many as the user asks for. A command may be a cloud session that is slow,
     /// counted or opens a browser: one where nobody asks for more.
     pub fn is_one_connection(&self) -> bool {
@@ -194,6 +218,11 @@ impl SshPlan {
             None => format!("{name}, or ssh-add it"),
         }
     }
+}
+
+/// Whether a word of a command may be a host's name: it is no number, no address and no option.
+fn may_be_a_name(word: &str) -> bool {
+    !word.starts_with(['-', '.']) && word.contains(char::is_alphabetic)
 }
 
 /// How bytes get to a server.
@@ -345,6 +374,38 @@ pub enum HostKeyPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_looks_up_the_names_in_its_words() {
+        let mut target = SshPlan::new("10.0.0.7", 22, "me");
+        let mut hop = SshPlan::new("bastion", 22, "me");
+        let of = |target: &SshPlan, hop: &SshPlan| {
+            let mut plan = target.clone();
+            plan.route = Route::Jump(Box::new(hop.clone()));
+            let names = plan.names_on_the_way();
+            names.into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&target, &hop), ["bastion"]);
+        target.host = "inner.example.com".into();
+        for (command, expected) in [
+            (
+                "ssh -W bastion:22 me@gw.example.com:2200",
+                &["ssh", "bastion", "me", "gw.example.com"][..],
+            ),
+            ("tool --host=gw_1 22 -p 192.0.2.1", &["tool", "gw_1"]),
+            (
+                "nc -x https://proxy.büro.example:3128",
+                &["nc", "https", "proxy.büro.example"],
+            ),
+            ("", &[]),
+        ] {
+            hop.route = Route::Command(command.into());
+            let expected = [&["inner.example.com", "bastion"], expected].concat();
+            assert_eq!(of(&target, &hop), expected, "{command}");
+        }
+        hop.route = Route::Command("w ".repeat(1000));
+        assert_eq!(of(&target, &hop).len(), 2 + MAX_WORDS);
+    }
 
     #[test]
     fn a_file_that_keeps_nothing_is_no_place_for_a_key() {

@@ -12,6 +12,8 @@ use super::view::{self, Spot, View};
 const MAX_TTL: u32 = 86_400;
 /// Nor that there is none (RFC 2308 section 5).
 const MAX_NEGATIVE_TTL: u32 = 10_800;
+/// Nor what near ones say of that: in another network they know other names.
+const MAX_NEAR_NEGATIVE_TTL: u32 = 60;
 /// Bytes of the last field of an SOA record: for how long its zone has nothing where it has nothing (RFC 2308 section 4).
 const SOA_MINIMUM: usize = 4;
 /// The section of records that answer.
@@ -45,6 +47,8 @@ pub(super) struct Answer {
     own: usize,
     /// For how many seconds it holds; 0: it is not to be kept.
     lifetime: u32,
+    /// That there is nothing is what it says.
+    is_negative: bool,
     /// Nothing but a header that says what is wrong: some send no more for what they do not understand.
     is_bare: bool,
 }
@@ -68,6 +72,7 @@ impl Answer {
                 addresses: [].into(),
                 own: 0,
                 lifetime: 0,
+                is_negative: false,
                 is_bare: true,
             });
         }
@@ -84,6 +89,7 @@ impl Answer {
             // What follows the last record is nothing that anybody has to see.
             bytes: message[..records.end].into(),
             lifetime: records.lifetime(code_of(message), message[2] & 2 != 0),
+            is_negative: records.negative.is_some(),
             ttls: records.ttls.into(),
             addresses: records.addresses.into(),
             own: records.own,
@@ -117,11 +123,17 @@ impl Answer {
         self.bytes.len() + size_of_val(&*self.ttls) + size_of_val(&*self.addresses)
     }
 
-    /// One that speaks of other addresses than those of the far network: they are shown as they are.
+    /// One that speaks of other addresses than those of the far network: they are shown as they are. That there is nothing holds
+    /// for a short time.
     pub(super) fn of_near_ones(self) -> Self {
+        let most = match self.is_negative {
+            true => MAX_NEAR_NEGATIVE_TTL,
+            false => MAX_TTL,
+        };
         Self {
             addresses: [].into(),
             own: 0,
+            lifetime: self.lifetime.min(most),
             ..self
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::answer::Answer;
 use super::question::Question;
+use super::zones::Side;
 
 /// Half of the bounds: there are two generations.
 const MAX_BYTES: usize = 4 << 20;
@@ -26,6 +27,10 @@ impl Kept {
         let age = now.saturating_duration_since(self.at);
         let holds = age < Duration::from_secs(self.answer.lifetime().into());
         holds.then(|| (Arc::clone(&self.answer), age.as_secs() as u32))
+    }
+
+    fn size(&self) -> usize {
+        self.answer.size() + OVERHEAD
     }
 }
 
@@ -59,15 +64,23 @@ impl Cache {
         }
     }
 
+    /// Forgets what was heard of `side`.
+    pub(super) fn forget(&mut self, side: Side) {
+        for answers in [&mut self.young, &mut self.old] {
+            answers.retain(|question, _| question.side != side);
+        }
+        self.bytes = self.young.values().map(Kept::size).sum();
+    }
+
     fn insert(&mut self, question: Question, kept: Kept) {
-        let size = kept.answer.size() + OVERHEAD;
+        let size = kept.size();
         if self.bytes + size > MAX_BYTES || self.young.len() >= MAX_ANSWERS {
             self.old = std::mem::take(&mut self.young);
             self.bytes = 0;
         }
         self.bytes += size;
         if let Some(before) = self.young.insert(question, kept) {
-            self.bytes -= before.answer.size() + OVERHEAD;
+            self.bytes -= before.size();
         }
     }
 
@@ -81,6 +94,6 @@ impl Cache {
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
         let all = self.young.values().chain(self.old.values());
-        all.map(|kept| kept.answer.size() + OVERHEAD).sum()
+        all.map(Kept::size).sum()
     }
 }

@@ -22,12 +22,12 @@
 //! | what | bound |
 //! |---|---|
 //! | questions that wait for an answer | 4,096; a further one is answered SERVFAIL |
-//! | who waits for them | 8,192, and 64 for the same one; a further one is answered SERVFAIL |
+//! | who waits for them | 8,192, and 1,024 for the same one; a further one is answered SERVFAIL |
 //! | questions under way on one stream | 128; the rest waits in order |
 //! | datagrams to a name server that wait for their answers | 256, each on a socket of its own, for 5 s, and on a stream of its own besides where the last three were not answered in 600 ms |
 //! | remembered answers | 8 MiB and 16,384 of them; the ones not used longest go |
-//! | how long an answer is remembered | its TTL, a day at most; that there is none, 3 hours at most |
-//! | how long one resolver may take | 1.5 s, then the next one is asked too, where there is one; after 4.5 s in all the answer is SERVFAIL |
+//! | how long an answer is remembered | its TTL, a day at most; that there is none, 3 hours at most, a minute where a near name server says so; near answers no longer than the same ones are asked there |
+//! | how long one resolver may take | 1.5 s, then the next one is asked too, where there is one, and its stream is given up once nobody waits for it; after 4.5 s in all the answer is SERVFAIL |
 //! | names that addresses stand for, where nobody is asked | 16,384; each keeps its address for 5 minutes at least, then the one not needed longest goes; a further one is answered SERVFAIL |
 //! | clients' streams | 256; for a further one goes which has been idle, or has not read, longest. Each with 64 questions that wait, ended after 30 s of silence, or 10 s for one answer |
 //! | answers that clients' streams have not taken | 128 KiB for one, or 8 MiB for all, and no further question is read (but of who waits for nothing); beyond 16 MiB goes which has not read longest |

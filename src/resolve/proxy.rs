@@ -18,7 +18,7 @@ use super::resolver::{Config, Counters, Reply, Resolver, Taken};
 use super::streams::Streams;
 use super::upstream;
 use super::view::View;
-use super::zones::Zones;
+use super::zones::{Side, Zones};
 use crate::net::{Carrier, Source, Target};
 
 /// Takes datagrams to clients.
@@ -111,6 +111,11 @@ impl<R: Respond> Proxy<R> {
     /// The addresses of `networks` have their names on the far side from here on, and no others.
     pub fn set_networks(&self, networks: Vec<IpNet>) {
         self.with(|resolver| resolver.set_networks(networks));
+    }
+
+    /// What near name servers have said counts no longer.
+    pub fn forget_near(&self) {
+        self.with(|resolver| resolver.forget(Side::Near));
     }
 
     /// What has happened so far.

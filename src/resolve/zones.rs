@@ -1,5 +1,7 @@
 //! Which names go where.
 
+use std::collections::HashSet;
+
 use hickory_proto::rr::{LowerName, Name};
 use ipnet::IpNet;
 use thiserror::Error;
@@ -28,7 +30,7 @@ pub struct Zones {
     /// Whose addresses have their names there too.
     networks: Vec<IpNet>,
     /// Names that are asked near whatever zone they are in.
-    near: Vec<LowerName>,
+    near: HashSet<LowerName>,
     /// Names that are the far side's besides, each as it is, or what is below it.
     hosts: Vec<(LowerName, bool)>,
     /// Whether addresses may stand for hosts alone, as opposed to whatever is the far side's.
@@ -50,7 +52,7 @@ impl Zones {
             is_all: false,
             far: Vec::new(),
             networks: networks.to_vec(),
-            near: Vec::new(),
+            near: HashSet::new(),
             hosts: Vec::new(),
             is_for_hosts: false,
         }

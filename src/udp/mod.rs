@@ -16,7 +16,7 @@
 //! | what | bound |
 //! |---|---|
 //! | flows | 4,096, or what the far end has room for; the one that would end next goes |
-//! | how long a flow lasts | 60 s after its last datagram, 30 s where none was answered |
+//! | how long a flow lasts | 120 s after its last datagram, 60 s to a port up to 1023, 30 s where none was answered |
 //! | what waits for the stream | 512 KiB; the oldest datagram of the longest line goes; 250 ms once the far end listens |
 //! | what waits on the far side | 256 KiB, then the sockets' own buffers |
 //! | questions under way over socat or nc | 64, each 3 s on the server |

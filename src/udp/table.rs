@@ -9,10 +9,14 @@ use crate::net::{FlowKey, OpenError, OpenFailure};
 
 /// Flows at most, unless the far end has room for fewer.
 pub const MOST: usize = 4096;
-/// How long a flow lasts after its last datagram.
-pub(super) const IDLE: Duration = Duration::from_secs(60);
+/// How long a flow lasts after its last datagram (RFC 4787 section 4.3, REQ-5).
+const IDLE: Duration = Duration::from_secs(120);
+/// The same to a well-known port, as that permits.
+const IDLE_WELL_KNOWN: Duration = Duration::from_secs(60);
+/// The last of these.
+const LAST_WELL_KNOWN: u16 = 1023;
 /// The same where none was ever answered.
-pub(super) const UNANSWERED: Duration = Duration::from_secs(30);
+const UNANSWERED: Duration = Duration::from_secs(30);
 /// By less than this the end of a flow is not moved on.
 const COARSE: Duration = Duration::from_secs(1);
 
@@ -31,6 +35,17 @@ pub(super) struct Flow<R> {
     due: Instant,
     /// What is kept of it.
     pub(super) record: R,
+}
+
+impl<R> Flow<R> {
+    /// How long it lasts without a datagram.
+    fn patience(&self) -> Duration {
+        match self.is_answered {
+            false => UNANSWERED,
+            true if self.far.port() <= LAST_WELL_KNOWN => IDLE_WELL_KNOWN,
+            true => IDLE,
+        }
+    }
 }
 
 impl<R: Record> Flow<R> {
@@ -121,7 +136,7 @@ impl<R> Table<R> {
             return;
         };
         flow.is_answered |= is_answer;
-        let due = now + if flow.is_answered { IDLE } else { UNANSWERED };
+        let due = now + flow.patience();
         if due >= flow.due + COARSE {
             self.by_end.remove(&(flow.due, number));
             flow.due = due;
@@ -156,5 +171,40 @@ impl<R> Table<R> {
     /// The far end has no room for more than there are now.
     pub(super) fn is_full(&mut self) {
         self.most = self.flows.len().max(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Source, Target};
+
+    /// How long a flow to `port` lasts, with an answer or without.
+    fn lasts(port: u16, is_answered: bool) -> Duration {
+        let (start, mut table) = (Instant::now(), Table::<()>::default());
+        let far = SocketAddr::from(([10, 0, 0, 1], port));
+        let key = FlowKey {
+            source: Source(([10, 9, 9, 9], 40_000).into()),
+            target: Target(far),
+        };
+        let (number, _) = table.enter(start, key, far, || ());
+        if is_answered {
+            table.used(start, number, true);
+        }
+        let end = table.next_end().unwrap();
+        assert!(table.pop_ended(end - Duration::from_millis(1)).is_none());
+        assert!(table.pop_ended(end).is_some());
+        end - start
+    }
+
+    #[test]
+    fn an_answered_flow_to_no_well_known_port_lasts_two_minutes() {
+        for port in [1024, 51_820] {
+            assert_eq!(lasts(port, true), Duration::from_secs(120), "{port}");
+        }
+        for port in [53, 1023] {
+            assert_eq!(lasts(port, true), Duration::from_secs(60), "{port}");
+        }
+        assert_eq!(lasts(51_820, false), Duration::from_secs(30));
     }
 }

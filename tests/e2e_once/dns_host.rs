@@ -33,6 +33,7 @@ impl Host {
         let far = NameServer::start(&lab, "vpc", FAR, &far);
         let near = [
             "--host-record=bastion.test,192.168.77.1".to_owned(),
+            "--host-record=gw.corp.internal,192.168.77.1".to_owned(),
             "--host-record=svc.test,192.0.2.31".to_owned(),
             "--host-record=www.api.names.test,192.0.2.32".to_owned(),
             "--ptr-record=20.1.0.10.in-addr.arpa,near.test".to_owned(),
@@ -186,11 +187,7 @@ fn every_program_finds_private_names_until_the_end() {
     );
 }
 
-/// The server's own name is asked of who knew it before.
-#[test]
-fn a_lost_connection_comes_back_by_name() {
-    let host = Host::new();
-    let mut underpass = host.up();
+fn comes_back(host: &Host, mut underpass: Underpass) {
     host.lab.kill_sshd();
     underpass.wait_for_line("connection lost");
     host.lab.start_sshd();
@@ -200,6 +197,26 @@ fn a_lost_connection_comes_back_by_name() {
     });
     underpass.stop(Signal::SIGTERM);
     assert!(host.is_as_before(), "{}", host.conf());
+}
+
+/// So are those that a command names, and what the C library makes of a short one.
+#[test]
+fn a_lost_connection_comes_back_by_a_commands_name_and_by_a_short_one() {
+    let host = Host::new();
+    let config = host.lab.state.join("by-command");
+    fs::write(&config, "Host prod\n  ProxyCommand nc bastion.test 22\n").unwrap();
+    let names = format!("--dns --dns-server {FAR} {}", V4.subnet);
+    let by_command = format!("-F {} {names}", config.display());
+    for (server, args) in [("prod", by_command), ("gw", names)] {
+        comes_back(&host, host.up_at(server, &args));
+    }
+}
+
+/// The server's own name is asked of who knew it before.
+#[test]
+fn a_lost_connection_comes_back_by_name() {
+    let host = Host::new();
+    comes_back(&host, host.up());
     let near = host.near.asked().join("\n");
     assert!(!near.contains("corp.internal"), "{near}");
 }

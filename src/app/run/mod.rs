@@ -182,11 +182,14 @@ fn planned(args: &NetworkArgs) -> anyhow::Result<RunPlan> {
     } = &up.command;
     let publish = publish.iter().map(|text| run_plan::publish(text));
     let publish = publish.collect::<Result<_, _>>()?;
-    // No rules of the kernel and no loop to the server here, so nothing to be warned of.
+    // No rules of the kernel and no loop to the server here, nor a name server that a command of ours asks, so nothing to be
+    // warned of.
     let matters = |warning: &PlanWarning| {
         !matches!(
             warning,
-            PlanWarning::LastPort { .. } | PlanWarning::CommandUnderDefault { .. }
+            PlanWarning::LastPort { .. }
+                | PlanWarning::CommandUnderDefault { .. }
+                | PlanWarning::CommandUnderNames { .. }
         )
     };
     let resolved = super::planned(&up)?;

@@ -202,8 +202,11 @@ pub(super) fn check(dns: &DnsPlan, capture: &CapturePlan, near: &Near) -> Result
 
 /// Whom `/etc/resolv.conf` names.
 pub(super) fn servers_now() -> Vec<SocketAddr> {
-    let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-    names::servers(&text, |name| if_nametoindex(name).ok())
+    names::servers(&resolv_conf(), |name| if_nametoindex(name).ok())
+}
+
+fn resolv_conf() -> String {
+    std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()
 }
 
 /// Who is asked for what.
@@ -222,11 +225,6 @@ impl HostNames {
         (by, near): (By, Near),
         carrier: &AnyCarrier,
     ) -> Result<Self, NamesError> {
-        let hosts: Vec<&str> = plan
-            .ssh
-            .servers()
-            .map(|server| server.host.as_str())
-            .collect();
         let world = World::new(dns, &plan.capture)?;
         // Who cannot part names asks us for all of them: for others we ask further, from here.
         let domains = match by {
@@ -249,7 +247,10 @@ impl HostNames {
             // Elsewhere nobody connects to the server for us.
             world: match near.is_elsewhere() {
                 true => world,
-                false => world.except(&hosts),
+                false => {
+                    let names = plan.ssh.names_on_the_way();
+                    world.except(&names::asked_for(&names, &resolv_conf()))
+                }
             },
             far: far_servers(dns, carrier).await?,
             near,
@@ -272,10 +273,10 @@ impl HostNames {
         let Self {
             world, far, near, ..
         } = self;
-        let near = near.servers();
-        if near.is_empty() && !world.domains().is_empty() {
-            warn!("{}", near::silence(&near));
+        let servers = near.servers();
+        if servers.is_empty() && !world.domains().is_empty() {
+            warn!("{}", near::silence(&servers));
         }
-        Names::new(inlet, at, address, world, (&far, &near))
+        Names::new(inlet, at, address, world, (&far, &servers)).looking_at(near)
     }
 }

@@ -268,7 +268,7 @@ async fn prepare(
     let mut plan = plan.clone().in_slot(device.slot);
     let own = IpAddr::from(name_server(device.slot));
     let by = keeper.and_then(Keeper::by);
-    let near = by.map(|by| near(hand, by, own, device.near));
+    let near = by.map(|by| near(hand, by, device.near));
     if let Some((dns, near)) = plan.dns.as_ref().zip(near.as_ref()) {
         host_names::check(dns, &plan.capture, near)?;
     }
@@ -357,13 +357,13 @@ async fn prepare(
 }
 
 /// Whom programs asked before; `servers` are those of another network.
-fn near(hand: &Arc<Hand>, by: By, own: IpAddr, servers: Vec<SocketAddr>) -> Near {
+fn near(hand: &Arc<Hand>, by: By, servers: Vec<SocketAddr>) -> Near {
     match hand.is_elsewhere() {
         true => Near::Elsewhere {
             hand: Arc::clone(hand),
             servers,
         },
-        false => Near::Here { by, own },
+        false => Near::here(by),
     }
 }
 

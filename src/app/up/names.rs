@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tracing::info;
 
-use super::near;
+use super::near::{self, Lookout, Near};
 use super::own_name::OwnName;
 use super::shown::Shown;
 use crate::carrier::AnyCarrier;
@@ -95,11 +95,10 @@ impl World {
     }
 
     /// But for `names`, each as it is: those of who leads to the far side.
-    pub(super) fn except(self, names: &[&str]) -> Self {
-        let is_name = |name: &&str| name.parse::<IpAddr>().is_err();
+    pub(super) fn except(self, names: &[String]) -> Self {
         Self {
             zones: self.zones.except(names),
-            has_near: self.has_near || names.iter().any(is_name),
+            has_near: self.has_near || !names.is_empty(),
             ..self
         }
     }
@@ -187,6 +186,8 @@ pub(in crate::app) struct Names {
     answers: Replies,
     /// Who is asked from this host, where there is anything to ask.
     near: Vec<SocketAddr>,
+    /// Whether that is still so.
+    lookout: Option<Lookout>,
 }
 
 impl Names {
@@ -225,6 +226,21 @@ impl Names {
             dns,
             answers: answers(),
             near: near.iter().filter(|_| has_near).copied().collect(),
+            lookout: None,
+        }
+    }
+
+    /// What was heard of `near` is forgotten when others are asked.
+    pub(super) fn looking_at(self, near: Near) -> Self {
+        Self {
+            lookout: Some(Lookout::new(near)),
+            ..self
+        }
+    }
+
+    fn look(&self) {
+        if self.lookout.as_ref().is_some_and(Lookout::sees_others) {
+            self.proxy.forget_near();
         }
     }
 
@@ -264,6 +280,7 @@ impl Names {
 
     /// A datagram.
     pub(super) fn ask(&self, from: Source, to: Target, message: &[u8]) {
+        self.look();
         match self.own_name.answer(message) {
             Some(answer) => self.answers.respond(to, from, &answer),
             None => self.proxy.handle_datagram(from, to, message),
@@ -277,6 +294,7 @@ impl Names {
 
     /// A connection.
     pub(super) async fn serve(&self, inbound: impl Inbound) {
+        self.look();
         self.proxy.serve(inbound).await;
     }
 

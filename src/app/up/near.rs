@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nametoindex;
 use tokio::net::{TcpStream, UdpSocket};
@@ -14,8 +15,12 @@ use crate::carrier::direct::{TcpReader, TcpWriter, halves, open_error};
 use crate::net::{Carrier, Far, OpenError, OpenFailure, Source, Target};
 use crate::os::helper::Hand;
 use crate::os::names::{By, upstream};
+use crate::plan::dns::is_name_server;
 use crate::plan::names;
 use crate::resolve::{Datagrams, DatagramsFirst};
+
+/// It is looked at most so often whether others are asked.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Opens streams to them.
 #[derive(Clone, Debug)]
@@ -24,8 +29,8 @@ pub(super) enum Near {
     Here {
         /// How its programs are brought to our name server.
         by: By,
-        /// Ours, which is among them where all names are asked of us.
-        own: IpAddr,
+        /// Those of the beginning, by which they are known.
+        at_first: Vec<SocketAddr>,
     },
     /// Of another network: they are asked from there.
     Elsewhere {
@@ -37,6 +42,14 @@ pub(super) enum Near {
 }
 
 impl Near {
+    /// Those of this host.
+    pub(super) fn here(by: By) -> Self {
+        Self::Here {
+            by,
+            at_first: servers_here(by),
+        }
+    }
+
     /// Whether they are asked from another network.
     pub(super) fn is_elsewhere(&self) -> bool {
         matches!(self, Self::Elsewhere { .. })
@@ -45,11 +58,7 @@ impl Near {
     /// Who they are.
     pub(super) fn servers(&self) -> Vec<SocketAddr> {
         match self {
-            Self::Here { by, own } => {
-                let mut servers = names::servers(&upstream(*by), |name| if_nametoindex(name).ok());
-                servers.retain(|server| server.ip() != *own);
-                servers
-            }
+            Self::Here { by, .. } => servers_here(*by),
             Self::Elsewhere { servers, .. } => servers.clone(),
         }
     }
@@ -73,8 +82,8 @@ impl Carrier for Near {
         far: Far,
     ) -> Result<(TcpReader, TcpWriter), OpenError> {
         match self {
-            Self::Here { .. } => {
-                let target = now(far.target.0, &self.servers());
+            Self::Here { at_first, .. } => {
+                let target = now(far.target.0, at_first, &self.servers());
                 Direct.open(source, Target(target)).await
             }
             Self::Elsewhere { hand, .. } => open_there(hand, far.target.0).await,
@@ -87,12 +96,59 @@ impl Datagrams for Near {
 
     async fn socket(&self, server: Target) -> io::Result<UdpSocket> {
         match self {
-            Self::Here { .. } => connected(now(server.0, &self.servers())).await,
+            Self::Here { at_first, .. } => {
+                connected(now(server.0, at_first, &self.servers())).await
+            }
             Self::Elsewhere { hand, .. } => {
                 let made = hand.near(server.0, true).await;
                 UdpSocket::from_std(made.map_err(io::Error::other)?.into())
             }
         }
+    }
+}
+
+/// Notices when others are asked than before.
+#[derive(Debug)]
+pub(super) struct Lookout {
+    near: Near,
+    seen: Mutex<Seen>,
+}
+
+impl Lookout {
+    /// On those of `near`.
+    pub(super) fn new(near: Near) -> Self {
+        let seen = Seen {
+            at: Instant::now(),
+            servers: near.servers(),
+        };
+        Self {
+            near,
+            seen: Mutex::new(seen),
+        }
+    }
+
+    /// Whether others are asked than when it was last looked at.
+    pub(super) fn sees_others(&self) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.differ(Instant::now(), || self.near.servers())
+    }
+}
+
+/// Who was asked, when that was looked at.
+#[derive(Debug)]
+struct Seen {
+    at: Instant,
+    servers: Vec<SocketAddr>,
+}
+
+impl Seen {
+    fn differ(&mut self, now: Instant, servers: impl FnOnce() -> Vec<SocketAddr>) -> bool {
+        if now.saturating_duration_since(self.at) < LOOK {
+            return false;
+        }
+        self.at = now;
+        let before = std::mem::replace(&mut self.servers, servers());
+        before != self.servers
     }
 }
 
@@ -145,29 +201,58 @@ async fn open_there(hand: &Hand, server: SocketAddr) -> Result<(TcpReader, TcpWr
     connected.map(halves).map_err(|error| open_error(&error))
 }
 
-fn now(target: SocketAddr, servers: &[SocketAddr]) -> SocketAddr {
-    match servers.first() {
-        Some(first) if !servers.contains(&target) => *first,
-        _ => target,
-    }
+/// Without ours, which are among them where all names are asked of one.
+fn servers_here(by: By) -> Vec<SocketAddr> {
+    let scope = |name: &str| if_nametoindex(name).ok();
+    names::others(&upstream(by), scope, is_name_server)
+}
+
+/// Who is asked in the place that `target` had at first, or the first one where there are fewer.
+fn now(target: SocketAddr, at_first: &[SocketAddr], servers: &[SocketAddr]) -> SocketAddr {
+    let place = at_first.iter().position(|server| *server == target);
+    let there = servers.get(place.unwrap_or_default());
+    *there.or(servers.first()).unwrap_or(&target)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn server(last: u8) -> SocketAddr {
+        ([192, 0, 2, last], 53).into()
+    }
+
     #[test]
-    fn who_is_asked_no_longer_is_not_asked() {
-        let server = |text: &str| -> SocketAddr { text.parse().unwrap() };
-        let (old, new) = (server("192.0.2.1:53"), server("192.0.2.2:53"));
-        assert_eq!(now(old, &[new, old]), old);
-        assert_eq!(now(old, &[new]), new);
-        assert_eq!(now(old, &[]), old);
+    fn who_is_asked_no_longer_is_not_asked_and_each_new_one_is() {
+        let (old, new) = ([server(1), server(2)], [server(3), server(4)]);
+        let asked = |servers: &[SocketAddr]| old.map(|target| now(target, &old, servers));
+        assert_eq!(asked(&old), old);
+        assert_eq!(asked(&new), new);
+        assert_eq!(asked(&new[..1]), [new[0]; 2]);
+        assert_eq!(asked(&[]), old);
+        assert_eq!(now(server(9), &old, &new), new[0]);
+    }
+
+    #[test]
+    fn others_are_noticed_once_and_looked_for_once_a_second() {
+        let start = Instant::now();
+        let mut seen = Seen {
+            at: start,
+            servers: vec![server(1)],
+        };
+        let mut after = |millis, servers: &[SocketAddr]| {
+            seen.differ(start + Duration::from_millis(millis), || servers.to_vec())
+        };
+        assert!(!after(999, &[server(2)]));
+        assert!(after(1_000, &[server(2)]));
+        assert!(!after(1_999, &[server(1)]));
+        assert!(!after(2_000, &[server(2)]));
+        assert!(after(3_000, &[]));
     }
 
     #[test]
     fn who_does_not_answer_is_named_in_one_line() {
-        let servers: [SocketAddr; 2] = [([192, 0, 2, 1], 53).into(), ([192, 0, 2, 2], 53).into()];
+        let servers = [server(1), server(2)];
         let line = silence(&servers);
         assert!(line.contains(": 192.0.2.1, 192.0.2.2;"), "{line}");
         assert!(line.ends_with("dig @192.0.2.1 . NS"), "{line}");

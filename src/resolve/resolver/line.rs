@@ -31,6 +31,8 @@ pub(super) struct Line {
     distrusted_until: Option<Instant>,
     /// The stream brought an answer.
     has_answered: bool,
+    /// Nothing came from the stream for long; it may be slow.
+    is_suspect: bool,
     /// The stream is to be given up.
     is_silent: bool,
 }
@@ -91,16 +93,22 @@ impl Line {
         self.under_way.remove(&id);
         self.heard_at = Some(now);
         self.has_answered = true;
+        self.is_suspect = false;
         self.distrusted_until = None;
     }
 
-    /// Nothing came for `time` although something was asked: the stream is to be given up, and others are asked first.
-    pub(super) fn judge(&mut self, now: Instant, time: Duration) {
+    /// Where nothing came for `time` although something was asked: others are asked first, and the stream is not worth much.
+    pub(super) fn suspect(&mut self, now: Instant, time: Duration) {
         let heard_at = self.heard_at;
         if heard_at.is_none_or(|heard| now.saturating_duration_since(heard) >= time) {
-            self.is_silent = true;
+            self.is_suspect = true;
             self.distrust(now);
         }
+    }
+
+    /// Nobody waits any longer for what was asked: a stream that is not worth much is to be given up.
+    pub(super) fn judge(&mut self) {
+        self.is_silent |= std::mem::take(&mut self.is_suspect);
     }
 
     pub(super) fn distrust(&mut self, now: Instant) {
@@ -124,6 +132,7 @@ impl Line {
         let under_way = std::mem::take(&mut self.under_way);
         let mut lost: Vec<Ticket> = under_way.into_values().collect();
         lost.sort_by_key(|ticket| ticket.serial);
+        self.is_suspect = false;
         (lost, std::mem::take(&mut self.has_answered))
     }
 

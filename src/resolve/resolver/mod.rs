@@ -13,7 +13,7 @@ use hickory_proto::op::ResponseCode;
 use ipnet::IpNet;
 
 use self::line::{Line, Ticket};
-use self::values::Tried;
+use self::values::Servers;
 pub use self::values::{Config, Counters, Reply, Taken};
 use super::answer::{Answer, Mismatch};
 use super::by_name;
@@ -27,7 +27,7 @@ use super::zones::{Side, Zones};
 /// Questions that may wait at a time.
 const MAX_WAITING: usize = 4096;
 /// Who may wait for the same answer, and who may wait in all.
-const MAX_ASKERS: usize = 64;
+const MAX_ASKERS: usize = 1024;
 const MAX_ALL_ASKERS: usize = 2 * MAX_WAITING;
 /// Steps that may be ahead: those of answered questions stay until they are due.
 const MAX_STEPS: usize = 16 * MAX_WAITING;
@@ -51,6 +51,8 @@ pub struct Resolver<C> {
     steps: VecDeque<Due>,
     cache: Cache,
     serial: u64,
+    /// Of each side: answers to questions up to this one are not remembered.
+    forgotten: [u64; 2],
     counters: Counters,
     told_of_full: bool,
 }
@@ -64,12 +66,23 @@ struct Waiting<C> {
     askers: Vec<(C, Asked)>,
     /// Who was asked last.
     server: usize,
-    tried: Tried,
+    tried: Servers,
+    /// Who of those may still answer.
+    owing: Servers,
     steps: u8,
     /// A stream that had answered nothing was lost, and the same server asked again on another.
     again: bool,
     /// A server's answer that says that it failed.
     failure: Option<Answer>,
+}
+
+impl<C> Waiting<C> {
+    /// Whether `server` was asked last, or nobody else may still answer.
+    fn is_left_with(&self, server: usize) -> bool {
+        let mut others = self.owing;
+        others.remove(server);
+        self.server == server || others.is_empty()
+    }
 }
 
 /// When a question's time with one server is over.
@@ -94,6 +107,7 @@ impl<C> Resolver<C> {
             steps: VecDeque::new(),
             cache: Cache::default(),
             serial: 0,
+            forgotten: [0; 2],
             counters: Counters::default(),
             told_of_full: false,
         }
@@ -112,6 +126,12 @@ impl<C> Resolver<C> {
     /// The addresses of `networks` have their names on the far side from here on, and no others.
     pub fn set_networks(&mut self, networks: Vec<IpNet>) {
         self.zones.set_networks(networks);
+    }
+
+    /// What was heard of `side` counts no longer: others are asked there from here on.
+    pub fn forget(&mut self, side: Side) {
+        self.cache.forget(side);
+        self.forgotten[side as usize] = self.serial;
     }
 
     /// A client's message.
@@ -161,7 +181,7 @@ impl<C> Resolver<C> {
     }
 
     fn begin(&mut self, now: Instant, question: Question, client: C, asked: Asked) -> Taken<C> {
-        let server = self.choose(question.side, now, Tried::default());
+        let server = self.choose(question.side, now, Servers::default());
         let has_room = self.waiting.len() < MAX_WAITING && self.steps.len() < MAX_STEPS;
         let Some(server) = server.filter(|_| has_room) else {
             return Taken::Answered(self.failed(client, &asked));
@@ -176,7 +196,8 @@ impl<C> Resolver<C> {
             section: asked.passed_on(),
             askers: vec![(client, asked)],
             server,
-            tried: Tried::default(),
+            tried: Servers::default(),
+            owing: Servers::default(),
             steps: 0,
             again: false,
             failure: None,
@@ -214,7 +235,7 @@ impl<C> Resolver<C> {
     }
 
     /// The first server of a side that was not tried and can be reached, as far as that is known.
-    fn choose(&self, side: Side, now: Instant, tried: Tried) -> Option<usize> {
+    fn choose(&self, side: Side, now: Instant, tried: Servers) -> Option<usize> {
         let untried = || {
             let side = self.sides[side as usize].clone();
             side.filter(|server| !tried.has(*server))
@@ -227,6 +248,7 @@ impl<C> Resolver<C> {
         if let Some(waiting) = self.waiting.get_mut(&ticket.question) {
             waiting.server = server;
             waiting.tried.add(server);
+            waiting.owing.add(server);
         }
         self.lines[server].queue(ticket, |ticket| is_current(&self.waiting, ticket));
     }
@@ -301,11 +323,24 @@ impl<C> Resolver<C> {
             return Ok(self.answer(now, &ticket, answer));
         }
         waiting.failure = Some(answer);
-        // Another one was asked meanwhile, and may know better.
-        if waiting.server != server || self.ask_next(now, &ticket) {
-            return Ok(Vec::new());
+        Ok(self.go_on_without(now, server, &ticket))
+    }
+
+    /// `server` does not answer this question; who was asked before it, or meanwhile, may know better.
+    fn go_on_without(&mut self, now: Instant, server: usize, ticket: &Ticket) -> Vec<Reply<C>> {
+        let Some(waiting) = self.waiting.get_mut(&ticket.question) else {
+            return Vec::new();
+        };
+        let is_left_with = waiting.is_left_with(server);
+        waiting.owing.remove(server);
+        let is_awaited = !waiting.owing.is_empty();
+        if !is_left_with {
+            return Vec::new();
         }
-        Ok(self.give_up(&ticket))
+        match self.ask_next(now, ticket) || is_awaited {
+            true => Vec::new(),
+            false => self.give_up(ticket),
+        }
     }
 
     /// Asks a server that has not been asked yet; whether there is one.
@@ -326,7 +361,9 @@ impl<C> Resolver<C> {
         };
         let replies = copies(waiting.askers, &answer, &*self.view);
         let question = Question::clone(&ticket.question);
-        self.cache.put(question, Arc::new(answer), now);
+        if ticket.serial > self.forgotten[question.side as usize] {
+            self.cache.put(question, Arc::new(answer), now);
+        }
         replies
     }
 
@@ -347,6 +384,10 @@ impl<C> Resolver<C> {
     fn end(&mut self, ticket: &Ticket) -> Option<Waiting<C>> {
         let waiting = self.waiting.remove(&ticket.question)?;
         self.askers -= waiting.askers.len();
+        let side = self.sides[ticket.question.side as usize].clone();
+        for server in side.filter(|server| waiting.owing.has(*server)) {
+            self.lines[server].judge();
+        }
         Some(waiting)
     }
 
@@ -362,16 +403,17 @@ impl<C> Resolver<C> {
         // The last first: each is put in front.
         for ticket in lost.into_iter().rev() {
             let waiting = self.waiting.get_mut(&ticket.question);
-            let waits = |w: &&mut Waiting<C>| w.serial == ticket.serial && w.server == server;
-            let Some(waiting) = waiting.filter(waits) else {
+            let Some(waiting) = waiting.filter(|waiting| waiting.serial == ticket.serial) else {
                 continue;
             };
             // A server that ends a stream after some answers goes on with the next one.
-            let may = has_answered || !std::mem::replace(&mut waiting.again, true);
-            if was_open && may {
+            if was_open
+                && waiting.is_left_with(server)
+                && (has_answered || !std::mem::replace(&mut waiting.again, true))
+            {
                 self.lines[server].queue_again(ticket);
-            } else if !self.ask_next(now, &ticket) {
-                replies.extend(self.give_up(&ticket));
+            } else {
+                replies.extend(self.go_on_without(now, server, &ticket));
             }
         }
         replies
@@ -401,9 +443,9 @@ impl<C> Resolver<C> {
         waiting.steps += 1;
         let (steps, server) = (waiting.steps, waiting.server);
         let is_last = steps >= STEPS;
-        // Where nobody else is asked, a fresh stream would only have a slow server begin anew.
+        // Its stream stays until nobody waits for it: on a fresh one a slow server would only begin anew.
         if is_last || self.ask_next(now, &ticket) {
-            self.lines[server].judge(now, STEP);
+            self.lines[server].suspect(now, STEP);
         }
         let replies = if is_last {
             self.give_up(&ticket)

@@ -60,15 +60,24 @@ pub struct Counters {
     pub failed: u64,
 }
 
-/// The servers that have been asked.
+/// Some of the servers.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tried(u64);
+pub(super) struct Servers(u64);
 
-impl Tried {
+impl Servers {
     pub(super) fn add(&mut self, server: usize) {
         self.0 |= 1_u64.checked_shl(server as u32).unwrap_or(0);
     }
 
+    pub(super) fn remove(&mut self, server: usize) {
+        self.0 &= !1_u64.checked_shl(server as u32).unwrap_or(0);
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether it is one; who cannot be is.
     pub(super) fn has(self, server: usize) -> bool {
         1_u64
             .checked_shl(server as u32)

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use super::super::answer::Answer;
 use super::super::cache::Cache;
 use super::super::question::{Question, Way, lower, read};
+use super::super::zones::Side;
 use super::*;
 
 fn entry(number: usize, ttl: u32, padding: usize) -> (Question, Arc<Answer>) {
@@ -41,6 +42,29 @@ fn what_holds_for_no_time_is_not_kept() {
     cache.put(question.clone(), answer, now);
     assert!(cache.get(&question, now).is_none());
     assert_eq!(cache.len(), 0);
+}
+
+#[test]
+fn what_one_side_has_said_is_forgotten_in_both_generations() {
+    let (now, mut cache) = (Instant::now(), Cache::default());
+    let sided = |number: usize, side| {
+        let (mut question, answer) = entry(number, 1000, 1);
+        question.side = side;
+        (question, answer)
+    };
+    for number in 0..10_000 {
+        let side = [Side::Far, Side::Near][number % 2];
+        let (question, answer) = sided(number, side);
+        cache.put(question, answer, now);
+    }
+    cache.forget(Side::Near);
+    assert_eq!(cache.len(), 5000);
+    for number in 0..10_000 {
+        let found = cache.get(&sided(number, Side::Near).0, now);
+        assert!(found.is_none(), "{number}");
+        let found = cache.get(&sided(number, Side::Far).0, now);
+        assert_eq!(found.is_some(), number % 2 == 0, "{number}");
+    }
 }
 
 #[test]

@@ -7,12 +7,15 @@ use super::super::frame::Deframer;
 use super::super::question::Way;
 use super::super::resolver::{Config, Reply, Resolver, Taken};
 use super::super::view::AsItIs;
-use super::super::zones::Zones;
+use super::super::zones::{Side, Zones};
 use super::*;
 
 const API: &str = "api.corp.internal";
 /// Outside the zone.
 const OTHER: &str = "www.example.com";
+
+/// What happens to a question, which is given as it was sent.
+type Happens = fn(&mut Rig, &[u8]) -> Vec<Reply<u32>>;
 
 /// Two far resolvers, 0 and 1, for the names of a zone, and a near one, 2; in virtual time.
 struct Rig {
@@ -156,6 +159,47 @@ fn that_there_is_nothing_is_known_as_long_as_the_soa_record_says() {
     rig.waits(0, &message);
 }
 
+/// In another network other name servers know other names.
+#[test]
+fn what_near_servers_say_is_forgotten_with_them_and_soon_where_there_is_nothing() {
+    let mut rig = Rig::new(1, 1);
+    let hear = |rig: &mut Rig, server: usize, name: &str, code: u8| {
+        rig.waits(0, &query(7, name, A));
+        let sent = rig.sent(server);
+        let answer = match code {
+            NOERROR => address(&sent[0], 3600, 2),
+            code => answer(&sent[0], code, [&[], &[soa(3600, 3600)], &[]]),
+        };
+        rig.says(server, &answer);
+    };
+    hear(&mut rig, 0, API, NOERROR);
+    hear(&mut rig, 0, "gone.corp.internal", NXDOMAIN);
+    hear(&mut rig, 1, OTHER, NOERROR);
+    hear(&mut rig, 1, "gone.example.com", NXDOMAIN);
+    rig.pass(59_000);
+    assert_eq!(
+        code(&rig.at_once(&query(7, "gone.example.com", A))),
+        NXDOMAIN
+    );
+    rig.pass(1_000);
+    hear(&mut rig, 1, "gone.example.com", NOERROR);
+    rig.waits(0, &query(7, "slow.example.com", A));
+    let slow = rig.sent(1);
+    rig.resolver.forget(Side::Near);
+    // Who asks has the old one's answer; nobody else has.
+    let replies = rig.says(1, &address(&slow[0], 3600, 2));
+    assert_eq!(codes(&replies), [(0, NOERROR)]);
+    for name in [OTHER, "gone.example.com", "slow.example.com"] {
+        hear(&mut rig, 1, name, NOERROR);
+        rig.at_once(&query(7, name, A));
+    }
+    assert_eq!(code(&rig.at_once(&query(7, API, A))), NOERROR);
+    assert_eq!(
+        code(&rig.at_once(&query(7, "gone.corp.internal", A))),
+        NXDOMAIN
+    );
+}
+
 #[test]
 fn answers_come_in_any_order_and_are_matched_on_number_question_and_server() {
     let mut rig = Rig::new(2, 0);
@@ -259,14 +303,21 @@ fn a_silent_server_is_given_up_and_the_next_one_asked_within_the_clients_patienc
     assert_eq!(rig.pass(1_499), []);
     assert!(!rig.resolver.take_silent(0) && !rig.resolver.has_frames(1));
     assert_eq!(rig.pass(1), []);
-    assert!(rig.resolver.take_silent(0) && !rig.resolver.take_silent(0));
     assert_eq!(rig.sent(1).len(), 1);
     // A late answer counts.
+    assert!(!rig.resolver.take_silent(0));
     assert_eq!(
         codes(&rig.says(0, &address(&first[0], 60, 2))),
         [(0, NOERROR)]
     );
+    assert!(!rig.resolver.take_silent(0));
     rig.waits(1, &query(7, "b.corp.internal", A));
+    rig.sent(0);
+    rig.pass(1_500);
+    let second = rig.sent(1);
+    rig.says(1, &address(&second[0], 60, 2));
+    assert!(rig.resolver.take_silent(0) && !rig.resolver.take_silent(0));
+    rig.waits(1, &query(7, "c.corp.internal", A));
     assert_eq!(codes(&rig.pass(4_500)), [(1, SERVFAIL)]);
     assert_eq!(rig.resolver.poll_timeout(), None);
 }
@@ -293,11 +344,12 @@ fn a_slow_server_is_waited_for_where_there_is_no_other() {
     rig.pass(1_500);
     let sent = rig.sent(1);
     assert_eq!(rig.pass(2_500), []);
-    assert!(rig.resolver.take_silent(0) && !rig.resolver.take_silent(1));
+    assert!(!rig.resolver.take_silent(0));
     assert_eq!(
         codes(&rig.says(1, &address(&sent[0], 60, 2))),
         [(0, NOERROR)]
     );
+    assert!(rig.resolver.take_silent(0) && !rig.resolver.take_silent(1));
     // A silent one is given up after all.
     let mut rig = Rig::new(1, 0);
     rig.waits(0, &query(7, API, A));
@@ -361,6 +413,42 @@ fn a_failure_waits_for_who_was_asked_meanwhile() {
 }
 
 #[test]
+fn a_slow_server_is_waited_for_where_who_was_asked_meanwhile_fails() {
+    let refuses = |rig: &mut Rig, sent: &[u8]| rig.says(1, &answer(sent, REFUSED, [&[], &[], &[]]));
+    let is_out_of_reach = |rig: &mut Rig, _: &[u8]| rig.lost(1, false);
+    let breaks = |rig: &mut Rig, _: &[u8]| {
+        rig.lost(1, true);
+        rig.sent(1);
+        rig.lost(1, true)
+    };
+    let failures: [Happens; 3] = [refuses, is_out_of_reach, breaks];
+    for fails in failures {
+        for last in [NOERROR, NXDOMAIN, SERVFAIL] {
+            let mut rig = Rig::new(2, 0);
+            rig.waits(0, &query(7, API, A));
+            let slow = rig.sent(0);
+            rig.pass(1_500);
+            let sent = rig.sent(1);
+            assert_eq!(fails(&mut rig, &sent[0]), []);
+            assert_eq!(rig.pass(500), []);
+            assert!(!rig.resolver.take_silent(0));
+            let replies = rig.says(0, &answer(&slow[0], last, [&[], &[], &[]]));
+            assert_eq!(codes(&replies), [(0, last)]);
+        }
+    }
+    // Its stream is lost: it is asked once more, then nobody is left.
+    let mut rig = Rig::new(2, 0);
+    rig.waits(0, &query(7, API, A));
+    rig.sent(0);
+    rig.pass(1_500);
+    rig.sent(1);
+    assert_eq!(rig.lost(1, false), []);
+    assert_eq!(rig.lost(0, true), []);
+    assert_eq!(rig.sent(0).len(), 1);
+    assert_eq!(codes(&rig.lost(0, true)), [(0, SERVFAIL)]);
+}
+
+#[test]
 fn each_name_is_asked_on_its_own_side_and_never_on_the_other() {
     let mut rig = Rig::new(1, 1);
     rig.waits(0, &query(7, API, A));
@@ -391,10 +479,10 @@ fn a_flood_is_answered_and_does_not_grow() {
     assert_eq!(failed, 20_000 - 4096);
     assert_eq!(rig.sent(0).len(), 128);
     // The same question, over and over.
-    let joined = (0..100)
+    let joined = (0..2000)
         .filter(|client| rig.ask(*client, &query(7, "n1.corp.internal", A)) == Taken::Waits);
-    assert_eq!(joined.count(), 63);
-    assert_eq!(rig.pass(4_500).len(), 4096 + 63);
+    assert_eq!(joined.count(), 1023);
+    assert_eq!(rig.pass(4_500).len(), 4096 + 1023);
     assert!(rig.resolver.take_silent(0));
     rig.lost(0, true);
     rig.waits(0, &query(7, API, A));
