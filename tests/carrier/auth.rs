@@ -189,6 +189,33 @@ async fn certificates() {
     assert!(error.contains("old-cert.pub, expired"), "{error}");
 }
 
+/// RequiredRSASize counts for the user's keys as for the server's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_rsa_key_is_not_offered() {
+    let sshd = Sshd::start("");
+    let short = sshd.path("short");
+    // Of 3,072 bits.
+    keygen(&short, "rsa", "");
+    authorize(&sshd, &["short"]);
+    let agent = RealAgent::start(&sshd.path("agent"));
+    agent.add(&short);
+    let by_file = SshPlan {
+        identities: vec![short],
+        ..sshd.plan()
+    };
+    let by_agent = SshPlan {
+        identities: Vec::new(),
+        ..with_agent(sshd.plan(), agent.socket())
+    };
+    for mut plan in [by_file, by_agent] {
+        plan.required_rsa_size = 3072;
+        login(&plan).await.unwrap();
+        plan.required_rsa_size = 3073;
+        let error = refused(&plan).await;
+        assert!(error.contains("(shorter than RequiredRSASize)"), "{error}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_in_hardware() {
     let sshd = Sshd::start("");

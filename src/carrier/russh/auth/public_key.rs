@@ -245,7 +245,7 @@ impl Authentication<'_> {
     }
 
     /// The hash that an RSA signature is to use, `None` for other keys. The outer `None`: the user's list or the
-    /// server's does not have this type of key, which is noted.
+    /// server's does not have this type of key, or it is too short, which is noted.
     async fn hash_for(
         &mut self,
         name: &str,
@@ -259,6 +259,11 @@ impl Authentication<'_> {
         if !Accepted::new(names).takes(&algorithm, is_certificate) {
             let why = "not in PubkeyAcceptedAlgorithms";
             self.tried.unusable(name, why);
+            return Ok(None);
+        }
+        let required = self.plan.required_rsa_size;
+        if candidate.rsa_bits().is_some_and(|bits| bits < required) {
+            self.tried.unusable(name, "shorter than RequiredRSASize");
             return Ok(None);
         }
         if !matches!(algorithm, Algorithm::Rsa { .. }) {
