@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use russh::client::{Config, Handle, connect_stream};
 use russh::{ChannelMsg, Limits, Preferred, SshId};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -25,6 +26,7 @@ use super::refusal::Refusals;
 use super::route::{self, Base, Known, Way};
 use super::server::Server;
 use super::tcp::AckAtOnce;
+use crate::carrier::detach::detached;
 use crate::carrier::error::{ConnectError, LostReason, Stage};
 use crate::carrier::expired::Expiry;
 use crate::carrier::prompt::Prompter;
@@ -290,11 +292,10 @@ impl Start {
         // sshd leaves Nagle's algorithm on until a session runs something (packet.c
         // ssh_packet_set_interactive); the option stays when the session has ended. Without it every short exchange
         // would stall for the 40 ms of our delayed ACK.
-        let session = tokio::time::timeout(
-            SESSION_TIMEOUT,
-            run_true(&self.handle, self.load.refusals(), expiry),
-        )
-        .await;
+        let handle = Arc::new(self.handle);
+        let (life, over) = oneshot::channel();
+        let session = first_session(Arc::clone(&handle), Arc::clone(&self.load), expiry, over);
+        let session = timeout(SESSION_TIMEOUT, detached(session)).await;
         if !session.unwrap_or(false) {
             debug!("the server runs no session: acknowledging at once instead");
             self.ack_at_once.store(true, Relaxed);
@@ -306,7 +307,7 @@ impl Start {
             host_key, cipher, ..
         } = &*self.handshake;
         Connection::new(
-            self.handle,
+            (handle, life),
             self.load,
             self.base,
             host_key.get().map(|accepted| accepted.key.clone()),
@@ -380,6 +381,19 @@ fn config(plan: &SshPlan, preferred: Preferred, window_size: u32) -> Config {
         keepalive_max: unanswered,
         nodelay: true,
         ..Config::default()
+    }
+}
+
+/// [`run_true`], answered late or not; until the connection is dropped, which a server without an answer is not to keep.
+async fn first_session(
+    handle: Arc<Handle<ClientHandler>>,
+    load: Arc<Load>,
+    expiry: Option<Expiry>,
+    over: oneshot::Receiver<()>,
+) -> bool {
+    tokio::select! {
+        runs = run_true(&handle, load.refusals(), expiry) => runs,
+        _ = over => false,
     }
 }
 
