@@ -92,7 +92,7 @@ pub(super) struct How<'a> {
     /// What let us in before: tried first, unless that asks somebody and nobody may be asked; and the server's key, the
     /// only one that will do.
     pub(super) before: Option<&'a Access>,
-    /// A further connection beside the one that `before` is from: over the same way, with the same credential.
+    /// A further connection beside the one that `before` is from: over the same way, and nobody is to notice.
     pub(super) is_further: bool,
     /// Who is asked what has to be asked; `None` where nobody may be.
     pub(super) prompter: Option<Arc<dyn Prompter>>,
@@ -127,22 +127,18 @@ impl<'a> How<'a> {
     }
 }
 
-/// Makes a further connection with what let the first one in, and asks nobody.
+/// Makes a further connection with what let the first one in, or with what there is now where that is not taken any more, and
+/// asks nobody.
 ///
 /// # Errors
 /// [`ConnectError`], also when somebody would have to be asked.
-pub(super) async fn further(
-    plan: &SshPlan,
-    access: &Access,
-    common: Arc<Common>,
-) -> Result<Connection, ConnectError> {
+pub(super) async fn further(plan: &SshPlan, access: &Access, common: Arc<Common>) -> LoggedIn {
     let how = How {
         before: Some(access),
         is_further: true,
         prompter: None,
     };
-    let (connection, _) = log_in(plan, how, common).await?;
-    Ok(connection)
+    log_in(plan, how, common).await
 }
 
 /// A connection, and what let us in.
@@ -247,15 +243,16 @@ impl Start {
         how: &How<'_>,
         keyring: &Keyring,
     ) -> Result<Credential, ConnectError> {
+        let mut authentication = self.authentication(plan, how, keyring);
         if let Some(before) = how.credential() {
-            let again = self.authentication(plan, how, keyring);
-            match again.again(before).await {
+            match authentication.again(before).await {
                 Ok(()) => return Ok(before.clone()),
-                Err(ConnectError::Refused { .. }) if !how.is_further => {}
+                // A certificate may have been renewed since.
+                Err(ConnectError::Refused { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        self.authentication(plan, how, keyring).any().await
+        authentication.any().await
     }
 
     fn authentication<'a>(
@@ -272,6 +269,7 @@ impl Start {
             prompter,
             keyring.clone(),
         )
+        .silently(how.is_further)
     }
 
     /// Where the way came to its end during the login, that is the reason.

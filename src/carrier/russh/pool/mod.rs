@@ -39,7 +39,8 @@ pub(super) struct Pool {
     plan: SshPlan,
     /// How many connections there should be, where that does not depend on the flows.
     asked: Option<usize>,
-    access: Access,
+    /// What let the last connection in.
+    access: Mutex<Access>,
     connections: Mutex<Vec<Arc<Connection>>>,
     common: Arc<Common>,
     /// Rung after every look at the connections.
@@ -78,7 +79,7 @@ impl Pool {
         let pool = Arc::new(Self {
             asked: asked(&plan),
             plan,
-            access,
+            access: Mutex::new(access),
             connections: Mutex::new(vec![Arc::new(first)]),
             common,
             tended: Notify::new(),
@@ -116,8 +117,18 @@ impl Pool {
         &self.plan
     }
 
-    pub(super) fn access(&self) -> &Access {
-        &self.access
+    pub(super) fn access(&self) -> Access {
+        self.lock_access().clone()
+    }
+
+    /// From here on this lets further connections in.
+    pub(super) fn renew(&self, access: Access) {
+        *self.lock_access() = access;
+    }
+
+    fn lock_access(&self) -> MutexGuard<'_, Access> {
+        // It is whole at every moment, whoever panicked.
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks every connection for a sign of life; those that give none are lost.
@@ -158,7 +169,7 @@ impl Pool {
     /// Whether a further connection is to be made, and can be now.
     fn can_grow(&self) -> bool {
         let now = Instant::now();
-        self.access.is_silent()
+        self.lock_access().is_silent()
             && self.should_grow(now)
             && self.retry().is_time(now)
             && !self.closing.load(Relaxed)
@@ -344,9 +355,11 @@ impl Pool {
     async fn grow(&self) {
         let checks = self.checks.load(Relaxed);
         let common = Arc::clone(&self.common);
-        let login = login::further(&self.plan, &self.access, common);
+        let access = self.access();
+        let login = login::further(&self.plan, &access, common);
         let error = match tokio::time::timeout(LOGIN_TIMEOUT, login).await {
-            Ok(Ok(connection)) => {
+            Ok(Ok((connection, access))) => {
+                self.renew(access);
                 *self.retry() = Retry::default();
                 return self.add(Arc::new(connection), checks).await;
             }
