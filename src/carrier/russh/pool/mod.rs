@@ -56,6 +56,8 @@ pub(super) struct Pool {
     growing: AtomicBool,
     /// No further connection is to be made.
     closing: AtomicBool,
+    /// It was said how much a connection keeps.
+    is_told_of_kept: AtomicBool,
 }
 
 /// A connection, and a place on it.
@@ -91,6 +93,7 @@ impl Pool {
             checks: AtomicU64::new(0),
             growing: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            is_told_of_kept: AtomicBool::new(false),
         });
         pool.common.changed.notify_one();
         // Weak inside: the task must not keep alive what its end depends on.
@@ -274,8 +277,21 @@ impl Pool {
                 pool.common.changed.notify_one();
             });
         }
+        self.tell_of_kept();
         self.tended.notify_waiters();
         ControlFlow::Continue(())
+    }
+
+    /// One line for a connection that none has replaced, however much it keeps.
+    fn tell_of_kept(&self) {
+        let keeps_much = self.list().iter().any(|c| c.load().keeps_much());
+        if keeps_much && !self.is_told_of_kept.swap(true, Relaxed) {
+            let server = &self.plan.alias;
+            warn!(
+                "{server}: an SSH connection keeps 256 MiB for flows that are over. A fresh one would free them, but cannot be made \
+                 without asking somebody: start underpass again, with a key in an agent if there can be one"
+            );
+        }
     }
 
     /// Watches the connections that flows hold up; when to look again.
