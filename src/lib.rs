@@ -292,7 +292,8 @@
 //!
 //! # Bounds
 //!
-//! Nothing grows without end. Per flow, and over all flows:
+//! Nothing grows without end, but for what russh keeps of flows that are over where each login asks somebody. Per flow, and over
+//! all flows:
 //!
 //! | what | per flow | in all | where |
 //! |---|---|---|---|
@@ -300,6 +301,7 @@
 //! | ring to the application | 512 KiB | 512 MiB, then 32 KiB for each flow | `engine/tcp.rs`, `engine/flow.rs` |
 //! | ring from the application | 256 KiB; 128 KiB for those accepted while 1,024 exist | by the number of flows | `engine/tcp.rs` |
 //! | messages that russh has queued for a flow | 2 MiB (64 of 32 KiB) | by the number of flows | `carrier/russh/login.rs` |
+//! | kept by russh for flows that are over | 4 KiB where we closed first, 1 KiB where it was refused | 16 MiB per connection, which another one then replaces; where that cannot log in by itself, one warning at 256 MiB | `carrier/russh/load.rs`, `connection.rs` |
 //! | backlog in memory | 1.5 MiB, and one piece of 256 KiB that came out of the file | 64 MiB, then 512 KiB for each flow | `carrier/russh/backlog.rs` |
 //! | backlog in a file | 1 GiB | 8 GiB | `carrier/russh/backlog.rs` |
 //! | window granted to the server | 3 MiB, and 480 KiB per ms of round trip, 12 MiB at most, 14 from 80 ms on | by the number of flows | `carrier/russh/login.rs` |

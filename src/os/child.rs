@@ -19,11 +19,18 @@ use super::limits;
 pub enum Terminal {
     /// It may. It is in our process group, and must be: the terminal stops others that read from it.
     Shared,
-    /// It has none, so whatever it would ask fails.
+    /// It has none, nor a window of ssh's, so whatever it would ask fails.
     None,
     /// It has this one, to ask on as it likes.
     Own(OwnedFd),
 }
+
+/// Keeps ssh, and an ssh that it starts, from asking in a window where there is no terminal (ssh(1), SSH_ASKPASS_REQUIRE). One
+/// from before 8.4 does not know that; the program it runs instead gives no answer.
+const NO_WINDOW: [(&str, &str); 2] = [
+    ("SSH_ASKPASS_REQUIRE", "never"),
+    ("SSH_ASKPASS", "/bin/false"),
+];
 
 nix::ioctl_write_int_bad!(
     /// Makes a terminal the controlling one of the session (ioctl_tty(2)).
@@ -49,6 +56,9 @@ static PARENT: Mutex<Option<SyncSender<Wanted>>> = Mutex::new(None);
 /// # Errors
 /// Those of fork(2) and exec(2); no thread can be made; called outside a runtime.
 pub fn spawn_tied(mut command: Command, terminal: Terminal, last: Signal) -> io::Result<Child> {
+    if matches!(terminal, Terminal::None) {
+        command.envs(NO_WINDOW);
+    }
     tie(&mut command, terminal, last);
     let runtime = Handle::try_current().map_err(io::Error::other)?;
     let (answer, answered) = sync_channel(1);
@@ -121,6 +131,7 @@ fn tie(command: &mut Command, terminal: Terminal, last: Signal) {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
     use std::time::Duration;
 
     use super::*;
@@ -159,6 +170,36 @@ mod tests {
         let mut child = command.spawn().unwrap();
         let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
         assert_eq!(ended.unwrap().unwrap().signal(), Some(15));
+    }
+
+    /// ssh-keygen asks as ssh does, by a window where there is no terminal.
+    #[tokio::test]
+    async fn a_child_without_a_terminal_opens_no_window() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, window) = (dir.path().join("key"), dir.path().join("window"));
+        let keygen = || {
+            let mut keygen = Command::new("ssh-keygen");
+            keygen.stdin(Stdio::null()).stdout(Stdio::null());
+            keygen.stderr(Stdio::null()).arg("-f").arg(&key);
+            keygen
+        };
+        let mut make = keygen();
+        make.args(["-q", "-t", "ed25519", "-N", "secret"]);
+        assert!(make.status().await.unwrap().success());
+        let askpass = dir.path().join("askpass");
+        // Another process writes it: were it open for writing while a thread forks, it could not be run (ETXTBSY).
+        let write = "printf '#!/bin/sh\ntouch %s\n' \"$2\" > \"$1\"; chmod 700 \"$1\"";
+        let mut script = Command::new("sh");
+        script.args(["-c", write, "sh"]).arg(&askpass).arg(&window);
+        assert!(script.status().await.unwrap().success());
+        for (terminal, is_asked) in [(Terminal::None, false), (Terminal::Shared, true)] {
+            let mut ask = keygen();
+            ask.arg("-y").env("SSH_ASKPASS", &askpass);
+            ask.env("DISPLAY", ":0").env_remove("SSH_ASKPASS_REQUIRE");
+            let mut asking = spawn_tied(ask, terminal, Signal::SIGKILL).unwrap();
+            assert!(!asking.wait().await.unwrap().success());
+            assert_eq!(window.exists(), is_asked);
+        }
     }
 
     #[tokio::test]

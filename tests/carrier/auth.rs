@@ -5,15 +5,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::time::{sleep, sleep_until};
 use underpass::carrier::prompt::usual;
-use underpass::carrier::{ConnectError, Link, NoPrompter, Prompter, RusshCarrier};
-use underpass::plan::{Agent, Login, SshPlan};
+use underpass::carrier::{AnyCarrier, ConnectError, Link, NoPrompter, Prompter, RusshCarrier};
+use underpass::net::{Carrier, Far};
+use underpass::plan::{Agent, CarrierKind, CarrierPlan, Login, SshPlan};
 
 use crate::agent::{HardwareAgent, RealAgent};
 use crate::person::Person;
-use crate::rig::{Sshd, keygen};
+use crate::rig::{Echo, Sshd, keygen, local};
 
 /// Logs in with nobody there, and tells by what.
 async fn login(plan: &SshPlan) -> Result<String, ConnectError> {
@@ -54,16 +57,21 @@ fn ssh_keygen(arguments: &[&str]) {
     assert!(status.unwrap().success());
 }
 
-/// An sshd that takes the certificates of a CA and nothing else, and the directory of that CA.
-fn sshd_with_ca() -> (Sshd, TempDir) {
+/// An sshd that takes the certificates of a CA and nothing else, with `extra` lines, and the directory of that CA.
+fn sshd_with_ca(extra: &str) -> (Sshd, TempDir) {
     let dir = TempDir::new_in("/tmp").unwrap();
     keygen(&dir.path().join("ca"), "ed25519", "");
-    let sshd = Sshd::start(&format!(
-        "TrustedUserCAKeys {}/ca.pub",
-        dir.path().display()
-    ));
+    let trusted = format!("TrustedUserCAKeys {}/ca.pub", dir.path().display());
+    let sshd = Sshd::start(&format!("{trusted}\n{extra}"));
     fs::write(sshd.path("authorized_keys"), "").unwrap();
     (sshd, dir)
+}
+
+/// Has the CA sign the key of this name, beside which the certificate is then.
+fn sign(sshd: &Sshd, ca: &TempDir, name: &str, validity: &str) {
+    let (ca, public) = (ca.path().join("ca"), sshd.path(&format!("{name}.pub")));
+    let (ca, public) = (ca.to_str().unwrap(), public.to_str().unwrap());
+    ssh_keygen(&["-s", ca, "-I", "test", "-n", "root", "-V", validity, public]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,13 +140,8 @@ async fn more_keys_than_the_server_lets_one_try() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates() {
-    let (sshd, dir) = sshd_with_ca();
-    let ca = dir.path().join("ca");
-    let sign = |name: &str, validity: &str| {
-        let public = sshd.path(&format!("{name}.pub"));
-        let (ca, public) = (ca.to_str().unwrap(), public.to_str().unwrap());
-        ssh_keygen(&["-s", ca, "-I", "test", "-n", "root", "-V", validity, public]);
-    };
+    let (sshd, ca) = sshd_with_ca("");
+    let sign = |name: &str, validity: &str| sign(&sshd, &ca, name, validity);
     for (name, kind) in [("rsa", "rsa"), ("ec", "ecdsa"), ("ed", "ed25519")] {
         keygen(&sshd.path(name), kind, "");
         sign(name, "-1h:+1h");
@@ -187,6 +190,68 @@ async fn certificates() {
     };
     let error = refused(&plan).await;
     assert!(error.contains("old-cert.pub, expired"), "{error}");
+}
+
+/// As some authorities give them for hours, here for seconds. What is shown fits into the tries that the server allows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_certificate_lets_further_connections_in() {
+    let (sshd, ca) = sshd_with_ca("MaxAuthTries 3");
+    keygen(&sshd.path("short"), "ed25519", "");
+    sign(&sshd, &ca, "short", "-1h:+12s");
+    let expired = Instant::now() + Duration::from_secs(14);
+    let plan = SshPlan {
+        identities: vec![sshd.path("short")],
+        ..sshd.plan()
+    };
+    let by = CarrierPlan {
+        kind: CarrierKind::Russh,
+        why: "a test".into(),
+        client: sshd.client(&[]),
+    };
+    let carrier = AnyCarrier::connect(&by, &plan, Arc::new(NoPrompter));
+    let carrier = carrier.await.unwrap();
+    while carrier.connections() < 2 {
+        assert!(Instant::now() < expired);
+        sleep(Duration::from_millis(50)).await;
+    }
+    sleep_until(expired.into()).await;
+    sign(&sshd, &ca, "short", "-1h:+1h");
+    // Names have a connection of their own.
+    let echo = Echo::start().await;
+    let far = Far {
+        target: echo.target(),
+        name: Some("localhost".into()),
+    };
+    carrier.open_far(local(1), far).await.unwrap();
+    assert_eq!(carrier.connections(), 3);
+    carrier.shutdown().await;
+}
+
+/// RequiredRSASize counts for the user's keys as for the server's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_rsa_key_is_not_offered() {
+    let sshd = Sshd::start("");
+    let short = sshd.path("short");
+    // Of 3,072 bits.
+    keygen(&short, "rsa", "");
+    authorize(&sshd, &["short"]);
+    let agent = RealAgent::start(&sshd.path("agent"));
+    agent.add(&short);
+    let by_file = SshPlan {
+        identities: vec![short],
+        ..sshd.plan()
+    };
+    let by_agent = SshPlan {
+        identities: Vec::new(),
+        ..with_agent(sshd.plan(), agent.socket())
+    };
+    for mut plan in [by_file, by_agent] {
+        plan.required_rsa_size = 3072;
+        login(&plan).await.unwrap();
+        plan.required_rsa_size = 3073;
+        let error = refused(&plan).await;
+        assert!(error.contains("(shorter than RequiredRSASize)"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

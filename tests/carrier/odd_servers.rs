@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use russh::keys::{Algorithm, PrivateKey};
@@ -40,13 +40,37 @@ const LONG: Duration = Duration::from_secs(60);
 /// How often the server was asked for [`SILENT`].
 static SILENT_OPENS: LazyLock<watch::Sender<usize>> = LazyLock::new(watch::Sender::default);
 
-struct Odd;
+/// Who gets an answer to the first session after [`LATE`], and a refusal; everybody else's is refused at once.
+const LATECOMER: &str = "late";
+/// Longer than it is waited for.
+const LATE: Duration = Duration::from_secs(4);
+
+#[derive(Default)]
+struct Odd {
+    is_late: bool,
+}
 
 impl Handler for Odd {
     type Error = russh::Error;
 
-    async fn auth_none(&mut self, _user: &str) -> Result<Auth, russh::Error> {
+    async fn auth_none(&mut self, user: &str) -> Result<Auth, russh::Error> {
+        self.is_late = user == LATECOMER;
         Ok(Auth::Accept)
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        _channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        let wait = if self.is_late { LATE } else { Duration::ZERO };
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let reason = ChannelOpenFailure::AdministrativelyProhibited;
+            reply.reject(reason).await;
+        });
+        Ok(())
     }
 
     async fn channel_open_direct_tcpip(
@@ -150,7 +174,8 @@ async fn start() -> (TempDir, SshPlan) {
         while let Ok((stream, _)) = listener.accept().await {
             let config = Arc::clone(&config);
             tokio::spawn(async move {
-                if let Ok(session) = russh::server::run_stream(config, stream, Odd).await {
+                if let Ok(session) = russh::server::run_stream(config, stream, Odd::default()).await
+                {
                     let _ = session.await;
                 }
             });
@@ -338,4 +363,30 @@ async fn silent_hosts_do_not_delay_a_live_one() {
     let (mut reader, _writer) = open.expect("in front of those that wait").unwrap();
     assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
     scan.shutdown().await;
+}
+
+/// The refusal comes while another open waits for its answer, whose it is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_refused_late_holds_nothing_up() {
+    let (_dir, plan) = start().await;
+    let plan = SshPlan {
+        user: LATECOMER.to_owned(),
+        ..plan
+    };
+    let began = Instant::now();
+    let carrier = RusshCarrier::connect(&plan, Arc::new(NoPrompter)).await;
+    let carrier = Arc::new(carrier.unwrap());
+    assert!(began.elapsed() < LATE);
+    let waiting = Arc::clone(&carrier);
+    let waiting = tokio::spawn(async move { waiting.open(source(), target(SILENT)).await.is_ok() });
+    let open = carrier.open(source(), target(ECHO)).await;
+    let (mut reader, mut writer) = open.unwrap();
+    assert_eq!(reader.read().await.unwrap().unwrap(), "hello");
+    while began.elapsed() < LATE + Duration::from_secs(1) {
+        writer.write(Bytes::from_static(b"x")).await.unwrap();
+        let echo = timeout(Duration::from_secs(3), reader.read()).await;
+        assert_eq!(echo.expect("no pause").unwrap().unwrap(), "x");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    waiting.abort();
 }

@@ -476,6 +476,30 @@ async fn a_used_up_master_is_replaced_and_no_flow_dies() {
     carrier.shutdown().await;
 }
 
+/// Nor is a master that a flow keeps used up by being asked for signs of life.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_outlives_any_number_of_checks() {
+    let sshd = Sshd::start("");
+    let echo = Echo::start().await;
+    let carrier = connect(&sshd).await;
+    let (mut reader, mut writer) = carrier.open(local(1), echo.target()).await.unwrap();
+    for _ in 0..80 {
+        let mut checks = JoinSet::new();
+        for _ in 0..100 {
+            let carrier = Arc::clone(&carrier);
+            checks.spawn(async move { carrier.check().await });
+        }
+        checks.join_all().await;
+    }
+    // From here on by a session, of which the server allows ten at a time.
+    for _ in 0..8_500 {
+        carrier.check().await;
+    }
+    writer.write(Bytes::from_static(b"x")).await.unwrap();
+    assert_eq!(reader.read().await.unwrap().unwrap(), "x");
+    carrier.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logins_that_fail_are_told_apart() {
     let sshd = Sshd::start("");

@@ -2,16 +2,20 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
 use underpass::carrier::{
-    CommandEnd, ConnectError, HostKeyError, Link, LostReason, NoPrompter, RusshCarrier,
+    CommandEnd, ConnectError, HostKeyError, Link, LostReason, NoPrompter, OpensshCarrier, Prompter,
+    RusshCarrier,
 };
 use underpass::net::{ByteReader, ByteWriter, Carrier, Target};
 use underpass::plan::{AddressFamily, Dialling, Keepalive, Route, SshPlan};
@@ -338,6 +342,57 @@ async fn a_command_that_was_not_let_in_on_the_way() {
             "{error}"
         );
     }
+}
+
+/// A display at which nobody is.
+const NO_DISPLAY: &str = ":nobody";
+
+/// ssh asks in a window where the environment has one, so that this test runs again in a process with such.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_in_the_background_opens_no_window() {
+    if std::env::var_os("DISPLAY").is_none_or(|display| display != NO_DISPLAY) {
+        let dir = TempDir::new_in("/tmp").unwrap();
+        let program = dir.path().join("askpass");
+        fs::write(&program, "#!/bin/sh\ntouch \"$0.asked\"\nexit 1\n").unwrap();
+        fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
+        let test = "a_login_in_the_background_opens_no_window";
+        let mut again = rig::one_test(module_path!(), test);
+        again.env("DISPLAY", NO_DISPLAY).env("SSH_ASKPASS", program);
+        // Nor on a terminal, where somebody runs this there.
+        again.env("SSH_ASKPASS_REQUIRE", "prefer");
+        rig::assert_passes(again);
+        return;
+    }
+    let program = std::env::var("SSH_ASKPASS").unwrap();
+    let window = Path::new(&program).with_extension("asked");
+    let sshd = Sshd::start("");
+    let hop = sshd.path("hop");
+    let (port, known_hosts) = (sshd.plan().port, sshd.path("known_hosts"));
+    let command = format!(
+        "ssh -F none -p {port} -i {} -o UserKnownHostsFile={} -o IdentityAgent=none -W 127.0.0.1:{port} root@127.0.0.1",
+        hop.display(),
+        known_hosts.display()
+    );
+    let plan = by_command(&command, sshd.plan());
+    fs::copy(sshd.path("id_ed25519"), &hop).unwrap();
+    let by_ssh = sshd.client(&["-o", &format!("ProxyCommand={command}")]);
+    let by_ssh = OpensshCarrier::connect(&plan, &by_ssh).await.unwrap();
+    let built_in = connect(&plan).await.unwrap();
+    let hop = hop.to_str().unwrap();
+    let lock = Command::new("ssh-keygen")
+        .args(["-q", "-p", "-N", "secret", "-f", hop])
+        .status();
+    assert!(lock.unwrap().success());
+    assert!(by_ssh.again(false).await.is_err());
+    assert!(built_in.again(None).await.is_err());
+    assert!(!window.exists());
+    // Who was called is asked.
+    assert!(by_ssh.again(true).await.is_err());
+    assert!(window.exists());
+    fs::remove_file(&window).unwrap();
+    let person: Arc<dyn Prompter> = Arc::new(NoPrompter);
+    assert!(built_in.again(Some(person)).await.is_err());
+    assert!(window.exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

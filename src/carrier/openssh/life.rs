@@ -1,7 +1,9 @@
 //! Whether the server is still there.
 //!
 //! ssh answers a global request on its control socket by closing it, so the question is an open of a channel type that
-//! no server has: the refusal is the sign of life. It costs the master one of its places, as any refused open does.
+//! no server has: the refusal is the sign of life. It costs the master one of its places, as any refused open does. A master
+//! that has refused many asks by a session, whose place is free again when it is closed. Where that is refused, or no place
+//! is left, nothing is asked: ssh's own ServerAliveInterval goes on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::connection::Connection;
-use super::shared::Owner;
+use super::shared::{Owner, Shared};
 use crate::carrier::channels::ChannelType;
 use crate::carrier::error::LostReason;
 use crate::carrier::link::LIFE;
@@ -44,12 +46,28 @@ impl Connection {
 
     /// Resolves, to whatever, with the answer. `None` where there is no room for a question.
     pub(super) fn ask(&self) -> Option<oneshot::Receiver<()>> {
+        self.with(|shared, _| shared.ask())
+    }
+}
+
+impl Shared {
+    fn ask(&mut self) -> Option<oneshot::Receiver<()>> {
+        let burden = self.burden();
+        let by_session = burden.is_due();
+        if burden.is_full() || (by_session && self.refuses_sessions) {
+            return None;
+        }
+        let kind = match by_session {
+            true => ChannelType::session(),
+            false => ChannelType::new(NO_TYPE, []),
+        };
         let (sender, answer) = oneshot::channel();
-        self.with(|shared, _| {
-            let id = shared.channels.open(ChannelType::new(NO_TYPE, [])).ok()?;
-            shared.owners.insert(id, Owner::Sign { _asks: sender });
-            Some(())
-        })?;
+        let id = self.channels.open(kind).ok()?;
+        let sign = Owner::Sign {
+            by_session,
+            _asks: sender,
+        };
+        self.owners.insert(id, sign);
         Some(answer)
     }
 }
@@ -61,4 +79,92 @@ pub(super) async fn check_all(connections: Vec<Arc<Connection>>) {
         checks.spawn(async move { connection.check().await });
     }
     while checks.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use bytes::{Buf, Bytes};
+
+    use super::*;
+    use crate::carrier::channels::Outgoing;
+    use crate::carrier::openssh::shared::After;
+
+    /// What the master is sent next.
+    fn sent(shared: &mut Shared) -> Vec<u8> {
+        let mut out = Outgoing::default();
+        shared.channels.poll_output(Instant::now(), &mut out);
+        out.copy_to_bytes(out.remaining()).into()
+    }
+
+    /// The master is sent an open of a channel of this type: its number.
+    fn opened(shared: &mut Shared, kind: &str) -> u32 {
+        let sent = sent(shared);
+        let mut parts = sent.windows(kind.len());
+        let at = parts.position(|part| part == kind.as_bytes()).unwrap() + kind.len();
+        u32::from_be_bytes(sent[at..at + 4].try_into().unwrap())
+    }
+
+    fn hear(shared: &mut Shared, number: u8, fields: &[u32]) {
+        let fields = fields.iter().flat_map(|field| field.to_be_bytes());
+        let message: Bytes = std::iter::once(number).chain(fields).collect();
+        let now = Instant::now();
+        if let Some(event) = shared.channels.handle(now, message).unwrap() {
+            shared.hear(now, event, &mut After::default());
+        }
+    }
+
+    /// The server refuses an open of this type.
+    fn refuse(shared: &mut Shared, kind: &str) {
+        let id = opened(shared, kind);
+        hear(shared, 92, &[id, 3, 0, 0]);
+    }
+
+    /// As many questions as there may be that cost the master a place each.
+    fn due() -> Shared {
+        let mut shared = Shared::default();
+        while !shared.burden().is_due() {
+            shared.ask().unwrap();
+            refuse(&mut shared, NO_TYPE);
+        }
+        shared
+    }
+
+    #[test]
+    fn from_some_refused_opens_on_a_sign_of_life_costs_no_place() {
+        let mut shared = due();
+        let refused = shared.burden().refused;
+        for _ in 0..3 {
+            let mut answer = shared.ask().unwrap();
+            let id = opened(&mut shared, "session");
+            hear(&mut shared, 91, &[id, 7, 1000, 1000]);
+            assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+            // CLOSE both ways.
+            assert!(sent(&mut shared).ends_with(&[97, 0, 0, 0, 7]));
+            hear(&mut shared, 97, &[id]);
+            assert_eq!(shared.burden().channels, 0);
+        }
+        assert_eq!(shared.burden().refused, refused);
+    }
+
+    #[test]
+    fn a_server_without_sessions_is_asked_no_more() {
+        let mut shared = due();
+        shared.ask().unwrap();
+        refuse(&mut shared, "session");
+        assert!(shared.ask().is_none());
+        assert!(sent(&mut shared).is_empty());
+    }
+
+    #[test]
+    fn nothing_is_asked_where_no_place_is_left() {
+        let mut shared = due();
+        while !shared.burden().is_full() {
+            shared.channels.open(ChannelType::session()).unwrap();
+            refuse(&mut shared, "session");
+        }
+        assert!(shared.ask().is_none());
+        assert!(sent(&mut shared).is_empty());
+    }
 }

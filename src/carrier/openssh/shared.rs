@@ -70,6 +70,8 @@ pub(super) struct Shared {
     pub(super) owners: HashMap<ChannelId, Owner>,
     /// One of the owners is the first session's.
     pub(super) has_session: bool,
+    /// No sign of life is to be had by a session.
+    pub(super) refuses_sessions: bool,
     /// The writer has nothing to do, and waits to be told.
     pub(super) is_writer_idle: bool,
     /// Then it has something to do all the same.
@@ -91,7 +93,11 @@ pub(super) enum Owner {
     /// Who asks for a tunnel.
     Tunnel(oneshot::Sender<Result<(), Refusal>>),
     /// Who waits for a sign of life; dropped with the answer.
-    Sign { _asks: oneshot::Sender<()> },
+    Sign {
+        /// By a session, whose refusal is one for good.
+        by_session: bool,
+        _asks: oneshot::Sender<()>,
+    },
 }
 
 /// The first session of a connection.
@@ -125,6 +131,7 @@ impl Default for Shared {
             channels: Channels::new(Config::default()),
             owners: HashMap::new(),
             has_session: false,
+            refuses_sessions: false,
             is_writer_idle: false,
             writer_wakes: None,
             is_lost: false,
@@ -227,7 +234,7 @@ impl Shared {
         Ok(())
     }
 
-    fn hear(&mut self, now: Instant, event: Event, after: &mut After) {
+    pub(super) fn hear(&mut self, now: Instant, event: Event, after: &mut After) {
         match event {
             Event::Opened(id) => self.opened(id, after),
             Event::Refused { id, reason, text } => self.refused(id, reason, &text, after),
@@ -295,6 +302,10 @@ impl Shared {
             Some(Owner::Tunnel(answer)) => {
                 // Who has asked may have stopped waiting.
                 let _ = answer.send(Err(reason));
+                return;
+            }
+            Some(Owner::Sign { by_session, .. }) => {
+                self.refuses_sessions |= by_session;
                 return;
             }
             _ => return,

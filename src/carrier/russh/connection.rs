@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use russh::client::{Handle, Msg};
 use russh::keys::PublicKey;
 use russh::{ChannelStream, Disconnect};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::backlog::Store;
@@ -31,17 +32,20 @@ const RETIRE_KEPT: u64 = 16 << 20;
 
 /// One connection. Its session ends when this and all its streams are dropped.
 pub(super) struct Connection {
-    handle: Handle<ClientHandler>,
+    handle: Arc<Handle<ClientHandler>>,
     load: Arc<Load>,
     base: Base,
     host_key: Option<PublicKey>,
     cipher: String,
     vigil: Vigil,
+    /// Dropped with the connection: its first session is waited for no longer.
+    _life: oneshot::Sender<()>,
 }
 
 impl Connection {
+    /// `life` is dropped with it.
     pub(super) fn new(
-        handle: Handle<ClientHandler>,
+        (handle, life): (Arc<Handle<ClientHandler>>, oneshot::Sender<()>),
         load: Arc<Load>,
         base: Base,
         host_key: Option<PublicKey>,
@@ -54,6 +58,7 @@ impl Connection {
             host_key,
             cipher,
             vigil: Vigil::default(),
+            _life: life,
         }
     }
 

@@ -18,6 +18,8 @@ use crate::carrier::link::next_number;
 const KEPT_PER_RESET: u64 = 4096;
 /// What russh keeps for a refused open, in bytes (one message in a queue that nobody reads after the login).
 const KEPT_PER_REFUSAL: u64 = 1024;
+/// From when on a person is told of it, in bytes. A connection that another one can replace does not come so far.
+const MUCH_KEPT: u64 = 256 << 20;
 
 /// For how long flows that are not read let all in, so that a loss is noticed behind what they leave on the wire.
 const SUSPICION: Duration = Duration::from_secs(10);
@@ -129,6 +131,11 @@ impl Load {
     /// Memory that russh will not give back while the connection lives, in bytes, about.
     pub(super) fn kept(&self) -> u64 {
         self.kept.load(Relaxed)
+    }
+
+    /// Whether that is so much that a person is to know.
+    pub(super) fn keeps_much(&self) -> bool {
+        self.kept() > MUCH_KEPT
     }
 
     /// Where the texts of refused opens are handed over.
@@ -368,6 +375,17 @@ mod tests {
         assert!(!may_take().await);
         let _other = load.channel();
         assert!(may_take().await);
+    }
+
+    #[test]
+    fn what_is_kept_is_much_from_some_time_on() {
+        let load = Load::new(Arc::default());
+        for _ in 0..MUCH_KEPT / KEPT_PER_RESET {
+            load.add_reset();
+        }
+        assert!(!load.keeps_much());
+        load.add_refusal();
+        assert!(load.keeps_much());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use russh::client::{Config, Handle, connect_stream};
 use russh::{ChannelMsg, Limits, Preferred, SshId};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -25,6 +26,7 @@ use super::refusal::Refusals;
 use super::route::{self, Base, Known, Way};
 use super::server::Server;
 use super::tcp::AckAtOnce;
+use crate::carrier::detach::detached;
 use crate::carrier::error::{ConnectError, LostReason, Stage};
 use crate::carrier::expired::Expiry;
 use crate::carrier::prompt::Prompter;
@@ -90,7 +92,7 @@ pub(super) struct How<'a> {
     /// What let us in before: tried first, unless that asks somebody and nobody may be asked; and the server's key, the
     /// only one that will do.
     pub(super) before: Option<&'a Access>,
-    /// A further connection beside the one that `before` is from: over the same way, with the same credential.
+    /// A further connection beside the one that `before` is from: over the same way, and nobody is to notice.
     pub(super) is_further: bool,
     /// Who is asked what has to be asked; `None` where nobody may be.
     pub(super) prompter: Option<Arc<dyn Prompter>>,
@@ -125,22 +127,18 @@ impl<'a> How<'a> {
     }
 }
 
-/// Makes a further connection with what let the first one in, and asks nobody.
+/// Makes a further connection with what let the first one in, or with what there is now where that is not taken any more, and
+/// asks nobody.
 ///
 /// # Errors
 /// [`ConnectError`], also when somebody would have to be asked.
-pub(super) async fn further(
-    plan: &SshPlan,
-    access: &Access,
-    common: Arc<Common>,
-) -> Result<Connection, ConnectError> {
+pub(super) async fn further(plan: &SshPlan, access: &Access, common: Arc<Common>) -> LoggedIn {
     let how = How {
         before: Some(access),
         is_further: true,
         prompter: None,
     };
-    let (connection, _) = log_in(plan, how, common).await?;
-    Ok(connection)
+    log_in(plan, how, common).await
 }
 
 /// A connection, and what let us in.
@@ -245,15 +243,16 @@ impl Start {
         how: &How<'_>,
         keyring: &Keyring,
     ) -> Result<Credential, ConnectError> {
+        let mut authentication = self.authentication(plan, how, keyring);
         if let Some(before) = how.credential() {
-            let again = self.authentication(plan, how, keyring);
-            match again.again(before).await {
+            match authentication.again(before).await {
                 Ok(()) => return Ok(before.clone()),
-                Err(ConnectError::Refused { .. }) if !how.is_further => {}
+                // A certificate may have been renewed since.
+                Err(ConnectError::Refused { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        self.authentication(plan, how, keyring).any().await
+        authentication.any().await
     }
 
     fn authentication<'a>(
@@ -270,6 +269,7 @@ impl Start {
             prompter,
             keyring.clone(),
         )
+        .silently(how.is_further)
     }
 
     /// Where the way came to its end during the login, that is the reason.
@@ -290,11 +290,10 @@ impl Start {
         // sshd leaves Nagle's algorithm on until a session runs something (packet.c
         // ssh_packet_set_interactive); the option stays when the session has ended. Without it every short exchange
         // would stall for the 40 ms of our delayed ACK.
-        let session = tokio::time::timeout(
-            SESSION_TIMEOUT,
-            run_true(&self.handle, self.load.refusals(), expiry),
-        )
-        .await;
+        let handle = Arc::new(self.handle);
+        let (life, over) = oneshot::channel();
+        let session = first_session(Arc::clone(&handle), Arc::clone(&self.load), expiry, over);
+        let session = timeout(SESSION_TIMEOUT, detached(session)).await;
         if !session.unwrap_or(false) {
             debug!("the server runs no session: acknowledging at once instead");
             self.ack_at_once.store(true, Relaxed);
@@ -306,7 +305,7 @@ impl Start {
             host_key, cipher, ..
         } = &*self.handshake;
         Connection::new(
-            self.handle,
+            (handle, life),
             self.load,
             self.base,
             host_key.get().map(|accepted| accepted.key.clone()),
@@ -380,6 +379,19 @@ fn config(plan: &SshPlan, preferred: Preferred, window_size: u32) -> Config {
         keepalive_max: unanswered,
         nodelay: true,
         ..Config::default()
+    }
+}
+
+/// [`run_true`], answered late or not; until the connection is dropped, which a server without an answer is not to keep.
+async fn first_session(
+    handle: Arc<Handle<ClientHandler>>,
+    load: Arc<Load>,
+    expiry: Option<Expiry>,
+    over: oneshot::Receiver<()>,
+) -> bool {
+    tokio::select! {
+        runs = run_true(&handle, load.refusals(), expiry) => runs,
+        _ = over => false,
     }
 }
 

@@ -95,8 +95,9 @@ impl RusshCarrier {
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::Refused`], too, where somebody would have to be asked.
     pub async fn again(&self, prompter: Option<Arc<dyn Prompter>>) -> Result<Self, ConnectError> {
+        let access = self.pool.access();
         let how = How {
-            before: Some(self.pool.access()),
+            before: Some(&access),
             is_further: false,
             prompter,
         };
@@ -120,12 +121,14 @@ impl RusshCarrier {
             ..plan.clone()
         };
         let how = How {
-            before: Some(access),
+            before: Some(&access),
             is_further: true,
             prompter: None,
         };
         let carrier = Self::log_in(&plan, how).await;
-        carrier.map_err(|error| NoMore::of(&error))
+        let carrier = carrier.map_err(|error| NoMore::of(&error))?;
+        self.pool.renew(carrier.pool.access());
+        Ok(carrier)
     }
 
     /// How many channels there are, with those that are to be opened.

@@ -102,6 +102,16 @@ impl Candidate {
         matches!(self.offer, Offer::Certificate(_))
     }
 
+    /// Length of an RSA key in bits, where it is one that is known.
+    pub(super) fn rsa_bits(&self) -> Option<u32> {
+        let key = match &self.offer {
+            Offer::Key(key) => key.key_data(),
+            Offer::Certificate(certificate) => certificate.public_key(),
+            Offer::Locked => return None,
+        };
+        key.rsa().map(|key| key.key_size())
+    }
+
     /// Whether both would be the same to the server.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (&self.offer, &other.offer) {

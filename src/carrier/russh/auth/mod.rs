@@ -101,8 +101,15 @@ pub(super) struct Authentication<'a> {
     load: &'a Load,
     /// `None` where nobody may be asked.
     prompter: Option<Arc<dyn Prompter>>,
+    /// What asks somebody who is not there, a touch, is left out.
+    is_silent: bool,
     keyring: Keyring,
     tried: Tried,
+    /// What the server told who had shown nothing yet.
+    offered: Vec<String>,
+    /// What it has taken so far, and which keys it would not take next.
+    steps: Vec<Step>,
+    not_taken: Vec<Candidate>,
     /// What the server would go on with.
     methods: MethodSet,
     agent: Option<Agent>,
@@ -128,8 +135,12 @@ impl<'a> Authentication<'a> {
             plan,
             load,
             prompter: prompter.filter(|_| !plan.login.batch),
+            is_silent: false,
             keyring,
             tried: Tried::default(),
+            offered: Vec::new(),
+            steps: Vec::new(),
+            not_taken: Vec::new(),
             methods: MethodSet::empty(),
             agent: None,
             candidates: None,
@@ -139,35 +150,37 @@ impl<'a> Authentication<'a> {
         }
     }
 
-    /// Tries what there is until the server lets us in.
+    /// The same, of which nobody is to know where `is_silent`: no key is used that is to be touched.
+    pub(super) fn silently(self, is_silent: bool) -> Self {
+        Self { is_silent, ..self }
+    }
+
+    /// Tries what there is until the server lets us in, but for what it has refused by now.
     ///
     /// # Errors
     /// [`ConnectError::Refused`], [`ConnectError::TooManyTries`], [`ConnectError::Unanswered`] or
     /// [`ConnectError::Ended`].
     pub(super) async fn any(mut self) -> Result<Credential, ConnectError> {
-        if self.none().await? {
-            return Ok(Credential::new(vec![Step::Nothing], Vec::new()));
+        if self.methods.is_empty() {
+            if self.none().await? {
+                return Ok(Credential::new(vec![Step::Nothing], Vec::new()));
+            }
+            self.offered = names(&self.methods);
         }
-        let offered: Vec<String> = self
-            .methods
-            .iter()
-            .map(|method| <&str>::from(method).to_owned())
-            .collect();
         let mut left = self.enabled();
-        let mut steps = Vec::new();
-        while steps.len() < MAX_STEPS {
+        while self.steps.len() < MAX_STEPS {
             let next = left.iter().position(|method| self.methods.contains(method));
             let Some(index) = next else {
                 break;
             };
-            match self.attempt(left[index], &steps).await? {
+            match self.attempt(left[index]).await? {
                 Progress::Done(step) => {
-                    steps.push(step);
-                    return Ok(Credential::new(steps, offered));
+                    self.steps.push(step);
+                    return Ok(Credential::new(self.steps, self.offered));
                 }
                 Progress::Partly(step) => {
                     info!("{} was taken; the server wants more", step.describe());
-                    steps.push(step);
+                    self.went_on(step);
                     left = self.enabled();
                 }
                 Progress::Exhausted => {
@@ -181,8 +194,9 @@ impl<'a> Authentication<'a> {
     /// Does what let us in before, and asks nobody.
     ///
     /// # Errors
-    /// As [`any`](Self::any).
-    pub(super) async fn again(mut self, credential: &Credential) -> Result<(), ConnectError> {
+    /// As [`any`](Self::any), which may go on from there.
+    pub(super) async fn again(&mut self, credential: &Credential) -> Result<(), ConnectError> {
+        self.offered = credential.methods().to_vec();
         for step in credential.steps() {
             let verdict = match step {
                 Step::Nothing if self.none().await? => Verdict::Taken,
@@ -191,11 +205,17 @@ impl<'a> Authentication<'a> {
             };
             match verdict {
                 Verdict::Taken => return Ok(()),
-                Verdict::Partly => {}
+                Verdict::Partly => self.went_on(step.clone()),
                 Verdict::Refused => break,
             }
         }
         Err(self.refused())
+    }
+
+    /// The server has taken `step` and wants more, for which it may take what it refused before.
+    fn went_on(&mut self, step: Step) {
+        self.steps.push(step);
+        self.not_taken.clear();
     }
 
     /// The methods that the plan allows, in order.
@@ -214,13 +234,9 @@ impl<'a> Authentication<'a> {
         order.into_iter().filter(is_on).collect()
     }
 
-    async fn attempt(
-        &mut self,
-        method: MethodKind,
-        steps: &[Step],
-    ) -> Result<Progress, ConnectError> {
+    async fn attempt(&mut self, method: MethodKind) -> Result<Progress, ConnectError> {
         match method {
-            MethodKind::PublicKey => self.public_key(steps).await,
+            MethodKind::PublicKey => self.public_key().await,
             MethodKind::KeyboardInteractive => self.dialog().await,
             MethodKind::Password => self.password().await,
             _ => Ok(Progress::Exhausted),
@@ -277,6 +293,11 @@ impl<'a> Authentication<'a> {
         }
         self.judge(result).await
     }
+}
+
+fn names(methods: &MethodSet) -> Vec<String> {
+    let names = methods.iter().map(<&str>::from);
+    names.map(str::to_owned).collect()
 }
 
 /// Awaits the server's answer, as long as sshd itself would wait.

@@ -14,28 +14,33 @@ use super::{Authentication, Progress, Step, Verdict, ask, in_time};
 use crate::carrier::error::ConnectError;
 
 impl Authentication<'_> {
-    /// Offers one key after the other, but for those that `steps` has used: a server that wants two keys wants two
-    /// different ones.
-    pub(super) async fn public_key(&mut self, steps: &[Step]) -> Result<Progress, ConnectError> {
+    /// Offers one key after the other, but for those that the server has taken: one that wants two keys wants two
+    /// different ones. Nor is one offered again that it has just refused.
+    pub(super) async fn public_key(&mut self) -> Result<Progress, ConnectError> {
         let candidates = match self.candidates.take() {
             Some(candidates) => candidates,
             None => self.prepare().await,
         };
-        let is_used = |candidate: &Candidate| {
-            steps
-                .iter()
-                .any(|step| matches!(step, Step::Key(used) if used.is_same(candidate)))
-        };
-        for candidate in candidates.iter().filter(|one| !is_used(one)) {
+        for candidate in &candidates {
+            if !self.is_to_be_tried(candidate) {
+                continue;
+            }
             let verdict = self.offer(candidate).await?;
             let step = || Step::Key(Box::new(candidate.clone()));
             if let Some(progress) = verdict.progress(step) {
-                self.candidates = Some(candidates.clone());
+                self.candidates = Some(candidates);
                 return Ok(progress);
             }
         }
         self.candidates = Some(candidates);
         Ok(Progress::Exhausted)
+    }
+
+    fn is_to_be_tried(&self, candidate: &Candidate) -> bool {
+        let is_used = |step: &Step| matches!(step, Step::Key(used) if used.is_same(candidate));
+        let is_refused = |refused: &Candidate| refused.is_same(candidate);
+        let asks = self.is_silent && !candidate.is_silent();
+        !asks && !self.steps.iter().any(is_used) && !self.not_taken.iter().any(is_refused)
     }
 
     /// Offers what was taken before, with nobody there.
@@ -206,7 +211,13 @@ impl Authentication<'_> {
             }
         };
         match result {
-            Ok(result) => self.judge_as(name, &result).await,
+            Ok(result) => {
+                let verdict = self.judge_as(name, &result).await?;
+                if verdict == Verdict::Refused {
+                    self.not_taken.push(candidate.clone());
+                }
+                Ok(verdict)
+            }
             Err(error) => {
                 self.tried.unusable(name, error);
                 if self.handle.is_closed() {
@@ -245,7 +256,7 @@ impl Authentication<'_> {
     }
 
     /// The hash that an RSA signature is to use, `None` for other keys. The outer `None`: the user's list or the
-    /// server's does not have this type of key, which is noted.
+    /// server's does not have this type of key, or it is too short, which is noted.
     async fn hash_for(
         &mut self,
         name: &str,
@@ -259,6 +270,11 @@ impl Authentication<'_> {
         if !Accepted::new(names).takes(&algorithm, is_certificate) {
             let why = "not in PubkeyAcceptedAlgorithms";
             self.tried.unusable(name, why);
+            return Ok(None);
+        }
+        let required = self.plan.required_rsa_size;
+        if candidate.rsa_bits().is_some_and(|bits| bits < required) {
+            self.tried.unusable(name, "shorter than RequiredRSASize");
             return Ok(None);
         }
         if !matches!(algorithm, Algorithm::Rsa { .. }) {

@@ -39,7 +39,8 @@ pub(super) struct Pool {
     plan: SshPlan,
     /// How many connections there should be, where that does not depend on the flows.
     asked: Option<usize>,
-    access: Access,
+    /// What let the last connection in.
+    access: Mutex<Access>,
     connections: Mutex<Vec<Arc<Connection>>>,
     common: Arc<Common>,
     /// Rung after every look at the connections.
@@ -55,6 +56,8 @@ pub(super) struct Pool {
     growing: AtomicBool,
     /// No further connection is to be made.
     closing: AtomicBool,
+    /// It was said how much a connection keeps.
+    is_told_of_kept: AtomicBool,
 }
 
 /// A connection, and a place on it.
@@ -78,7 +81,7 @@ impl Pool {
         let pool = Arc::new(Self {
             asked: asked(&plan),
             plan,
-            access,
+            access: Mutex::new(access),
             connections: Mutex::new(vec![Arc::new(first)]),
             common,
             tended: Notify::new(),
@@ -90,6 +93,7 @@ impl Pool {
             checks: AtomicU64::new(0),
             growing: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            is_told_of_kept: AtomicBool::new(false),
         });
         pool.common.changed.notify_one();
         // Weak inside: the task must not keep alive what its end depends on.
@@ -116,8 +120,18 @@ impl Pool {
         &self.plan
     }
 
-    pub(super) fn access(&self) -> &Access {
-        &self.access
+    pub(super) fn access(&self) -> Access {
+        self.lock_access().clone()
+    }
+
+    /// From here on this lets further connections in.
+    pub(super) fn renew(&self, access: Access) {
+        *self.lock_access() = access;
+    }
+
+    fn lock_access(&self) -> MutexGuard<'_, Access> {
+        // It is whole at every moment, whoever panicked.
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks every connection for a sign of life; those that give none are lost.
@@ -158,7 +172,7 @@ impl Pool {
     /// Whether a further connection is to be made, and can be now.
     fn can_grow(&self) -> bool {
         let now = Instant::now();
-        self.access.is_silent()
+        self.lock_access().is_silent()
             && self.should_grow(now)
             && self.retry().is_time(now)
             && !self.closing.load(Relaxed)
@@ -263,8 +277,21 @@ impl Pool {
                 pool.common.changed.notify_one();
             });
         }
+        self.tell_of_kept();
         self.tended.notify_waiters();
         ControlFlow::Continue(())
+    }
+
+    /// One line for a connection that none has replaced, however much it keeps.
+    fn tell_of_kept(&self) {
+        let keeps_much = self.list().iter().any(|c| c.load().keeps_much());
+        if keeps_much && !self.is_told_of_kept.swap(true, Relaxed) {
+            let server = &self.plan.alias;
+            warn!(
+                "{server}: an SSH connection keeps 256 MiB for flows that are over. A fresh one would free them, but cannot be made \
+                 without asking somebody: start underpass again, with a key in an agent if there can be one"
+            );
+        }
     }
 
     /// Watches the connections that flows hold up; when to look again.
@@ -344,9 +371,11 @@ impl Pool {
     async fn grow(&self) {
         let checks = self.checks.load(Relaxed);
         let common = Arc::clone(&self.common);
-        let login = login::further(&self.plan, &self.access, common);
+        let access = self.access();
+        let login = login::further(&self.plan, &access, common);
         let error = match tokio::time::timeout(LOGIN_TIMEOUT, login).await {
-            Ok(Ok(connection)) => {
+            Ok(Ok((connection, access))) => {
+                self.renew(access);
                 *self.retry() = Retry::default();
                 return self.add(Arc::new(connection), checks).await;
             }
