@@ -139,8 +139,8 @@
 //! relay. It asks the server's own name servers (`/etc/resolv.conf` over an exec, else over sftp), or those of `--dns-server`,
 //! over one stream each. With domains, other names go to the resolver that the host has, from the host, by datagrams as
 //! programs ask it, and over TCP what does not fit, or where datagrams stay without answers (`resolve/datagrams.rs`). A name that
-//! belongs to the far side is never asked elsewhere, but for the SSH server's own and those in the words of a ProxyCommand, without
-//! which there is no far side: while there is no connection the answer is SERVFAIL, a second after its loss and at once from then on.
+//! belongs to the far side is never asked elsewhere, but for the SSH server's own and those of hosts among the words of a ProxyCommand,
+//! as they are and below each domain of the `search` line, without which there is no far side: while there is no connection the answer is SERVFAIL, a second after its loss and at once from then on.
 //!
 //! Where a network is shown as another one, addresses in answers are written over where they stand, hints of HTTPS records with
 //! them, and the name of an address is asked for as that of the one it stands for. The answer no longer says that its signatures

@@ -183,23 +183,22 @@ fn instance(
     attached: Option<Attached>,
 ) -> Result<up::Instance, Exit> {
     let (typed, dns, beside) = (typed.clone(), plan.dns.clone(), plan.beside.clone());
-    let replan = move || {
-        match resolve(&typed) {
+    let replan = move || match resolve(&typed) {
         // The resolver of the host has been told which names are ours.
-        Ok((plan, _)) if plan.dns != dns => Err(
-            "names (--dns, hosts by name) cannot change while it runs; start underpass again"
-                .into(),
-        ),
+        Ok((plan, _)) if plan.dns != dns => Err(stays("names (--dns, hosts by name)")),
         // What may be captured depends on it.
-        Ok((plan, _)) if plan.beside != beside => Err(
-            "what carries UDP, pings and packets (--tunnel, --udp, --ping) cannot change while it runs; start underpass again"
-                .into(),
-        ),
+        Ok((plan, _)) if plan.beside != beside => Err(stays(
+            "what carries UDP, pings and packets (--tunnel, --udp, --ping)",
+        )),
         Ok((plan, _)) => Ok(plan.capture),
         Err(error) => Err(error.to_string()),
-    }
     };
     up::Instance::new(&plan.instance, apart, attached, Arc::new(replan))
+}
+
+/// Why a reload is refused.
+fn stays(what: &str) -> String {
+    format!("{what} cannot change while it runs; start underpass again")
 }
 
 /// Who writes the pid file where a caller of sudo may not: which one it is has to be known before privileges are given up.

@@ -153,7 +153,9 @@ mod tests {
         let (peer, accepted) = tokio::join!(socket.connect(address), listener.accept());
         let client = Client::new(accepted.unwrap().0, &all);
         let (reader, mut writer) = Arc::clone(&client).halves();
-        writer.write(vec![0; MUCH].into()).await.unwrap();
+        let written = writer.write(vec![0; MUCH].into());
+        let limit = std::time::Duration::from_secs(60);
+        tokio::time::timeout(limit, written).await.unwrap().unwrap();
         assert_eq!((all.open(), all.given()), (1, MUCH as u64));
         if is_told {
             writer.finish().await.unwrap();

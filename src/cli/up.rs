@@ -172,7 +172,7 @@ pub struct UpArgs {
     /// With exit code 0, as --idle-timeout.
     #[arg(long = "for", value_name = "TIME", help_heading = RUN, value_hint = ValueHint::Other)]
     pub limit: Option<String>,
-    /// End when no connection was open for this time, and nothing else passed
+    /// End when no connection was open for this time, and no datagram, ping or packet passed
     #[arg(long, value_name = "TIME", help_heading = RUN, value_hint = ValueHint::Other)]
     pub idle_timeout: Option<String>,
     /// Whether flows are written down.

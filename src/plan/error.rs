@@ -437,7 +437,8 @@ pub enum PlanWarning {
     /// All names are the far side's, and a command connects to the server.
     #[error(
         "all names are asked of the far side, and a ProxyCommand connects to {host}: after a lost connection it finds no names but those \
-             that are written in it; where it needs others, name the domains behind the server: --dns DOMAIN"
+             that are written in it as hosts (me@HOST, HOST:22, a.b); where it needs others, name the domains behind the server, of which it \
+             needs none: --dns DOMAIN"
     )]
     CommandUnderNames {
         /// The host that the command connects to, as typed.

@@ -4,12 +4,11 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::command;
 use super::ssh_config::{Query, Unheeded};
 
 /// RequiredRSASize where nothing was set, in bits.
 pub(super) const REQUIRED_RSA_SIZE: u32 = 1024;
-/// More words of a command are not taken for names.
-const MAX_WORDS: usize = 64;
 
 /// The server, how to get there, and how to log in. Names are those of ssh_config(5); tokens are expanded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,16 +137,13 @@ impl SshPlan {
         }
     }
 
-    /// The names that are looked up here when the server is connected to, and perhaps others: what a command looks up is known by
-    /// its words alone.
+    /// The names that are looked up here when the server is connected to, as far as they are known: of what a command looks up, the
+    /// hosts among its words.
     pub fn names_on_the_way(&self) -> Vec<&str> {
-        let command = self.commanded().map_or("", |(_, command)| command);
-        let words = command.split(|c: char| !c.is_alphanumeric() && !matches!(c, '-' | '.' | '_'));
         let hosts = self.servers().map(|server| server.host.as_str());
-        let hosts = hosts.filter(|host| host.parse::<IpAddr>().is_err());
-        hosts
-            .chain(words.filter(|word| may_be_a_name(word)).take(MAX_WORDS))
-            .collect()
+        let named = self.commanded().map(|(_, text)| command::hosts(text));
+        let all = hosts.chain(named.into_iter().flatten());
+        all.filter(|host| host.parse::<IpAddr>().is_err()).collect()
     }
 
     /// Whether there is to be one connection alone: as many as the user asks for. A command may be a cloud session that is slow,
@@ -218,11 +214,6 @@ impl SshPlan {
             None => format!("{name}, or ssh-add it"),
         }
     }
-}
-
-/// Whether a word of a command may be a host's name: it is no number, no address and no option.
-fn may_be_a_name(word: &str) -> bool {
-    !word.starts_with(['-', '.']) && word.contains(char::is_alphabetic)
 }
 
 /// How bytes get to a server.
@@ -376,35 +367,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_looks_up_the_names_in_its_words() {
-        let mut target = SshPlan::new("10.0.0.7", 22, "me");
-        let mut hop = SshPlan::new("bastion", 22, "me");
-        let of = |target: &SshPlan, hop: &SshPlan| {
-            let mut plan = target.clone();
-            plan.route = Route::Jump(Box::new(hop.clone()));
-            let names = plan.names_on_the_way();
-            names.into_iter().map(str::to_owned).collect::<Vec<_>>()
-        };
-        assert_eq!(of(&target, &hop), ["bastion"]);
-        target.host = "inner.example.com".into();
-        for (command, expected) in [
-            (
-                "ssh -W bastion:22 me@gw.example.com:2200",
-                &["ssh", "bastion", "me", "gw.example.com"][..],
-            ),
-            ("tool --host=gw_1 22 -p 192.0.2.1", &["tool", "gw_1"]),
-            (
-                "nc -x https://proxy.büro.example:3128",
-                &["nc", "https", "proxy.büro.example"],
-            ),
-            ("", &[]),
-        ] {
-            hop.route = Route::Command(command.into());
-            let expected = [&["inner.example.com", "bastion"], expected].concat();
-            assert_eq!(of(&target, &hop), expected, "{command}");
-        }
-        hop.route = Route::Command("w ".repeat(1000));
-        assert_eq!(of(&target, &hop).len(), 2 + MAX_WORDS);
+    fn names_on_the_way_are_those_of_servers_and_of_a_commands_hosts() {
+        let mut target = SshPlan::new("inner.example.com", 22, "me");
+        let mut hop = SshPlan::new("10.0.0.7", 22, "me");
+        hop.route = Route::Command("ssh -W 10.0.0.7:22 me@gw.example.com".into());
+        target.route = Route::Jump(Box::new(hop));
+        let names = ["inner.example.com", "gw.example.com"];
+        assert_eq!(target.names_on_the_way(), names);
     }
 
     #[test]

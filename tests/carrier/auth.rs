@@ -197,8 +197,8 @@ async fn certificates() {
 async fn a_renewed_certificate_lets_further_connections_in() {
     let (sshd, ca) = sshd_with_ca("MaxAuthTries 3");
     keygen(&sshd.path("short"), "ed25519", "");
-    sign(&sshd, &ca, "short", "-1h:+12s");
-    let expired = Instant::now() + Duration::from_secs(14);
+    sign(&sshd, &ca, "short", "-1h:+20s");
+    let expired = Instant::now() + Duration::from_secs(22);
     let plan = SshPlan {
         identities: vec![sshd.path("short")],
         ..sshd.plan()

@@ -199,6 +199,15 @@ fn comes_back(host: &Host, mut underpass: Underpass) {
     assert!(host.is_as_before(), "{}", host.conf());
 }
 
+/// The server's own name is asked of who knew it before.
+#[test]
+fn a_lost_connection_comes_back_by_name() {
+    let host = Host::new();
+    comes_back(&host, host.up());
+    let near = host.near.asked().join("\n");
+    assert!(!near.contains("corp.internal"), "{near}");
+}
+
 /// So are those that a command names, and what the C library makes of a short one.
 #[test]
 fn a_lost_connection_comes_back_by_a_commands_name_and_by_a_short_one() {
@@ -210,15 +219,6 @@ fn a_lost_connection_comes_back_by_a_commands_name_and_by_a_short_one() {
     for (server, args) in [("prod", by_command), ("gw", names)] {
         comes_back(&host, host.up_at(server, &args));
     }
-}
-
-/// The server's own name is asked of who knew it before.
-#[test]
-fn a_lost_connection_comes_back_by_name() {
-    let host = Host::new();
-    comes_back(&host, host.up());
-    let near = host.near.asked().join("\n");
-    assert!(!near.contains("corp.internal"), "{near}");
 }
 
 #[test]

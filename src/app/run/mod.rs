@@ -404,11 +404,9 @@ async fn beside_flows(session: Arc<Session<Ways>>) {
     match session.beside.run(session.leads.server()).await {}
 }
 
-/// Writes down what becomes of the connection, where that is wanted.
+/// Writes down what becomes of the connection.
 async fn write_down(session: Arc<Session<Ways>>, who: Who) {
-    if let Some(audit) = &session.audit {
-        records::follow(audit, session.leads.server(), who).await;
-    }
+    records::follow(session.audit.as_ref(), session.leads.server(), who).await;
 }
 
 /// Keeps the connection up. When that is in vain the command decides what it does about it.

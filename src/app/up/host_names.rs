@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use nix::net::if_::if_nametoindex;
 use thiserror::Error;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::names::{Names, NamesError, World, far_servers};
 use super::near::{self, Near};
@@ -209,6 +209,22 @@ fn resolv_conf() -> String {
     std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()
 }
 
+/// What is looked up here on the way to the server, whatever `dns` has; but what was typed as a host of the far side is that.
+fn asked_near(plan: &Plan, dns: &DnsPlan) -> Vec<String> {
+    let is_typed = |name: &str| {
+        let mut hosts = dns.hosts.iter();
+        hosts.any(|host| !host.is_below && host.has(name))
+    };
+    let names = plan.ssh.names_on_the_way().into_iter();
+    let names: Vec<&str> = names.filter(|name| !is_typed(name)).collect();
+    let all = names::asked_for(&names, &resolv_conf());
+    debug!(
+        "names: looked up here, on the way to the server: {}",
+        all.join(", ")
+    );
+    all.into_iter().filter(|name| !is_typed(name)).collect()
+}
+
 /// Who is asked for what.
 pub(super) struct HostNames {
     world: World,
@@ -247,10 +263,7 @@ impl HostNames {
             // Elsewhere nobody connects to the server for us.
             world: match near.is_elsewhere() {
                 true => world,
-                false => {
-                    let names = plan.ssh.names_on_the_way();
-                    world.except(&names::asked_for(&names, &resolv_conf()))
-                }
+                false => world.except(&asked_near(plan, dns)),
             },
             far: far_servers(dns, carrier).await?,
             near,

@@ -111,7 +111,7 @@ pub(super) async fn over(life: &LifePlan, activity: &Activity) -> String {
             format!("{typed} are over (--for)")
         }
         typed = spent(life.idle.as_ref(), |time| activity.idle(time)) => {
-            format!("no connection was open for {typed}, and nothing else passed (--idle-timeout)")
+            format!("no connection was open for {typed}, and no datagram, ping or packet passed (--idle-timeout)")
         }
     }
 }

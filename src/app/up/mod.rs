@@ -457,11 +457,9 @@ fn tell_hosts(dns: Option<&DnsPlan>) {
     }
 }
 
-/// Writes down what becomes of the connection, where that is wanted.
+/// Writes down what becomes of the connection.
 async fn write_down(session: Arc<Session<Mapped<Steady<AnyCarrier>>>>, who: Who) {
-    if let Some(audit) = &session.audit {
-        records::follow(audit, session.leads.server(), who).await;
-    }
+    records::follow(session.audit.as_ref(), session.leads.server(), who).await;
 }
 
 /// Carries what is no flow. A task of its own beside the driver: what wakes it need not wake another thread.

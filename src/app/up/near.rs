@@ -209,7 +209,8 @@ fn servers_here(by: By) -> Vec<SocketAddr> {
 
 /// Who is asked in the place that `target` had at first, or the first one where there are fewer.
 fn now(target: SocketAddr, at_first: &[SocketAddr], servers: &[SocketAddr]) -> SocketAddr {
-    let place = at_first.iter().position(|server| *server == target);
+    let is_among_them = |all: &[SocketAddr]| all.iter().position(|server| *server == target);
+    let place = is_among_them(at_first).or_else(|| is_among_them(servers));
     let there = servers.get(place.unwrap_or_default());
     *there.or(servers.first()).unwrap_or(&target)
 }
@@ -231,6 +232,7 @@ mod tests {
         assert_eq!(asked(&new[..1]), [new[0]; 2]);
         assert_eq!(asked(&[]), old);
         assert_eq!(now(server(9), &old, &new), new[0]);
+        assert_eq!(now(new[1], &old, &new), new[1]);
     }
 
     #[test]

@@ -443,8 +443,10 @@ impl<C> Resolver<C> {
         waiting.steps += 1;
         let (steps, server) = (waiting.steps, waiting.server);
         let is_last = steps >= STEPS;
+        // One that has refused has not been silent.
+        let is_awaited = waiting.owing.has(server);
         // Its stream stays until nobody waits for it: on a fresh one a slow server would only begin anew.
-        if is_last || self.ask_next(now, &ticket) {
+        if (is_last || self.ask_next(now, &ticket)) && is_awaited {
             self.lines[server].suspect(now, STEP);
         }
         let replies = if is_last {

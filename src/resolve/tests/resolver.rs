@@ -436,6 +436,17 @@ fn a_slow_server_is_waited_for_where_who_was_asked_meanwhile_fails() {
             assert_eq!(codes(&replies), [(0, last)]);
         }
     }
+    // It says nothing, and is asked last from then on: who refused has said something.
+    let mut rig = Rig::new(2, 0);
+    rig.waits(0, &query(7, API, A));
+    rig.sent(0);
+    rig.pass(1_500);
+    let sent = rig.sent(1);
+    assert_eq!(refuses(&mut rig, &sent[0]), []);
+    assert_eq!(codes(&rig.pass(3_000)), [(0, REFUSED)]);
+    assert!(rig.resolver.take_silent(0) && !rig.resolver.take_silent(1));
+    rig.waits(1, &query(8, "b.corp.internal", A));
+    assert_eq!((rig.sent(0).len(), rig.sent(1).len()), (0, 1));
     // Its stream is lost: it is asked once more, then nobody is left.
     let mut rig = Rig::new(2, 0);
     rig.waits(0, &query(7, API, A));

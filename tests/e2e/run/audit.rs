@@ -94,6 +94,7 @@ fn a_lost_connection_stands_in_the_commands_log() {
     assert!(!lost["reason"].as_str().unwrap().is_empty(), "{lost}");
     let back = events(&log, "session_back").remove(0);
     let start = events(&log, "session_start").remove(0);
+    assert!(start["key"].is_string());
     assert_eq!(back["key"], start["key"]);
 }
 

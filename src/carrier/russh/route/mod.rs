@@ -189,8 +189,11 @@ async fn direct(plan: &SshPlan, how: &How<'_>, load: &Load) -> Result<(Way, Know
         source,
     })?;
     let ack_at_once = AckAtOnce::new(AtomicBool::new(false));
-    let stream = SshTcp::new(stream, Arc::clone(&ack_at_once), Arc::clone(load.turns()));
-    let stream = SshStream::tcp(Outbox::patient(stream, Arc::clone(load.gate())));
+    let stream = SshStream::tcp(SshTcp::new(
+        stream,
+        Arc::clone(&ack_at_once),
+        Arc::clone(load.turns()),
+    ));
     let way = Way {
         stream,
         base: Base::Tcp(peer, pulse),

@@ -1,12 +1,10 @@
-//! A stream that takes what is written, at once or before long.
+//! A stream that takes what is written at once.
 //!
 //! russh's session loop writes and reads by turns: while a write waits it reads nothing. Over TCP the kernel carries the
 //! acknowledgements meanwhile. Over a channel of another SSH connection they are messages in the same stream as the
 //! data: a session that waits for the window of its channel, and does not read, stops the connection below from
 //! reading that very window's message, and both stand still for good. A program in between may do the same with its
-//! pipes. So a write never waits here. Over TCP one waits for a moment, as it often does; but a server that writes and reads by
-//! turns as well, as those over russh do, may wait for us to read. What waits is bounded at its source: flows hold back while
-//! [`Gate`] is closed.
+//! pipes. So a write never waits here. What waits is bounded at its source: flows hold back while [`Gate`] is closed.
 
 use std::io;
 use std::pin::Pin;
@@ -18,7 +16,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 /// Bytes waiting from which flows hold back, and up to which they go on again.
 const HIGH: usize = 512 << 10;
@@ -26,8 +24,6 @@ const LOW: usize = 128 << 10;
 /// Bytes waiting at most. Beyond the gate come only messages under way, and a jump host's own flow control keeps what
 /// goes through it to its window, 2 MiB (channels.h CHAN_TCP_WINDOW_DEFAULT).
 const MAX: usize = 64 << 20;
-/// How long TCP may take nothing.
-const PATIENCE: Duration = Duration::from_millis(250);
 /// How long a goodbye may wait.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -71,51 +67,15 @@ pub(super) struct Outbox<S> {
     waiting: BytesMut,
     gate: Arc<Gate>,
     goodbye: Option<Pin<Box<Sleep>>>,
-    stall: Option<Stall>,
-}
-
-/// How long the stream may hold a write up.
-#[derive(Default)]
-struct Stall {
-    /// Since when it does.
-    since: Option<Instant>,
-    /// Of this stall or an earlier one: to set it anew each time would cost every stall of an upload.
-    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Outbox<S> {
-    /// Over which nothing comes while a write waits.
     pub(super) fn new(inner: S, gate: Arc<Gate>) -> Self {
         Self {
             inner,
             waiting: BytesMut::new(),
             gate,
             goodbye: None,
-            stall: None,
-        }
-    }
-
-    /// Over TCP.
-    pub(super) fn patient(inner: S, gate: Arc<Gate>) -> Self {
-        let mut outbox = Self::new(inner, gate);
-        outbox.stall = Some(Stall::default());
-        outbox
-    }
-}
-
-impl Stall {
-    /// Resolves when the stream has taken nothing for too long.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let until = *self.since.get_or_insert_with(Instant::now) + PATIENCE;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(until)));
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if until <= timer.deadline() {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(until);
         }
     }
 }
@@ -123,9 +83,6 @@ impl Stall {
 impl<S: AsyncWrite + Unpin> Outbox<S> {
     /// Writes what the stream takes.
     fn drain(&mut self, cx: &mut Context<'_>) {
-        if self.waiting.is_empty() {
-            return;
-        }
         while !self.waiting.is_empty() {
             match Pin::new(&mut self.inner).poll_write(cx, &self.waiting) {
                 Poll::Ready(Ok(bytes)) if bytes > 0 => self.waiting.advance(bytes),
@@ -134,37 +91,10 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
                 Poll::Pending => break,
             }
         }
-        if self.waiting.is_empty() {
-            self.has_written();
-        }
-        self.gate.set(self.waiting.len());
-    }
-
-    /// Nothing waits any more.
-    fn has_written(&mut self) {
-        if self.waiting.capacity() > HIGH {
+        if self.waiting.is_empty() && self.waiting.capacity() > HIGH {
             self.waiting = BytesMut::new();
         }
-        if let Some(stall) = &mut self.stall {
-            stall.since = None;
-        }
-    }
-
-    /// Writes to the stream itself, for as long as it does not hold that up for too long.
-    fn poll_patiently(
-        &mut self,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Option<Poll<io::Result<usize>>> {
-        let stall = self.stall.as_mut().filter(|_| self.waiting.is_empty())?;
-        match Pin::new(&mut self.inner).poll_write(cx, buf) {
-            Poll::Ready(written) => {
-                stall.since = None;
-                Some(Poll::Ready(written))
-            }
-            Poll::Pending if stall.poll_end(cx).is_pending() => Some(Poll::Pending),
-            Poll::Pending => None,
-        }
+        self.gate.set(self.waiting.len());
     }
 }
 
@@ -191,9 +121,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Outbox<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let Some(written) = self.poll_patiently(cx, buf) {
-            return written;
-        }
         if self.waiting.len() >= MAX {
             self.drain(cx);
             if self.waiting.len() >= MAX {
@@ -252,38 +179,6 @@ mod tests {
         gate.pass().await;
         drop(far);
         reader.await.unwrap();
-    }
-
-    /// As a server that writes and reads by turns as well.
-    #[tokio::test(start_paused = true)]
-    async fn over_tcp_a_write_waits_for_a_moment_and_what_comes_can_be_read_then() {
-        let (near, mut far) = duplex(1024);
-        let gate = Arc::new(Gate::default());
-        let mut outbox = Outbox::patient(near, Arc::clone(&gate));
-        far.write_all(b"here").await.unwrap();
-        for round in 0..2 {
-            let began = Instant::now();
-            let sent = vec![round; 2 * HIGH];
-            outbox.write_all(&sent).await.unwrap();
-            let waited = began.elapsed();
-            assert!(waited >= PATIENCE && waited < 2 * PATIENCE, "{waited:?}");
-            assert!(!gate.is_open());
-            let mut here = [0; 4];
-            outbox.read_exact(&mut here).await.unwrap();
-            let mut got = vec![0; sent.len()];
-            let (mut reader, _writer) = tokio::io::split(&mut outbox);
-            let mut none = [0; 1];
-            tokio::select! {
-                _ = reader.read(&mut none) => panic!("nothing was sent"),
-                taken = far.read_exact(&mut got) => drop(taken.unwrap()),
-            }
-            assert!(got == sent && gate.is_open(), "{round}");
-            far.write_all(b"here").await.unwrap();
-        }
-        // A stream that takes what is written is not waited for.
-        let began = Instant::now();
-        outbox.write_all(&[0; 512]).await.unwrap();
-        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test]

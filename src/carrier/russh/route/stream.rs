@@ -26,13 +26,13 @@ pub(in super::super) struct SshStream {
 }
 
 enum Inner {
-    Tcp(Outbox<SshTcp>),
+    Tcp(SshTcp),
     Proxied(Outbox<Box<dyn Duplex>>),
 }
 
 impl SshStream {
     /// Over a TCP connection of ours.
-    pub(super) fn tcp(stream: Outbox<SshTcp>) -> Self {
+    pub(in super::super) fn tcp(stream: SshTcp) -> Self {
         Self::new(Inner::Tcp(stream))
     }
 
