@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
@@ -95,6 +96,7 @@ impl Changes {
             match read {
                 Err(_) => {}
                 Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.seen.forget();
                     return Ok("many things");
                 }
                 Ok(Err(error)) => return Err(error),
@@ -112,13 +114,23 @@ impl Changes {
         tokio::time::sleep(TOGETHER).await;
         let mut buffer = vec![0; BUFFER];
         let socket = self.socket.as_raw_fd();
-        while let Ok(length) = recv(socket, &mut buffer, MsgFlags::MSG_DONTWAIT) {
-            self.seen.news(&buffer[..length]);
+        loop {
+            match recv(socket, &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => _ = self.seen.news(&buffer[..length]),
+                Err(Errno::ENOBUFS) => self.seen.forget(),
+                Err(_) => return,
+            }
         }
     }
 }
 
 impl Seen {
+    fn forget(&mut self) {
+        if let Self::Host(news) = self {
+            news.forget();
+        }
+    }
+
     /// What is new in the messages of one datagram.
     fn news(&mut self, mut datagram: &[u8]) -> Option<&'static str> {
         let mut news = None;

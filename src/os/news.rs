@@ -53,12 +53,12 @@ impl News {
             libc::RTM_NEWLINK => {
                 let (index, flags) = (word(body, 4)?, word(body, 8)? & CARRIES);
                 let is_new = self.links.insert(index, flags) != Some(flags);
-                (is_new && index != self.own_device).then_some("a link")
+                (is_new && index != self.own_device).then(|| self.gone("a link"))
             }
             libc::RTM_DELLINK => {
                 let index = word(body, 4)?;
                 self.links.remove(&index);
-                (index != self.own_device).then_some("a link")
+                (index != self.own_device).then(|| self.gone("a link"))
             }
             libc::RTM_NEWADDR | libc::RTM_DELADDR => self.address(kind, body),
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => self.route(kind, body),
@@ -66,17 +66,33 @@ impl News {
         }
     }
 
+    /// What is known of addresses and routes may be no more: routes of IPv4 go without a word with a link that goes down, and with
+    /// the last address of a device (`fib_sync_down_dev`, net/ipv4/fib_semantics.c).
+    fn gone(&mut self, what: &'static str) -> &'static str {
+        self.known.clear();
+        what
+    }
+
+    /// Messages were lost.
+    pub(super) fn forget(&mut self) {
+        self.links.clear();
+        self.known.clear();
+    }
+
     fn address(&mut self, kind: u16, body: &[u8]) -> Option<&'static str> {
         let (fixed, attributes) = body.split_at_checked(ADDRESS)?;
         if word(fixed, 4)? == self.own_device {
             return None;
         }
+        if kind == libc::RTM_DELADDR {
+            return Some(self.gone("an address"));
+        }
         // Family and length of the prefix, and the device.
         let which = digest((ADDRESS, &fixed[..2], &fixed[4..]), attributes, |kind| {
             WHICH_ADDRESS.contains(&kind)
         });
-        let how = (kind == libc::RTM_NEWADDR).then(|| u64::from(fixed[2] & IN_USE));
-        self.is_new(which, how).then_some("an address")
+        let how = u64::from(fixed[2] & IN_USE);
+        self.is_new(which, Some(how)).then_some("an address")
     }
 
     fn route(&mut self, kind: u16, body: &[u8]) -> Option<&'static str> {
@@ -226,6 +242,32 @@ mod tests {
             Some("a route")
         );
         assert_eq!(new(&mut news, route(3, 1, 1800)), Some("a route"));
+    }
+
+    /// Of IPv4 it goes without a word, and is the same when it is set again.
+    #[test]
+    fn a_route_that_comes_back_with_its_link_is_news() {
+        let mut news = News::new(OWN);
+        let route = route(3, 1, 0);
+        let up = libc::IFF_UP | libc::IFF_RUNNING;
+        let links = [(0, "down"), (up, "up")];
+        for (kind, body) in [
+            (libc::RTM_DELLINK, link(3, 0)),
+            (libc::RTM_DELADDR, address(3, 0, 1, 0)),
+        ] {
+            news.of(libc::RTM_NEWROUTE, &route);
+            assert_eq!(news.of(libc::RTM_NEWROUTE, &route), None);
+            assert!(news.of(kind, &body).is_some());
+            assert_eq!(news.of(libc::RTM_NEWROUTE, &route), Some("a route"));
+        }
+        for (flags, how) in links {
+            assert!(news.of(libc::RTM_NEWLINK, &link(3, flags)).is_some());
+            assert_eq!(
+                news.of(libc::RTM_NEWROUTE, &route),
+                Some("a route"),
+                "{how}"
+            );
+        }
     }
 
     #[test]
