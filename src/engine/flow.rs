@@ -363,7 +363,12 @@ impl Flow {
 
     /// See [`Engine::abandon`].
     pub(super) fn abandon<O: Outlet>(&self, engine: &Engine<O>, now: Instant) -> Step {
-        self.leave(engine, now, Stack::abort)
+        // A name server's clients may come by the hundred and not read.
+        let has_to_go = engine.config.name_servers.has(self.key.target.0) || engine.is_crowded();
+        match has_to_go {
+            true => self.abandon_now(engine, now),
+            false => self.leave(engine, now, Stack::abort),
+        }
     }
 
     /// See [`Engine::abandon_all`].

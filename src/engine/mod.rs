@@ -459,7 +459,8 @@ impl<O: Outlet> Engine<O> {
     }
 
     /// Nobody relays this flow any more although it has not ended in order: a held one is forgotten in silence,
-    /// an open one is reset, behind all that was written.
+    /// an open one is reset, behind all that was written, or behind what its application has room for where much waits already, or
+    /// the target is a name server of ours.
     pub fn abandon(&self, now: Instant, flow: &FlowHandle) {
         let step = flow.0.abandon(self, now);
         self.after(&flow.0, step);

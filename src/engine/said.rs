@@ -118,9 +118,10 @@ impl Told {
         self.is_first_window
     }
 
-    /// Octets that were sent and are not acknowledged, but for probes of a closed window.
+    /// Octets that were sent and not acknowledged, but for probes of a closed window; none where one was closed upon them, as they have to
+    /// be sent again.
     pub(super) fn on_their_way(&self) -> usize {
-        match self.end > self.acknowledged {
+        match self.end > self.acknowledged && !self.is_squeezed {
             true => self.end - self.acknowledged,
             false => 0,
         }

@@ -41,6 +41,9 @@ const NEARLY_IDLE: Duration = Duration::from_millis(125);
 /// read on to the reset. Whoever sends without end and reads nothing learns of the reset then.
 const VOID: usize = 64 << 20;
 
+/// An application that takes nothing for so long is not waited for with a reset: its kernel would answer for it for ever.
+const READS_NOTHING: Duration = Duration::from_secs(120);
+
 /// So many acknowledgments of the same have what is missing sent again at once (RFC 5681 section 3.2).
 const DUPLICATES: usize = 3;
 
@@ -74,11 +77,18 @@ pub(super) struct Stack {
     end_told: bool,
     /// A FIN is to follow what is still to be sent.
     finishing: bool,
-    /// A reset is to follow what is still to be sent.
-    aborting: bool,
+    /// A reset is to follow what is still to be sent. Boxed: few flows end so.
+    aborting: Option<Box<Aborting>>,
     /// Bytes that nobody took, of one direction: written after a reset since the reader last took some, or received since a reset
     /// is to follow.
     into_the_void: usize,
+}
+
+/// What a reset waits for.
+struct Aborting {
+    /// Bytes that were still to be taken, and since when they are no fewer.
+    queued: usize,
+    since: Instant,
 }
 
 impl std::fmt::Debug for Stack {
@@ -138,7 +148,7 @@ impl Stack {
             reset: false,
             end_told: false,
             finishing: false,
-            aborting: false,
+            aborting: None,
             into_the_void: 0,
         })
     }
@@ -253,13 +263,12 @@ impl Stack {
         let was_open = !self.is_over();
         phy.ipv6_segment = self.ipv6_segment;
         self.held_back = 0;
-        if self.aborting {
+        if self.aborting.is_some() {
             self.discard(now);
         }
         self.close_in_time();
         self.send(phy, now);
-        let is_all_sent = !self.finishing && self.queued() <= self.told.on_their_way();
-        if self.aborting && (is_all_sent || self.into_the_void > VOID) {
+        if self.is_to_be_reset(now) {
             self.socket.abort();
             self.send(phy, now);
         }
@@ -293,7 +302,10 @@ impl Stack {
     /// Has a reset follow all that was written, once the peer has room for it: what a far side sent before it closed is its
     /// application's (RFC 4254 section 5.3). Nobody reads from here on.
     pub(super) fn abort<O: Outlet>(&mut self, phy: &mut Phy<'_, O>, now: Instant) {
-        self.aborting = true;
+        self.aborting = Some(Box::new(Aborting {
+            queued: self.queued(),
+            since: now,
+        }));
         self.reader_waits = false;
         self.into_the_void = 0;
         self.drain(phy, now);
@@ -305,6 +317,20 @@ impl Stack {
         self.socket.abort();
         self.drain(phy, now);
         self.reset = true;
+    }
+
+    /// Whether the reset that is to follow has waited long enough.
+    fn is_to_be_reset(&mut self, now: Instant) -> bool {
+        let queued = self.queued();
+        let is_all_sent = !self.finishing && queued <= self.told.on_their_way();
+        let is_void_full = self.into_the_void > VOID;
+        let Some(aborting) = &mut self.aborting else {
+            return false;
+        };
+        if queued < aborting.queued {
+            **aborting = Aborting { queued, since: now };
+        }
+        is_all_sent || is_void_full || now >= aborting.since + READS_NOTHING
     }
 
     /// Takes what the application sends, so that it gets to reading what was written before the reset.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use underpass::engine::{Arrival, Batch, Checksum, Config, Engine, FlowHandle};
+use underpass::engine::{Arrival, Batch, Checksum, Config, Engine, FlowHandle, NameServers};
 use underpass::net::StreamError;
 
 use crate::support::by_hand::{give, hold, open, run, said};
@@ -27,7 +27,11 @@ struct Flow {
 
 impl Flow {
     fn open() -> Self {
-        let (engine, ends) = (engine(Config::default()), Ends::v4(4000));
+        Self::open_in(Config::default(), Ends::v4(4000))
+    }
+
+    fn open_in(config: Config, ends: Ends) -> Self {
+        let engine = engine(config);
         let handle = hold(&engine, at(0), ends);
         let next = open(&engine, at(1), ends, &handle);
         Self {
@@ -284,6 +288,54 @@ fn an_application_that_sends_before_it_reads_is_not_held_up_by_a_reset_to_come()
         &end[end.len().saturating_sub(300)..]
     );
     assert_eq!(flow.engine.flow_count(), 0);
+}
+
+/// Where much waits already, and where the clients of our name server may come by the hundred.
+#[test]
+fn a_slow_application_is_not_waited_for_with_a_reset_where_there_is_no_room() {
+    let mut ends = Ends::v4(4000);
+    ends.target.set_port(53);
+    for config in [
+        Config {
+            max_queued: 0,
+            ..Config::default()
+        },
+        Config {
+            name_servers: NameServers([Some(ends.target.ip()), None]),
+            ..Config::default()
+        },
+    ] {
+        let flow = Flow::open_in(config, ends);
+        let full = Segment::new(ACK, 1001, flow.next).with_window(0);
+        flow.give(&[full]);
+        assert_eq!(flow.write(b"413 too large"), Poll::Ready(Ok(())));
+        flow.engine.abandon(at(11), &flow.handle);
+        assert_eq!(flow.engine.flow_count(), 0);
+    }
+}
+
+/// Its kernel answers for it for as long as it is there.
+#[test]
+fn an_application_that_never_reads_is_not_waited_for_with_a_reset_for_ever() {
+    let flow = Flow::open();
+    let next = flow.next;
+    let full = || Segment::new(ACK, 1001, next).with_window(0);
+    flow.give(&[full()]);
+    assert_eq!(flow.write(b"413 too large"), Poll::Ready(Ok(())));
+    flow.engine.abandon(at(11), &flow.handle);
+    let mut seconds = 0;
+    while flow.engine.flow_count() > 0 {
+        seconds += 1;
+        assert!(seconds < 200, "{}", said(&flow.engine));
+        run(&flow.engine, at(11 + 1000 * seconds));
+        give(
+            &flow.engine,
+            at(11 + 1000 * seconds),
+            &full().packet(flow.ends),
+        );
+    }
+    assert!(seconds >= 120, "{seconds}");
+    assert!(said(&flow.engine).contains("RST"));
 }
 
 #[test]
