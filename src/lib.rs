@@ -307,6 +307,7 @@
 //! | window granted to the server | 3 MiB, and 480 KiB per ms of round trip, 12 MiB at most, 14 from 80 ms on | by the number of flows | `carrier/russh/login.rs` |
 //! | taken off a connection before other tasks have their turn | 256 KiB alone, 64 KiB beside others that carry little, 512 KiB of several | 2 MiB | `carrier/russh/turns.rs` |
 //! | waiting to be sent through a jump host or a ProxyCommand | | flows hold back from 512 KiB, 64 MiB per connection at most | `carrier/russh/route/outbox.rs` |
+//! | read from a server while a write to it waits | | 16 MiB per connection | `carrier/russh/ahead.rs` |
 //! | packets on their way into a tunnel (`tun@openssh.com`) | 1 MiB, 100 ms: the oldest goes | 2 MiB | `carrier/channels/fair.rs` |
 //! | packets that are on their way, or that sshd has not written | | 128 KiB; on a path longer than 5 ms what it takes, 2 MiB at most | `carrier/channels/flight.rs` |
 //! | packets that have come out of it and that nobody takes | | 1 MiB, 4,096: the oldest goes; 4 MiB of window | `carrier/openssh/packets.rs`, `carrier/channels/budget.rs` |

@@ -12,6 +12,7 @@
 //! | `refusal` | which open a refusal's text belongs to |
 //! | `stream` | one channel as two halves; `backlog`: what arrives while nobody reads, `pace`: from when on, over `spill` |
 
+mod ahead;
 mod algorithms;
 mod auth;
 mod backlog;

@@ -15,6 +15,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::yield_now;
 use tracing::debug;
 
+use super::ahead::Ahead;
 use super::turns::Turns;
 use crate::carrier::error::{ConnectError, Stage};
 use crate::plan::{AddressFamily, Dialling, SshPlan};
@@ -205,6 +206,7 @@ const READ_BUFFER: usize = 128 << 10;
 /// [`AckAtOnce`] is set; the kernel clears the option by itself (tcp(7)).
 pub(super) struct SshTcp {
     stream: BufReader<TcpStream>,
+    ahead: Ahead,
     ack_at_once: AckAtOnce,
     turns: Arc<Turns>,
     /// What this turn may take, in bytes, and what is left of it.
@@ -216,11 +218,24 @@ impl SshTcp {
     pub(super) fn new(stream: TcpStream, ack_at_once: AckAtOnce, turns: Arc<Turns>) -> Self {
         Self {
             stream: BufReader::with_capacity(READ_BUFFER, stream),
+            ahead: Ahead::default(),
             ack_at_once,
             turns,
             turn: 0,
             left: 0,
         }
+    }
+}
+
+impl SshTcp {
+    /// In the order in which it came.
+    fn poll_next(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.stream.buffer().is_empty()
+            && let Some(read) = self.ahead.take(buf)
+        {
+            return Poll::Ready(read);
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
@@ -237,7 +252,7 @@ impl AsyncRead for SshTcp {
             return pin!(yield_now()).poll(cx).map(Ok);
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = self.poll_next(cx, buf);
         self.left = match read {
             Poll::Ready(_) => self.left.saturating_sub(buf.filled().len() - before),
             Poll::Pending => self.turn,
@@ -256,7 +271,13 @@ impl AsyncWrite for SshTcp {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let Self { stream, ahead, .. } = &mut *self;
+        let written = Pin::new(&mut *stream).poll_write(cx, buf);
+        match written {
+            Poll::Ready(_) => ahead.has_written(),
+            Poll::Pending => ahead.waits(cx, stream.get_mut()),
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -274,12 +295,45 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    #[tokio::test]
-    async fn a_pulse_tells_a_reset_and_takes_nothing_from_the_reader() {
+    async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let connecting = TcpStream::connect(listener.local_addr().unwrap());
         let (near, far) = tokio::join!(connecting, listener.accept());
-        let (mut near, (mut far, _)) = (near.unwrap(), far.unwrap());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    /// As our session and that of a server may: each writes all that it has before it reads.
+    #[tokio::test]
+    async fn two_that_write_before_they_read_come_to_reading() {
+        const MUCH: usize = 4 << 20;
+        let (near, mut far) = pair().await;
+        for stream in [&near, &far] {
+            let socket = SockRef::from(stream);
+            socket.set_send_buffer_size(64 << 10).unwrap();
+            socket.set_recv_buffer_size(64 << 10).unwrap();
+        }
+        let mut near = SshTcp::new(near, AckAtOnce::default(), Arc::default());
+        let sent: Vec<u8> = (0..MUCH).map(|n| (n / 251) as u8).collect();
+        let (mut got, mut got_there) = (vec![0; MUCH], vec![0; MUCH]);
+        let here = async {
+            near.write_all(&sent).await.unwrap();
+            near.read_exact(&mut got).await.unwrap();
+            near.read(&mut [0; 1]).await.unwrap()
+        };
+        let there = async {
+            far.write_all(&sent).await.unwrap();
+            far.read_exact(&mut got_there).await.unwrap();
+            drop(far);
+        };
+        let both = async { tokio::join!(here, there) };
+        let limit = Duration::from_secs(60);
+        let (rest, ()) = tokio::time::timeout(limit, both).await.unwrap();
+        assert!(got == sent && got_there == sent && rest == 0);
+    }
+
+    #[tokio::test]
+    async fn a_pulse_tells_a_reset_and_takes_nothing_from_the_reader() {
+        let (mut near, mut far) = pair().await;
         let pulse = Pulse::of(&near).unwrap();
         far.write_all(b"rest").await.unwrap();
         near.readable().await.unwrap();
