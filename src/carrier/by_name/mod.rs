@@ -64,9 +64,7 @@ impl NoMore {
     pub(super) fn of(error: &ConnectError) -> Self {
         match error.origin() {
             // The server counts such, and nothing changes by itself.
-            ConnectError::Refused { .. } | ConnectError::TooManyTries { .. } => {
-                Self::Ever(error.to_string())
-            }
+            ConnectError::Refused { .. } => Self::Ever(error.to_string()),
             _ => Self::Now(error.to_string()),
         }
     }

@@ -29,6 +29,8 @@ const CROWD: usize = 900;
 
 /// How long a server may take to close a channel that is at EOF both ways, before we close it.
 const CLOSE_WAIT: Duration = Duration::from_secs(30);
+/// Signs of life that are left out when a session was refused: each refusal costs a place.
+pub(super) const LEFT_OUT: u32 = 64;
 
 /// What a connection looks like to the choice of the next flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +72,8 @@ pub(super) struct Shared {
     pub(super) owners: HashMap<ChannelId, Owner>,
     /// One of the owners is the first session's.
     pub(super) has_session: bool,
-    /// No sign of life is to be had by a session.
-    pub(super) refuses_sessions: bool,
+    /// So many signs of life are to be left out, as a session was refused.
+    pub(super) left_out: u32,
     /// The writer has nothing to do, and waits to be told.
     pub(super) is_writer_idle: bool,
     /// Then it has something to do all the same.
@@ -94,7 +96,7 @@ pub(super) enum Owner {
     Tunnel(oneshot::Sender<Result<(), Refusal>>),
     /// Who waits for a sign of life; dropped with the answer.
     Sign {
-        /// By a session, whose refusal is one for good.
+        /// By a session, which costs a place only where it is refused.
         by_session: bool,
         _asks: oneshot::Sender<()>,
     },
@@ -131,7 +133,7 @@ impl Default for Shared {
             channels: Channels::new(Config::default()),
             owners: HashMap::new(),
             has_session: false,
-            refuses_sessions: false,
+            left_out: 0,
             is_writer_idle: false,
             writer_wakes: None,
             is_lost: false,
@@ -305,7 +307,9 @@ impl Shared {
                 return;
             }
             Some(Owner::Sign { by_session, .. }) => {
-                self.refuses_sessions |= by_session;
+                if by_session {
+                    self.left_out = LEFT_OUT;
+                }
                 return;
             }
             _ => return,

@@ -127,7 +127,7 @@ impl<'a> How<'a> {
     }
 }
 
-/// Makes a further connection with what let the first one in, or with what there is now where that is not taken any more, and
+/// Makes a further connection with what let the first one in, or with a renewed certificate where that is not taken any more, and
 /// asks nobody.
 ///
 /// # Errors

@@ -101,7 +101,7 @@ pub(super) struct Authentication<'a> {
     load: &'a Load,
     /// `None` where nobody may be asked.
     prompter: Option<Arc<dyn Prompter>>,
-    /// What asks somebody who is not there, a touch, is left out.
+    /// What may ask somebody who is not there is left out.
     is_silent: bool,
     keyring: Keyring,
     tried: Tried,
@@ -150,7 +150,8 @@ impl<'a> Authentication<'a> {
         }
     }
 
-    /// The same, of which nobody is to know where `is_silent`: no key is used that is to be touched.
+    /// The same, of which nobody is to know where `is_silent`: no key is used that is to be touched, and none but one that was shown before,
+    /// with a renewed certificate.
     pub(super) fn silently(self, is_silent: bool) -> Self {
         Self { is_silent, ..self }
     }

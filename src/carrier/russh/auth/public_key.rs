@@ -38,9 +38,17 @@ impl Authentication<'_> {
 
     fn is_to_be_tried(&self, candidate: &Candidate) -> bool {
         let is_used = |step: &Step| matches!(step, Step::Key(used) if used.is_same(candidate));
-        let is_refused = |refused: &Candidate| refused.is_same(candidate);
-        let asks = self.is_silent && !candidate.is_silent();
-        !asks && !self.steps.iter().any(is_used) && !self.not_taken.iter().any(is_refused)
+        let mut not_taken = self.not_taken.iter();
+        // Others may ask by themselves (ssh-add -c), and are not what somebody has logged in with.
+        let is_renewed = || {
+            not_taken
+                .clone()
+                .any(|refused| refused.has_key_of(candidate))
+        };
+        let asks = self.is_silent && !(candidate.is_silent() && is_renewed());
+        !asks
+            && !self.steps.iter().any(is_used)
+            && !not_taken.any(|refused| refused.is_same(candidate))
     }
 
     /// Offers what was taken before, with nobody there.
