@@ -172,7 +172,9 @@ pub struct UpArgs {
     /// With exit code 0, as --idle-timeout.
     #[arg(long = "for", value_name = "TIME", help_heading = RUN, value_hint = ValueHint::Other)]
     pub limit: Option<String>,
-    /// End when no connection was open for this time, and no datagram, ping or packet passed
+    /// End when nobody has used it for this time
+    ///
+    /// No connection was open, and no datagram, ping or packet of a tunnel passed, from either side. --for ends it whatever passes.
     #[arg(long, value_name = "TIME", help_heading = RUN, value_hint = ValueHint::Other)]
     pub idle_timeout: Option<String>,
     /// Whether flows are written down.
