@@ -67,6 +67,8 @@ pub(super) struct Told {
     is_closed: bool,
     /// It was closed upon bytes on their way.
     is_squeezed: bool,
+    /// The number behind the last one of these, which are sent again a little at a time.
+    squeezed_until: TcpSeqNumber,
 }
 
 impl Default for Told {
@@ -80,6 +82,7 @@ impl Default for Told {
             is_first_window: true,
             is_closed: false,
             is_squeezed: false,
+            squeezed_until: TcpSeqNumber(0),
         }
     }
 }
@@ -105,6 +108,7 @@ impl Told {
         }
         if is_syn_ack {
             (self.end, self.acknowledged) = (said.end, said.end);
+            self.squeezed_until = said.end;
             return;
         }
         self.is_first_window = false;
@@ -121,7 +125,7 @@ impl Told {
     /// Octets that were sent and not acknowledged, but for probes of a closed window; none where one was closed upon them, as they have to
     /// be sent again.
     pub(super) fn on_their_way(&self) -> usize {
-        match self.end > self.acknowledged && !self.is_squeezed {
+        match self.end > self.acknowledged && self.squeezed_until <= self.acknowledged {
             true => self.end - self.acknowledged,
             false => 0,
         }
@@ -146,6 +150,9 @@ impl Told {
         let is_on_its_way = segment.ack_number < sent;
         let was_squeezed = std::mem::take(&mut self.is_squeezed);
         self.is_squeezed = segment.window == 0 && is_on_its_way;
+        if self.is_squeezed {
+            self.squeezed_until = sent;
+        }
         self.is_closed = segment.window == 0 && !is_on_its_way;
         if is_cut_off || self.is_squeezed {
             return instead(parsed, |tcp| {

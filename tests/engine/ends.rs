@@ -525,6 +525,36 @@ fn what_a_window_was_closed_upon_is_sent_again() {
     }
 }
 
+/// The reset would be in front of what comes again.
+#[test]
+fn what_a_window_was_closed_upon_comes_before_the_reset() {
+    let flow = Flow::open();
+    for bytes in [b"taken", b"drop1", b"drop2", b"drop3"] {
+        assert_eq!(flow.write(bytes), Poll::Ready(Ok(())));
+    }
+    flow.engine.outlet().take();
+    let acknowledge = |seen| Segment::new(ACK, 1001, flow.next + seen);
+    let hear = |ms, segment: Segment| give(&flow.engine, at(ms), &segment.packet(flow.ends));
+    hear(20, acknowledge(5).with_window(0));
+    flow.engine.abandon(at(21), &flow.handle);
+    let (mut got, mut ms) = (5, 30);
+    hear(ms, acknowledge(got));
+    while flow.engine.flow_count() > 0 {
+        ms += 100;
+        assert!(ms < 60_000, "no end");
+        run(&flow.engine, at(ms));
+        for packet in flow.engine.outlet().take() {
+            let seen = tcp(&packet).unwrap();
+            assert!(seen.flags & RST == 0 || got == 20, "{got} and a reset");
+            if seen.seq == flow.next + got {
+                got = seen.end() - flow.next;
+            }
+        }
+        hear(ms, acknowledge(got));
+    }
+    assert_eq!(got, 20);
+}
+
 /// The window is told in units, so its edge moves back by some bytes when others come. What was sent up to the old edge comes
 /// with the end of the stream, which is not the end without it.
 #[test]
