@@ -104,21 +104,12 @@ impl Candidate {
 
     /// Length of an RSA key in bits, where it is one that is known.
     pub(super) fn rsa_bits(&self) -> Option<u32> {
-        self.key_data()?.rsa().map(|key| key.key_size())
-    }
-
-    /// Whether both have the same key, with the same certificate or another one.
-    pub(super) fn has_key_of(&self, other: &Self) -> bool {
-        self.key_data()
-            .is_some_and(|key| other.key_data() == Some(key))
-    }
-
-    fn key_data(&self) -> Option<&KeyData> {
-        match &self.offer {
-            Offer::Key(key) => Some(key.key_data()),
-            Offer::Certificate(certificate) => Some(certificate.public_key()),
-            Offer::Locked => None,
-        }
+        let key = match &self.offer {
+            Offer::Key(key) => key.key_data(),
+            Offer::Certificate(certificate) => certificate.public_key(),
+            Offer::Locked => return None,
+        };
+        key.rsa().map(|key| key.key_size())
     }
 
     /// Whether both would be the same to the server.

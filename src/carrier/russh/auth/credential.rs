@@ -64,6 +64,11 @@ impl Credential {
         self.steps.iter().find_map(Step::key)
     }
 
+    /// `SHA256:...` of each key that was taken.
+    pub(super) fn keys(&self) -> impl Iterator<Item = String> + '_ {
+        self.steps.iter().filter_map(Step::key)
+    }
+
     pub(super) fn steps(&self) -> &[Step] {
         &self.steps
     }

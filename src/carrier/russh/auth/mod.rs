@@ -110,6 +110,8 @@ pub(super) struct Authentication<'a> {
     /// What it has taken so far, and which keys it would not take next.
     steps: Vec<Step>,
     not_taken: Vec<Candidate>,
+    /// `SHA256:...` of those that let us in before.
+    own_keys: Vec<String>,
     /// What the server would go on with.
     methods: MethodSet,
     agent: Option<Agent>,
@@ -141,6 +143,7 @@ impl<'a> Authentication<'a> {
             offered: Vec::new(),
             steps: Vec::new(),
             not_taken: Vec::new(),
+            own_keys: Vec::new(),
             methods: MethodSet::empty(),
             agent: None,
             candidates: None,
@@ -150,8 +153,8 @@ impl<'a> Authentication<'a> {
         }
     }
 
-    /// The same, of which nobody is to know where `is_silent`: no key is used that is to be touched, and none but one that was shown before,
-    /// with a renewed certificate.
+    /// The same, of which nobody is to know where `is_silent`: no key is used that is to be touched, and none but those that let us in
+    /// before, whose certificates may have been renewed.
     pub(super) fn silently(self, is_silent: bool) -> Self {
         Self { is_silent, ..self }
     }
@@ -198,6 +201,7 @@ impl<'a> Authentication<'a> {
     /// As [`any`](Self::any), which may go on from there.
     pub(super) async fn again(&mut self, credential: &Credential) -> Result<(), ConnectError> {
         self.offered = credential.methods().to_vec();
+        self.own_keys = credential.keys().collect();
         for step in credential.steps() {
             let verdict = match step {
                 Step::Nothing if self.none().await? => Verdict::Taken,

@@ -38,17 +38,14 @@ impl Authentication<'_> {
 
     fn is_to_be_tried(&self, candidate: &Candidate) -> bool {
         let is_used = |step: &Step| matches!(step, Step::Key(used) if used.is_same(candidate));
-        let mut not_taken = self.not_taken.iter();
+        let is_refused = |refused: &Candidate| refused.is_same(candidate);
         // Others may ask by themselves (ssh-add -c), and are not what somebody has logged in with.
-        let is_renewed = || {
-            not_taken
-                .clone()
-                .any(|refused| refused.has_key_of(candidate))
+        let is_own = || {
+            let key = candidate.fingerprint();
+            key.is_some_and(|key| self.own_keys.contains(&key))
         };
-        let asks = self.is_silent && !(candidate.is_silent() && is_renewed());
-        !asks
-            && !self.steps.iter().any(is_used)
-            && !not_taken.any(|refused| refused.is_same(candidate))
+        let asks = self.is_silent && !(candidate.is_silent() && is_own());
+        !asks && !self.steps.iter().any(is_used) && !self.not_taken.iter().any(is_refused)
     }
 
     /// Offers what was taken before, with nobody there.
