@@ -27,6 +27,8 @@ fn host(word: &str) -> Option<&str> {
         Some((host, port)) if port.parse::<u16>().is_ok() => (true, host),
         _ => (false, rest),
     };
+    // As ssh -W has it, of any host.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_written_as_one = is_url || has_user || has_port || host.contains('.');
     (is_written_as_one && may_be_a_name(host)).then_some(host)
 }
@@ -70,7 +72,7 @@ mod tests {
     fn hosts_are_told_from_other_words() {
         for (command, expected) in [
             (
-                "ssh -W bastion:22 me@gw.example.com:2200",
+                "ssh -W [bastion]:22 [::1]:22 me@gw.example.com:2200",
                 &["bastion", "gw.example.com"][..],
             ),
             ("sh -c 'nc gw.example.com 22'", &["gw.example.com"]),

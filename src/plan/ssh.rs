@@ -137,13 +137,18 @@ impl SshPlan {
         }
     }
 
-    /// The names that are looked up here when the server is connected to, as far as they are known: of what a command looks up, the
-    /// hosts among its words.
-    pub fn names_on_the_way(&self) -> Vec<&str> {
+    /// The names of the servers on the way.
+    pub fn server_names(&self) -> Vec<&str> {
         let hosts = self.servers().map(|server| server.host.as_str());
-        let named = self.commanded().map(|(_, text)| command::hosts(text));
-        let all = hosts.chain(named.into_iter().flatten());
-        all.filter(|host| host.parse::<IpAddr>().is_err()).collect()
+        hosts
+            .filter(|host| host.parse::<IpAddr>().is_err())
+            .collect()
+    }
+
+    /// The names that a command looks up here when it connects to the server, as far as they are known: the hosts among its words.
+    pub fn command_names(&self) -> Vec<&str> {
+        let text = self.commanded().map(|(_, text)| text);
+        text.into_iter().flat_map(command::hosts).collect()
     }
 
     /// Whether there is to be one connection alone: as many as the user asks for. A command may be a cloud session that is slow,
@@ -372,8 +377,8 @@ mod tests {
         let mut hop = SshPlan::new("10.0.0.7", 22, "me");
         hop.route = Route::Command("ssh -W 10.0.0.7:22 me@gw.example.com".into());
         target.route = Route::Jump(Box::new(hop));
-        let names = ["inner.example.com", "gw.example.com"];
-        assert_eq!(target.names_on_the_way(), names);
+        assert_eq!(target.server_names(), ["inner.example.com"]);
+        assert_eq!(target.command_names(), ["gw.example.com"]);
     }
 
     #[test]

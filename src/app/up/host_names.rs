@@ -209,20 +209,22 @@ fn resolv_conf() -> String {
     std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()
 }
 
-/// What is looked up here on the way to the server, whatever `dns` has; but what was typed as a host of the far side is that.
+/// What is looked up here on the way to the server, whatever `dns` has; but what was typed as a host of the far side is that, unless it is
+/// a server on the way.
 fn asked_near(plan: &Plan, dns: &DnsPlan) -> Vec<String> {
     let is_typed = |name: &str| {
         let mut hosts = dns.hosts.iter();
         hosts.any(|host| !host.is_below && host.has(name))
     };
-    let names = plan.ssh.names_on_the_way().into_iter();
-    let names: Vec<&str> = names.filter(|name| !is_typed(name)).collect();
-    let all = names::asked_for(&names, &resolv_conf());
+    let text = resolv_conf();
+    let by_command = names::asked_for(&plan.ssh.command_names(), &text);
+    let mut all = names::asked_for(&plan.ssh.server_names(), &text);
+    all.extend(by_command.into_iter().filter(|name| !is_typed(name)));
     debug!(
         "names: looked up here, on the way to the server: {}",
         all.join(", ")
     );
-    all.into_iter().filter(|name| !is_typed(name)).collect()
+    all
 }
 
 /// Who is asked for what.
