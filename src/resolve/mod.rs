@@ -22,7 +22,7 @@
 //! | what | bound |
 //! |---|---|
 //! | questions that wait for an answer | 4,096; a further one is answered SERVFAIL |
-//! | who waits for them | 8,192, and 1,024 for the same one; a further one is answered SERVFAIL |
+//! | who waits for them | 8,192, and 256 for the same one; a further one is answered SERVFAIL |
 //! | questions under way on one stream | 128; the rest waits in order |
 //! | datagrams to a name server that wait for their answers | 256, each on a socket of its own, for 5 s, and on a stream of its own besides where the last three were not answered in 600 ms |
 //! | remembered answers | 8 MiB and 16,384 of them; the ones not used longest go |

@@ -26,8 +26,8 @@ use super::zones::{Side, Zones};
 
 /// Questions that may wait at a time.
 const MAX_WAITING: usize = 4096;
-/// Who may wait for the same answer, and who may wait in all.
-const MAX_ASKERS: usize = 1024;
+/// Who may wait for the same answer, of which each gets a copy of up to 64 KiB, and who may wait in all.
+const MAX_ASKERS: usize = 256;
 const MAX_ALL_ASKERS: usize = 2 * MAX_WAITING;
 /// Steps that may be ahead: those of answered questions stay until they are due.
 const MAX_STEPS: usize = 16 * MAX_WAITING;
