@@ -321,16 +321,15 @@ impl Stack {
 
     /// Whether the reset that is to follow has waited long enough.
     fn is_to_be_reset(&mut self, now: Instant) -> bool {
-        let queued = self.queued();
-        let is_all_sent = !self.finishing && queued <= self.told.on_their_way();
-        let is_void_full = self.into_the_void > VOID;
         let Some(aborting) = &mut self.aborting else {
             return false;
         };
+        let queued = self.socket.send_queue();
         if queued < aborting.queued {
             **aborting = Aborting { queued, since: now };
         }
-        is_all_sent || is_void_full || now >= aborting.since + READS_NOTHING
+        let is_all_sent = !self.finishing && queued <= self.told.on_their_way();
+        is_all_sent || self.into_the_void > VOID || now >= aborting.since + READS_NOTHING
     }
 
     /// Takes what the application sends, so that it gets to reading what was written before the reset.

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
@@ -14,6 +14,12 @@ use nix::sys::signal::Signal;
 use super::{after_first_line, signal};
 use crate::common::{V4, Value, eventually};
 use crate::e2e::rig::{Rig, UNDERPASS, probe_program, processes_with};
+
+/// Started, with pipes to and from it.
+fn piped(mut command: Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.spawn().unwrap()
+}
 
 fn events(log: &Path, event: &str) -> Vec<Value> {
     let text = fs::read_to_string(log).unwrap_or_default();
@@ -32,12 +38,7 @@ fn held(rig: &Rig) -> Value {
     let probe = probe_program();
     let args = format!("{} --audit-log {}", V4.subnet, log.display());
     let words = [&probe, "source", V4.host, "5001", "--ask", "1003", "--wait"];
-    let mut command = rig.run_command(&args, &words);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = piped(rig.run_command(&args, &words));
     let lines = after_first_line(&mut child);
     eventually("its start stands in the log", || {
         !events(&log, "flow_start").is_empty()
@@ -72,12 +73,7 @@ fn a_lost_connection_stands_in_the_commands_log() {
     let rig = Rig::new();
     let log = rig.file("audit.log");
     let args = format!("{} --audit-log {}", V4.subnet, log.display());
-    let mut command = rig.run_command(&args, &["sh", "-c", "echo up; read line"]);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = piped(rig.run_command(&args, &["sh", "-c", "echo up; read line"]));
     let lines = after_first_line(&mut child);
     rig.lab.kill_sshd();
     eventually("the loss stands in the log", || {
@@ -113,11 +109,7 @@ fn at_a_hangup_the_log_is_opened_anew_and_the_command_goes_on() {
     command
         .arg(&log)
         .args([V4.subnet, "--", "sh", "-c", &script]);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = piped(command);
     let lines = after_first_line(&mut child);
     fs::rename(&log, &old).unwrap();
     signal(&child, Signal::SIGHUP);

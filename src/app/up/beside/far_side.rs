@@ -131,20 +131,17 @@ impl Wish {
             probe = ask(server).await?;
             way = probe.way(self.kind);
         }
+        if let Way::Prepared(prepared) = way {
+            self.tell(&prepared);
+            return Ok(Found::Prepared(prepared));
+        }
+        let end = self.end(self.free_unit(&probe, refused)?, probe)?;
         Ok(match way {
-            Way::Prepared(prepared) => {
-                self.tell(&prepared);
-                Found::Prepared(prepared)
-            }
-            Way::MayNot(why) => {
-                let end = self.end(self.free_unit(&probe, refused)?, probe)?;
-                let commands = far_side::by_hand(&end.side, &end.probe);
-                Found::MayNot { why, commands }
-            }
-            Way::Setup(_) => {
-                let unit = self.free_unit(&probe, refused)?;
-                Found::End(Box::new(self.end(unit, probe)?))
-            }
+            Way::MayNot(why) => Found::MayNot {
+                why,
+                commands: far_side::by_hand(&end.side, &end.probe),
+            },
+            _ => Found::End(Box::new(end)),
         })
     }
 
